@@ -1,0 +1,104 @@
+"""The picture of a comparison. matplotlib is imported here alone, and only when something is drawn."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tensorprog.errors import TensorProgramError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from tensorprog.analysis.compare import Comparison
+    from tensorprog.analysis.judge import Judgement
+
+__all__ = ["plot_deviations"]
+
+# Okabe and Ito's colours, told apart with any colour vision (yellow left out: too pale on white); markers and dashes
+# tell outputs apart in grey too.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = "osD^vPX*<>"
+DASHES = ("-", (0, (5, 1.5)), (0, (3, 1, 1, 1)))
+
+
+def plot_deviations(comparison: Comparison, path: str | Path | None = None) -> Figure:
+    """Deviation against width, both logarithmic, with standard errors and the theorem's rate as a guide.
+
+    Args:
+        comparison: What to draw.
+        path: Where to save it; the suffix says as what.
+
+    Returns:
+        The figure. It belongs to no window and changes no global state of matplotlib.
+
+    Raises:
+        TensorProgramError: matplotlib is not installed, or the file cannot be written.
+    """
+    try:
+        from matplotlib.figure import Figure
+        from matplotlib.ticker import FixedLocator, NullLocator
+    except ImportError:
+        raise TensorProgramError(
+            "drawing needs matplotlib", fix="install the extra: pip install 'tensorprog[plot]'"
+        ) from None
+
+    widths = np.asarray(comparison.widths, dtype=float)
+    outputs = comparison.outputs.values()
+    figure = Figure(figsize=(8.6, 4.8), layout="constrained")
+    ax = figure.add_subplot(xscale="log", yscale="log")
+    top = 0.0
+    for i, item in enumerate(outputs):
+        shown = np.isfinite(item.deviation) & (item.deviation > 0) & (item.note != "exact at every width")
+        if not shown.any():
+            ax.plot([], [], " ", label=_label(item))
+            continue
+        y, error = item.deviation[shown], item.deviation_error[shown]
+        # An error bar must not reach zero, where a logarithmic axis ends.
+        bars = np.stack([np.minimum(error, 0.9 * y), error])
+        style = {"color": COLOURS[i % 7], "marker": MARKERS[i % 10], "linestyle": DASHES[i // 7 % 3]}
+        ax.errorbar(widths[shown], y, bars, capsize=2.5, markersize=5, linewidth=1.4, label=_label(item), **style)
+        # The guide starts above every curve, so that it crosses none of those that follow the rate.
+        top = max(top, float(np.max(y * np.sqrt(widths[shown]))))
+    if top > 0 and len(widths) > 1:
+        guide = 1.6 * top / np.sqrt(widths)
+        ax.plot(widths, guide, color="0.45", linestyle=":", linewidth=1.6, label="guide: $n^{-1/2}$")
+    ax.xaxis.set_major_locator(FixedLocator(list(_spaced(widths))))
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.xaxis.set_major_formatter(lambda x, _: f"{x:.0f}")
+    relative = [np.ndim(item.limit.value) > 0 for item in outputs]
+    kind = "relative " if all(relative) else "absolute or, of arrays, relative " if any(relative) else ""
+    ax.set(xlabel="width n", ylabel=f"deviation from the limit\n({kind}root mean square error)")
+    verdict = {True: "all outputs agree with the limit", False: "some output differs from the limit", None: ""}
+    found = verdict[comparison.agrees]
+    ax.set_title(f"Finite widths against the limit, {len(comparison.seeds)} seeds" + (f"\n{found}" if found else ""))
+    ax.grid(True, color="0.9", linewidth=0.8)
+    ax.set_axisbelow(True)
+    figure.legend(loc="outside right upper", frameon=False, fontsize=9)
+    if path is not None:
+        try:
+            figure.savefig(path, dpi=150)
+        except (OSError, ValueError) as error:
+            raise TensorProgramError(f"cannot save the picture as {str(path)!r}: {error}") from None
+    return figure
+
+
+def _label(item: Judgement) -> str:
+    if item.slope is not None:
+        text = f"slope {float(item.slope.value):.2f} ± {float(item.slope.error):.2f}".replace("-", "\N{MINUS SIGN}")
+    else:
+        text = item.note.split(":")[0].split(";")[0]
+    name = item.name.replace("$", r"\$")  # a dollar would start a formula
+    return f"{name} ({text})" + ("" if item.agrees is not False else "\ndiffers from the limit")
+
+
+def _spaced(widths: np.ndarray) -> list[float]:
+    """The widths that get a tick label: from the largest down, none closer to the last than labels need."""
+    kept: list[float] = []
+    room = max(float(widths[-1] / widths[0]), 1.0) ** (1 / 9)
+    for n in widths[::-1]:
+        if not kept or kept[-1] / n >= room:
+            kept.append(float(n))
+    return kept

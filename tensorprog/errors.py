@@ -1,0 +1,69 @@
+"""The one exception users can cause: what went wrong, where in their file, why, and what to do."""
+
+from __future__ import annotations
+
+import linecache
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["Source", "TensorProgramError", "caller"]
+
+_PACKAGE = str(Path(__file__).parent)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A line of the user's file."""
+
+    file: str
+    line: int
+
+    @property
+    def text(self) -> str:
+        """The line itself, or an empty string when the file cannot be read."""
+        return linecache.getline(self.file, self.line).strip()
+
+    def __str__(self) -> str:
+        return f"{Path(self.file).name}:{self.line}"
+
+
+def caller() -> Source | None:
+    """The innermost line of code outside this package: where the user wrote what is being built."""
+    frame = sys._getframe(1)
+    while frame is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        frame = frame.f_back  # type: ignore[assignment]
+    return None if frame is None else Source(frame.f_code.co_filename, frame.f_lineno)
+
+
+class TensorProgramError(ValueError):
+    """Any error a user of the language can cause.
+
+    Args:
+        what: What is wrong, naming the objects involved.
+        why: The rule or theorem that forbids it.
+        fix: What to do instead.
+        source: The line of the user's file; by default the innermost caller outside the package.
+        label: The name of the instruction concerned, if it has one.
+
+    Example:
+        >>> raise TensorProgramError("W is 2n x n but x has width m", fix="multiply by W.T")
+        Traceback (most recent call last):
+        ...
+        tensorprog.errors.TensorProgramError: W is 2n x n but x has width m...
+    """
+
+    def __init__(
+        self, what: str, *, why: str = "", fix: str = "", source: Source | None = None, label: str = ""
+    ) -> None:
+        self.what, self.why, self.fix, self.label = what, why, fix, label
+        self.source = source or caller()
+        lines = [what + (f"   [{label}]" if label else "")]
+        if self.source is not None:
+            text = self.source.text
+            lines.append(f"  at {self.source}" + (f":  {text}" if text else ""))
+        if why:
+            lines.append(f"  why: {why}")
+        if fix:
+            lines.append(f"  do:  {fix}")
+        super().__init__("\n".join(lines))

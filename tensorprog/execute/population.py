@@ -1,0 +1,211 @@
+"""Infinite width by joint samples: the same operator as the lazy one, with M samples in place of n coordinates.
+
+Every width is a population of M joint samples of the limit variables Z; the inner product is the sample mean. From the
+Master Theorem, with the Zdot of Stein's lemma in a whitened basis (architecture.md, 'The population limit'):
+
+    Z^{W x}   = s [           XF <F, x>  +  rho^-1/2 E <XE, x> ]        Zhat + Zdot
+    Z^{W.T y} = s [ rho^1/2   XE <E, y>  +  rho      F <XF, y> ]
+
+`ImplicitMatrix` keeps Euclid-orthonormal rows, F / sqrt(M) and so on, which takes all factors of M away. The image of a
+direction f is kept with its Zdot part: later E cannot change it, as their noise XE is made orthogonal to f. The
+component of W f along e is then 1 / rho times that of W.T e along f, and `rho <y, W x> = <W.T y, x>` holds exactly.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+
+import numpy as np
+from scipy.special import ndtri
+from scipy.stats import qmc
+
+from ..errors import TensorProgramError
+from .basis import PANEL, Basis, ImplicitMatrix
+from .random import Array, MatrixSpec, VectorSpec, WidthSpec, initial_vector, stream
+
+__all__ = ["Population", "PopulationMatrix", "PopulationWarning"]
+
+SOBOL_BITS = 30
+FIRST_DIMENSIONS = 32
+
+
+class PopulationWarning(UserWarning):
+    """The population limit is less accurate than it should be, and why."""
+
+
+class Samples:
+    """The population of one width: it hands out fresh noise and remembers what noise has to be orthogonal to.
+
+    Fresh columns are scrambled Sobol points made normal, then orthonormal to the constant, to all earlier noise and to
+    all vectors a matrix has been applied to: in the limit they are independent of those, and the samples say so.
+
+    Args:
+        width: Name of the width; populations of different widths are independent.
+        samples: M.
+        rng: Seed of the run.
+        dimensions: How many Sobol dimensions may be used; 0 for pseudo-random noise.
+    """
+
+    def __init__(self, width: str, samples: int, rng: int, dimensions: int) -> None:
+        self.width, self.samples, self.rng, self.dimensions = width, samples, rng, dimensions
+        self._span = Basis(samples, 1e-10)
+        self._span.extend(np.ones((1, samples)))
+        self._points = np.empty((0, samples))  # Sobol dimensions drawn and not used yet
+        self._drawn = 0
+        self._pseudo = stream(rng, width, "population: pseudo-random", samples)
+        self._warned: set[str] = set()
+
+    def remember(self, directions: Array) -> None:
+        """All later noise is orthogonal to these, at most `PANEL` rows."""
+        self._span.extend(directions)
+
+    def fresh(self, count: int) -> Array:
+        """`count` new noise columns, (count, samples), orthonormal in the Euclidean inner product.
+
+        Raises:
+            TensorProgramError: The population is too small for the number of directions the program needs.
+        """
+        out = np.empty((count, self.samples))
+        for start in range(0, count, PANEL):
+            rows = min(PANEL, count - start)
+            _, new = self._span.extend(self._normal(rows))
+            if len(new) < rows:
+                raise TensorProgramError(
+                    f"the population of width {self.width} has {self.samples} samples, and the program has used up all "
+                    f"{self._span.rank} directions that they span",
+                    why="every random initial vector takes one, and every product with a new vector one or two",
+                    fix=f"raise the number of samples (to {8 * self.samples}, say)",
+                )
+            out[start : start + rows] = new
+        if 2 * self._span.rank > self.samples:
+            self._warn(
+                f"more than half of the {self.samples} directions of the population of width {self.width} are used; "
+                "beyond linear programs its errors are large: raise the number of samples"
+            )
+        return out
+
+    def _normal(self, count: int) -> Array:
+        """(count, samples) standard normal coordinates, not orthonormal yet."""
+        left = self.dimensions - self._drawn + len(self._points)
+        if self.dimensions and left < count:
+            self._warn(
+                f"the {self.dimensions} Sobol dimensions of the population of width {self.width} are used up; further "
+                "noise is pseudo-random, with a larger error: raise `dimensions`"
+            )
+        quasi = min(count, left)
+        while len(self._points) < quasi:
+            self._draw()
+        rows, self._points = self._points[:quasi], self._points[quasi:]
+        return np.concatenate([rows, self._pseudo.standard_normal((count - quasi, self.samples))])
+
+    def _draw(self) -> None:
+        """Draw more Sobol dimensions, each with a scramble of its own: what was drawn before stays as it was."""
+        total = min(self.dimensions, max(FIRST_DIMENSIONS, 2 * self._drawn))
+        rng = stream(self.rng, self.width, "population: Sobol", self.samples, self._drawn)
+        sobol = qmc.Sobol(total, scramble=True, bits=SOBOL_BITS, rng=rng)
+        points = sobol.random_base2(self.samples.bit_length() - 1)[:, self._drawn :]
+        # Points are multiples of 2**-bits from 0 on; the middle of the cell is never 0 or 1.
+        normal = ndtri(np.ascontiguousarray(points.T) + 0.5 ** (SOBOL_BITS + 1))
+        self._points, self._drawn = np.concatenate([self._points, normal]), total
+
+    def _warn(self, message: str) -> None:
+        if message not in self._warned:
+            self._warned.add(message)
+            warnings.warn(message, PopulationWarning, stacklevel=2)
+
+
+class PopulationMatrix(ImplicitMatrix):
+    """The limit of a random matrix, acting on populations.
+
+    Args:
+        rows: Population of the outputs of W.
+        cols: Population of the inputs of W; it may be the same one.
+        var: s^2; entries have variance s^2 / n_cols.
+        rho: n_rows / n_cols.
+        tolerance: Vectors closer than this to the span of earlier ones, relative to their length, count as lying in it.
+    """
+
+    def __init__(self, rows: Samples, cols: Samples, var: float, rho: float, tolerance: float) -> None:
+        super().__init__(rows.samples, cols.samples, adjoint=1.0 / rho, tolerance=tolerance)
+        self._rows, self._cols, self._std, self._rho = rows, cols, math.sqrt(var), rho
+
+    def fresh(self, directions: Array, out: Array, *, transposed: bool) -> None:
+        """Zhat of the new directions: noise columns of the other population."""
+        here, there = (self._rows, self._cols) if transposed else (self._cols, self._rows)
+        here.remember(directions)  # before the noise is drawn: here and there may be the same population
+        np.multiply(there.fresh(len(directions)), self._std * (math.sqrt(self._rho) if transposed else 1.0), out=out)
+
+
+class Population:
+    """Infinite width, by M joint samples of the limit variables of each width.
+
+    Linear programs and random-matrix moments come out exactly (to rounding), other expectations with an error that
+    falls a little slower than 1/M. Its size is only seen in the spread over replicas: runs with different `rng`.
+
+    Args:
+        samples: M, a power of two (Sobol points); any other number gives pseudo-random noise and a warning.
+        rng: Seed of the run; a Generator supplies one.
+        dimensions: Largest number of Sobol dimensions a width may use, one a noise column; 0 for pseudo-random noise.
+        tolerance: Vectors closer than this to the span of earlier ones, relative to their length, count as lying in it.
+            It bounds the number of directions of long smooth programs.
+
+    Warns:
+        PopulationWarning: The noise is not Sobol's, or the samples are too few.
+    """
+
+    name = "population"
+
+    def __init__(
+        self,
+        samples: int = 2048,
+        rng: int | np.random.Generator = 0,
+        *,
+        dimensions: int = qmc.Sobol.MAXDIM,
+        tolerance: float = 1e-8,
+    ) -> None:
+        if samples < 2 or samples != int(samples):
+            raise TensorProgramError(f"a population of {samples} samples", fix="give a power of two, 2048 for example")
+        if not 0 <= dimensions <= qmc.Sobol.MAXDIM:
+            raise TensorProgramError(
+                f"dimensions={dimensions}", fix=f"give a number of Sobol dimensions from 0 to {qmc.Sobol.MAXDIM}"
+            )
+        self.samples, self.tolerance, self._dimensions = int(samples), tolerance, int(dimensions)
+        if dimensions and self.samples & (self.samples - 1):
+            self._dimensions = 0
+            warnings.warn(
+                f"{samples} samples are not a power of two, so that Sobol points cannot be used: the noise is "
+                "pseudo-random, with a larger error; choose a power of two (or dimensions=0 to mean it)",
+                PopulationWarning,
+                stacklevel=2,
+            )
+        self._rng = int(rng.integers(2**63)) if isinstance(rng, np.random.Generator) else int(rng)
+        self._widths: dict[str, Samples] = {}
+
+    def size(self, width: WidthSpec) -> int:
+        """M, whatever the width."""
+        return self.samples
+
+    def inverse_sqrt(self, width: WidthSpec) -> float:
+        """The limit 0 of n_w**-1/2."""
+        return 0.0
+
+    def vector(self, spec: VectorSpec) -> Array:
+        """Samples of Z of initial vectors, (*spec.shape, M); Gaussian ones have exactly their mean and covariance."""
+        population, scale = self._population(spec.width), math.sqrt(self.samples)
+        return initial_vector(spec, self.samples, lambda count: scale * population.fresh(count))
+
+    def matrix(self, spec: MatrixSpec) -> PopulationMatrix:
+        """The limit of the matrix; it does not depend on the law of the entries."""
+        rho = float(spec.rows.ratio / spec.cols.ratio)
+        rows, cols = self._population(spec.rows), self._population(spec.cols)
+        return PopulationMatrix(rows, cols, float(spec.var), rho, self.tolerance)
+
+    def mean(self, x: Array) -> Array:
+        """Moment: the sample mean, shape (*axes,)."""
+        return np.asarray(x.mean(axis=-1))
+
+    def _population(self, width: WidthSpec) -> Samples:
+        if width.name not in self._widths:
+            self._widths[width.name] = Samples(width.name, self.samples, self._rng, self._dimensions)
+        return self._widths[width.name]

@@ -1,0 +1,177 @@
+"""Random streams keyed by name, and initial vectors made from standard normal columns.
+
+A stream depends on what it is for - (seed, name, role, sizes) - and on nothing else: not on the order in which a
+program asks, not on the process (Python's `hash` is salted), not on what else the program contains. So one seed gives
+the same dense weights in another program, at another worker, and in the forward pass of a run under gradient
+independence. The sizes are part of the key on purpose: without them the vectors of a narrow network would be the first
+coordinates of a wide one's, and runs at several widths, which `compare` fits as independent, would be correlated.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable
+from fractions import Fraction
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import ndtr
+
+from ..errors import TensorProgramError
+
+__all__ = ["Array", "MatrixSpec", "VectorSpec", "WidthSpec", "initial_vector", "semidefinite_factor", "stream"]
+
+Array = npt.NDArray[np.float64]
+Number = int | float | Fraction
+
+
+class WidthSpec(Protocol):
+    """What a space needs to know of a width: its name, and its ratio to the reference width."""
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    @property
+    def ratio(self) -> Number: ...  # noqa: D102
+
+
+class MatrixSpec(Protocol):
+    """A matrix with iid entries of mean zero and variance var / size(cols); `entries` is None for Gaussian ones."""
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    @property
+    def rows(self) -> WidthSpec: ...  # noqa: D102
+    @property
+    def cols(self) -> WidthSpec: ...  # noqa: D102
+    @property
+    def var(self) -> Number: ...  # noqa: D102
+    @property
+    def entries(self) -> Any: ...  # noqa: D102
+
+
+class VectorSpec(Protocol):
+    """A group of initial vectors: the coordinates are iid copies of one random array of the given shape."""
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    @property
+    def width(self) -> WidthSpec: ...  # noqa: D102
+    @property
+    def shape(self) -> tuple[int, ...]: ...  # noqa: D102
+    @property
+    def mean(self) -> Any: ...  # noqa: D102
+    @property
+    def cov(self) -> Any: ...  # noqa: D102
+    @property
+    def var(self) -> Number: ...  # noqa: D102
+    @property
+    def distribution(self) -> Any: ...  # noqa: D102
+
+
+def stream(seed: int, name: str, role: str, *sizes: int) -> np.random.Generator:
+    """The generator of one (seed, name, role, sizes), the same in every process and on every platform.
+
+    Example:
+        >>> a, b = (stream(0, "W", "matrix", 4, 4).standard_normal() for _ in range(2))
+        >>> a == b, a == stream(0, "V", "matrix", 4, 4).standard_normal()
+        (True, False)
+    """
+    key = repr((int(seed), str(name), str(role), *map(int, sizes))).encode()
+    entropy = int.from_bytes(hashlib.blake2b(key, digest_size=16).digest(), "big")
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(entropy)))
+
+
+def semidefinite_factor(cov: Any, name: str) -> Array:
+    """A factor L, one column per kept pivot, with L L.T = cov; cov (k, k) may be singular.
+
+    An unpivoted Cholesky factorisation that drops the pivots that are rounding: unlike an eigendecomposition it keeps
+    the order of the vectors, so L depends smoothly on cov, a duplicate has the coefficients of its original, and a zero
+    variance gives a zero row.
+
+    Args:
+        cov: A (k, k) array-like of numbers (`Fraction` included).
+        name: The vector's name, for the error message.
+
+    Raises:
+        TensorProgramError: cov is no square symmetric positive semi-definite matrix.
+    """
+    c = np.asarray(cov, dtype=np.float64)
+    fix = "give a symmetric positive semi-definite covariance (a Gram matrix X @ X.T / d is one)"
+    if c.ndim != 2 or c.shape[0] != c.shape[1]:
+        raise TensorProgramError(f"the covariance of {name} has shape {c.shape}, not (k, k)", fix=fix)
+    k = len(c)
+    diagonal = np.diag(c).copy()
+    scale = np.sqrt(np.maximum(diagonal, 0.0))
+    rounding = 16 * max(k, 4) * np.finfo(np.float64).eps
+    # Relative to its variances an entry may be off by rounding, or by sqrt(rounding) after a pivot was dropped.
+    slack = math.sqrt(rounding) * np.outer(scale, scale)
+    if not (np.isfinite(c).all() and (diagonal >= 0).all() and (np.abs(c - c.T) <= slack).all()):
+        raise TensorProgramError(f"the covariance of {name} is no finite symmetric matrix with variances >= 0", fix=fix)
+    factor = np.zeros((k, k))
+    rank = 0
+    for j in range(k):
+        column = c[j:, j] - factor[j:, :rank] @ factor[j, :rank]
+        if column[0] > rounding * diagonal[j]:
+            factor[j:, rank] = column / math.sqrt(column[0])
+            rank += 1
+        elif column[0] < -slack[j, j] or (np.abs(column) > 4 * slack[j:, j]).any():
+            raise TensorProgramError(f"the covariance of {name} is not positive semi-definite (row {j})", fix=fix)
+    return factor[:, :rank]
+
+
+def initial_vector(spec: VectorSpec, size: int, normals: Callable[[int], Array]) -> Array:
+    """Initial vectors of shape (*spec.shape, size), made of as few standard normal columns as their law needs.
+
+    Every distribution goes through the normal one: the finite spaces and the population differ only in `normals`.
+
+    Args:
+        spec: The group of vectors.
+        size: Number of coordinates.
+        normals: `normals(k)` returns (k, size) fresh iid standard normal coordinates.
+
+    Raises:
+        TensorProgramError: The distribution is unknown or combined with a covariance; cov or var is no (co)variance.
+    """
+    count = math.prod(spec.shape)
+    law = spec.distribution
+    if spec.cov is not None and law is not None:
+        raise TensorProgramError(
+            f"vector {spec.name} has a covariance and the distribution {law!r}",
+            why="only Gaussian coordinates are determined by their mean and covariance",
+            fix="leave out cov (independent vectors of variance var), or the distribution",
+        )
+    if hasattr(law, "ppf"):
+        values = np.asarray(law.ppf(ndtr(normals(count))), dtype=np.float64)
+        return values.reshape(*spec.shape, size)
+
+    out = np.empty((count, size))
+    out[:] = np.broadcast_to(np.asarray(spec.mean, dtype=np.float64), spec.shape).reshape(count, 1)
+    if spec.cov is not None:
+        factor = semidefinite_factor(spec.cov, spec.name)
+        if factor.shape[0] != count:
+            raise TensorProgramError(
+                f"vector {spec.name} has shape {spec.shape} but a covariance of shape {np.shape(spec.cov)}",
+                fix=f"give a ({count}, {count}) covariance",
+            )
+        if factor.shape[1]:
+            out += factor @ normals(factor.shape[1])
+        return out.reshape(*spec.shape, size)
+
+    var = float(spec.var)
+    if not 0.0 <= var < math.inf:
+        raise TensorProgramError(f"vector {spec.name} has variance {spec.var}", fix="give a finite variance >= 0")
+    if law not in (None, "rademacher", "uniform"):
+        raise TensorProgramError(
+            f"vector {spec.name} has the unknown distribution {law!r}",
+            fix='use None (Gaussian), "rademacher", "uniform" or a frozen distribution such as scipy.stats.t(5)',
+        )
+    if var > 0.0:  # a constant vector uses up no noise
+        noise = normals(count)
+        if law == "rademacher":
+            noise = np.where(noise < 0.0, -1.0, 1.0)
+        elif law == "uniform":
+            noise = math.sqrt(12.0) * (ndtr(noise) - 0.5)
+        out += math.sqrt(var) * noise
+    return out.reshape(*spec.shape, size)

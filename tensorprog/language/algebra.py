@@ -1,0 +1,368 @@
+"""Constructors of nodes, in normal form.
+
+Every node of every program is made here, so this is where the few rewriting rules live: numbers are folded (rationals
+exactly), coefficients are pulled out of products, equal terms and factors are merged, commutative operands are ordered by
+their digests (results must not depend on build order), views of views fold, and single positions see through stacks. Nothing
+that needs knowledge of a meaning (expectations, derivatives) happens here. Nested sums are not flattened: shared partial sums
+stay shared, which keeps long traces linear in size.
+
+All operands of an elementwise node have the same shape, or none; `expression.py` aligns named axes before it calls these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+
+from tensorprog.errors import TensorProgramError
+from tensorprog.language.functions import PRIMITIVES
+from tensorprog.language.node import Node
+from tensorprog.language.symbols import Matrix, Number, VectorSpec, Width, is_exact, number, numbers
+
+__all__ = [
+    "ONE", "ZERO", "add", "constant", "div", "fn", "hyperparameter", "initial", "inner", "inverse_sqrt", "matmul", "moment",
+    "mul", "neg", "outer", "power", "rebuild", "scale", "softmax", "stack", "sub", "sum_axis", "take", "terms", "transpose", "view",
+]  # fmt: skip
+
+FOLD_LIMIT = 4096
+"""Arrays of constants are folded up to this many entries; larger ones are left to the evaluator."""
+
+_LAST = b"\xff" * 17
+
+
+def constant(value: Any, shape: tuple[int, ...] | None = None, width: Width | None = None, inner: Width | None = None) -> Node:
+    """A number or an array, the same in every coordinate."""
+    value = numbers(value, "a constant")
+    if isinstance(value, np.ndarray):
+        if value.size and (value == value.flat[0]).all() and is_exact(value):
+            return constant(value.flat[0], value.shape, width, inner)
+        return Node("constant", (), value, value.shape, width, inner)
+    return Node("constant", (), value, shape or (), width, inner)
+
+
+ZERO, ONE = constant(0), constant(1)
+
+
+def initial(spec: VectorSpec) -> Node:
+    """An initial vector."""
+    return Node("vector", (), spec, spec.shape, spec.width)
+
+
+def hyperparameter(name: str, default: Number | None) -> Node:
+    """A scalar bound at evaluation."""
+    return Node("scalar", (), (name, default))
+
+
+def inverse_sqrt(width: Width) -> Node:
+    """width**-1/2."""
+    return Node("inverse_sqrt", (), width)
+
+
+def _common(nodes: Sequence[Node]) -> tuple[tuple[int, ...], Width | None, Width | None]:
+    shape: tuple[int, ...] = ()
+    width = inner_width = None
+    for x in nodes:
+        if x.shape:
+            if shape and x.shape != shape:
+                raise AssertionError(f"operands are not aligned: {x.shape} and {shape}: please report this")
+            shape = x.shape
+        width, inner_width = width or x.width, inner_width or x.inner
+    return shape, width, inner_width
+
+
+def _typed(x: Node, shape: tuple[int, ...], width: Width | None, inner_width: Width | None) -> Node:
+    """x itself, or x spread over a larger shape, a width or an inner width."""
+    if x.shape == shape and x.width == width and x.inner == inner_width:
+        return x
+    if x.op == "constant":
+        if isinstance(x.attr, np.ndarray):
+            return Node("constant", (), x.attr, shape, width, inner_width)
+        return constant(x.attr, shape, width, inner_width)
+    return Node("add", (x,), (1,), shape, width, inner_width)
+
+
+def terms(x: Node) -> list[tuple[Number, Node]]:
+    """x as a list of (coefficient, node); a node that is not a sum is one term."""
+    if x.op == "add":
+        return list(zip(x.attr, x.args, strict=True))
+    return [(1, x)]
+
+
+def add(pairs: Iterable[tuple[Number, Node]]) -> Node:
+    """The linear combination sum of c_i x_i."""
+    pairs = list(pairs)
+    shape, width, inner_width = _common([x for _, x in pairs])
+    bias: Any = 0
+    merged: dict[Node, Number] = {}
+    for c, x in pairs:
+        while x.op == "add" and len(x.args) == 1:  # a multiple, or a broadcast
+            c, x = c * x.attr[0], x.args[0]
+        if x.op == "constant" and not (isinstance(x.attr, np.ndarray) and x.attr.size > FOLD_LIMIT):
+            bias = bias + c * x.attr
+        else:
+            merged[x] = merged.get(x, 0) + c
+    kept = [(x, c) for x, c in merged.items() if c != 0]
+    if isinstance(bias, np.ndarray) or bias != 0:
+        node = constant(bias)
+        if not kept:
+            return _typed(node, shape, width, inner_width)
+        kept.append((node, 1))
+    if not kept:
+        return constant(bias, shape, width, inner_width)
+    if len(kept) == 1 and kept[0][1] == 1:
+        return _typed(kept[0][0], shape, width, inner_width)
+    kept.sort(key=_by_digest)
+    return Node("add", tuple([x for x, _ in kept]), tuple([number(c) for _, c in kept]), shape, width, inner_width)
+
+
+def _by_digest(item: tuple[Node, Any]) -> bytes:
+    return _LAST if item[0].op == "constant" else item[0].digest  # constants print last
+
+
+def scale(c: Number, x: Node) -> Node:
+    """c x."""
+    return add([(c, x)])
+
+
+def neg(x: Node) -> Node:
+    """-x."""
+    return add([(-1, x)])
+
+
+def sub(x: Node, y: Node) -> Node:
+    """x - y."""
+    return add([(1, x), (-1, y)])
+
+
+def mul(factors: Iterable[Node | tuple[Node, int]]) -> Node:
+    """The product of x_i ** k_i."""
+    todo = [f if isinstance(f, tuple) else (f, 1) for f in factors]
+    shape, width, inner_width = _common([x for x, _ in todo])
+    coefficient: Any = 1
+    merged: dict[Node, int] = {}
+    while todo:
+        x, k = todo.pop()
+        if x.op == "mul":
+            todo.extend([(y, j * k) for y, j in zip(x.args, x.attr, strict=True)])
+        elif x.op == "add" and len(x.args) == 1:
+            coefficient = coefficient * x.attr[0] ** k
+            todo.append((x.args[0], k))
+        elif x.op == "constant" and not (isinstance(x.attr, np.ndarray) and x.attr.size > FOLD_LIMIT):
+            coefficient = coefficient * x.attr**k
+        else:
+            merged[x] = merged.get(x, 0) + k
+    if isinstance(coefficient, np.ndarray):
+        folded = constant(coefficient)
+        if isinstance(folded.attr, np.ndarray):
+            merged[folded] = 1
+            coefficient = 1
+        else:
+            coefficient = folded.attr
+    if coefficient == 0 or not merged:
+        return constant(coefficient, shape, width, inner_width)
+    kept = sorted([(x, k) for x, k in merged.items() if k], key=_by_digest)
+    if not kept:
+        return constant(coefficient, shape, width, inner_width)
+    if len(kept) == 1 and kept[0][1] == 1:
+        out = _typed(kept[0][0], shape, width, inner_width)
+    else:
+        out = Node("mul", tuple([x for x, _ in kept]), tuple([k for _, k in kept]), shape, width, inner_width)
+    return out if coefficient == 1 else add([(coefficient, out)])
+
+
+def power(x: Node, k: int) -> Node:
+    """x ** k for an integer k >= 0."""
+    return mul([(x, k)]) if k else constant(1, x.shape, x.width, x.inner)
+
+
+def div(x: Node, y: Node) -> Node:
+    """x / y."""
+    return mul([x, fn("reciprocal", y)])
+
+
+def fn(name: str, x: Node, *parameters: Number) -> Node:
+    """A primitive, elementwise."""
+    row = PRIMITIVES[name]
+    if x.op == "constant" and row.exact is not None and is_exact(x.attr) and all(map(is_exact, parameters)):
+        if isinstance(x.attr, np.ndarray):
+            if x.attr.size <= FOLD_LIMIT:
+                values = [row.exact(v, *parameters) for v in x.attr.ravel().tolist()]
+                if None not in values:
+                    return _typed(constant(np.array(values, dtype=object).reshape(x.shape)), x.shape, x.width, x.inner)
+        else:
+            value = row.exact(x.attr, *parameters)
+            if value is not None:
+                return constant(value, x.shape, x.width, x.inner)
+    return Node("fn", (x,), (name, tuple(parameters)), x.shape, x.width, x.inner)
+
+
+def view(x: Node, index: Sequence[int], shape: Sequence[int]) -> Node:
+    """Axis i of x becomes axis index[i] of the result; a repeated position is a diagonal, an absent one a broadcast."""
+    index, shape = tuple(index), tuple(shape)
+    if index == tuple(range(len(shape))) and x.shape == shape:
+        return x
+    if not x.shape:
+        return _typed(x, shape, x.width, x.inner)
+    if x.op == "view":
+        return view(x.args[0], [index[i] for i in x.attr], shape)
+    if x.op == "constant":
+        if not isinstance(x.attr, np.ndarray):
+            return constant(x.attr, shape, x.width, x.inner)
+        if x.attr.ndim == len(x.shape) and int(np.prod(shape)) <= FOLD_LIMIT:
+            return Node("constant", (), _view_array(x.attr, index, shape), shape, x.width, x.inner)
+    return Node("view", (x,), index, shape, x.width, x.inner)
+
+
+def _view_array(a: np.ndarray, index: tuple[int, ...], shape: tuple[int, ...]) -> np.ndarray:
+    out = np.array(np.broadcast_to(view_array(a, index, len(shape)), shape))
+    out.setflags(write=False)
+    return out
+
+
+def view_array(a: np.ndarray, index: Sequence[int], ndim: int, trailing: int = 0) -> np.ndarray:
+    """The NumPy meaning of a view: a strided array with size 1 at the axes that x lacks. `trailing` axes stay last."""
+    strides, sizes = [0] * ndim, [1] * ndim
+    for i, position in enumerate(index):
+        strides[position] += a.strides[i] if a.shape[i] > 1 else 0
+        sizes[position] = max(sizes[position], a.shape[i])
+    last = a.ndim - trailing
+    return np.lib.stride_tricks.as_strided(
+        a, sizes + list(a.shape[last:]), strides + list(a.strides[last:]), writeable=False
+    )
+
+
+def transpose(x: Node, order: Sequence[int]) -> Node:
+    """Axis i of the result is axis order[i] of x."""
+    index = [0] * len(order)
+    for i, j in enumerate(order):
+        index[j] = i
+    return view(x, index, [x.shape[j] for j in order])
+
+
+def take(x: Node, axis: int, index: int) -> Node:
+    """The given position of an axis; the axis is dropped."""
+    shape = x.shape[:axis] + x.shape[axis + 1 :]
+    if x.op == "stack":
+        if x.attr == axis:
+            return x.args[index]
+    elif x.op == "constant":
+        value = np.take(np.broadcast_to(x.attr, x.shape), index, axis) if isinstance(x.attr, np.ndarray) else x.attr
+        return _typed(constant(value), shape, x.width, x.inner)
+    elif x.op == "view":
+        sources = [i for i, position in enumerate(x.attr) if position == axis]
+        if len(sources) <= 1:  # a diagonal is left alone
+            y = take(x.args[0], sources[0], index) if sources else x.args[0]
+            positions = [p - (p > axis) for i, p in enumerate(x.attr) if i not in sources]
+            return view(y, positions, shape)
+    return Node("take", (x,), (axis, index), shape, x.width, x.inner)
+
+
+def stack(xs: Sequence[Node], axis: int) -> Node:
+    """Nodes of one shape along a new axis."""
+    shape, width, inner_width = _common(xs)
+    xs = [_typed(x, shape, x.width, x.inner) for x in xs]
+    full = (*shape[:axis], len(xs), *shape[axis:])
+    if all(x.op == "constant" for x in xs) and int(np.prod(full)) <= FOLD_LIMIT:
+        parts = [np.broadcast_to(np.asarray(x.attr, dtype=None if not isinstance(x.attr, Fraction) else object), shape) for x in xs]
+        return _typed(constant(np.stack(parts, axis)), full, width, inner_width)
+    return Node("stack", tuple(xs), axis, full, width, inner_width)
+
+
+def sum_axis(x: Node, axis: int) -> Node:
+    """The sum over one axis."""
+    shape = x.shape[:axis] + x.shape[axis + 1 :]
+    if x.op == "constant":
+        if not isinstance(x.attr, np.ndarray):
+            return constant(x.attr * x.shape[axis], shape, x.width, x.inner)
+        if x.attr.size <= FOLD_LIMIT:
+            return _typed(constant(np.broadcast_to(x.attr, x.shape).sum(axis)), shape, x.width, x.inner)
+    if x.op == "add" and len(x.args) == 1 and x.args[0].shape:
+        return scale(x.attr[0], sum_axis(x.args[0], axis))
+    if not any(a.shape for a in x.args) and x.op in ("add", "mul", "fn"):  # spread over the axis by broadcasting
+        return add([(x.shape[axis], _typed(x.args[0], shape, x.width, x.inner))]) if x.op == "add" else scale(
+            x.shape[axis], Node(x.op, x.args, x.attr, shape, x.width, x.inner)
+        )
+    if x.op == "view" and axis not in x.attr:
+        return scale(x.shape[axis], view(x.args[0], [p - (p > axis) for p in x.attr], shape))
+    return Node("sum", (x,), axis, shape, x.width, x.inner)
+
+
+def softmax(x: Node, axis: int) -> Node:
+    """exp(x) / sum exp(x) along an axis of a scalar."""
+    return Node("softmax", (x,), axis, x.shape)
+
+
+def matmul(matrix: Matrix, transposed: bool, x: Node) -> Node:
+    """W x, or W.T x. Numbers in front of x are pulled out."""
+    width = matrix.cols if transposed else matrix.rows
+    if x.is_zero or matrix.var == 0:
+        return constant(0, x.shape, width)
+    if x.op == "add" and len(x.args) == 1:
+        y = x.args[0]
+        if y.width is None:  # the same number in every coordinate: a multiple of W 1
+            y = mul([y, matmul(matrix, transposed, constant(1, (), x.width))])
+        else:
+            y = matmul(matrix, transposed, y)
+        return scale(x.attr[0], _typed(y, x.shape, width, None))
+    return Node("matmul", (x,), (matrix, transposed), x.shape, width)
+
+
+def moment(x: Node) -> Node:
+    """The mean over the width."""
+    if x.op == "constant":
+        return _typed(constant(x.attr), x.shape, None, None)
+    if x.width is None:
+        return x
+    if x.op == "add" and len(x.args) == 1:
+        return scale(x.attr[0], _typed(moment(x.args[0]), x.shape, None, None))
+    return Node("moment", (x,), None, x.shape)
+
+
+def inner(y: Node) -> Node:
+    """y over the second coordinate of an OuterNonlin."""
+    return Node("inner", (y,), None, y.shape, None, y.width)
+
+
+def outer(body: Node) -> Node:
+    """OuterNonlin: the mean of the body over its second coordinate."""
+    return Node("outer", (body,), None, body.shape, body.width)
+
+
+def rebuild(x: Node, args: Sequence[Node]) -> Node:
+    """The same instruction on other operands, in normal form."""
+    match x.op:
+        case "add":
+            out = add(list(zip(x.attr, args, strict=True)))
+        case "mul":
+            out = mul(list(zip(args, x.attr, strict=True)))
+        case "fn":
+            out = fn(x.attr[0], args[0], *x.attr[1])
+        case "view":
+            out = view(args[0], x.attr, x.shape)
+        case "take":
+            out = take(args[0], *x.attr)
+        case "stack":
+            out = stack(args, x.attr)
+        case "sum":
+            out = sum_axis(args[0], x.attr)
+        case "softmax":
+            out = softmax(args[0], x.attr)
+        case "matmul":
+            out = matmul(*x.attr, args[0])
+        case "moment":
+            out = moment(args[0])
+        case "inner":
+            out = inner(args[0])
+        case "outer":
+            out = outer(args[0])
+        case _:
+            if args:
+                raise TensorProgramError(f"no rule rebuilds {x.op!r}", fix="please report this")
+            return x
+    out = _typed(out, x.shape, x.width, x.inner) if x.op in ("add", "mul") else out
+    if out is not x and out.source is None and out.op == x.op:
+        out.source, out.label = x.source, x.label
+    return out

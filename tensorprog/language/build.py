@@ -1,0 +1,388 @@
+"""The functions users call: Moments, axes, activations, OuterNonlin, functions of one's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+
+from tensorprog.errors import TensorProgramError
+from tensorprog.language import algebra
+from tensorprog.language.expression import Expression, Vector, align, as_expression, check_name, describe, elementwise
+from tensorprog.language.functions import PRIMITIVES
+from tensorprog.language.symbols import Number, Width, number, numbers
+
+__all__ = [
+    "abs", "arctan", "array", "cos", "dot", "elu", "erf", "exp", "gaussian", "gelu", "hermite", "identity", "leaky_relu", "log",
+    "log1p", "mean", "moment", "normal_cdf", "outer", "polynomial", "reciprocal", "rectified_power", "relu", "rename", "sigmoid",
+    "sign", "silu", "sin", "softmax", "softplus", "sqrt", "stack", "step", "sum", "take", "tanh", "vectors",
+]  # fmt: skip
+
+
+# ---- scalars ------------------------------------------------------------------------------------------------------------
+
+
+def moment(x: Any) -> Expression:
+    """The Moment of a vector: (1/n) times the sum of its coordinates, a scalar for every position of its axes.
+
+    Example:
+        >>> import tensorprog as tp
+        >>> x = tp.Vector("x", tp.Width("n"), mean=2)
+        >>> tp.limit(tp.Program(m=tp.moment(x * x)))
+        m = 5 (exact)
+    """
+    x = as_expression(x)
+    if x.node.inner is not None:
+        raise TensorProgramError("a Moment inside an OuterNonlin", fix="take it outside of tp.outer")
+    return Expression(algebra.moment(x.node), x.order, x.axes)
+
+
+def dot(x: Any, y: Any) -> Expression:
+    """x.y/n, a scalar: `moment(x * y)`.
+
+    Example:
+        >>> import tensorprog as tp
+        >>> x = tp.Vector("x", tp.Width("n"), var=3)
+        >>> tp.limit(tp.Program(q=tp.dot(x, x)))
+        q = 3 (exact)
+    """
+    return moment(as_expression(x) * y)
+
+
+def array(values: Any, axes: str | Sequence[str]) -> Expression:
+    """Numbers with named axes, as a scalar of the program.
+
+    Example:
+        >>> import tensorprog as tp
+        >>> tp.array([[1, 2], [3, 4]], axes=("i", "j")).shape
+        (2, 2)
+    """
+    names = (axes,) if isinstance(axes, str) else tuple(axes)
+    a = numbers(values, "an array")
+    if np.ndim(a) != len(names) or len(set(names)) != len(names):
+        raise TensorProgramError(f"an array of shape {np.shape(a)} is given the axes {names}", fix="name every axis once")
+    return Expression(algebra.constant(a, np.shape(a)), names)
+
+
+# ---- axes ---------------------------------------------------------------------------------------------------------------
+
+
+def _position(x: Expression, axis: str) -> int:
+    if axis not in x.order:
+        raise TensorProgramError(
+            f"{describe(x.node)} has no axis {axis!r}", why=f"its axes are {x.axes or 'none'}", fix="name one of them"
+        )
+    return x.order.index(axis)
+
+
+def _without(names: Sequence[str], axis: str) -> tuple[str, ...]:
+    return tuple([a for a in names if a != axis])
+
+
+def take(x: Any, axis: str, index: int) -> Expression:
+    """One position of an axis, which is dropped; negative positions count from the end.
+
+    Example:
+        >>> import tensorprog as tp
+        >>> z = tp.Vector("z", tp.Width("n"), axes={"t": 3})
+        >>> tp.take(z, "t", -1).axes
+        ()
+    """
+    x = as_expression(x)
+    i = _position(x, axis)
+    size = x.node.shape[i]
+    if not -size <= index < size:
+        raise TensorProgramError(f"position {index} of axis {axis!r}, which has size {size}", fix=f"use {-size} to {size - 1}")
+    return Expression(algebra.take(x.node, i, index % size), _without(x.order, axis), _without(x.axes, axis))
+
+
+def stack(xs: Sequence[Any], axis: str) -> Expression:
+    """Expressions along a new axis, which comes first.
+
+    Example:
+        >>> import tensorprog as tp
+        >>> n = tp.Width("n")
+        >>> tp.stack([tp.Vector("x", n), tp.Vector("y", n)], "t").shape
+        (2,)
+    """
+    parts = [as_expression(x) for x in xs]
+    if not parts:
+        raise TensorProgramError(f"an empty stack along {axis!r}", fix="give at least one vector")
+    for p in parts:
+        if axis in p.axes:
+            raise TensorProgramError(f"{describe(p.node)} already has an axis {axis!r}", fix="choose another name")
+    widths = {p.width for p in parts if p.width is not None}
+    if len(widths) > 1 or any(p.node.inner for p in parts):
+        raise TensorProgramError(
+            f"vectors of widths {', '.join(sorted(w.name for w in widths))} are stacked",
+            why="vectors of different widths never meet",
+            fix="stack vectors of one width",
+        )
+    nodes, positions, order = align(parts)
+    return Expression(algebra.stack(nodes, 0), (axis, *positions), (axis, *order))
+
+
+def rename(x: Any, **names: str) -> Expression:
+    """The same random vectors under other axis names: `rename(x, t="s")`.
+
+    Example:
+        >>> import tensorprog as tp
+        >>> z = tp.Vector("z", tp.Width("n"), axes={"t": 3})
+        >>> tp.moment(z * tp.rename(z, t="s")).shape
+        (3, 3)
+    """
+    x = as_expression(x)
+    for old in names:
+        _position(x, old)
+    order = tuple([names.get(a, a) for a in x.order])
+    if len(set(order)) != len(order):
+        raise TensorProgramError(f"renaming the axes of {describe(x.node)} gives {order}", fix="use distinct names")
+    return Expression(x.node, order, [names.get(a, a) for a in x.axes])
+
+
+def sum(x: Any, axis: str | Sequence[str] | None = None) -> Expression:
+    """The contraction of one or several axes; all of them by default. (Over the width, use `moment`.)
+
+    Example:
+        >>> import tensorprog as tp
+        >>> z = tp.Vector("z", tp.Width("n"), axes={"t": 3})
+        >>> tp.limit(tp.Program(q=tp.moment(tp.sum(z, "t") ** 2)))
+        q = 3 (exact)
+    """
+    x = as_expression(x)
+    for a in x.axes if axis is None else (axis,) if isinstance(axis, str) else axis:
+        x = Expression(algebra.sum_axis(x.node, _position(x, a)), _without(x.order, a), _without(x.axes, a))
+    return x
+
+
+def mean(x: Any, axis: str | Sequence[str] | None = None) -> Expression:
+    """The mean over one or several axes; all of them by default. (Over the width, use `moment`.)
+
+    Example:
+        >>> import tensorprog as tp
+        >>> z = tp.Vector("z", tp.Width("n"), axes={"t": 4})
+        >>> tp.limit(tp.Program(q=tp.moment(tp.mean(z, "t") ** 2)))
+        q = 1/4 (exact)
+    """
+    x = as_expression(x)
+    names = x.axes if axis is None else (axis,) if isinstance(axis, str) else tuple(axis)
+    size = 1
+    for a in names:
+        size *= x.node.shape[_position(x, a)]
+    return sum(x, names) * Fraction(1, size)
+
+
+def softmax(x: Any, axis: str) -> Expression:
+    """exp(x) / sum exp(x) along an axis of a scalar (attention weights).
+
+    Example:
+        >>> import tensorprog as tp
+        >>> tp.limit(tp.Program(p=tp.take(tp.softmax(tp.array([0.0, 0.0], "t"), "t"), "t", 0)))["p"].value
+        0.5
+    """
+    x = as_expression(x)
+    if x.width is not None or x.node.inner is not None:
+        raise TensorProgramError(
+            f"softmax of the vector {describe(x.node)}",
+            why="it acts on scalars: attention weights are functions of Moments",
+            fix="take a Moment first, such as tp.moment(q * k)",
+        )
+    return Expression(algebra.softmax(x.node, _position(x, axis)), x.order, x.axes)
+
+
+# ---- Nonlin -------------------------------------------------------------------------------------------------------------
+
+
+def _activation(name: str, what: str = "") -> Callable[[Any], Expression]:
+    row = PRIMITIVES[name]
+
+    def apply(x: Any) -> Expression:
+        x = as_expression(x)
+        if row.domain is not None and x.node.op == "constant":
+            check_domain(name, x)
+        return elementwise(lambda node: algebra.fn(name, node), x)
+
+    apply.__name__ = apply.__qualname__ = name
+    apply.__doc__ = f"""{what or name}, elementwise, of a vector or a scalar.
+
+    Example:
+        >>> import tensorprog as tp
+        >>> tp.{name}(tp.Vector("x", tp.Width("n"), mean=1, var=0))
+        <{name}(x): vector of width n>
+    """
+    return apply
+
+
+def check_domain(name: str, x: Expression) -> None:
+    """Refuses numbers at which the function has no value."""
+    row = PRIMITIVES[name]
+    assert row.domain is not None
+    low, included = row.domain
+    values = np.asarray(x.node.attr, dtype=float)
+    bad = values == 0 if name == "reciprocal" else (values < low if included else values <= low)
+    if np.any(bad):
+        raise TensorProgramError(f"{name} of {values[bad].flat[0] if values.ndim else values}", fix="keep the argument in its domain")
+
+
+relu = _activation("relu", "max(x, 0)")
+abs = _activation("abs", "|x|")
+sign = _activation("sign", "The sign, 0 at 0")
+step = _activation("step", "1 for x > 0, 0 for x < 0, 1/2 at 0 (the derivative of relu)")
+erf = _activation("erf", "The error function")
+normal_cdf = _activation("normal_cdf", "The normal distribution function")
+gelu = _activation("gelu", "x Phi(x)")
+tanh = _activation("tanh")
+sigmoid = _activation("sigmoid", "1/(1 + exp(-x))")
+softplus = _activation("softplus", "log(1 + exp(x))")
+silu = _activation("silu", "x sigmoid(x)")
+sin = _activation("sin")
+cos = _activation("cos")
+exp = _activation("exp", "exp (allowed, and outside the Master Theorem as proven)")
+gaussian = _activation("gaussian", "exp(-x^2)")
+arctan = _activation("arctan")
+log = _activation("log", "The natural logarithm, where the argument is positive")
+log1p = _activation("log1p", "log(1 + x), where x > -1")
+sqrt = _activation("sqrt", "The square root, where the argument is not negative")
+reciprocal = _activation("reciprocal", "1/x, where x is not 0")
+
+
+def leaky_relu(x: Any, slope: Number = Fraction(1, 100)) -> Expression:
+    """x for x > 0, slope x below.
+
+    Example:
+        >>> import tensorprog as tp
+        >>> x = tp.Vector("x", tp.Width("n"))
+        >>> tp.limit(tp.Program(q=tp.moment(tp.leaky_relu(x, 0.5) ** 2)))["q"].value
+        0.625
+    """
+    slope = number(slope, "the slope")
+    return elementwise(lambda node: algebra.fn("leaky_relu", node, slope), x)
+
+
+def elu(x: Any, alpha: Number = 1) -> Expression:
+    """x for x > 0, alpha (exp(x) - 1) below.
+
+    Example:
+        >>> import tensorprog as tp
+        >>> tp.elu(tp.Vector("x", tp.Width("n")))
+        <elu(x): vector of width n>
+    """
+    alpha = number(alpha, "alpha")
+    return elementwise(lambda node: algebra.fn("elu", node, alpha), x)
+
+
+def rectified_power(x: Any, k: int) -> Expression:
+    """x^k for x > 0, 0 below: `step` for k = 0, `relu` for k = 1.
+
+    Example:
+        >>> import tensorprog as tp
+        >>> tp.limit(tp.Program(m=tp.moment(tp.rectified_power(tp.Vector("x", tp.Width("n")), 2))))
+        m = 1/2 (exact)
+    """
+    if not isinstance(k, int) or k < 0:
+        raise TensorProgramError(f"a rectified power with exponent {k!r}", fix="use an integer of at least 0")
+    return relu(x) ** k if k else step(x)
+
+
+def identity(x: Any) -> Expression:
+    """x itself.
+
+    Example:
+        >>> import tensorprog as tp
+        >>> tp.identity(tp.Vector("x", tp.Width("n")))
+        <x: vector of width n>
+    """
+    return as_expression(x)
+
+
+def polynomial(x: Any, coefficients: Sequence[Number]) -> Expression:
+    """c_0 + c_1 x + c_2 x^2 + ...
+
+    Example:
+        >>> import tensorprog as tp
+        >>> tp.limit(tp.Program(m=tp.moment(tp.polynomial(tp.Vector("x", tp.Width("n")), [1, 0, 2]))))
+        m = 3 (exact)
+    """
+    cs = [number(c, "a coefficient") for c in coefficients]
+    return elementwise(lambda node: algebra.add([(c, algebra.power(node, k)) for k, c in enumerate(cs)]), x)
+
+
+def hermite(x: Any, k: int, normalized: bool = False) -> Expression:
+    """The probabilists' Hermite polynomial He_k(x): 1, x, x^2 - 1, ..; `normalized` divides by sqrt(k!).
+
+    Example:
+        >>> import tensorprog as tp
+        >>> h = tp.hermite(tp.Vector("x", tp.Width("n")), 4)
+        >>> tp.limit(tp.Program(mean=tp.moment(h), norm=tp.moment(h * h)))
+        mean = 0 (exact)
+        norm = 24 (exact)
+    """
+    if not isinstance(k, int) or k < 0:
+        raise TensorProgramError(f"a Hermite polynomial of degree {k!r}", fix="use an integer of at least 0")
+    before, cs = [0], [1]
+    for j in range(k):  # He_{j+1} = x He_j - j He_{j-1}
+        after = [0, *cs]
+        for i, c in enumerate(before):
+            after[i] -= j * c
+        before, cs = cs, after
+    out = polynomial(x, cs)
+    factorial = 1
+    for j in range(2, k + 1):
+        factorial *= j
+    return out * sqrt(factorial) ** -1 if normalized else out
+
+
+# ---- OuterNonlin and groups -----------------------------------------------------------------------------------------------
+
+
+def outer(body: Callable[..., Any], xs: Any, ys: Any) -> Expression:
+    """OuterNonlin: x_a = (1/n_y) sum_b body(xs_a, ys_b), as in Tensor Programs IVb.
+
+    Args:
+        body: A Python function of the xs and the ys that uses the functions of this package; scalars may be used inside.
+        xs: A vector, or a list of vectors of one width: the result's.
+        ys: A vector, or a list of vectors of one width, averaged over.
+
+    Example:
+        >>> import tensorprog as tp
+        >>> x, y = tp.Vector("x", tp.Width("n")), tp.Vector("y", tp.Width("m", 2))
+        >>> z = tp.outer(lambda x, y: (x + y) ** 2, x, y)
+        >>> tp.limit(tp.Program(m=tp.moment(z)))
+        m = 2 (exact)
+    """
+    first = [as_expression(x) for x in (xs if isinstance(xs, (list, tuple)) else [xs])]
+    second = [as_expression(y) for y in (ys if isinstance(ys, (list, tuple)) else [ys])]
+    for e in (*first, *second):
+        if e.width is None or e.node.inner is not None:
+            raise TensorProgramError(f"{describe(e.node)} is not a vector", fix="tp.outer takes vectors; scalars go inside the body")
+    copies = [Expression(algebra.inner(y.node), y.order, y.axes) for y in second]
+    result = as_expression(body(*first, *copies))
+    widths, inners = {e.width for e in first}, {e.width for e in second}
+    if len(widths) != 1 or len(inners) != 1:
+        raise TensorProgramError("an OuterNonlin of vectors of different widths", fix="each of the two lists has one width")
+    node = result.node
+    if node.width is None:
+        node = algebra._typed(node, node.shape, next(iter(widths)), node.inner)
+    if node.inner is None:
+        node = algebra._typed(node, node.shape, node.width, next(iter(inners)))
+    return Expression(algebra.outer(node), result.order, result.axes)
+
+
+def vectors(names: Sequence[str], width: Width, mean: Any = 0, cov: Any = None) -> tuple[Expression, ...]:
+    """A group of jointly Gaussian initial vectors, one for each name.
+
+    Example:
+        >>> import tensorprog as tp
+        >>> u, v = tp.vectors(("u", "v"), tp.Width("n"), cov=[[1, 1], [1, 2]])
+        >>> tp.limit(tp.Program(c=tp.moment(u * v)))
+        c = 1 (exact)
+    """
+    names = [check_name(a, "a vector's name") for a in names]
+    k = len(names)
+    means = mean if np.ndim(mean) else [mean] * k
+    covariance = np.eye(k, dtype=int) if cov is None else cov
+    group = Vector("_".join(names), width, means, axes=("vector",), cov=covariance)
+    return tuple([take(group, "vector", i).label(a) for i, a in enumerate(names)])
+

@@ -1,0 +1,380 @@
+"""What users hold: nodes with axis names and operators. Everything is checked here, where the user's line is known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+
+from tensorprog.errors import TensorProgramError, caller
+from tensorprog.language import algebra
+from tensorprog.language.node import Node
+from tensorprog.language.symbols import Matrix, Number, VectorSpec, Width, check_distribution, check_name, is_exact, number, numbers
+
+__all__ = ["Expression", "Scalar", "Vector", "as_expression", "inverse_sqrt", "product"]
+
+
+class Expression:
+    """A vector, multi-vector or scalar of a program under construction.
+
+    Use Python's operators, `W @ x`, and the functions of this package. Axes are matched by name; the rest broadcasts.
+
+    Attributes:
+        node: The instruction that computes it.
+        axes: The names of its axes, in the order in which its arrays have them.
+    """
+
+    __slots__ = ("axes", "node", "order")
+    __array_ufunc__ = None  # NumPy numbers and arrays on the left defer to us
+
+    def __init__(self, node: Node, axes: Sequence[str] = (), order: Sequence[str] | None = None) -> None:
+        self.node = node
+        self.order = tuple(axes)  # by position in the node
+        self.axes = tuple(order) if order is not None else self.order  # as the user wrote them
+        if node.source is None:
+            node.source = caller()
+
+    # ---- description ----------------------------------------------------------------------------------------------------
+    @property
+    def width(self) -> Width | None:
+        """The width it has coordinates over; None for a scalar."""
+        return self.node.width
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The sizes of `axes`."""
+        return tuple([self.node.shape[self.order.index(a)] for a in self.axes])
+
+    def label(self, name: str) -> Expression:
+        """Gives it a name for listings and error messages; returns it."""
+        self.node.label = check_name(name, "a label")
+        return self
+
+    def aligned_node(self) -> Node:
+        """The node with its axes in the user's order."""
+        return algebra.transpose(self.node, [self.order.index(a) for a in self.axes])
+
+    def __repr__(self) -> str:
+        kind = "scalar" if self.width is None else f"vector of width {self.width.name}"
+        axes = "".join([f", {a}: {k}" for a, k in zip(self.axes, self.shape, strict=True)])
+        return f"<{describe(self.node)}: {kind}{axes}>"
+
+    def __bool__(self) -> bool:
+        raise TensorProgramError(
+            "a Tensor Program cannot branch on a value", why="programs are straight-line", fix="use tp.step or tp.relu"
+        )
+
+    def __iter__(self) -> Any:
+        raise TensorProgramError(f"{describe(self.node)} cannot be iterated", fix='use tp.take(x, "axis", i)')
+
+    # ---- arithmetic -----------------------------------------------------------------------------------------------------
+    def __add__(self, other: Any) -> Expression:
+        return elementwise(lambda x, y: algebra.add([(1, x), (1, y)]), self, other)
+
+    def __radd__(self, other: Any) -> Expression:
+        return elementwise(lambda x, y: algebra.add([(1, x), (1, y)]), other, self)
+
+    def __sub__(self, other: Any) -> Expression:
+        return elementwise(algebra.sub, self, other)
+
+    def __rsub__(self, other: Any) -> Expression:
+        return elementwise(algebra.sub, other, self)
+
+    def __mul__(self, other: Any) -> Expression:
+        return elementwise(lambda x, y: algebra.mul([x, y]), self, other)
+
+    def __rmul__(self, other: Any) -> Expression:
+        return elementwise(lambda x, y: algebra.mul([x, y]), other, self)
+
+    def __truediv__(self, other: Any) -> Expression:
+        other = as_expression(other)
+        if other.node.op == "constant" and np.any(np.asarray(other.node.attr) == 0):
+            raise TensorProgramError(f"{describe(self.node)} is divided by 0", fix="divide by something else")
+        return elementwise(algebra.div, self, other)
+
+    def __rtruediv__(self, other: Any) -> Expression:
+        return as_expression(other) / self
+
+    def __neg__(self) -> Expression:
+        return elementwise(algebra.neg, self)
+
+    def __pos__(self) -> Expression:
+        return self
+
+    def __abs__(self) -> Expression:
+        return elementwise(lambda x: algebra.fn("abs", x), self)
+
+    def __pow__(self, exponent: Any) -> Expression:
+        k = number(exponent, "an exponent") if not isinstance(exponent, Expression) else None
+        if isinstance(k, int) and k >= 0:
+            return elementwise(lambda x: algebra.power(x, k), self)
+        if isinstance(k, int):
+            return elementwise(lambda x: algebra.power(algebra.fn("reciprocal", x), -k), self)
+        if k is not None and Fraction(k).denominator == 2:
+            half = Fraction(k)
+            root = elementwise(lambda x: algebra.fn("sqrt", x), self)
+            return root**half.numerator
+        raise TensorProgramError(
+            f"{describe(self.node)} is raised to the power {exponent!r}",
+            why="powers are integers, or halves of integers where the argument is positive",
+            fix="write it with tp.exp and tp.log",
+        )
+
+    def __matmul__(self, other: Any) -> Expression:
+        raise TensorProgramError(
+            f"{describe(self.node)} is used as a matrix", fix="only a tp.Matrix or its transpose multiplies: W @ x, W.T @ x"
+        )
+
+
+def describe(node: Node) -> str:
+    """How messages call a node: its label, its name, or what it computes."""
+    if node.label:
+        return node.label
+    if node.op == "vector":
+        return node.attr.name
+    if node.op == "scalar":
+        return node.attr[0]
+    if node.op == "matmul":
+        matrix, transposed = node.attr
+        return f"{matrix.name}{'.T' if transposed else ''} @ {describe(node.args[0])}"
+    if node.op == "constant":
+        return str(node.attr) if not isinstance(node.attr, np.ndarray) else f"an array {node.shape}"
+    if node.op == "fn":
+        return f"{node.attr[0]}({describe(node.args[0])})"
+    if node.op in ("view", "take", "moment", "sum"):
+        return f"{node.op}({describe(node.args[0])})" if node.height < 8 else f"a {node.op}"
+    leaves = sorted({describe(x) for x in node.args if x.op != "constant"}) if node.height < 4 else []
+    return f"{node.op} of {', '.join(leaves)}" if leaves else f"a{'n' if node.op[0] in 'aio' else ''} {node.op}"
+
+
+def as_expression(x: Any) -> Expression:
+    """An expression as it is; a number as a constant."""
+    if isinstance(x, Expression):
+        return x
+    if isinstance(x, (Matrix,)) or hasattr(x, "matrix"):
+        raise TensorProgramError(f"{x!r} is used like a vector", fix="multiply it with one first: W @ x")
+    if np.ndim(x) > 0:
+        raise TensorProgramError(
+            f"an array of shape {np.shape(x)} is used without axis names", fix='name them: tp.array(a, axes=("t",))'
+        )
+    return Expression(algebra.constant(number(x, "an operand")))
+
+
+def elementwise(rule: Callable[..., Node], *operands: Any) -> Expression:
+    """Aligns the axes of the operands by name, checks their widths, and applies a rule to the nodes."""
+    xs = [as_expression(x) for x in operands]
+    widths: dict[Width, Expression] = {}
+    inners: dict[Width, Expression] = {}
+    for x in xs:
+        if x.node.width is not None:
+            widths.setdefault(x.node.width, x)
+        if x.node.inner is not None:
+            inners.setdefault(x.node.inner, x)
+    if len(widths) > 1 or len(inners) > 1:
+        (w1, x1), (w2, x2) = list((widths if len(widths) > 1 else inners).items())[:2]
+        raise TensorProgramError(
+            f"{describe(x1.node)} has width {w1.name} and {describe(x2.node)} has width {w2.name}",
+            why="vectors of different widths never meet in one Nonlin or Moment",
+            fix="multiply one of them by a matrix first, or take its tp.moment",
+        )
+    nodes, axes, order = align(xs)
+    return Expression(rule(*nodes), axes, order)
+
+
+def align(xs: Sequence[Expression]) -> tuple[list[Node], tuple[str, ...], tuple[str, ...]]:
+    """Nodes of one shape (or none), the axis names by position, and the names in the user's order.
+
+    Positions must not depend on the order of commutative operands, so they are assigned from the operands sorted by digest.
+    """
+    sizes: dict[str, tuple[int, Expression]] = {}
+    order: list[str] = []
+    for x in xs:
+        for a, k in zip(x.axes, x.shape, strict=True):
+            if a not in sizes:
+                sizes[a] = (k, x)
+                order.append(a)
+            elif sizes[a][0] != k:
+                raise TensorProgramError(
+                    f"axis {a!r} has size {sizes[a][0]} in {describe(sizes[a][1].node)} and {k} in {describe(x.node)}",
+                    why="axes are matched by name",
+                    fix=f"rename one of them: tp.rename(x, {a}=...)",
+                )
+    if not order:
+        return [x.node for x in xs], (), ()
+    positions: list[str] = []
+    for x in sorted([x for x in xs if x.order], key=lambda x: x.node.digest):
+        positions += [a for a in x.order if a not in positions]
+    shape = [sizes[a][0] for a in positions]
+    nodes = [algebra.view(x.node, [positions.index(a) for a in x.order], shape) if x.order else x.node for x in xs]
+    return nodes, tuple(positions), tuple(order)
+
+
+def product(matrix: Matrix, transposed: bool, x: Any) -> Expression:
+    """W @ x or W.T @ x, widths checked."""
+    name = f"{matrix.name}.T" if transposed else matrix.name
+    if isinstance(x, (Matrix,)) or hasattr(x, "matrix"):
+        raise TensorProgramError(
+            f"{name} multiplies a matrix", why="a program multiplies matrices with vectors only", fix="write A @ (B @ x)"
+        )
+    x = as_expression(x)
+    wanted = matrix.rows if transposed else matrix.cols
+    if x.node.width is None:
+        raise TensorProgramError(
+            f"{name} multiplies the scalar {describe(x.node)}",
+            why=f"its operand is a vector of width {wanted.name}",
+            fix=f'for a constant vector use tp.Vector("one", {wanted.name}, mean=1, var=0)',
+        )
+    if x.node.inner is not None:
+        raise TensorProgramError(f"{name} multiplies inside an OuterNonlin", fix="multiply outside of tp.outer")
+    if x.node.width != wanted:
+        other = matrix.cols if transposed else matrix.rows
+        turned = matrix.name if transposed else f"{matrix.name}.T"
+        fix = f"multiply by {turned}" if x.node.width == other else f"use a matrix with {x.node.width.name} columns"
+        raise TensorProgramError(
+            f"{name} is {matrix.rows.name} x {matrix.cols.name}{' transposed' if transposed else ''}, "
+            f"but {describe(x.node)} has width {x.node.width.name}",
+            why=f"{name} @ x needs a vector of width {wanted.name}",
+            fix=fix,
+        )
+    return Expression(algebra.matmul(matrix, transposed, x.node), x.order, x.axes)
+
+
+# ---- the objects a program starts from ----------------------------------------------------------------------------------
+
+
+def Vector(
+    name: str,
+    width: Width,
+    mean: Any = 0,
+    var: Any = None,
+    *,
+    axes: Iterable[str] | dict[str, int] = (),
+    cov: Any = None,
+    distribution: Any = None,
+) -> Expression:
+    """An initial vector; with axes, a multi-vector of jointly Gaussian vectors.
+
+    Its coordinates are iid copies of one random vector Z with the given mean and covariance (Tensor Programs III, 2.2). A vector
+    is its name and attributes: the same name with the same attributes is the same vector.
+
+    Args:
+        name: Its name.
+        width: The number of its coordinates.
+        mean: A number, or an array with the shape of the axes.
+        var: Variance of every column, columns independent; 1 if neither `var` nor `cov` is given.
+        axes: Names of the axes, their sizes taken from `cov` or `mean`; or a dictionary of names and sizes.
+        cov: Covariance of the columns: (k, k) for one axis of size k; in general the shape of the axes twice. May be singular.
+        distribution: None for Gaussian; `"rademacher"` or `"uniform"` with this mean and variance; or a frozen SciPy distribution.
+
+    Raises:
+        TensorProgramError: on a negative variance, a covariance that is not symmetric positive semidefinite, or sizes that disagree.
+
+    Example:
+        >>> import tensorprog as tp
+        >>> n = tp.Width("n")
+        >>> tp.Vector("x", n, mean=1, var=0)
+        <x: vector of width n>
+        >>> tp.Vector("z", n, axes=("b",), cov=[[1, 1], [1, 1]])
+        <z: vector of width n, b: 2>
+    """
+    check_name(name, "a vector's name")
+    if not isinstance(width, Width):
+        raise TensorProgramError(f"vector {name} is given {width!r} as its width", fix='make one with tp.Width("n")')
+    mean = numbers(mean, f"the mean of {name}")
+    distribution = check_distribution(distribution, f"vector {name}")
+    names, shape = _axes(name, axes, cov, mean)
+    if isinstance(mean, np.ndarray) and mean.shape != shape:
+        raise TensorProgramError(f"the mean of {name} has shape {mean.shape}; its axes have {shape}", fix="make them agree")
+    if cov is not None:
+        if var is not None:
+            raise TensorProgramError(f"vector {name} is given both var and cov", fix="give one of them")
+        if distribution is not None:
+            raise TensorProgramError(
+                f"vector {name} has a covariance and a distribution", why="only Gaussians are determined by it", fix="drop one"
+            )
+        cov = _covariance(name, cov, shape)
+    elif distribution is not None and hasattr(distribution, "dist"):
+        if var is not None:
+            raise TensorProgramError(f"vector {name} is given a SciPy distribution and var", fix="the distribution has its own")
+        var, mean = 1, 0
+    else:
+        var = number(1 if var is None else var, f"the variance of {name}")
+        if var < 0:
+            raise TensorProgramError(f"vector {name} has variance {var}", fix="a variance is at least 0")
+    return Expression(algebra.initial(VectorSpec(name, width, shape, mean, var, cov, distribution)), names)
+
+
+def _axes(name: str, axes: Any, cov: Any, mean: Any) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    if isinstance(axes, dict):
+        return tuple(axes), tuple([int(k) for k in axes.values()])
+    names = (axes,) if isinstance(axes, str) else tuple(axes)
+    if len(set(names)) != len(names):
+        raise TensorProgramError(f"vector {name} has axes {names}", fix="every axis needs its own name")
+    if not names:
+        if cov is not None and np.ndim(cov):
+            raise TensorProgramError(f"vector {name} has a covariance but no axes", fix='name its axis: axes=("b",)')
+        return (), ()
+    if np.ndim(mean) == len(names):
+        return names, np.shape(mean)
+    if cov is not None:
+        shape = np.shape(cov)
+        if len(shape) == 2 * len(names):
+            return names, shape[: len(names)]
+        if len(shape) == 2 and len(names) == 1:
+            return names, shape[:1]
+    raise TensorProgramError(f"the sizes of the axes {names} of vector {name} are unknown", fix="give axes={name: size, ...}")
+
+
+def _covariance(name: str, cov: Any, shape: tuple[int, ...]) -> np.ndarray:
+    k = int(np.prod(shape))
+    given = numbers(np.asarray(cov) if np.ndim(cov) else np.full((1, 1), cov), f"the covariance of {name}")
+    assert isinstance(given, np.ndarray)
+    if given.shape not in ((k, k), (*shape, *shape)):
+        raise TensorProgramError(f"the covariance of {name} has shape {given.shape}; its axes have {shape}", fix=f"give ({k}, {k})")
+    matrix = given.reshape(k, k)
+    real = matrix.astype(float)
+    size = np.abs(real).max(initial=0.0)
+    if np.abs(real - real.T).max(initial=0.0) > 1e-12 * size:
+        raise TensorProgramError(f"the covariance of {name} is not symmetric", fix="use (K + K.T) / 2")
+    lowest = np.linalg.eigvalsh(real)[0] if k else 0.0
+    if lowest < -1e-10 * max(size, 1e-300) * k:
+        raise TensorProgramError(
+            f"the covariance of {name} has the negative eigenvalue {lowest:.3g}",
+            why="a covariance is positive semidefinite (it may be singular)",
+            fix="check how it was computed",
+        )
+    if not is_exact(matrix):
+        matrix = (real + real.T) / 2
+    matrix.setflags(write=False)
+    return matrix
+
+
+def Scalar(name: str, default: Number | None = None) -> Expression:
+    """A hyperparameter, bound when the program is evaluated: `values={"eta": 0.1}`.
+
+    Example:
+        >>> import tensorprog as tp
+        >>> tp.Scalar("eta", 1)
+        <eta: scalar>
+    """
+    check_name(name, "a scalar's name")
+    return Expression(
+        algebra.hyperparameter(name, None if default is None else number(default, f"the default of {name}"))
+    )
+
+
+def inverse_sqrt(width: Width) -> Expression:
+    """width**-1/2: an initial scalar that tends to 0.
+
+    Example:
+        >>> import tensorprog as tp
+        >>> tp.inverse_sqrt(tp.Width("n")).width is None
+        True
+    """
+    if not isinstance(width, Width):
+        raise TensorProgramError(f"inverse_sqrt of {width!r}", fix="give it a tp.Width")
+    return Expression(algebra.inverse_sqrt(width))
+
+

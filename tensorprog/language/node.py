@@ -1,0 +1,110 @@
+"""The one data structure: an immutable instruction that knows its operands, its type and a digest of its content.
+
+A program, its limit's Z-program and the scalar program are all graphs of these nodes. A node's type is
+
+    shape   the sizes of its axes, by position (names attach at the user's end only),
+    width   the width its coordinates run over; None for a scalar,
+    inner   the second width inside an OuterNonlin's body; None elsewhere.
+
+| op         | operands        | attr                     | meaning                                                      |
+|------------|-----------------|--------------------------|--------------------------------------------------------------|
+| constant   |                 | number or array          | the same number in every coordinate                          |
+| scalar     |                 | (name, default)          | a hyperparameter                                             |
+| inverse_sqrt |               | Width                    | width**-1/2, an initial scalar with limit 0                  |
+| vector     |                 | VectorSpec               | an initial vector                                            |
+| matmul     | x               | (Matrix, transposed)     | W x or W.T x                                                 |
+| moment     | x               |                          | the mean over the width                                      |
+| add        | x1, ...         | coefficients             | sum of c_i x_i                                               |
+| mul        | x1, ...         | exponents (ints >= 1)    | product of x_i ** k_i                                        |
+| fn         | x               | (primitive, parameters)  | a primitive of `functions.py`, elementwise                   |
+| view       | x               | position of each axis    | axes of x placed in a larger shape; a repeat is a diagonal   |
+| take       | x               | (axis, index)            | one position of an axis, which is dropped                    |
+| stack      | x1, ...         | axis                     | a new axis                                                   |
+| sum        | x               | axis                     | contraction of one axis                                      |
+| softmax    | scalar          | axis                     | exp(x) / sum exp(x) along an axis                            |
+| inner      | y               |                          | y indexed by the second coordinate of an OuterNonlin         |
+| outer      | body            |                          | OuterNonlin: the mean of the body over its second coordinate |
+
+The limit adds `hat` (a Gaussian leaf), and closed forms and integrals of the scalar program (`limit/`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from tensorprog.errors import Source
+from tensorprog.language.symbols import Width, encode
+
+__all__ = ["Node", "topological"]
+
+
+class Node:
+    """One instruction. Equality is equality of content: build order, axis names and labels play no part."""
+
+    __slots__ = ("_hash", "args", "attr", "digest", "height", "inner", "label", "op", "shape", "source", "width")
+
+    op: str
+    args: tuple[Node, ...]
+    attr: Any
+    shape: tuple[int, ...]
+    width: Width | None
+    inner: Width | None
+    digest: bytes
+    height: int
+    source: Source | None
+    label: str
+
+    def __init__(
+        self,
+        op: str,
+        args: tuple[Node, ...] = (),
+        attr: Any = None,
+        shape: tuple[int, ...] = (),
+        width: Width | None = None,
+        inner: Width | None = None,
+    ) -> None:
+        self.op, self.args, self.attr, self.shape, self.width, self.inner = op, args, attr, shape, width, inner
+        head = encode((op, attr, shape, width, inner))
+        self.digest = hashlib.blake2b(head + b"".join([a.digest for a in args]), digest_size=16).digest()
+        self._hash = int.from_bytes(self.digest[:8], "little", signed=True)
+        self.height = 1 + max([a.height for a in args], default=0)
+        self.source, self.label = None, ""
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (isinstance(other, Node) and self.digest == other.digest)
+
+    @property
+    def is_scalar(self) -> bool:
+        """Does it have no coordinates?"""
+        return self.width is None and self.inner is None
+
+    @property
+    def is_zero(self) -> bool:
+        """Is it the constant 0?"""
+        return self.op == "constant" and isinstance(self.attr, (int, float)) and self.attr == 0
+
+    def __repr__(self) -> str:
+        kind = "scalar" if self.width is None else f"vector({self.width.name})"
+        return f"<{kind} {self.op} {self.shape if self.shape else ''}{self.digest.hex()[:6]}>"
+
+
+def topological(outputs: Iterable[Node], operands: Callable[[Node], Iterable[Node]] = lambda x: x.args) -> list[Node]:
+    """Every node the outputs are made of, operands first, equal nodes merged; depth first, hence in a canonical order."""
+    order: list[Node] = []
+    done: set[Node] = set()
+    for output in outputs:
+        stack: list[tuple[Node, bool]] = [(output, False)]
+        while stack:
+            x, expanded = stack.pop()
+            if expanded:
+                order.append(x)
+            elif x not in done:
+                done.add(x)
+                stack.append((x, True))
+                stack.extend([(a, False) for a in reversed(tuple(operands(x))) if a not in done])
+    return order

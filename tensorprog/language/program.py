@@ -1,0 +1,195 @@
+"""A Tensor Program: named outputs and everything they are computed from, checked and merged."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tensorprog.errors import TensorProgramError
+from tensorprog.language.expression import Expression, as_expression, check_name, describe
+from tensorprog.language.node import Node, topological
+from tensorprog.language.symbols import Matrix, VectorSpec, Width, encode, number
+
+if TYPE_CHECKING:
+    import networkx
+
+__all__ = ["Output", "Program"]
+
+
+@dataclass(frozen=True)
+class Output:
+    """A scalar of the program under a name, with the names of its axes."""
+
+    node: Node
+    axes: tuple[str, ...]
+
+
+class Program:
+    """A straight-line program of MatMul, Nonlin, Moment and OuterNonlin instructions with named scalar outputs.
+
+    Args:
+        outputs: Scalars (Moments and functions of them) under their names; or keyword arguments.
+
+    Attributes:
+        outputs: `Output` by name, in the order given.
+        nodes: All nodes, operands first, equal ones merged, in an order that depends on their content only.
+        digest: Hexadecimal digest of the content. Equal programs have equal digests.
+
+    Raises:
+        TensorProgramError: on an output that is a vector, and when one name stands for two different matrices, vectors, widths or
+            hyperparameters.
+
+    Example:
+        >>> import tensorprog as tp
+        >>> n = tp.Width("n")
+        >>> W, x = tp.Matrix("W", n, n), tp.Vector("x", n, mean=1, var=0)
+        >>> p = tp.Program(q=tp.moment((W @ x) ** 2))
+        >>> list(p), p == tp.Program(q=tp.moment((W @ x) * (W @ x)))
+        (['q'], True)
+    """
+
+    def __init__(self, outputs: Mapping[str, Any] | None = None, /, **more: Any) -> None:
+        given = {**(outputs or {}), **more}
+        if not given:
+            raise TensorProgramError("a program without outputs", fix="name at least one: tp.Program(q=tp.moment(x * x))")
+        self.outputs: dict[str, Output] = {}
+        for name, value in given.items():
+            check_name(name, "an output's name")
+            x = as_expression(value) if not isinstance(value, Output) else Expression(value.node, value.axes)
+            if x.width is not None or x.node.inner is not None:
+                raise TensorProgramError(
+                    f"output {name} is the vector {describe(x.node)}",
+                    why="a vector has no limit of its own; the Master Theorem is about Moments",
+                    fix="take a Moment: tp.moment(phi(x)), or tp.moment(x * y)",
+                    source=x.node.source,
+                )
+            self.outputs[name] = Output(x.aligned_node(), x.axes)
+        roots = sorted([o.node for o in self.outputs.values()], key=lambda x: x.digest)
+        self.nodes: list[Node] = topological(roots)
+        self._check()
+
+    # ---- checks ---------------------------------------------------------------------------------------------------------
+    def _check(self) -> None:
+        seen: dict[tuple[str, str], tuple[Any, Node]] = {}
+
+        def unique(kind: str, name: str, value: Any, node: Node) -> None:
+            other, first = seen.setdefault((kind, name), (value, node))
+            if encode(other) != encode(value):
+                raise TensorProgramError(
+                    f"two different {kind} are called {name!r}: {_attributes(other)} and {_attributes(value)}"
+                    + (f" (the first at {first.source})" if first.source else ""),
+                    why="in a program a name with its attributes is the object: that is how weights are shared",
+                    fix="give them different names, or the same attributes",
+                    source=node.source,
+                )
+
+        for x in self.nodes:
+            if x.op == "matmul":
+                unique("matrices", x.attr[0].name, x.attr[0], x)
+                for w in (x.attr[0].rows, x.attr[0].cols):
+                    unique("widths", w.name, w, x)
+            elif x.op == "vector":
+                unique("vectors", x.attr.name, x.attr, x)
+                unique("widths", x.attr.width.name, x.attr.width, x)
+            elif x.op == "scalar":
+                unique("hyperparameters", x.attr[0], x.attr, x)
+            elif x.op == "inverse_sqrt":
+                unique("widths", x.attr.name, x.attr, x)
+
+    # ---- contents -------------------------------------------------------------------------------------------------------
+    @property
+    def matrices(self) -> list[Matrix]:
+        """The matrices it multiplies with, by name."""
+        found = {x.attr[0].name: x.attr[0] for x in self.nodes if x.op == "matmul"}
+        return [found[name] for name in sorted(found)]
+
+    @property
+    def vectors(self) -> list[VectorSpec]:
+        """Its initial vectors, by name."""
+        found = {x.attr.name: x.attr for x in self.nodes if x.op == "vector"}
+        return [found[name] for name in sorted(found)]
+
+    @property
+    def widths(self) -> list[Width]:
+        """Its widths, by name."""
+        found: dict[str, Width] = {}
+        for m in self.matrices:
+            found |= {m.rows.name: m.rows, m.cols.name: m.cols}
+        found |= {v.width.name: v.width for v in self.vectors}
+        found |= {x.attr.name: x.attr for x in self.nodes if x.op == "inverse_sqrt"}
+        found |= {x.width.name: x.width for x in self.nodes if x.width is not None}
+        return [found[name] for name in sorted(found)]
+
+    @property
+    def scalars(self) -> dict[str, Any]:
+        """Its hyperparameters and their defaults (None: no default), by name."""
+        return dict(sorted([x.attr for x in self.nodes if x.op == "scalar"]))
+
+    @property
+    def digest(self) -> str:
+        """Hexadecimal digest of outputs and their content."""
+        items = [(name, o.axes, o.node.digest.hex()) for name, o in sorted(self.outputs.items())]
+        return hashlib.blake2b(encode(tuple(items)), digest_size=16).hexdigest()
+
+    def values(self, given: Mapping[str, Any] | None) -> dict[str, Any]:
+        """Numbers for the hyperparameters: those given, else the defaults.
+
+        Raises:
+            TensorProgramError: for a name the program does not have, and for one without a value.
+        """
+        given, scalars = dict(given or {}), self.scalars
+        for name in given:
+            if name not in scalars:
+                raise TensorProgramError(
+                    f"the program has no hyperparameter {name!r}", why=f"it has {', '.join(scalars) or 'none'}", fix="check the name"
+                )
+        out = {name: number(given.get(name, default), f"hyperparameter {name}") for name, default in scalars.items()
+               if given.get(name, default) is not None}  # fmt: skip
+        missing = [name for name in scalars if name not in out]
+        if missing:
+            raise TensorProgramError(f"hyperparameter {missing[0]} has no value", fix=f'pass values={{"{missing[0]}": ...}}')
+        return out
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.outputs)
+
+    def __len__(self) -> int:
+        return len(self.outputs)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Program) and self.digest == other.digest
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+    def __str__(self) -> str:
+        from tensorprog.language.text import show
+
+        return show(self)
+
+    def __repr__(self) -> str:
+        return str(self)
+
+    def graph(self) -> networkx.DiGraph:
+        """The program as a networkx graph: one vertex for each node, edges from operands."""
+        from tensorprog.language.graph import graph
+
+        return graph(self)
+
+
+def _attributes(x: Any) -> str:
+    if isinstance(x, Matrix):
+        return f"{x.rows.name} x {x.cols.name}, var {x.var}"
+    if isinstance(x, Width):
+        return f"ratio {x.ratio}"
+    if isinstance(x, VectorSpec):
+        return f"width {x.width.name}, mean {_short(x.mean)}, {'cov' if x.cov is not None else 'var'} " + _short(
+            x.var if x.cov is None else x.cov
+        )
+    return str(x)
+
+
+def _short(x: Any) -> str:
+    return str(x) if not hasattr(x, "shape") else f"array {x.shape}"

@@ -1,0 +1,286 @@
+"""What a program is made of: widths, matrices, initial vectors. Plain data, identified by name and attributes."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import struct
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tensorprog.errors import Source, TensorProgramError, caller
+
+if TYPE_CHECKING:
+    from tensorprog.language.expression import Expression
+
+__all__ = ["Matrix", "Number", "Transposed", "VectorSpec", "Width", "encode", "is_exact", "number", "numbers"]
+
+Number = int | Fraction | float
+Distribution = Any
+"""None (Gaussian), "rademacher", "uniform", or a frozen SciPy distribution."""
+
+
+def number(x: Any, what: str = "a number") -> Number:
+    """A Python number in normal form: `int`, `Fraction` or `float`. Rational in, rational out."""
+    if isinstance(x, (bool, np.bool_)):
+        return int(x)
+    if isinstance(x, (int, np.integer)):
+        return int(x)
+    if isinstance(x, Fraction):
+        return x.numerator if x.denominator == 1 else x
+    if isinstance(x, (float, np.floating)) or (isinstance(x, np.ndarray) and x.ndim == 0 and x.dtype != object):
+        y = float(x)
+        if not math.isfinite(y):
+            raise TensorProgramError(f"{what} is {y}", fix="use a finite number")
+        return int(x) if isinstance(x, np.ndarray) and x.dtype.kind in "iub" else y
+    if getattr(x, "is_Rational", False):  # a sympy number, without importing sympy
+        return number(Fraction(int(x.p), int(x.q)))
+    if getattr(x, "is_number", False) and getattr(x, "is_real", False):
+        return float(x)
+    if isinstance(x, np.ndarray) and x.ndim == 0:
+        return number(x.item(), what)
+    raise TensorProgramError(f"{what} is {x!r}, not a real number", fix="use an int, Fraction or float")
+
+
+def numbers(x: Any, what: str) -> Number | np.ndarray:
+    """A number, or a read-only array of them: int64 or object (exact), or float64."""
+    if np.ndim(x) == 0:
+        return number(x, what)
+    a = np.array(x)
+    if a.dtype == object:
+        a = np.array([number(v, what) for v in a.ravel()], dtype=object).reshape(a.shape)
+        if any(isinstance(v, float) for v in a.ravel()):
+            a = a.astype(float)
+    elif a.dtype.kind in "iub":
+        a = a.astype(np.int64)
+    elif a.dtype.kind == "f":
+        a = a.astype(float)
+    else:
+        raise TensorProgramError(f"{what} has entries of type {a.dtype}", fix="use real numbers")
+    if a.dtype.kind == "f" and not np.isfinite(a).all():
+        raise TensorProgramError(f"{what} has an entry that is not finite", fix="use finite numbers")
+    a.setflags(write=False)
+    return a
+
+
+def is_exact(x: Any) -> bool:
+    """Is this number, or every entry of this array, a rational?"""
+    return x.dtype.kind != "f" if isinstance(x, np.ndarray) else not isinstance(x, float)
+
+
+def encode(x: Any) -> bytes:
+    """Bytes that determine x, its numeric type included (0.5 is not Fraction(1, 2))."""
+    if isinstance(x, str):
+        b = x.encode()
+        return b"s%d:" % len(b) + b
+    if isinstance(x, int):
+        return b"i%d;" % x
+    if isinstance(x, float):
+        return b"f" + struct.pack("<d", x + 0.0)
+    if isinstance(x, Fraction):
+        return b"q%d/%d;" % (x.numerator, x.denominator)
+    if isinstance(x, tuple):
+        return b"(" + b"".join(map(encode, x)) + b")"
+    if x is None:
+        return b"n"
+    if isinstance(x, np.ndarray):
+        body = encode(tuple(x.ravel().tolist())) if x.dtype == object else np.ascontiguousarray(x).tobytes()
+        return b"a" + encode((x.dtype.kind, x.shape)) + hashlib.blake2b(body, digest_size=16).digest()
+    if hasattr(x, "encoded"):
+        return x.encoded()
+    if hasattr(x, "dist") and hasattr(x, "args"):  # a frozen SciPy distribution
+        return encode(("scipy", x.dist.name, tuple(map(float, x.args)), tuple(sorted((k, float(v)) for k, v in x.kwds.items()))))
+    raise TypeError(f"cannot encode {type(x).__name__}")
+
+
+def check_name(name: Any, what: str) -> str:
+    """Names are identifiers, so that programs print and parse."""
+    if not isinstance(name, str) or not name.removesuffix("~").isidentifier():
+        raise TensorProgramError(
+            f"{what} {name!r} is not a name", why="programs are printed and parsed", fix="use letters, digits and underscores"
+        )
+    return name
+
+
+def check_distribution(d: Distribution, what: str) -> Distribution:
+    """None, one of the two names, or a frozen SciPy distribution with finite variance."""
+    if d in (None, "gaussian", "normal"):
+        return None
+    if d in ("rademacher", "uniform"):
+        return d
+    if hasattr(d, "dist") and hasattr(d, "rvs"):
+        if not (math.isfinite(d.mean()) and math.isfinite(d.var()) and d.var() > 0):
+            raise TensorProgramError(
+                f"the distribution of {what} has mean {d.mean()} and variance {d.var()}",
+                why="the Master Theorem and its universality need finite, positive variance",
+                fix="choose another distribution",
+            )
+        return d
+    raise TensorProgramError(
+        f"the distribution of {what} is {d!r}", fix="use None, 'rademacher', 'uniform' or a frozen SciPy distribution"
+    )
+
+
+@dataclass(frozen=True)
+class Width:
+    """A width that tends to infinity, as `ratio` times the reference width n.
+
+    Args:
+        name: Its name; two widths of one name in a program must have the same ratio.
+        ratio: Its size over the reference width, a positive number. At reference width n it has round(ratio n) coordinates.
+
+    Example:
+        >>> from fractions import Fraction
+        >>> Width("m", ratio=Fraction(1, 2))
+        Width('m', ratio=1/2)
+    """
+
+    name: str
+    ratio: Number = 1
+
+    def __post_init__(self) -> None:
+        check_name(self.name, "a width's name")
+        object.__setattr__(self, "ratio", number(self.ratio, f"the ratio of width {self.name}"))
+        if not self.ratio > 0:
+            raise TensorProgramError(f"width {self.name} has ratio {self.ratio}", fix="a ratio is positive")
+
+    def __repr__(self) -> str:
+        return f"Width({self.name!r})" if self.ratio == 1 else f"Width({self.name!r}, ratio={self.ratio})"
+
+    def encoded(self) -> bytes:
+        return encode(("width", self.name, self.ratio))
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A rows x cols matrix with iid entries of mean 0 and variance var / cols (fan-in normalisation).
+
+    A matrix *is* its name and attributes: the same name with the same attributes is the same matrix.
+    `W @ x` multiplies a vector of width `cols`, `W.T @ y` one of width `rows`.
+
+    Args:
+        name: Its name.
+        rows: Width of `W @ x`.
+        cols: Width of x.
+        var: Variance of an entry times the number of columns (sigma_W^2 in the papers); positive or zero.
+        entries: None for Gaussian entries; `"rademacher"`, `"uniform"` or a frozen SciPy distribution for the finite widths
+            only (standardised): by universality the limit is the Gaussian one (Tensor Programs IVb, 2.6).
+
+    Example:
+        >>> n = Width("n")
+        >>> W = Matrix("W", n, n, var=2)
+        >>> W.T.T == W
+        True
+    """
+
+    name: str
+    rows: Width
+    cols: Width
+    var: Number = 1
+    entries: Distribution = None
+    source: Source | None = field(default=None, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        check_name(self.name, "a matrix's name")
+        for width in (self.rows, self.cols):
+            if not isinstance(width, Width):
+                raise TensorProgramError(
+                    f"matrix {self.name} is given {width!r} as a width", fix='make one with tp.Width("n") and pass it'
+                )
+        object.__setattr__(self, "var", number(self.var, f"the variance of matrix {self.name}"))
+        if not self.var >= 0:
+            raise TensorProgramError(f"matrix {self.name} has variance {self.var}", fix="a variance is at least 0")
+        object.__setattr__(self, "entries", check_distribution(self.entries, f"matrix {self.name}"))
+        if self.source is None:
+            object.__setattr__(self, "source", caller())
+
+    @property
+    def T(self) -> Transposed:
+        """The transpose: the same random matrix, used the other way round."""
+        return Transposed(self)
+
+    @property
+    def ratio(self) -> Number:
+        """rho = lim rows / cols."""
+        return number(Fraction(self.rows.ratio) / Fraction(self.cols.ratio)) if (
+            is_exact(self.rows.ratio) and is_exact(self.cols.ratio)
+        ) else float(self.rows.ratio) / float(self.cols.ratio)
+
+    def __matmul__(self, x: Expression) -> Expression:
+        from tensorprog.language.expression import product
+
+        return product(self, False, x)
+
+    def __repr__(self) -> str:
+        return f"Matrix({self.name!r}, {self.rows.name}, {self.cols.name}, var={self.var})"
+
+    def encoded(self) -> bytes:
+        return encode(("matrix", self.name, self.rows, self.cols, self.var, self.entries))
+
+    def renamed(self, name: str) -> Matrix:
+        """An independent copy: the same law under another name."""
+        return replace(self, name=name)
+
+    # tests of equality go through attributes that may be SciPy objects, which compare by identity
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Matrix) and self.encoded() == other.encoded()
+
+    def __hash__(self) -> int:
+        return hash(self.encoded())
+
+
+@dataclass(frozen=True)
+class Transposed:
+    """The transpose of a matrix, for `W.T @ y`."""
+
+    matrix: Matrix
+
+    @property
+    def T(self) -> Matrix:
+        """The matrix itself."""
+        return self.matrix
+
+    def __matmul__(self, y: Expression) -> Expression:
+        from tensorprog.language.expression import product
+
+        return product(self.matrix, True, y)
+
+    def __repr__(self) -> str:
+        return f"{self.matrix!r}.T"
+
+
+@dataclass(frozen=True, eq=False)
+class VectorSpec:
+    """An initial (multi-)vector: its coordinates are iid copies of one random vector, indexed by the axes.
+
+    Attributes:
+        name: Its name.
+        width: The number of coordinates.
+        shape: Sizes of the axes; () for a single vector.
+        mean: A number or an array of that shape.
+        var: The variance of every column, independent of each other; None when `cov` is given.
+        cov: The covariance of the columns, (k, k) with k the product of the axes, possibly singular; else None.
+        distribution: None for Gaussian; "rademacher" and "uniform" with this mean and variance; or a frozen SciPy distribution.
+    """
+
+    name: str
+    width: Width
+    shape: tuple[int, ...] = ()
+    mean: Any = 0
+    var: Any = 1
+    cov: Any = None
+    distribution: Distribution = None
+
+    def encoded(self) -> bytes:
+        return encode(
+            ("vector", self.name, self.width, self.shape, self.mean, self.var, self.cov, self.distribution)
+        )
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, VectorSpec) and self.encoded() == other.encoded()
+
+    def __hash__(self) -> int:
+        return hash(self.encoded())
