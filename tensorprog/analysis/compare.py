@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, SupportsIndex
@@ -327,8 +328,8 @@ def plus_minus(value: float, error: float) -> str:
 def _limit_text(item: Judgement) -> str:
     limit = item.limit
     if not np.ndim(limit.value):
-        exact = limit.kind == "exact" and not float(limit.error)
-        text = str(limit.value) if exact else plus_minus(float(limit.value), float(limit.error))
+        rational = isinstance(limit.value, (int, Fraction))
+        text = str(limit.value) if rational else plus_minus(float(limit.value), float(limit.error))
         return f"{text} ({limit.method})"
     worst = float(np.max(np.asarray(limit.error, dtype=float), initial=0.0))
     shape = "x".join(map(str, np.shape(limit.value)))

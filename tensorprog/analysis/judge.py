@@ -4,7 +4,9 @@ Model, for one number (a scalar output, or an entry of an array): `mean over see
 Seeds are independent, widths need not be: one seed draws the same stream at every width, so that its runs at two widths
 are correlated. Everything here is therefore built from *one number a seed*, a fixed linear combination of that seed's
 runs, and spread is only ever measured over seeds. This keeps the t tests exact for Gaussian averages whatever the
-correlation between widths and however the variance depends on the width.
+correlation between widths and however the variance depends on the width. For averages of heavy-tailed coordinates they
+are approximate: simulated with squares of Gaussians at widths 64 to 512 a right limit is rejected as often as stated,
+with fourth powers up to twice as often.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -127,7 +130,7 @@ def judge(
         deviation = np.sqrt(power)
         spread = np.zeros_like(power)
         np.divide(squares.std(axis=1, ddof=1), 2 * deviation * math.sqrt(count), out=spread, where=deviation > 0)
-        found = dict(
+        found: dict[str, Any] = dict(
             name=name,
             axes=names,
             widths=widths,
@@ -143,13 +146,13 @@ def judge(
     if not finite:
         bad = [str(n) for n, row in zip(widths, runs, strict=True) if not np.isfinite(row).all()]
         note = f"runs at n = {', '.join(bad)} are infinite or not a number"
-        return Judgement(**found, slope=None, extrapolated=None, p_value=0.0, agrees=False, note=note)  # type: ignore[arg-type]
+        return Judgement(**found, slope=None, extrapolated=None, p_value=0.0, agrees=False, note=note)
 
     slope, notes = _slope_and_note(widths, squares, _scale(runs, target), relative=target.ndim > 0)
     if len(widths) == 1:
         notes.append("no verdict: at one width a b/n cannot be told from a wrong limit; give two or more")
         return Judgement(
-            **found,  # type: ignore[arg-type]
+            **found,
             slope=slope,
             extrapolated=None,
             p_value=None,
@@ -159,11 +162,14 @@ def judge(
     p_value, failure = _verdict(widths, runs, limit, outputs)
     if p_value < FAMILY_ERROR:
         notes.insert(0, failure)
+        # A diagnosis, not a verdict: the bias has terms beyond b/n, and they show first at the smallest width.
+        if len(widths) > 3 and _verdict(widths[1:], runs[1:], limit, outputs)[0] >= FAMILY_ERROR:
+            notes.insert(1, f"without n = {widths[0]} it agrees: the bias there may be more than b/n")
     at_infinity = np.tensordot(_contrasts(widths)[0], runs, axes=1)
     error = at_infinity.std(axis=0, ddof=1) / math.sqrt(count)
     value = at_infinity.mean(axis=0)
     return Judgement(
-        **found,  # type: ignore[arg-type]
+        **found,
         slope=slope,
         extrapolated=Estimate(value[()], error[()], "extrapolation", "standard error"),
         p_value=p_value,
@@ -175,9 +181,9 @@ def judge(
 def log_slope(widths: Sequence[int], squares: np.ndarray) -> Estimate:
     """The slope of log deviation on log n by weighted least squares, with its standard error.
 
-    Deviation at a width is `sqrt(mean over seeds of squares)`. A seed moves the logarithm of it by
-    `(square / mean - 1) / 2` (to first order), and the slope by the same combination that the fit makes of the
-    logarithms; the standard error is the spread of that over seeds, which takes in the correlation between widths.
+    Deviation at a width is `sqrt(mean over seeds of squares)`. The standard error is the jackknife's: the fit is
+    repeated without each seed, at all widths at once, which takes in the correlation between widths. (It has S - 1
+    degrees of freedom; simulated for Gaussian errors it is true to 10% from 32 seeds, and too small by a fifth at 8.)
 
     Args:
         widths: K >= 2 distinct widths.
@@ -192,8 +198,8 @@ def log_slope(widths: Sequence[int], squares: np.ndarray) -> Estimate:
     """
     count = squares.shape[1]
     power = squares.mean(axis=1, keepdims=True)
-    influence = (squares / power - 1) / 2
-    variance = influence.var(axis=1, ddof=1) / count
+    # Of the logarithm at each width, to first order: a seed moves it by (square / mean - 1) / 2.
+    variance = ((squares / power - 1) / 2).var(axis=1, ddof=1) / count
     # With few seeds a sampling variance is itself a poor estimate, and one that is small by accident would take all
     # the weight: each is drawn half way to their mean. Weights only cost efficiency, never the standard error's truth.
     variance = (variance + variance.mean()) / 2
@@ -202,7 +208,9 @@ def log_slope(widths: Sequence[int], squares: np.ndarray) -> Estimate:
     x = x - np.average(x, weights=weight)
     fit = weight * x / np.sum(weight * x * x)
     value = float(fit @ np.log(power[:, 0])) / 2
-    error = float((fit @ influence).std(ddof=1)) / math.sqrt(count)
+    # The floor: of two seeds, one with no error at all would leave a logarithm of zero.
+    without = np.maximum((power * count - squares) / (count - 1), 1e-12 * power)
+    error = float((fit @ np.log(without)).std(ddof=0)) / 2 * math.sqrt(count - 1)
     return Estimate(value, error, "weighted least squares", "standard error")
 
 
@@ -286,21 +294,16 @@ def _verdict(widths: Sequence[int], runs: np.ndarray, limit: Estimate, outputs: 
         weights, values = _directions(np.asarray(limit.value, dtype=float))
         # The errors of two entries may be fully correlated: their sum is the safe error of a combination.
         groups.append((flat @ weights.T, values, np.abs(weights) @ error))
-    best, failure, small = math.inf, "", []
+    best, failure = math.inf, ""
     for samples, at_limit, its_error in groups:
         scale = max(float(np.abs(samples).max(initial=0.0)), float(np.abs(at_limit).max(initial=0.0)))
         p = _p_values(contrasts, samples, at_limit, its_error, limit.kind, ROUNDING * scale)
         p = p * (p.size * len(groups) * outputs)
-        small.append(p.min(axis=1, initial=math.inf))
         if p.size and p.min() < best:
             best = float(p.min())
             row = int(np.unravel_index(int(p.argmin()), p.shape)[0])
             failure = "extrapolated to n = infinity" if row == 0 else f"at n = {widths[row - 1]}, less the fitted b/n"
-    failing = np.min(small, axis=0) < FAMILY_ERROR
-    failure = f"differs from the limit {failure}"
-    if len(failing) > 3 and failing[1] and not failing[[0, *range(2, len(failing))]].any():
-        failure += f"; at no other width, so the bias may not be b/n yet: leave out n = {widths[0]}"
-    return min(best, 1.0), failure
+    return min(best, 1.0), f"differs from the limit {failure}"
 
 
 def _p_values(

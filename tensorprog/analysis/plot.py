@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -58,12 +58,11 @@ def plot_deviations(comparison: Comparison, path: str | Path | None = None) -> F
         y, error = item.deviation[shown], item.deviation_error[shown]
         # An error bar must not reach zero, where a logarithmic axis ends.
         bars = np.stack([np.minimum(error, 0.9 * y), error])
-        style = {"color": COLOURS[i % 7], "marker": MARKERS[i % 10], "linestyle": DASHES[i // 7 % 3]}
+        style: dict[str, Any] = {"color": COLOURS[i % 7], "marker": MARKERS[i % 10], "linestyle": DASHES[i // 7 % 3]}
         ax.errorbar(widths[shown], y, bars, capsize=2.5, markersize=5, linewidth=1.4, label=_label(item), **style)
-        # The guide starts above every curve, so that it crosses none of those that follow the rate.
-        top = max(top, float(np.max(y * np.sqrt(widths[shown]))))
+        top = max(top, float(y[0] * np.sqrt(widths[shown][0])))
     if top > 0 and len(widths) > 1:
-        guide = 1.6 * top / np.sqrt(widths)
+        guide = 1.6 * top / np.sqrt(widths)  # starts above every curve
         ax.plot(widths, guide, color="0.45", linestyle=":", linewidth=1.6, label="guide: $n^{-1/2}$")
     ax.xaxis.set_major_locator(FixedLocator(list(_spaced(widths))))
     ax.xaxis.set_minor_locator(NullLocator())

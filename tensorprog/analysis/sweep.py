@@ -156,7 +156,7 @@ class _Store:
     def load(self) -> Iterator[tuple[tuple[int, int], dict[str, np.ndarray]]]:
         for path in sorted(self.folder.glob(f"{self.prefix}-*.npz")):
             try:
-                with np.load(path) as stored:
+                with path.open("rb") as stream, np.load(stream) as stored:  # np.load(path) leaks on failure
                     names = [str(name) for name in stored["names"]]
                     arrays = [stored[f"output{i}"] for i in range(len(names))]
                     n, seeds = int(stored["width"]), stored["seeds"].tolist()
@@ -168,7 +168,7 @@ class _Store:
     def save(self, n: int, seeds: tuple[int, ...], outputs: Mapping[str, np.ndarray]) -> None:
         block = hashlib.sha256(repr(seeds).encode()).hexdigest()[:8]
         # Arrays are numbered, as an output may have any name, np.savez's own arguments included.
-        arrays = {f"output{i}": array for i, array in enumerate(outputs.values())}
+        arrays: dict[str, Any] = {f"output{i}": array for i, array in enumerate(outputs.values())}
         handle, temporary = tempfile.mkstemp(dir=self.folder, suffix=".part")
         try:
             with os.fdopen(handle, "wb") as stream:

@@ -1,0 +1,53 @@
+"""Which `tensorprog` is tested: the installed one, never a stale one.
+
+`python -m pytest` puts the working directory first on `sys.path`, where the checkout would hide the installed package
+and with it every packaging mistake. The checkout is taken off the path here; with an editable install it stays what is
+tested, as that is what is installed.
+"""
+
+from __future__ import annotations
+
+import filecmp
+import importlib.metadata
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    try:
+        importlib.metadata.distribution("tensorprog")
+    except importlib.metadata.PackageNotFoundError:
+        raise pytest.UsageError('tensorprog is not installed: pip install ".[test]" (or -e, to work on it)') from None
+    sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != ROOT or _editable()]
+    import tensorprog
+
+    installed = Path(tensorprog.__file__ or "").parent
+    checkout = ROOT / "tensorprog"
+    if installed == checkout or not checkout.is_dir():
+        return
+    sources = [path.relative_to(checkout) for path in checkout.rglob("*") if path.suffix in (".py", ".npz", ".txt")]
+    stale = [str(path) for path in sources if not _same(installed / path, checkout / path)]
+    if stale:
+        raise pytest.UsageError(
+            f'the installed tensorprog differs from this checkout in {", ".join(stale[:5])}: pip install ".[test]" '
+            "again (or -e, to work on it)"
+        )
+
+
+def pytest_report_header() -> str:
+    import tensorprog
+
+    return f"tensorprog tested: {Path(tensorprog.__file__ or '').parent}"
+
+
+def _editable() -> bool:
+    text = importlib.metadata.distribution("tensorprog").read_text("direct_url.json") or ""
+    return '"editable": true' in text or '"editable":true' in text
+
+
+def _same(a: Path, b: Path) -> bool:
+    return a.is_file() and filecmp.cmp(a, b, shallow=False)
