@@ -252,11 +252,10 @@ def take(x: Node, axis: int, index: int) -> Node:
         value = np.take(np.broadcast_to(x.attr, x.shape), index, axis) if isinstance(x.attr, np.ndarray) else x.attr
         return _typed(constant(value), shape, x.width, x.inner)
     elif x.op == "view":
-        sources = [i for i, position in enumerate(x.attr) if position == axis]
-        if len(sources) <= 1:  # a diagonal is left alone
-            y = take(x.args[0], sources[0], index) if sources else x.args[0]
-            positions = [p - (p > axis) for i, p in enumerate(x.attr) if i not in sources]
-            return view(y, positions, shape)
+        y, sources = x.args[0], [i for i, position in enumerate(x.attr) if position == axis]
+        for i in reversed(sources):  # several on a diagonal
+            y = take(y, i, index)
+        return view(y, [p - (p > axis) for i, p in enumerate(x.attr) if i not in sources], shape)
     return Node("take", (x,), (axis, index), shape, x.width, x.inner)
 
 
@@ -307,6 +306,8 @@ def matmul(matrix: Matrix, transposed: bool, x: Node) -> Node:
         else:
             y = matmul(matrix, transposed, y)
         return scale(x.attr[0], _typed(y, x.shape, width, None))
+    if x.op == "view" and len(set(x.attr)) == len(x.attr):  # multiply before spreading
+        return view(matmul(matrix, transposed, x.args[0]), x.attr, x.shape)
     return Node("matmul", (x,), (matrix, transposed), x.shape, width)
 
 

@@ -1,0 +1,169 @@
+"""Named closed forms of one or two Gaussian variables: one row each, with NumPy and SymPy implementations.
+
+All are exact at zero variance and at correlation +-1, and accept variances that rounding has pushed slightly out of range.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+
+from tensorprog.language import algebra
+from tensorprog.language.algebra import ZERO, _common
+from tensorprog.language.node import Node
+from tensorprog.language.symbols import is_exact
+
+__all__ = ["DUALS", "Dual", "dual"]
+
+
+@dataclass(frozen=True)
+class Dual:
+    """A closed form.
+
+    Attributes:
+        name: As it prints.
+        arguments: Names of the arguments.
+        array: NumPy implementation.
+        sympy: Called with the sympy module and symbols.
+        source: The formula and where it is from.
+    """
+
+    name: str
+    arguments: tuple[str, ...]
+    array: Callable[..., np.ndarray]
+    sympy: Callable[..., Any]
+    source: str
+
+
+def _correlation(a: Any, c: Any, b: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """sqrt(ab), the correlation and sqrt(1 - correlation^2), without loss near +-1."""
+    a, b = np.maximum(a, 0.0), np.maximum(b, 0.0)
+    size = np.sqrt(a) * np.sqrt(b)
+    c = np.clip(c, -size, size)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        rho = np.where(size > 0, c / size, 0.0)
+        rho = np.clip(rho, -1.0, 1.0)
+        gap = (1.0 - rho) * (1.0 + rho)
+    return size, rho, np.sqrt(gap)
+
+
+def _arccos1(a: Any, c: Any, b: Any) -> np.ndarray:
+    size, rho, root = _correlation(a, c, b)
+    return size / (2 * np.pi) * (root + rho * np.arctan2(root, -rho))
+
+
+def _arcsine(a: Any, c: Any, b: Any) -> np.ndarray:
+    _, rho, root = _correlation(a, c, b)
+    return (2 / np.pi) * np.arctan2(rho, root)
+
+
+def _density(m: Any, q: Any) -> np.ndarray:
+    q = np.asarray(q, dtype=float)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        return np.where(q > 0, np.exp(-0.5 * np.square(m) / q) / np.sqrt(2 * np.pi * q), 0.0)
+
+
+def _pinv(q: Any) -> np.ndarray:
+    q = np.asarray(q, dtype=float)
+    with np.errstate(divide="ignore"):
+        return np.where(q > 0, 1.0 / q, 0.0)
+
+
+def _sign_mean(m: Any, q: Any) -> np.ndarray:
+    from scipy.special import erf
+
+    m, q = np.asarray(m, dtype=float), np.asarray(q, dtype=float)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        return np.where(q > 0, erf(m / np.sqrt(2 * q)), np.sign(m))
+
+
+def _sign_pair(m1: Any, m2: Any, a: Any, c: Any, b: Any) -> np.ndarray:
+    """E sign(u) sign(v) = 4 P(u < 0, v < 0) - 2 P(u < 0) - 2 P(v < 0) + 1, by Owen's T (Owen 1956)."""
+    from scipy.special import ndtr, owens_t
+
+    m1, m2, a, c, b = np.broadcast_arrays(*[np.asarray(x, dtype=float) for x in (m1, m2, a, c, b)])
+    _, rho, root = _correlation(a, c, b)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        h, k = -m1 / np.sqrt(a), -m2 / np.sqrt(b)
+        regular = (a > 0) & (b > 0)
+        h, k = np.where(regular, h, 0.0), np.where(regular, k, 0.0)
+        # where h or k is 0, T's argument tends to +-infinity: T(0, x) = arctan(x)/(2 pi), T(h, inf) = Phi(-|h|)/2
+        first = np.where(h != 0, (k - rho * h) / (h * root), np.copysign(np.inf, k) * np.copysign(1.0, h))
+        second = np.where(k != 0, (h - rho * k) / (k * root), np.copysign(np.inf, h) * np.copysign(1.0, k))
+        opposite = (h * k < 0) | ((h * k == 0) & (h + k < 0))
+        both = 0.5 * (ndtr(h) + ndtr(k)) - owens_t(h, first) - owens_t(k, second) - np.where(opposite, 0.5, 0.0)
+        zero = (h == 0) & (k == 0)
+        both = np.where(zero, 0.25 + np.arctan2(rho, root) / (2 * np.pi), both)
+        both = np.where(rho >= 1, ndtr(np.minimum(h, k)), np.where(rho <= -1, np.maximum(ndtr(h) - ndtr(-k), 0.0), both))
+        value = 4 * both - 2 * ndtr(h) - 2 * ndtr(k) + 1
+    return np.where(regular, value, _sign_mean(m1, a) * _sign_mean(m2, b))
+
+
+DUALS: dict[str, Dual] = {
+    row.name: row
+    for row in (
+        Dual(
+            "arccos1", ("a", "c", "b"), _arccos1,
+            lambda s, a, c, b: s.sqrt(a * b) / (2 * s.pi) * (
+                s.sqrt(1 - c**2 / (a * b)) + c / s.sqrt(a * b) * (s.pi - s.acos(c / s.sqrt(a * b)))),
+            "E relu(u) relu(v) of centred u, v: the arc-cosine kernel of order 1 (Cho & Saul 2009)",
+        ),
+        Dual(
+            "arcsine", ("a", "c", "b"), _arcsine, lambda s, a, c, b: 2 / s.pi * s.asin(c / s.sqrt(a * b)),
+            "E sign(u) sign(v) of centred u, v (Sheppard 1899); with a + 1/2, b + 1/2 the kernel of erf (Williams 1997)",
+        ),
+        Dual("sign_mean", ("m", "q"), _sign_mean, lambda s, m, q: s.erf(m / s.sqrt(2 * q)), "E sign(u), u ~ N(m, q)"),
+        Dual(
+            "sign_pair", ("m1", "m2", "a", "c", "b"), _sign_pair,
+            lambda s, m1, m2, a, c, b: s.Function("signpair")(m1, m2, a, c, b), "E sign(u) sign(v) with means, by Owen's T function",
+        ),
+        Dual(
+            "density", ("m", "q"), _density, lambda s, m, q: s.exp(-(m**2) / (2 * q)) / s.sqrt(2 * s.pi * q),
+            "the density of N(m, q) at 0; 0 where q = 0, as the pseudo-inverse has it (theory of Zdot, Stein's form)",
+        ),
+        Dual("pinv", ("q",), _pinv, lambda s, q: 1 / q, "1/q, and 0 where q = 0"),
+    )
+}  # fmt: skip
+
+
+def dual(name: str, *arguments: Node) -> Node:
+    """A closed form as a scalar; folded where the answer is rational."""
+    folded = _folded(name, arguments)
+    shape, _, _ = _common(arguments)
+    if folded is not None:
+        return algebra._typed(folded, shape, None, None)
+    return Node("dual", arguments, name, shape)
+
+
+def _number(x: Node) -> Any:
+    return x.attr if x.op == "constant" and not isinstance(x.attr, np.ndarray) and is_exact(x.attr) else None
+
+
+def _folded(name: str, arguments: tuple[Node, ...]) -> Node | None:
+    values = [_number(x) for x in arguments]
+    match name:
+        case "pinv" if values[0] is not None:
+            return ZERO if values[0] <= 0 else algebra.fn("reciprocal", arguments[0])
+        case "density" if values[1] == 0:
+            return ZERO
+        case "sign_mean" if values[0] == 0:
+            return ZERO
+        case "sign_mean" if values[1] == 0:
+            return algebra.fn("sign", arguments[0])
+        case "arcsine" | "arccos1":
+            a, c, b = values
+            if name == "arcsine" and c == 0:
+                return ZERO
+            if name == "arccos1" and (a == 0 or b == 0):
+                return ZERO
+            if None not in values and c * c >= a * b:
+                if name == "arcsine":
+                    return algebra.constant((c > 0) - (c < 0))
+                return algebra.constant(Fraction(max(c, 0)) / 2)
+        case "sign_pair" if arguments[0].is_zero and arguments[1].is_zero:
+            return dual("arcsine", *arguments[2:])
+    return None

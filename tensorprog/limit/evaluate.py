@@ -1,0 +1,190 @@
+"""Scalar programs as numbers, with errors.
+
+A scalar program is evaluated several times: at two resolutions of its integrals (the difference bounds what quadrature adds,
+correlated or not), with every instruction's result moved by a few units in the last place (how far the answer moves is what
+rounding adds, cancellation included; stochastic arithmetic, Vignes 1978), and, where it samples, with independent replicates.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from tensorprog.language.arrays import Step, schedule
+from tensorprog.language.node import Node, topological
+from tensorprog.limit.duals import DUALS
+from tensorprog.limit.integral import MAX_QUADRATURE, Integrand
+
+__all__ = ["ScalarProgram", "student"]
+
+Array = np.ndarray
+
+SAFETY = 10.0
+"""Stated over observed difference of two resolutions."""
+NOISE = 4 * np.finfo(float).eps
+"""Relative perturbation of every instruction: numpy's elementary functions are within 4 units in the last place."""
+PERTURBED_RUNS = 3
+SAMPLED_REPLICATES = 16
+PAIRS_FROM = 64
+"""Products of one function of each of two variables go to the series rule from this many entries."""
+
+
+def student(degrees: int, probability: float = 0.6826894921370859) -> float:
+    """Half-width of the t interval that covers like one standard deviation, over the standard error."""
+    from scipy.special import stdtrit
+
+    return float(stdtrit(degrees, 0.5 + probability / 2))
+
+
+class ScalarProgram:
+    """Scalars (constants, arithmetic, closed forms, integrals) ready to be evaluated.
+
+    Args:
+        outputs: The scalars wanted.
+        rng: Seeds what is sampled.
+    """
+
+    def __init__(self, outputs: Sequence[Node], rng: int = 0) -> None:
+        self.outputs = list(outputs)
+        self.rng = rng
+        self.steps: list[Step] = schedule(self.outputs, moments=False)
+        nodes = [step.node for step in self.steps]
+        self.integrals = {x for x in nodes if x.op == "gauss"}
+        sampled = {x for x in self.integrals if x.attr.dimension > MAX_QUADRATURE}
+        self.sampled_below = _downstream(self.outputs, sampled)
+        self.integrated_below = _downstream(self.outputs, self.integrals)
+
+    # ---- one evaluation -------------------------------------------------------------------------------------------------
+    def run(self, level: int = 1, replicate: int = 0, noise: int | None = None, known: dict[Node, Array] | None = None) -> dict[Node, Array]:
+        """Values of all nodes at one resolution, one replicate, with or without perturbation."""
+        values: dict[Node, Array] = dict(known or {})
+        stream = None if noise is None else np.random.default_rng([self.rng, noise])
+        with np.errstate(all="ignore"):
+            for step in self.steps:
+                x = step.node
+                if x in values:
+                    continue
+                args = [values[a] for a in step.operands]
+                if step.compute is not None:
+                    value = step.compute(*args)
+                elif x.op == "dual":
+                    value = DUALS[x.attr].array(*args)
+                elif x.op == "gauss":
+                    value = self._integral(x, args, level, replicate)
+                else:
+                    raise AssertionError(f"no scalar rule for {x.op}: please report this")
+                value = np.asarray(value)
+                if stream is not None and not (x.op == "constant" and np.all(value == np.round(value))) and x.op not in ("view", "take", "stack"):
+                    value = value * (1 + NOISE * (2 * stream.integers(0, 2, value.shape) - 1))
+                values[x] = value
+        return values
+
+    def _integral(self, x: Node, args: Sequence[Array], level: int, replicate: int) -> Array:
+        from tensorprog.limit.integrate import Feature, gaussian_expectation, pair_expectation, qmc_expectation
+
+        integrand: Integrand = x.attr
+        d = integrand.dimension
+        shape = np.broadcast_shapes(*[a.shape for a in args])
+        flat = [np.broadcast_to(a, shape).reshape(-1) for a in args]
+        unique, back = _distinct(flat)
+        means, triangle, params = unique[:d], unique[d : d + d * (d + 1) // 2], unique[d + d * (d + 1) // 2 :]
+        size = len(unique[0])
+        mean = np.stack(means, -1)
+        cov = np.empty((size, d, d))
+        k = 0
+        for i in range(d):
+            for j in range(i + 1):
+                cov[:, i, j] = cov[:, j, i] = triangle[k]
+                k += 1
+        features = [Feature(*f) for f in integrand.features]
+        if d > MAX_QUADRATURE:
+            key = int.from_bytes(hashlib.blake2b(x.digest, digest_size=8).digest(), "little")
+            rng = np.random.default_rng([self.rng, replicate, key])
+            value = qmc_expectation(integrand, mean, cov, params, rng)
+        else:
+            parts = integrand.split() if size >= PAIRS_FROM else None
+            if parts is not None:
+                f, g = parts
+                value = pair_expectation(
+                    lambda u: f([u, None], []), lambda v: g([None, v], []), mean.T, (cov[:, 0, 0], cov[:, 1, 1]), cov[:, 0, 1],
+                    features_f=[Feature(0, a, s) for i, a, s in integrand.features if i == 0],
+                    features_g=[Feature(0, a, s) for i, a, s in integrand.features if i == 1], level=level,
+                )  # fmt: skip
+            else:
+                value = gaussian_expectation(integrand, mean, cov, params, features, level)
+        return np.asarray(value)[back].reshape(shape)
+
+    # ---- with errors ----------------------------------------------------------------------------------------------------
+    def estimates(self) -> list[tuple[Any, Any, str, str]]:
+        """(value, error, method, kind) of every output."""
+        constant = {x for x in self.outputs if x.op == "constant"}
+        floating = [x for x in self.outputs if x not in constant]
+        answers: dict[Node, tuple[Any, Any, str, str]] = {x: _of_constant(x) for x in constant}
+        if floating:
+            base = self.run()
+            coarse = self.run(level=0) if self.integrals else base
+            moved = [self.run(noise=i) for i in range(PERTURBED_RUNS)]
+            replicates = [base]
+            if self.sampled_below:
+                known = {x: v for x, v in base.items() if x not in self.sampled_below}
+                replicates += [self.run(replicate=i, known=known) for i in range(1, SAMPLED_REPLICATES)]
+            for x in floating:
+                answers[x] = self._judge(x, base, coarse, moved, replicates)
+        return [answers[x] for x in self.outputs]
+
+    def _judge(
+        self, x: Node, base: dict[Node, Array], coarse: dict[Node, Array], moved: list[dict[Node, Array]], replicates: list[dict[Node, Array]]
+    ) -> tuple[Any, Any, str, str]:
+        value = np.broadcast_to(base[x], x.shape)
+        rounding = 2 * np.max([np.abs(m[x] - base[x]) for m in moved], axis=0) + NOISE * np.abs(value)
+        if x in self.sampled_below:
+            draws = np.stack([np.broadcast_to(r[x], x.shape) for r in replicates])
+            value = draws.mean(0)
+            spread = draws.std(0, ddof=1) / math.sqrt(len(draws)) * student(len(draws) - 1)
+            error = spread + SAFETY * np.abs(base[x] - coarse[x])
+            return _plain(value), _plain(error + rounding), "quasi-Monte-Carlo", "standard error"
+        if x in self.integrated_below:
+            error = SAFETY * np.abs(base[x] - coarse[x]) + rounding
+            return _plain(value), _plain(np.broadcast_to(error, x.shape)), "quadrature", "bound"
+        return _plain(value), _plain(np.broadcast_to(rounding, x.shape)), "closed form", "rounding"
+
+
+def _distinct(flat: Sequence[Array]) -> tuple[list[Array], Array]:
+    """The distinct entries of several arrays taken together, and where each went."""
+    size = len(flat[0])
+    if size == 1:
+        return list(flat), np.zeros(1, dtype=int)
+    rows = np.stack(flat, -1)
+    unique, back = np.unique(rows, axis=0, return_inverse=True)
+    return list(np.ascontiguousarray(unique.T)), back.reshape(-1)
+
+
+def _downstream(outputs: Sequence[Node], sources: set[Node]) -> set[Node]:
+    reached: set[Node] = set()
+    if sources:
+        for x in topological(outputs):
+            if x in sources or any(a in reached for a in x.args):
+                reached.add(x)
+    return reached
+
+
+def _of_constant(x: Node) -> tuple[Any, Any, str, str]:
+    from tensorprog.language.symbols import is_exact, number
+
+    if is_exact(x.attr):
+        if not x.shape:
+            return number(x.attr), 0, "exact", "exact"
+        value = np.array(np.broadcast_to(np.asarray(x.attr, dtype=object), x.shape))
+        if all(isinstance(v, (int, np.integer)) for v in value.ravel()):
+            value = value.astype(np.int64) if all(abs(int(v)) < 2**62 for v in value.ravel()) else value
+        return value, np.zeros(x.shape), "exact", "exact"
+    value = np.array(np.broadcast_to(np.asarray(x.attr, dtype=float), x.shape))
+    return _plain(value), _plain(16 * NOISE * np.abs(value)), "closed form", "rounding"
+
+
+def _plain(value: Any) -> Any:
+    return float(value) if np.ndim(value) == 0 else np.array(value)

@@ -1,0 +1,484 @@
+"""The expectation compiler: E of a Z-expression, covariances of Gaussian variables, and Zdot, as scalar programs.
+
+`Expectation.mean` rewrites E x in layers; the first that applies wins:
+
+1. linearity: sums, contractions, stacks, deterministic factors;
+2. parity: a product that is odd in one independent family of leaves (or in all of them) has mean zero;
+3. sums inside products are expanded; affine factors are stripped by Stein's lemma (Wick's, if all are affine);
+4. factors with zero covariance split;
+5. closed forms (`closed.py`), else a Gaussian integral in a few variables, else the rule declines.
+
+Everything is pointwise in the axes: x has one shape, E x has the same, and the covariance of two aligned variables is taken
+position by position. An (N, N) kernel is the pointwise product of one vector seen along rows and along columns.
+"""
+
+from __future__ import annotations
+
+from tensorprog.language import algebra
+from tensorprog.language.algebra import ONE, ZERO, _typed
+from tensorprog.language.node import Node
+from tensorprog.language.symbols import Number
+from tensorprog.limit.closed import Gaussian, closed_form
+from tensorprog.limit.integral import integral
+from tensorprog.limit.structure import Structure, is_variable, opened, root, scalar_version
+from tensorprog.limit.tasks import Declined, Solver, Task
+
+__all__ = ["Expectation"]
+
+class Expectation:
+    """The rules of the limit, with one memory of answers for a whole program."""
+
+    def __init__(self) -> None:
+        self.structure = Structure()
+        self.solver = Solver()
+
+    # ---- E --------------------------------------------------------------------------------------------------------------
+    def mean(self, x: Node) -> Node | Task:
+        """E x, of the same shape."""
+        if x.width is None:
+            return x
+        if x.op == "constant":
+            return _typed(x, x.shape, None, None) if x.shape else algebra.constant(x.attr)
+        if is_variable(x):
+            return algebra.constant(0, x.shape)
+        return self._mean(x)
+
+    def _mean(self, x: Node) -> Task:
+        facts = self.structure.facts(x)
+        if not facts.families:
+            return scalar_version(x)
+        if facts.odd:
+            return algebra.constant(0, x.shape)
+        if len(x.shape) > 1 or len(facts.support) < len(x.shape):
+            order = _axes_by_appearance(x, facts.support)
+            if order != tuple(range(len(x.shape))):
+                value = yield (self.mean, self._restricted(x, order))
+                return algebra.view(value, order, x.shape) if order else _typed(value, x.shape, None, None)
+        match x.op:
+            case "add":
+                pairs = []
+                for c, a in zip(x.attr, x.args, strict=True):
+                    value = yield (self.mean, a)
+                    pairs.append((c, value))
+                return _typed(algebra.add(pairs), x.shape, None, None)
+            case "view" | "take":
+                value = yield (self.mean, x.args[0])
+                return algebra.view(value, x.attr, x.shape) if x.op == "view" else algebra.take(value, *x.attr)
+            case "sum":
+                value = yield (self.mean, x.args[0])
+                return algebra.sum_axis(_typed(value, x.args[0].shape, None, None), x.attr)
+            case "stack":
+                values = []
+                for a in x.args:
+                    value = yield (self.mean, a)
+                    values.append(value)
+                return algebra.stack(values, x.attr)
+        if facts.stacked:
+            value = yield from self._unstacked(x)
+            return value
+        factors = _factors(x)
+        scalars = [(scalar_version(a), k) for a, k in factors if not self.structure.facts(a).families]
+        if scalars:
+            rest = algebra.mul([(a, k) for a, k in factors if self.structure.facts(a).families])
+            value = yield (self.mean, rest)
+            return _typed(algebra.mul([*scalars, value]), x.shape, None, None)
+        value = yield from self._product(x, factors)
+        return _typed(value, x.shape, None, None)
+
+    def _restricted(self, x: Node, order: tuple[int, ...]) -> Node:
+        """x along the given axes only (it does not vary along the others)."""
+        y = x
+        for axis in reversed(range(len(x.shape))):
+            if axis not in order:
+                y = algebra.take(y, axis, 0)
+        kept = sorted(order)
+        y = algebra.transpose(y, [kept.index(a) for a in order])
+        while y.op in ("view", "take") and not is_variable(y):
+            y = opened(y)
+        return y
+
+    def _unstacked(self, x: Node) -> Task:
+        """E of a function of stacks: position by position along the first axis that is one."""
+        axis = self._stack_axis(x)
+        parts = []
+        for i in range(x.shape[axis]):
+            y = algebra.take(x, axis, i)
+            while y.op in ("view", "take") and not is_variable(y):
+                y = opened(y)
+            value = yield (self.mean, y)
+            parts.append(value)
+        return algebra.stack(parts, axis)
+
+    def _stack_axis(self, x: Node) -> int:
+        while x.op != "stack":
+            if x.op in ("view", "take"):
+                x = opened(x)
+            elif x.op == "sum":
+                raise Declined("a nonlinear function of a contracted stack")
+            else:
+                x = next(a for a in x.args if a.width is not None and self.structure.facts(a).stacked)
+        return x.attr
+
+    # ---- products -------------------------------------------------------------------------------------------------------
+    def _product(self, x: Node, factors: list[tuple[Node, int]]) -> Task:
+        facts = self.structure.facts
+        for a, k in factors:  # a factor that is a view of a product or a sum is moved down first
+            if a.op in ("view", "take") and not facts(a).affine:
+                rest = _without(factors, a)
+                value = yield (self.mean, algebra.mul([(opened(a), k), *rest]))
+                return value
+        nonlinear_sums = [a for a, _ in factors if a.op in ("add", "sum") and not facts(a).affine]
+        if nonlinear_sums:
+            value = yield from self._expanded(max(nonlinear_sums, key=lambda a: (a.height, a.digest)), factors)
+            return value
+        affine = [(a, k) for a, k in factors if facts(a).affine]
+        rest = [(a, k) for a, k in factors if not facts(a).affine]
+        if not rest:
+            value = yield from self._wick(affine)
+            return value
+        groups = yield from self._independent_groups(factors)
+        if len(groups) > 1:
+            parts = []
+            for group in groups:
+                value = yield (self.mean, algebra.mul(group))
+                parts.append(value)
+            return algebra.mul(parts)
+        if affine:
+            value = yield from self._stein(affine, rest)
+            if value is not None:
+                return value
+        value = yield from self._solve(factors)
+        return value
+
+    def _expanded(self, a: Node, factors: list[tuple[Node, int]]) -> Task:
+        """E[a R] for a sum or a contraction a."""
+        k = dict(factors)[a]
+        rest = _without(factors, a) + ([(a, k - 1)] if k > 1 else [])
+        pairs = []
+        if a.op == "sum":
+            shape = next((b.shape for b, _ in factors if b.shape), ())
+            inside = _summand(a, shape)
+            spread = [(_spread(b, inside.shape[-1]), j) for b, j in rest]
+            value = yield (self.mean, algebra.mul([inside, *spread]))
+            return algebra.sum_axis(_typed(value, inside.shape, None, None), len(shape))
+        if k > 8:
+            raise Declined(f"the power {k} of a sum")
+        for c, b in zip(a.attr, a.args, strict=True):
+            value = yield (self.mean, algebra.mul([b, *rest]))
+            pairs.append((c, value))
+        return algebra.add(pairs)
+
+    def _wick(self, affine: list[tuple[Node, int]]) -> Task:
+        """E of a product of Gaussian variables (Isserlis, with means)."""
+        (u, k), others = affine[0], affine[1:]
+        rest = [*others, (u, k - 1)] if k > 1 else others
+        mean = yield (self.mean, u)
+        if not rest:
+            return mean
+        pairs: list[tuple[Number, Node]] = []
+        for v, j in rest:
+            c = yield (self.covariance, *_ordered(u, v))
+            if not c.is_zero:
+                lower = [(w, i - (w == v)) for w, i in rest if i - (w == v)]
+                value = (yield (self.mean, algebra.mul(lower))) if lower else ONE
+                pairs.append((j, algebra.mul([c, value])))
+        if not mean.is_zero:
+            value = yield (self.mean, algebra.mul(rest))
+            pairs.append((1, algebra.mul([mean, value])))
+        return algebra.add(pairs) if pairs else ZERO
+
+    def _stein(self, affine: list[tuple[Node, int]], rest: list[tuple[Node, int]]) -> Task:
+        """E[u R] = E u E R + sum over variables v of R of Cov(u, v) E[dR/dv], for a u that R does not contain."""
+        product = algebra.mul(rest)
+        atoms = self.structure.atoms(product)
+        u = next((a for a, _ in affine if a not in atoms), None)
+        if u is None:
+            return None
+        k = dict(affine)[u]
+        remaining = [*_without(affine, u), *([(u, k - 1)] if k > 1 else []), *rest]
+        whole = algebra.mul(remaining)
+        try:
+            pairs: list[tuple[Number, Node]] = []
+            for v in self.structure.atoms(whole):
+                c = yield (self.covariance, *_ordered(u, v))
+                if not c.is_zero:
+                    value = yield (self.mean, self.structure.derivative(whole, v))
+                    pairs.append((1, algebra.mul([c, value])))
+            mean = yield (self.mean, u)
+            if not mean.is_zero:
+                value = yield (self.mean, whole)
+                pairs.append((1, algebra.mul([mean, value])))
+        except Declined:  # for example the derivative of a jump times a function without closed form: integrate with u in
+            return None
+        return algebra.add(pairs) if pairs else ZERO
+
+    def _independent_groups(self, factors: list[tuple[Node, int]]) -> Task:
+        groups: list[tuple[list[tuple[Node, int]], list[Node]]] = []
+        for a, k in factors:
+            mine = list(self.structure.atoms(a))
+            joined: list[tuple[Node, int]] = [(a, k)]
+            apart = []
+            for members, atoms in groups:
+                dependent = False
+                for u in mine:
+                    for v in atoms:
+                        c = yield (self.covariance, *_ordered(u, v))
+                        if not c.is_zero:
+                            dependent = True
+                            break
+                    if dependent:
+                        break
+                if dependent:
+                    joined, mine = members + joined, atoms + mine
+                else:
+                    apart.append((members, atoms))
+            groups = [*apart, (joined, mine)]
+        return [members for members, _ in groups]
+
+    def _solve(self, factors: list[tuple[Node, int]]) -> Task:
+        """E of a product of functions of a few jointly Gaussian variables."""
+        whole = algebra.mul(factors)
+        atoms = self.structure.atoms(whole)
+        means, covariances = [], {}
+        for i, u in enumerate(atoms):
+            m = yield (self.mean, u)
+            means.append(m)
+            for j in range(i + 1):
+                covariances[i, j] = yield (self.covariance, *_ordered(u, atoms[j]))
+        gaussian = Gaussian(tuple(means), covariances)
+        answer = closed_form(factors, atoms, gaussian)
+        if answer is not None:
+            return answer
+        return integral(self.structure, whole, atoms, gaussian)
+
+    # ---- covariance -----------------------------------------------------------------------------------------------------
+    def covariance(self, u: Node, v: Node) -> Node | Task:
+        """Cov(u, v), position by position, of affine expressions of one shape (or none)."""
+        if u.width is None or v.width is None:
+            return ZERO
+        if not self.structure.facts(u).families & self.structure.facts(v).families:
+            return ZERO
+        return self._covariance(u, v)
+
+    def _covariance(self, u: Node, v: Node) -> Task:
+        shape = u.shape or v.shape
+        found = [a for x in (u, v) if x.shape for a in _axes_by_appearance(x, self.structure.facts(x).support)]
+        order = tuple(dict.fromkeys(found))
+        if order != tuple(range(len(shape))):
+            u, v = [self._restricted(x, order) if x.shape else x for x in (u, v)]
+            value = yield (self.covariance, u, v)
+            return algebra.view(value, order, shape) if value.shape else value
+        if is_variable(u) and is_variable(v):
+            value = yield from self._covariance_of_leaves(u, v)
+            return value
+        if is_variable(u) or (not is_variable(v) and root(v).height > root(u).height):
+            u, v = v, u  # the later one is taken apart, so that the pairs that occur stay few
+        match u.op:
+            case "view" | "take":
+                value = yield (self.covariance, opened(u), v)
+                return value
+            case "add":
+                pairs = []
+                for c, a in zip(u.attr, u.args, strict=True):
+                    value = yield (self.covariance, a, v)
+                    pairs.append((c, value))
+                return algebra.add(pairs)
+            case "mul":
+                scalars = [(a, k) for a, k in zip(u.args, u.attr, strict=True) if not self.structure.facts(a).families]
+                (z,) = [a for a in u.args if self.structure.facts(a).families]
+                value = yield (self.covariance, z, v)
+                return algebra.mul([*[(scalar_version(a), k) for a, k in scalars], value])
+            case "sum":
+                inside = _summand(u, shape)
+                value = yield (self.covariance, inside, _spread(v, inside.shape[-1]))
+                return algebra.sum_axis(_typed(value, inside.shape, None, None), len(shape))
+            case "stack":
+                parts = []
+                for i, a in enumerate(u.args):
+                    value = yield (self.covariance, a, algebra.take(v, u.attr, i) if v.shape else v)
+                    parts.append(_typed(value, a.shape, None, None))
+                return algebra.stack(parts, u.attr)
+        raise AssertionError(f"{u.op} is not affine: please report this")
+
+    def _covariance_of_leaves(self, u: Node, v: Node) -> Task:
+        a, b = root(u), root(v)
+        if a.op != b.op:
+            return ZERO
+        if a.op == "hat":
+            if a.attr != b.attr:
+                return ZERO
+            x, y = _carried(u, a.args[0]), _carried(v, b.args[0])
+            value = yield (self.mean, algebra.mul([_opened_fully(x), _opened_fully(y)]))
+            return algebra.scale(variance_factor(*a.attr), value)
+        if a.attr != b.attr:
+            return ZERO
+        spec = a.attr
+        k = len(spec.shape)
+        if spec.cov is None and not spec.shape:
+            return algebra.constant(spec.var)
+        covariance = _covariance_of_columns(spec)
+        for axis, i in reversed(_takes(v)):
+            covariance = algebra.take(covariance, k + axis, i)
+        for axis, i in reversed(_takes(u)):
+            covariance = algebra.take(covariance, axis, i)
+        shape = u.shape or v.shape
+        index = [*(u.attr if u.op == "view" else range(len(u.shape))), *(v.attr if v.op == "view" else range(len(v.shape)))]
+        return algebra.view(covariance, index, shape)
+
+    # ---- Zdot -----------------------------------------------------------------------------------------------------------
+    def zdot(self, name: str, transposed: bool, x: Node) -> dict[Node, Node] | Task:
+        """Zdot^{W x} (W.T x if transposed) over var: {Z^y: coefficient}, y the vectors the other direction has multiplied.
+
+        For a nonlinear x = F(u_1, ..), u_i Gaussian, the sum over y of Z^y E[dZ^x/dZhat^y] is sum_i E[dF/du_i] times the same
+        of u_i: no leaf is enumerated (Tensor Programs III, 2.2, ZDot).
+        """
+        if x.width is None or ("matrix", name, "" if transposed else "T") not in self.structure.facts(x).families:
+            return {}
+        if is_variable(x):
+            return {_opened_fully(_carried(x, root(x).args[0])): ONE}
+        return self._zdot(name, transposed, x)
+
+    def _zdot(self, name: str, transposed: bool, x: Node) -> Task:
+        out: dict[Node, Node] = {}
+
+        def collect(coefficient: Node, found: dict[Node, Node]) -> None:
+            for y, c in found.items():
+                more = algebra.mul([coefficient, c])
+                out[y] = algebra.add([(1, out[y]), (1, more)]) if y in out else more
+
+        match x.op:
+            case "add":
+                for c, a in zip(x.attr, x.args, strict=True):
+                    found = yield (self.zdot, name, transposed, a)
+                    collect(algebra.constant(c), found)
+            case "view" | "take":
+                found = yield (self.zdot, name, transposed, opened(x))
+                collect(ONE, found)
+            case "sum":
+                found = yield (self.zdot, name, transposed, x.args[0])
+                body = _typed(combined(found), x.args[0].shape, x.width, None)
+                out[algebra.sum_axis(body, x.attr)] = ONE
+            case "stack":
+                parts = []
+                for a in x.args:
+                    found = yield (self.zdot, name, transposed, a)
+                    parts.append(_typed(combined(found), a.shape, x.width, None))
+                out[algebra.stack(parts, x.attr)] = ONE
+            case _:
+                if self.structure.facts(x).stacked:
+                    axis = self._stack_axis(x)
+                    parts = []
+                    for i in range(x.shape[axis]):
+                        found = yield (self.zdot, name, transposed, _opened_fully(algebra.take(x, axis, i)))
+                        parts.append(_typed(combined(found), x.shape[:axis] + x.shape[axis + 1 :], x.width, None))
+                    out[algebra.stack(parts, axis)] = ONE
+                    return out
+                for v in self.structure.atoms(x):
+                    if v == x:  # affine: a deterministic multiple
+                        (z,) = [a for a in x.args if self.structure.facts(a).families]
+                        found = yield (self.zdot, name, transposed, z)
+                        collect(scalar_version(algebra.mul(_without(_factors(x), z))), found)
+                        continue
+                    found = yield (self.zdot, name, transposed, v)
+                    if found:
+                        slope = yield (self.mean, self.structure.derivative(x, v))
+                        collect(slope, found)
+        return {y: c for y, c in out.items() if not c.is_zero and not y.is_zero}
+
+
+# ---- helpers --------------------------------------------------------------------------------------------------------------
+
+
+def combined(found: dict[Node, Node]) -> Node:
+    """sum of c Z^y."""
+    return algebra.add([(1, algebra.mul([c, y])) for y, c in found.items()]) if found else ZERO
+
+
+def variance_factor(matrix: object, transposed: bool) -> Number:
+    """sigma^2 of the matrix being applied: var for W, rho var for W.T (Tensor Programs III, appendix F)."""
+    return matrix.var * matrix.ratio if transposed else matrix.var  # type: ignore[attr-defined]
+
+
+def _factors(x: Node) -> list[tuple[Node, int]]:
+    return list(zip(x.args, x.attr, strict=True)) if x.op == "mul" else [(x, 1)]
+
+
+def _without(factors: list[tuple[Node, int]], a: Node) -> list[tuple[Node, int]]:
+    return [(b, k) for b, k in factors if b != a]
+
+
+def _ordered(u: Node, v: Node) -> tuple[Node, Node]:
+    return (u, v) if u.digest <= v.digest else (v, u)
+
+
+def _summand(a: Node, shape: tuple[int, ...]) -> Node:
+    """What a contraction sums, over the given shape (the contraction's, or a larger one) and one more axis at the end."""
+    body, last = a.args[0], len(shape)
+    index = [*range(a.attr), last, *range(a.attr, len(body.shape) - 1)] if a.shape else [last]
+    return _opened_fully(algebra.view(body, index, [*shape, body.shape[a.attr]]))
+
+
+def _spread(x: Node, size: int) -> Node:
+    """x with one more axis at the end, along which it does not vary."""
+    return algebra.view(x, range(len(x.shape)), [*x.shape, size]) if x.shape else x
+
+
+def _opened_fully(x: Node) -> Node:
+    while x.op in ("view", "take") and not is_variable(x) and x.width is not None:
+        x = opened(x)
+    return x
+
+
+def _carried(u: Node, x: Node) -> Node:
+    """x under the same views and takes as u's root is under in u."""
+    if u.op == "view":
+        return algebra.view(_carried(u.args[0], x), u.attr, u.shape)
+    if u.op == "take":
+        return algebra.take(_carried(u.args[0], x), *u.attr)
+    return x
+
+
+def _takes(u: Node) -> list[tuple[int, int]]:
+    """The takes under a view, outermost first."""
+    u = u.args[0] if u.op == "view" else u
+    found = []
+    while u.op == "take":
+        found.append(u.attr)
+        u = u.args[0]
+    return found
+
+
+def _covariance_of_columns(spec: object) -> Node:
+    import numpy as np
+
+    shape = spec.shape  # type: ignore[attr-defined]
+    if spec.cov is not None:  # type: ignore[attr-defined]
+        return algebra.constant(spec.cov.reshape(*shape, *shape))  # type: ignore[attr-defined]
+    k = int(np.prod(shape))
+    identity = algebra.constant(np.eye(k, dtype=np.int64).reshape(*shape, *shape), (*shape, *shape))
+    return algebra.scale(spec.var, identity)  # type: ignore[attr-defined]
+
+
+def _axes_by_appearance(x: Node, support: frozenset[int]) -> tuple[int, ...]:
+    """The axes along which x varies, in an order that is the same for all renamings of x, as far as its views tell.
+
+    E[phi(u_i) psi(u_j)] and E[phi(u_j) psi(u_i)] are one expectation, transposed. Views sort by digests that know positions;
+    what is under the views does not.
+    """
+    if len(support) < 2:
+        return tuple(support)
+    found: list[int] = []
+
+    for a in sorted(x.args if x.op in ("mul", "fn") else (x,), key=lambda a: root_of_factor(a).digest):
+        y = a.args[0] if a.op == "fn" else a
+        while y.op == "add" and len(y.args) == 1:
+            y = y.args[0]
+        if y.op == "view":
+            found += y.attr
+    return tuple([a for a in dict.fromkeys((*found, *sorted(support))) if a in support])
+
+
+def root_of_factor(a: Node) -> Node:
+    """What a factor of a product is a view of, under a primitive: it orders factors whatever their axes are called."""
+    a = a.args[0] if a.op == "fn" else a
+    return root(a)

@@ -1,0 +1,151 @@
+"""Gaussian integrals of the scalar program: what has no closed form, as a node that knows its integrand."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from tensorprog.language import algebra
+from tensorprog.language.arrays import kernel
+from tensorprog.language.functions import PRIMITIVES
+from tensorprog.language.node import Node, topological
+from tensorprog.language.symbols import encode
+from tensorprog.limit.closed import Gaussian
+from tensorprog.limit.structure import Structure, opened, scalar_version
+from tensorprog.limit.tasks import Declined
+
+__all__ = ["MAX_SAMPLED", "Integrand", "integral"]
+
+MAX_QUADRATURE = 3
+"""Up to this many variables by nested quadrature."""
+MAX_SAMPLED = 10
+"""Up to this many by randomised quasi-Monte-Carlo; beyond, the population limit is the better sampler."""
+
+
+class Integrand:
+    """A function of Gaussian variables z_0, .., and scalar parameters p_0, ..
+
+    Attributes:
+        body: Its expression over nodes `var` and `param`.
+        dimension: The number of variables.
+        parameters: The number of parameters.
+        features: (variable, location, scale) of every kink (scale 0) and turn.
+    """
+
+    def __init__(self, body: Node, dimension: int, parameters: int) -> None:
+        self.body, self.dimension, self.parameters = body, dimension, parameters
+        self.features = tuple(sorted(set(_features(body))))
+        self._compiled: Callable[..., Any] | None = None
+
+    def encoded(self) -> bytes:
+        """For the digest of nodes."""
+        return encode(("integrand", self.body.digest.hex(), self.dimension, self.parameters))
+
+    def __call__(self, z: Sequence[Any], p: Sequence[Any]) -> Any:
+        """Its values; z and p broadcast against each other."""
+        if self._compiled is None:
+            self._compiled = _compile(self.body)
+        return self._compiled(z, p)
+
+    def split(self) -> tuple[Integrand, Integrand] | None:
+        """f and g if the function is f(z_0) g(z_1), without parameters; else None."""
+        if self.dimension != 2 or self.parameters:
+            return None
+        c, body = 1, self.body
+        if body.op == "add" and len(body.args) == 1:
+            c, body = body.attr[0], body.args[0]
+        if body.op != "mul":
+            return None
+        parts: list[list[tuple[Node, int]]] = [[], []]
+        for a, k in zip(body.args, body.attr, strict=True):
+            used = {x.attr for x in topological([a]) if x.op == "var"}
+            if len(used) != 1:
+                return None
+            parts[used.pop()].append((a, k))
+        f, g = [algebra.mul(part) for part in parts]
+        return Integrand(algebra.scale(c, f), 2, 0), Integrand(g, 2, 0)
+
+
+def _compile(body: Node) -> Callable[..., Any]:
+    order = topological([body])
+    slots = {x: i for i, x in enumerate(order)}
+    steps = [(x, None if x.op in ("var", "param") else kernel(x), [slots[a] for a in x.args]) for x in order]
+
+    def evaluate(z: Sequence[Any], p: Sequence[Any]) -> Any:
+        values: list[Any] = []
+        for x, run, args in steps:
+            if run is None:
+                values.append(z[x.attr] if x.op == "var" else p[x.attr])
+            else:
+                values.append(run(*[values[i] for i in args]))
+        return values[-1]
+
+    return evaluate
+
+
+def _features(body: Node) -> list[tuple[int, float, float]]:
+    found = []
+    for x in topological([body]):
+        if x.op != "fn":
+            continue
+        c, argument = 1.0, x.args[0]
+        if argument.op == "add" and len(argument.args) == 1:
+            c, argument = float(argument.attr[0]), argument.args[0]
+        if argument.op != "var":
+            continue
+        row = PRIMITIVES[x.attr[0]]
+        width = math.sqrt(float(x.attr[1][0])) if x.attr[0] in ("smooth_sign", "bump") else row.width
+        for location in row.kinks or (0.0,):
+            found.append((argument.attr, location / c, width / abs(c)))
+    return found
+
+
+def integral(structure: Structure, x: Node, atoms: Sequence[Node], gaussian: Gaussian) -> Node:
+    """E x as a Gaussian integral over its atoms.
+
+    Raises:
+        Declined: in too many dimensions, and for integrands that are not functions.
+    """
+    d = len(atoms)
+    if d > MAX_SAMPLED:
+        raise Declined(f"an expectation over {d} jointly Gaussian variables without a closed form")
+    index = {a: i for i, a in enumerate(atoms)}
+    parameters: dict[Node, int] = {}
+    done: dict[Node, Node] = {}
+
+    def operands(y: Node) -> tuple[Node, ...]:
+        if y in index or not structure.facts(y).families:
+            return ()
+        return (opened(y),) if y.op in ("view", "take") else y.args
+
+    for y in topological([x], operands):
+        if y in index:
+            done[y] = Node("var", (), index[y])
+        elif not structure.facts(y).families:
+            value = scalar_version(y)
+            if value.op == "constant" and not isinstance(value.attr, np.ndarray):
+                done[y] = algebra.constant(value.attr)
+            else:
+                done[y] = Node("param", (), parameters.setdefault(value, len(parameters)))
+        else:
+            args = [done[a] for a in operands(y)]
+            match y.op:
+                case "view" | "take":
+                    done[y] = args[0]
+                case "add":
+                    done[y] = algebra.add(list(zip(y.attr, args, strict=True)))
+                case "mul":
+                    done[y] = algebra.mul(list(zip(args, y.attr, strict=True)))
+                case "fn":
+                    if y.attr == ("bump", (0,)):
+                        raise Declined("a Dirac delta times a function without closed form")
+                    done[y] = algebra.fn(y.attr[0], args[0], *y.attr[1])
+                case _:
+                    raise Declined(f"a nonlinear function of a {y.op}")
+    covariances = [gaussian.cov(i, j) for i in range(d) for j in range(i + 1)]
+    operand_nodes = (*gaussian.means, *covariances, *parameters)
+    shape, _, _ = algebra._common(operand_nodes)
+    return Node("gauss", operand_nodes, Integrand(done[x], d, len(parameters)), shape)

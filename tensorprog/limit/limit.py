@@ -1,0 +1,136 @@
+"""`limit`: the Master Theorem applied to a program."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from tensorprog.errors import TensorProgramError
+from tensorprog.estimate import Estimate, Estimates
+from tensorprog.language.expression import describe
+from tensorprog.language.program import Program
+from tensorprog.limit.domain import check_domains
+from tensorprog.limit.evaluate import ScalarProgram, student
+from tensorprog.limit.lower import Lowering
+
+__all__ = ["limit"]
+
+METHODS = ("auto", "exact", "population")
+
+
+def limit(
+    program: Program,
+    *,
+    method: str = "auto",
+    values: Mapping[str, Any] | None = None,
+    gia: bool = False,
+    samples: int = 2**12,
+    replicates: int = 16,
+    rng: int | np.random.Generator | None = 0,
+) -> Estimates:
+    """The infinite-width limit of every output, with its error.
+
+    Args:
+        program: The program.
+        method: `"exact"`: lower the program by the Master Theorem and evaluate the closed forms and integrals that are left;
+            `"population"`: sample it (M joint samples of every Z, independent replicates); `"auto"`: exact, and one population run
+            for the outputs the exact route declines. Every `Estimate` says which.
+        values: Numbers for the hyperparameters.
+        gia: Take the limit under the gradient independence assumption: every `W.T` becomes an independent copy.
+        samples: M, a power of two, for the population.
+        replicates: Independent populations, at least 2; their spread is the standard error.
+        rng: Seeds the population.
+
+    Returns:
+        A mapping from output names to `Estimate`.
+
+    Raises:
+        TensorProgramError: where a function has no value or a moment is infinite; where `method="exact"` and the exact route
+            declines; where the replicates of the population disagree wildly.
+
+    Example:
+        >>> import tensorprog as tp
+        >>> n = tp.Width("n")
+        >>> W, x = tp.Matrix("W", n, n), tp.Vector("x", n, mean=1, var=0)
+        >>> h = W @ x
+        >>> tp.limit(tp.Program(mean_dx=tp.moment(W.T @ (2 * h)), h2=tp.moment(h * h)))
+        mean_dx = 2 (exact)
+        h2 = 1 (exact)
+
+    Source: Master Theorem: Tensor Programs III, theorems 2.10 and E.15; ZHat and ZDot: Box 1 there.
+    """
+    if not isinstance(program, Program):
+        raise TensorProgramError(f"the limit of {type(program).__name__}", fix="pass a tp.Program")
+    if method not in METHODS:
+        raise TensorProgramError(f"method {method!r}", fix=f"use one of {', '.join(METHODS)}")
+    if gia:
+        from tensorprog.transforms.decouple import decouple
+
+        program = decouple(program)
+    bound = program.values(values)
+    check_domains(program)
+    exact: dict[str, Estimate] = {}
+    reasons: dict[str, str] = {}
+    if method != "population":
+        exact, reasons = _exact(program, bound, 0 if rng is None or isinstance(rng, np.random.Generator) else int(rng))
+        if reasons and method == "exact":
+            name, reason = next(iter(reasons.items()))
+            raise TensorProgramError(
+                f"the exact route has no limit for output {name}: {reason}",
+                why="it evaluates closed forms and Gaussian integrals in few variables",
+                fix='use method="auto" or "population"',
+                source=program.outputs[name].node.source,
+            )
+    sampled = [name for name in program if name not in exact]
+    found: dict[str, Estimate] = dict(exact)
+    if sampled:
+        part = Program({name: program.outputs[name] for name in sampled})
+        found |= _population(part, bound, samples, replicates, rng, reasons)
+    return Estimates({name: found[name] for name in program}, {name: o.axes for name, o in program.outputs.items()})
+
+
+def _exact(program: Program, values: Mapping[str, Any], rng: int) -> tuple[dict[str, Estimate], dict[str, str]]:
+    lowering = Lowering(program, values)
+    reasons = {name: lowering.declined[o.node] for name, o in program.outputs.items() if o.node in lowering.declined}
+    names = [name for name in program if name not in reasons]
+    answers = ScalarProgram([lowering.z[program.outputs[name].node] for name in names], rng).estimates()
+    found = {}
+    for name, (value, error, method, kind) in zip(names, answers, strict=True):
+        if not np.all(np.isfinite(np.asarray(value, dtype=float))):
+            node = program.outputs[name].node
+            raise TensorProgramError(
+                f"the limit of output {name} is not finite",
+                why="a scalar function met an argument without a value, such as 1/0, or the moment is infinite",
+                fix="look for a division by a Moment that tends to 0, or a root of a negative one",
+                source=node.source,
+                label=describe(node),
+            )
+        if not np.all(np.isfinite(np.asarray(error, dtype=float))):
+            reasons[name] = "the integrals do not converge"
+            continue
+        found[name] = Estimate(value, error, method, kind)
+    return found, reasons
+
+
+def _population(
+    program: Program, values: Mapping[str, Any], samples: int, replicates: int, rng: Any, reasons: Mapping[str, str]
+) -> dict[str, Estimate]:
+    from tensorprog.execute.executor import population
+
+    if replicates < 2:
+        raise TensorProgramError(f"{replicates} replicates", why="their spread is the standard error", fix="use at least 8")
+    runs = population(program, samples=samples, rng=rng, replicates=replicates, values=values)
+    found = {}
+    for name in program:
+        draws = np.asarray(runs[name], dtype=float)
+        value = draws.mean(0)
+        spread = draws.std(0, ddof=1) / math.sqrt(len(draws)) * student(len(draws) - 1)
+        # orthonormal noise makes linear programs exact: then the spread is rounding alone, and this its floor
+        error = spread + 64 * np.finfo(float).eps * np.abs(draws).max(0)
+        note = f"{len(draws)} replicates of {samples} samples" + (f"; the exact route declined: {reasons[name]}" if name in reasons else "")
+        value, error = (float(value), float(error)) if value.ndim == 0 else (value, error)
+        found[name] = Estimate(value, error, "population", "standard error", note)
+    return found

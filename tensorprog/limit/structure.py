@@ -1,0 +1,313 @@
+"""What can be read off a Z-expression without computing an expectation: families, parity, affinity, axes, atoms, derivatives.
+
+A Z-expression is built from Gaussian *leaves*: `leaf` (a centred initial vector; attr: its VectorSpec) and `hat` (Zhat of one
+MatMul; attr: (Matrix, transposed), operand: Z^x), under scalars, sums, products, primitives and axis operations. Leaves fall into
+independent *families*: one for each matrix and direction, one for each group of initial vectors. An *atom* is a maximal affine
+subexpression: a Gaussian variable.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from tensorprog.language import algebra
+from tensorprog.language.functions import PRIMITIVES
+from tensorprog.language.node import Node, topological
+from tensorprog.limit.tasks import Declined
+
+__all__ = ["Facts", "Structure", "family", "is_variable", "opened", "root", "scalar_version"]
+
+Family = tuple[str, ...]
+ALL: Family = ("every leaf",)
+NONE: frozenset = frozenset()
+
+
+class Facts(NamedTuple):
+    """Facts about a Z-expression.
+
+    Attributes:
+        families: The families of leaves it depends on.
+        odd: Those under whose change of sign it is odd (`ALL`: all leaves together).
+        neither: Those under which it is neither odd nor even.
+        affine: Is it an affine function of leaves, with deterministic coefficients?
+        support: The positions of its axes along which it varies.
+        stacked: Is there a stack among what it is made of?
+    """
+
+    families: frozenset[Family]
+    odd: frozenset[Family]
+    neither: frozenset[Family]
+    affine: bool
+    support: frozenset[int]
+    stacked: bool
+
+
+def root(x: Node) -> Node:
+    """What is under views and takes."""
+    while x.op in ("view", "take"):
+        x = x.args[0]
+    return x
+
+
+def is_variable(x: Node) -> bool:
+    """A leaf, or positions of one?"""
+    return root(x).op in ("leaf", "hat")
+
+
+def family(leaf: Node) -> Family:
+    """The family of a leaf."""
+    if leaf.op == "leaf":
+        return ("initial", leaf.attr.name)
+    matrix, transposed = leaf.attr
+    return ("matrix", matrix.name, "T" if transposed else "")
+
+
+def opened(x: Node) -> Node:
+    """A view or take moved one level down, past a sum, product, primitive, contraction or stack."""
+    y = x.args[0]
+    if x.op == "view" and y.op == "take":
+        y = opened(y)
+        return algebra.view(y, x.attr, x.shape)
+    if x.op == "view":
+
+        def move(a: Node) -> Node:
+            return algebra.view(a, x.attr, x.shape) if a.shape else a
+    else:
+
+        def move(a: Node) -> Node:
+            return algebra.take(a, *x.attr) if a.shape else a
+
+    if y.op in ("add", "mul", "fn"):
+        return algebra._typed(algebra.rebuild(y, [move(a) for a in y.args]), x.shape, x.width, x.inner)
+    if y.op == "sum":
+        return _past_sum(x, y)
+    if y.op == "stack":
+        return _past_stack(x, y)
+    raise Declined(f"a {x.op} of a {y.op}")
+
+
+def _past_sum(x: Node, y: Node) -> Node:
+    body, axis = y.args[0], y.attr
+    if x.op == "take":
+        position, index = x.attr
+        return algebra.sum_axis(algebra.take(body, position + (position >= axis), index), axis - (position < axis))
+    last = len(x.shape)
+    index = [*x.attr[:axis], last, *x.attr[axis:]]
+    return algebra.sum_axis(algebra.view(body, index, [*x.shape, body.shape[axis]]), last)
+
+
+def _past_stack(x: Node, y: Node) -> Node:
+    axis = y.attr
+    if x.op == "take":
+        position, index = x.attr
+        if position == axis:
+            return y.args[index]
+        return algebra.stack([algebra.take(a, position - (position > axis), index) for a in y.args], axis - (position < axis))
+    target = x.attr[axis]
+    return algebra.stack([algebra.take(x, target, i) for i in range(len(y.args))], target)
+
+
+def scalar_version(x: Node) -> Node:
+    """A deterministic expression as a scalar: the same number in every coordinate."""
+    done: dict[Node, Node] = {}
+    for y in topological([x], lambda y: () if y.width is None else y.args):
+        if y.width is None:
+            done[y] = y
+            continue
+        args = [done[a] for a in y.args]
+        match y.op:
+            case "constant":
+                z = Node("constant", (), y.attr, y.shape)
+            case "add":
+                z = algebra.add(list(zip(y.attr, args, strict=True)))
+            case "mul":
+                z = algebra.mul(list(zip(args, y.attr, strict=True)))
+            case _:
+                z = algebra.rebuild(y, args)
+        done[y] = algebra._typed(z, y.shape, None, None)
+    return done[x]
+
+
+class Structure:
+    """Facts about Z-expressions, each computed once."""
+
+    def __init__(self) -> None:
+        self._facts: dict[Node, Facts] = {}
+        self._atoms: dict[Node, tuple[Node, ...]] = {}
+
+    def facts(self, x: Node) -> Facts:
+        """The facts about x."""
+        found = self._facts.get(x)
+        if found is None:
+            known = self._facts
+
+            def operands(y: Node) -> tuple[Node, ...]:
+                return () if y in known or y.width is None or y.op in ("leaf", "hat") else y.args
+
+            for y in topological([x], operands):
+                if y not in known:
+                    known[y] = self._derive(y)
+            found = known[x]
+        return found
+
+    def _derive(self, x: Node) -> Facts:
+        everything = frozenset(range(len(x.shape)))
+        if x.width is None:
+            return Facts(NONE, NONE, NONE, True, _support_of_scalar(x), False)
+        if x.op == "constant":
+            return Facts(NONE, NONE, NONE, True, everything if not isinstance(x.attr, (int, float)) else NONE, False)
+        if x.op in ("leaf", "hat"):
+            f = frozenset([family(x)])
+            return Facts(f, f | {ALL}, NONE, True, everything, False)
+        if x.op == "declined":
+            raise Declined(x.attr)
+        parts = [self._facts[a] for a in x.args]
+        families = NONE.union(*[p.families for p in parts])
+        neither = NONE.union(*[p.neither for p in parts])
+        support = NONE.union(*[p.support for a, p in zip(x.args, parts, strict=True) if a.shape])
+        stacked = x.op == "stack" or any(p.stacked for p in parts)
+        affine = False
+        match x.op:
+            case "add":
+                odd, more = _parity_of_sum(parts)
+                neither |= more
+                affine = all(p.affine for p in parts)
+            case "mul":
+                odd = NONE
+                for p, k in zip(parts, x.attr, strict=True):
+                    if k % 2:
+                        odd ^= p.odd
+                random = [(p, k) for p, k in zip(parts, x.attr, strict=True) if p.families]
+                affine = not random or (len(random) == 1 and random[0][1] == 1 and random[0][0].affine)
+            case "fn":
+                parity, odd = PRIMITIVES[x.attr[0]].parity, parts[0].odd
+                if parity is None:
+                    neither |= odd
+                if parity != 1:
+                    odd = NONE
+                affine = not families
+            case "view":
+                odd, affine = parts[0].odd, parts[0].affine
+                support = frozenset([x.attr[i] for i in parts[0].support])
+            case "take":
+                odd, affine, axis = parts[0].odd, parts[0].affine, x.attr[0]
+                support = frozenset([i - (i > axis) for i in parts[0].support if i != axis])
+            case "sum":
+                odd, affine = parts[0].odd, parts[0].affine
+                support = frozenset([i - (i > x.attr) for i in parts[0].support if i != x.attr])
+            case "stack":
+                odd, more = _parity_of_sum(parts)
+                neither |= more
+                affine = all(p.affine for p in parts)
+                support = frozenset([i + (i >= x.attr) for i in support]) | {x.attr}
+            case _:
+                raise Declined(f"the exact route has no rule for {x.op}")
+        return Facts(families, odd - neither, neither, affine, support, stacked)
+
+    def atoms(self, x: Node) -> tuple[Node, ...]:
+        """The Gaussian variables x is a function of: its maximal affine subexpressions, numeric factors stripped."""
+        found = self._atoms.get(x)
+        if found is None:
+            seen: dict[Node, None] = {}
+            stack, visited = [x], set()
+            while stack:
+                y = stack.pop()
+                if y in visited:
+                    continue
+                visited.add(y)
+                facts = self.facts(y)
+                if not facts.families:
+                    continue
+                if y.op == "add" and len(y.args) == 1:
+                    stack.append(y.args[0])
+                elif facts.affine:
+                    seen[y] = None
+                elif y.op in ("view", "take"):
+                    stack.append(opened(y))
+                elif y.op == "sum":
+                    raise Declined("a nonlinear function of a contracted nonlinear function")
+                elif y.op == "stack":
+                    raise Declined("a nonlinear function of a stack")
+                else:
+                    stack.extend(y.args)
+            found = self._atoms[x] = tuple(sorted(seen, key=lambda a: a.digest))
+        return found
+
+    def region(self, x: Node, atoms: dict[Node, Node]) -> Node:
+        """x with each atom replaced, by walking down to the atoms only; views on the way are moved down."""
+        return self._walk(x, atoms, None)
+
+    def derivative(self, x: Node, atom: Node) -> Node:
+        """The derivative of x in one of its atoms, the others held fixed."""
+        return self._walk(x, {}, atom)
+
+    def _walk(self, x: Node, atoms: dict[Node, Node], variable: Node | None) -> Node:
+        def operands(y: Node) -> tuple[Node, ...]:
+            if y in atoms or y == variable or y.width is None or not self.facts(y).families:
+                return ()
+            if y.op == "add" and len(y.args) == 1:
+                return y.args
+            if self.facts(y).affine:
+                return ()
+            return (opened(y),) if y.op in ("view", "take") else y.args
+
+        done: dict[Node, Node] = {}
+        for y in topological([x], operands):
+            if variable is None:
+                children = operands(y)
+                if y in atoms:
+                    done[y] = atoms[y]
+                elif not children:
+                    done[y] = y
+                elif y.op in ("view", "take"):
+                    done[y] = done[children[0]]
+                else:
+                    done[y] = algebra.rebuild(y, [done[a] for a in children])
+            else:
+                done[y] = self._slope(y, variable, operands(y), done)
+        return done[x]
+
+    @staticmethod
+    def _slope(y: Node, variable: Node, children: tuple[Node, ...], done: dict[Node, Node]) -> Node:
+        if y == variable:
+            return algebra.ONE
+        if not children:
+            return algebra.ZERO
+        match y.op:
+            case "view" | "take":
+                return done[children[0]]
+            case "add":
+                return algebra.add([(c, done[a]) for c, a in zip(y.attr, y.args, strict=True)])
+            case "mul":
+                terms = []
+                for a, k in zip(y.args, y.attr, strict=True):
+                    if not done[a].is_zero:
+                        others = [(b, j) for b, j in zip(y.args, y.attr, strict=True) if b is not a]
+                        lower = [(a, k - 1)] if k > 1 else []
+                        terms.append((k, algebra.mul([done[a], *lower, *others])))
+                return algebra.add(terms) if terms else algebra.ZERO
+            case "fn":
+                inner = done[y.args[0]]
+                if inner.is_zero:
+                    return algebra.ZERO
+                row = PRIMITIVES[y.attr[0]]
+                if row.derivative is None or (y.attr[0] == "bump" and y.attr[1][0] == 0):
+                    raise Declined("the derivative of a Dirac delta")
+                return algebra.mul([inner, row.derivative(algebra, y.args[0], *y.attr[1])])
+        raise Declined(f"the derivative of {y.op}")
+
+
+def _parity_of_sum(parts: list[Facts]) -> tuple[frozenset[Family], frozenset[Family]]:
+    union = NONE.union(*[p.odd for p in parts])
+    common = union.intersection(*[p.odd for p in parts])
+    return common, union - common
+
+
+def _support_of_scalar(x: Node) -> frozenset[int]:
+    if x.op == "view":
+        return frozenset(x.attr)
+    if x.op == "constant" and not hasattr(x.attr, "shape"):
+        return NONE
+    if x.op in ("add", "mul", "fn") and not any(a.shape for a in x.args):
+        return NONE
+    return frozenset(range(len(x.shape)))
