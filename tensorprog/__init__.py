@@ -3,6 +3,10 @@
 See the README for a first program and docs/architecture.md for how the package is made.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from tensorprog.errors import TensorProgramError
 from tensorprog.estimate import Estimate, Estimates
 from tensorprog.language.build import *  # noqa: F403
@@ -11,9 +15,28 @@ from tensorprog.language.expression import Expression, Scalar, Vector, inverse_s
 from tensorprog.language.program import Program
 from tensorprog.language.symbols import Matrix, Width
 
+if TYPE_CHECKING:
+    from tensorprog.execute.executor import Runs, run
+
 __version__ = "0.1.0"
 
 __all__ = [
-    "Estimate", "Estimates", "Expression", "Matrix", "Program", "Scalar", "TensorProgramError", "Vector", "Width", "inverse_sqrt",
-    *_build,
+    "Estimate", "Estimates", "Expression", "Matrix", "Program", "Runs", "Scalar", "TensorProgramError", "Vector",
+    "Width", "inverse_sqrt", "run", *_build,
 ]  # fmt: skip
+
+# Imported when first used: writing and printing programs should not wait for SciPy.
+_LATER = {"Runs": "tensorprog.execute.executor", "run": "tensorprog.execute.executor"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module 'tensorprog' has no attribute {name!r}")
+    from importlib import import_module
+
+    globals()[name] = value = getattr(import_module(_LATER[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,265 @@
+"""A program as a list of instructions over slots, and the one loop that runs it in any space.
+
+What depends on the program alone (kernels, fused contractions, constants, last uses) is settled once and reused over
+seeds and widths. A space adds four things: initial vectors, matrices, the mean over coordinates and sizes of widths.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
+from typing import Any, Protocol
+
+import numpy as np
+
+from tensorprog.errors import Source, TensorProgramError
+from tensorprog.execute.outer import Outer, boundary
+from tensorprog.execute.random import Array, MatrixSpec, VectorSpec, WidthSpec
+from tensorprog.language.arrays import schedule
+from tensorprog.language.expression import describe
+from tensorprog.language.functions import PRIMITIVES
+from tensorprog.language.node import Node
+from tensorprog.language.program import Program
+from tensorprog.language.symbols import Matrix
+
+__all__ = ["Compiled", "MatrixLike", "Space", "compiled"]
+
+
+class MatrixLike(Protocol):
+    """A matrix in a space: it multiplies arrays of shape (*axes, size)."""
+
+    def apply(self, x: Array) -> Array: ...  # noqa: D102
+    def apply_transposed(self, y: Array) -> Array: ...  # noqa: D102
+
+
+class Space(Protocol):
+    """Where a program runs: `Dense`, `Lazy` or `Population`."""
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    def size(self, width: WidthSpec) -> int: ...  # noqa: D102
+    def inverse_sqrt(self, width: WidthSpec) -> float: ...  # noqa: D102
+    def vector(self, spec: VectorSpec) -> Array: ...  # noqa: D102
+    def matrix(self, spec: MatrixSpec) -> MatrixLike: ...  # noqa: D102
+    def mean(self, x: Array) -> Array: ...  # noqa: D102
+
+
+@dataclass(slots=True)
+class _Instruction:
+    node: Node
+    target: int
+    sources: tuple[int, ...]
+    compute: Callable[..., Any] | None  # None where it depends on the space
+    matrix: Matrix | None = None  # the instruction that makes a matrix, not one of the program's
+    frees: list[int] = field(default_factory=list)
+
+
+class Compiled:
+    """A program ready to run.
+
+    Args:
+        program: The program.
+
+    Attributes:
+        program: The same.
+    """
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        roots = [o.node for o in program.outputs.values()]
+        slots: dict[Any, int] = {}
+        self._preset: list[Any] = []
+        self._code: list[_Instruction] = []
+
+        def slot(key: Any, value: Any = None) -> int:
+            slots[key] = len(self._preset)
+            self._preset.append(value)
+            return slots[key]
+
+        for step in schedule(roots, operands=lambda x: boundary(x) if x.op == "outer" else x.args):
+            x = step.node
+            if x.op == "constant":
+                assert step.compute is not None
+                slot(x, step.compute())
+                continue
+            sources = tuple([slots[a] for a in step.operands])
+            if x.op == "matmul":
+                # A matrix is a value like any other: made before its first use, dropped after its last.
+                matrix = x.attr[0]
+                if matrix.name not in slots:
+                    self._code.append(_Instruction(x, slot(matrix.name), (), None, matrix))
+                sources = (slots[matrix.name], *sources)
+            self._code.append(_Instruction(x, slot(x), sources, step.compute))
+        self._outputs = {name: (slots[o.node], o.node.shape) for name, o in program.outputs.items()}
+        kept = {i for i, _ in self._outputs.values()} | {i for i, v in enumerate(self._preset) if v is not None}
+        for instruction in reversed(self._code):
+            for i in {*instruction.sources, instruction.target}:
+                if i not in kept:
+                    kept.add(i)
+                    instruction.frees.append(i)
+
+    def __len__(self) -> int:
+        return len(self._code)
+
+    def products(self) -> dict[str, int]:
+        """Name of each matrix to the number of columns that it and its transpose multiply."""
+        out: dict[str, int] = {}
+        for instruction in self._code:
+            x = instruction.node
+            if x.op == "matmul" and instruction.matrix is None:
+                name = x.attr[0].name
+                out[name] = out.get(name, 0) + int(np.prod(x.shape, dtype=int))
+        return out
+
+    def peak_entries(self, size: Callable[[WidthSpec], int]) -> int:
+        """The largest number of entries of stored matrices that exist at one time."""
+        held: dict[int, int] = {}
+        peak = 0
+        for instruction in self._code:
+            if instruction.matrix is not None:
+                held[instruction.target] = size(instruction.matrix.rows) * size(instruction.matrix.cols)
+                peak = max(peak, sum(held.values()))
+            for i in instruction.frees:
+                held.pop(i, None)
+        return peak
+
+    # ---- running ----------------------------------------------------------------------------------------------------
+    def run(self, space: Space, values: Mapping[str, Any]) -> dict[str, Array]:
+        """The outputs in a space, unchecked: name to array of shape (*axes,).
+
+        Args:
+            space: A new space: it remembers what has been drawn.
+            values: A number for each hyperparameter.
+        """
+        env = list(self._preset)
+        with np.errstate(all="ignore"):  # what is not finite is found and explained by `explain`
+            for instruction in self._code:
+                compute = instruction.compute or _bind(instruction, space, values)
+                env[instruction.target] = compute(*[env[i] for i in instruction.sources])
+                for i in instruction.frees:
+                    env[i] = None
+        return self._collect(env)
+
+    def _collect(self, env: list[Any]) -> dict[str, Array]:
+        return {name: np.array(np.broadcast_to(env[i], shape)) for name, (i, shape) in self._outputs.items()}
+
+    def explain(self, space: Space, values: Mapping[str, Any]) -> TensorProgramError | None:
+        """Runs again and traces an output that is not finite back to the instruction where that began.
+
+        Args:
+            space: A new space that draws the same numbers as the one of the run.
+            values: A number for each hyperparameter.
+
+        Returns:
+            The error to raise, or None where all outputs are finite.
+        """
+        env = list(self._preset)
+        by_target = {instruction.target: instruction for instruction in self._code}
+        bad: set[int] = set()
+        reasons: dict[int, tuple[str, str]] = {}
+        with np.errstate(all="ignore"):
+            for instruction in self._code:
+                compute = instruction.compute or _bind(instruction, space, values)
+                arrays = [env[i] for i in instruction.sources]
+                out = env[instruction.target] = compute(*arrays)
+                if instruction.matrix is None and not np.isfinite(out).all():
+                    bad.add(instruction.target)
+                    if not any(i in bad for i in instruction.sources):
+                        reasons[instruction.target] = _reason(instruction.node, arrays)
+                for i in instruction.frees:
+                    env[i] = None
+        for name, (i, _) in self._outputs.items():
+            if i in bad:
+                while i not in reasons:
+                    i = next(j for j in by_target[i].sources if j in bad)
+                node, (why, fix) = by_target[i].node, reasons[i]
+                return TensorProgramError(
+                    f"output {name} is not finite: that begins at {describe(node)}",
+                    why=why, fix=fix, source=self._source(node), label=node.label,
+                )  # fmt: skip
+        return None
+
+    def _source(self, node: Node) -> Source | None:
+        """The user's line of a node, or of the first one made from it that has one."""
+        near = {node}
+        for instruction in self._code:
+            x = instruction.node
+            if x in near or any(a in near for a in x.args):
+                near.add(x)
+                if x.source is not None:
+                    return x.source
+        return None
+
+
+def _bind(instruction: _Instruction, space: Space, values: Mapping[str, Any]) -> Callable[..., Any]:
+    """What an instruction does in a space."""
+    x = instruction.node
+    if instruction.matrix is not None:
+        return partial(space.matrix, instruction.matrix)
+    match x.op:
+        case "matmul":
+            matrix, transposed = x.attr
+            size = space.size(matrix.rows if transposed else matrix.cols)
+            return partial(_multiply, size=size, transposed=transposed)
+        case "moment":
+            return partial(_moment, space)
+        case "vector":
+            return partial(space.vector, x.attr)
+        case "scalar":
+            return partial(np.float64, values[x.attr[0]])
+        case "inverse_sqrt":
+            return lambda: np.float64(space.inverse_sqrt(x.attr))
+        case "outer":
+            inner = x.args[0].inner
+            assert x.width is not None and inner is not None
+            sizes = {"size": space.size(x.width), "inner_size": space.size(inner)}
+            return partial(_outer(x), **sizes, independent=space.name == "population")
+        case _:
+            raise TensorProgramError(f"no rule executes {x.op!r}", fix="please report this", source=x.source)
+
+
+def _multiply(matrix: MatrixLike, x: Array, *, size: int, transposed: bool) -> Array:
+    if x.shape[-1] != size:  # the same number in every coordinate
+        x = np.broadcast_to(x, (*x.shape[:-1], size))
+    return matrix.apply_transposed(x) if transposed else matrix.apply(x)
+
+
+def _moment(space: Space, x: Array) -> Array:
+    return x[..., 0] if x.shape[-1] == 1 else space.mean(x)
+
+
+@lru_cache(maxsize=256)
+def _outer(node: Node) -> Outer:
+    return Outer(node, describe(node))
+
+
+@lru_cache(maxsize=64)
+def compiled(program: Program) -> Compiled:
+    """The program ready to run; equal programs are compiled once in a process."""
+    return Compiled(program)
+
+
+# ---- why something is not finite ------------------------------------------------------------------------------------
+
+
+def _reason(node: Node, arrays: list[Any]) -> tuple[str, str]:
+    """Why an instruction with finite operands has a result that is not, and what to do."""
+    smaller = "scale the program down (variances, learning rate), or run fewer steps"
+    if node.op == "fn":
+        row, x = PRIMITIVES[node.attr[0]], np.asarray(arrays[0])
+        operand = describe(node.args[0])
+        if row.name == "reciprocal":
+            return f"{operand} is 0 (or so small that 1/x overflows) somewhere", "keep the denominator away from 0"
+        if row.domain is not None:
+            low, included = row.domain
+            outside = x[x < low] if included else x[x <= low]
+            if outside.size:
+                sign = ">=" if included else ">"
+                return (
+                    f"{row.name}(x) needs x {sign} {low:g}, but {operand} reaches {outside.min():.6g}",
+                    f"keep the argument of {row.name} in its domain",
+                )
+        return f"{row.name} overflows: {operand} reaches {x.min():.6g} to {x.max():.6g}", smaller
+    largest = max([float(np.abs(a).max()) for a in arrays if isinstance(a, (np.ndarray, np.floating))], default=0.0)
+    return f"numbers beyond 1.8e308: its operands reach {largest:.3g}", smaller

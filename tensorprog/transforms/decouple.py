@@ -1,0 +1,50 @@
+"""Gradient independence: back-propagation with copies of the weights that are independent of the forward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tensorprog.language import algebra
+from tensorprog.language.node import Node
+from tensorprog.language.program import Program
+from tensorprog.language.symbols import Matrix
+from tensorprog.transforms.rewrite import rewrite
+
+__all__ = ["copy_of", "decouple"]
+
+
+def copy_of(matrix: Matrix) -> Matrix:
+    """The independent copy W~ of W: the same law under another name, always the same one; W~ is its own copy."""
+    return matrix if matrix.name.endswith("~") else matrix.renamed(matrix.name + "~")
+
+
+def decouple(program: Program) -> Program:
+    """The program under the gradient independence assumption (GIA).
+
+    In a bare program nothing says which instructions are back-propagation, so every `W.T` becomes the transpose of one
+    independent copy `W~`, the same copy wherever W.T is used. Forward uses of W are untouched: at finite width they
+    have the same weights as before. Whether the limit stays right is another question (theory.md, section 7).
+
+    Args:
+        program: A program.
+
+    Returns:
+        A program with the same outputs; `decouple` of it changes nothing more.
+
+    Source: Tensor Programs II, section 5 and Simple GIA Check.
+
+    Example:
+        >>> import tensorprog as tp
+        >>> n = tp.Width("n")
+        >>> W, x = tp.Matrix("W", n, n), tp.Vector("x", n, mean=1, var=0)
+        >>> p = decouple(tp.Program(mean_dx=tp.moment(W.T @ (2 * (W @ x)))))
+        >>> [m.name for m in p.matrices]
+        ['W', 'W~']
+    """
+
+    def rule(x: Node, args: Sequence[Node]) -> Node:
+        if x.op == "matmul" and x.attr[1]:
+            return algebra.matmul(copy_of(x.attr[0]), True, args[0])
+        return algebra.rebuild(x, args)
+
+    return rewrite(program, rule)
