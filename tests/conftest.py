@@ -1,8 +1,8 @@
 """Which `tensorprog` is tested: the installed one, never a stale one.
 
 `python -m pytest` puts the working directory first on `sys.path`, where the checkout would hide the installed package
-and with it every packaging mistake. The checkout is taken off the path here; with an editable install it stays what is
-tested, as that is what is installed.
+and with it every packaging mistake. The checkout is taken off the path here. With an editable install, or with none, the
+checkout is what is tested; the header of the report says which.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    try:
-        importlib.metadata.distribution("tensorprog")
-    except importlib.metadata.PackageNotFoundError:
-        raise pytest.UsageError('tensorprog is not installed: pip install ".[test]" (or -e, to work on it)') from None
-    sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != ROOT or _editable()]
+    if not _installed():
+        sys.path.insert(0, str(ROOT))
+        return
+    if not _editable():
+        sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != ROOT]
     import tensorprog
 
     installed = Path(tensorprog.__file__ or "").parent
@@ -41,7 +41,16 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_report_header() -> str:
     import tensorprog
 
-    return f"tensorprog tested: {Path(tensorprog.__file__ or '').parent}"
+    how = "" if _installed() else " (not installed)"
+    return f"tensorprog tested: {Path(tensorprog.__file__ or '').parent}{how}"
+
+
+def _installed() -> bool:
+    try:
+        importlib.metadata.distribution("tensorprog")
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 def _editable() -> bool:

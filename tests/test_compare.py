@@ -7,11 +7,12 @@ have chosen; the share is stated beside it and at most 1e-3.
 from __future__ import annotations
 
 import json
+import multiprocessing
 import pickle
 import sys
 import types
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+import tensorprog as tp
 from tensorprog.analysis import judge as judge_module
 from tensorprog.analysis.compare import Comparison, Interrupted, compare
 from tensorprog.analysis.judge import FAMILY_ERROR, judge, log_slope
@@ -227,10 +229,10 @@ def fake_limit(program: Fake, *, values: Any = None, rng: Any = 0, gia: bool = F
 def program(monkeypatch: pytest.MonkeyPatch) -> Iterator[Fake]:
     executor = types.ModuleType("tensorprog.execute.executor")
     executor.run = fake_run  # type: ignore[attr-defined]
-    limit = types.ModuleType("tensorprog.limit")
+    limit = types.ModuleType("tensorprog.limit.limit")
     limit.limit = fake_limit  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "tensorprog.execute.executor", executor)
-    monkeypatch.setitem(sys.modules, "tensorprog.limit", limit)
+    monkeypatch.setitem(sys.modules, "tensorprog.limit.limit", limit)
     yield Fake()
 
 
@@ -266,6 +268,21 @@ def test_an_executor_gives_the_same_numbers(program: Fake) -> None:
     assert np.array_equal(serial.outputs["k"].samples, pooled.outputs["k"].samples)
     assert len(program.ran) == 2 * 5 * 20
     assert pickle.loads(pickle.dumps(run_block)) is run_block
+
+
+def test_a_real_program_on_a_process_pool(tmp_path: Path) -> None:
+    n = tp.Width("n")
+    W, x = tp.Matrix("W", n, n, var=1), tp.Vector("x", n, mean=1, var=0)
+    p = tp.Program(mean_dx=tp.moment(W.T @ (2 * (W @ x))))
+    widths = [32, 64, 128, 256]
+    serial = compare(p, widths, 24, against={"mean_dx": 2})  # the truth
+    # Started afresh, not forked, so that the program and the task must travel as pickles on every system.
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        pooled = compare(p, widths, 24, against={"mean_dx": 0}, executor=pool, resume=tmp_path)  # gradient independence
+    assert serial.agrees is True and pooled.agrees is False
+    assert np.array_equal(serial.outputs["mean_dx"].samples, pooled.outputs["mean_dx"].samples)
+    again = compare(p, widths, 24, against={"mean_dx": 2}, resume=tmp_path)
+    assert again.agrees is True and len(list(tmp_path.glob("*.npz"))) == 4 * 3
 
 
 def test_resume_runs_nothing_twice(program: Fake, tmp_path: Path) -> None:

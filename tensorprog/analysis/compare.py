@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     import xarray
     from matplotlib.figure import Figure
 
+    from tensorprog.language.program import Program
+
 __all__ = ["Comparison", "Interrupted", "compare"]
 
 
@@ -192,7 +194,7 @@ class Comparison:
 
 
 def compare(
-    program: Any,
+    program: Program,
     widths: Sequence[int],
     seeds: int | Sequence[int],
     *,
@@ -242,9 +244,9 @@ def compare(
     """
     widths, numbers = _widths(widths), _seeds(seeds)
     if against is None:
-        from tensorprog.limit import limit as find_limit
+        from tensorprog.limit.limit import limit as find_limit
 
-        against = find_limit(program, values=values, rng=rng, **({"gia": True} if gia else {}))
+        against = find_limit(program, values=values, gia=gia, rng=rng)
 
     def judged(rows: Rows, finished: Sequence[int]) -> Comparison:
         samples = {n: _gather([rows[n, seed] for seed in numbers]) for n in finished}

@@ -10,12 +10,15 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, as_completed
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tqdm import tqdm
 
 from tensorprog.errors import TensorProgramError
+
+if TYPE_CHECKING:
+    from tensorprog.language.program import Program
 
 __all__ = ["Interrupted", "Rows", "run_block", "sweep"]
 
@@ -41,7 +44,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 def sweep(
-    program: Any,
+    program: Program,
     widths: Sequence[int],
     seeds: Sequence[int],
     *,
@@ -104,7 +107,7 @@ def sweep(
 
 
 def run_block(
-    program: Any, n: int, seeds: tuple[int, ...], weights: str, values: Mapping[str, Any] | None, gia: bool
+    program: Program, n: int, seeds: tuple[int, ...], weights: str, values: Mapping[str, Any] | None, gia: bool
 ) -> dict[str, np.ndarray]:
     """One task: the outputs at one width, name to array of shape (len(seeds), *axes). Picklable."""
     from tensorprog.execute.executor import run
@@ -117,7 +120,7 @@ _Task = tuple[int, tuple[int, ...]]
 
 
 def _execute(
-    program: Any, tasks: list[_Task], settings: tuple[str, dict[str, Any] | None, bool], executor: Executor | None
+    program: Program, tasks: list[_Task], settings: tuple[str, dict[str, Any] | None, bool], executor: Executor | None
 ) -> Generator[tuple[_Task, dict[str, np.ndarray]], None, None]:
     if executor is None:
         for n, block in tasks:
@@ -138,7 +141,9 @@ def _execute(
 class _Store:
     """A folder of finished tasks, one file each, named by what was run."""
 
-    def __init__(self, folder: Path, program: Any, weights: str, values: Mapping[str, Any] | None, gia: bool) -> None:
+    def __init__(
+        self, folder: Path, program: Program, weights: str, values: Mapping[str, Any] | None, gia: bool
+    ) -> None:
         digest = getattr(program, "digest", None)
         if digest is None:
             raise TensorProgramError(
