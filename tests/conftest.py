@@ -1,8 +1,8 @@
 """Which `tensorprog` is tested: the installed one, never a stale one.
 
 `python -m pytest` puts the working directory first on `sys.path`, where the checkout would hide the installed package
-and with it every packaging mistake. The checkout is taken off the path here. With an editable install, or with none, the
-checkout is what is tested; the header of the report says which.
+and with it every packaging mistake. The checkout is taken off the path here. With an editable install, or with none,
+the checkout is what is tested; the header of the report says which.
 """
 
 from __future__ import annotations
