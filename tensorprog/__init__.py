@@ -17,16 +17,26 @@ from tensorprog.language.symbols import Matrix, Width
 
 if TYPE_CHECKING:
     from tensorprog.execute.executor import Runs, run
+    from tensorprog.language.custom import Function
+    from tensorprog.language.parse import parse
+    from tensorprog.language.text import load, save
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "Estimate", "Estimates", "Expression", "Matrix", "Program", "Runs", "Scalar", "TensorProgramError", "Vector",
-    "Width", "inverse_sqrt", "run", *_build,
+    "Estimate", "Estimates", "Expression", "Function", "Matrix", "Program", "Runs", "Scalar", "TensorProgramError", "Vector",
+    "Width", "inverse_sqrt", "load", "parse", "run", "save", *_build,
 ]  # fmt: skip
 
 # Imported when first used: writing and printing programs should not wait for SciPy.
-_LATER = {"Runs": "tensorprog.execute.executor", "run": "tensorprog.execute.executor"}
+_LATER = {
+    "Function": "tensorprog.language.custom",
+    "Runs": "tensorprog.execute.executor",
+    "load": "tensorprog.language.text",
+    "parse": "tensorprog.language.parse",
+    "run": "tensorprog.execute.executor",
+    "save": "tensorprog.language.text",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -84,6 +84,11 @@ def _typed(x: Node, shape: tuple[int, ...], width: Width | None, inner_width: Wi
     return Node("add", (x,), (1,), shape, width, inner_width)
 
 
+def _unbounded(a: Any) -> Any:
+    """Integer arrays as arrays of Python integers, which do not overflow."""
+    return a.astype(object) if isinstance(a, np.ndarray) and a.dtype.kind == "i" else a
+
+
 def terms(x: Node) -> list[tuple[Number, Node]]:
     """x as a list of (coefficient, node); a node that is not a sum is one term."""
     if x.op == "add":
@@ -101,7 +106,7 @@ def add(pairs: Iterable[tuple[Number, Node]]) -> Node:
         while x.op == "add" and len(x.args) == 1:  # a multiple, or a broadcast
             c, x = c * x.attr[0], x.args[0]
         if x.op == "constant" and not (isinstance(x.attr, np.ndarray) and x.attr.size > FOLD_LIMIT):
-            bias = bias + c * x.attr
+            bias = bias + c * _unbounded(x.attr)
         else:
             merged[x] = merged.get(x, 0) + c
     kept = [(x, c) for x, c in merged.items() if c != 0]
@@ -109,6 +114,8 @@ def add(pairs: Iterable[tuple[Number, Node]]) -> Node:
         node = constant(bias)
         if not kept:
             return _typed(node, shape, width, inner_width)
+        if not isinstance(node.attr, np.ndarray):  # equal entries: a number, whether it came as an array or not
+            node = constant(node.attr)
         kept.append((node, 1))
     if not kept:
         return constant(bias, shape, width, inner_width)
@@ -151,7 +158,7 @@ def mul(factors: Iterable[Node | tuple[Node, int]]) -> Node:
             coefficient = coefficient * x.attr[0] ** k
             todo.append((x.args[0], k))
         elif x.op == "constant" and not (isinstance(x.attr, np.ndarray) and x.attr.size > FOLD_LIMIT):
-            coefficient = coefficient * x.attr**k
+            coefficient = coefficient * _unbounded(x.attr) ** k
         else:
             merged[x] = merged.get(x, 0) + k
     if isinstance(coefficient, np.ndarray):
@@ -277,13 +284,14 @@ def sum_axis(x: Node, axis: int) -> Node:
         if not isinstance(x.attr, np.ndarray):
             return constant(x.attr * x.shape[axis], shape, x.width, x.inner)
         if x.attr.size <= FOLD_LIMIT:
-            return _typed(constant(np.broadcast_to(x.attr, x.shape).sum(axis)), shape, x.width, x.inner)
+            return _typed(constant(np.broadcast_to(_unbounded(x.attr), x.shape).sum(axis)), shape, x.width, x.inner)
     if x.op == "add" and len(x.args) == 1 and x.args[0].shape:
         return scale(x.attr[0], sum_axis(x.args[0], axis))
     if not any(a.shape for a in x.args) and x.op in ("add", "mul", "fn"):  # spread over the axis by broadcasting
-        return add([(x.shape[axis], _typed(x.args[0], shape, x.width, x.inner))]) if x.op == "add" else scale(
-            x.shape[axis], Node(x.op, x.args, x.attr, shape, x.width, x.inner)
-        )
+        one = Node(x.op, x.args, x.attr, shape, x.width, x.inner)
+        if x.op == "add":
+            one = add([(c, _typed(a, shape, x.width, x.inner)) for c, a in terms(x)])
+        return scale(x.shape[axis], one)
     if x.op == "view" and axis not in x.attr:
         return scale(x.shape[axis], view(x.args[0], [p - (p > axis) for p in x.attr], shape))
     return Node("sum", (x,), axis, shape, x.width, x.inner)
@@ -334,6 +342,9 @@ def outer(body: Node) -> Node:
 
 def rebuild(x: Node, args: Sequence[Node]) -> Node:
     """The same instruction on other operands, in normal form."""
+    if x.op in ("add", "mul") and _common(args) != (x.shape, x.width, x.inner) and args[0].shape in ((), x.shape):
+        # an operand is spread over what none of them has; spreading the result would wrap it
+        args = [_typed(args[0], x.shape, x.width or args[0].width, x.inner or args[0].inner), *args[1:]]
     match x.op:
         case "add":
             out = add(list(zip(x.attr, args, strict=True)))

@@ -138,11 +138,12 @@ def describe(node: Node) -> str:
         return node.attr[0]
     if node.op == "matmul":
         matrix, transposed = node.attr
-        return f"{matrix.name}{'.T' if transposed else ''} @ {describe(node.args[0])}"
+        operand = describe(node.args[0]) if node.height < 16 else "a vector"  # deep programs must not recurse deeply
+        return f"{matrix.name}{'.T' if transposed else ''} @ {operand}"
     if node.op == "constant":
         return str(node.attr) if not isinstance(node.attr, np.ndarray) else f"an array {node.shape}"
     if node.op == "fn":
-        return f"{node.attr[0]}({describe(node.args[0])})"
+        return f"{node.attr[0]}({describe(node.args[0]) if node.height < 16 else '...'})"
     if node.op in ("view", "take", "moment", "sum"):
         return f"{node.op}({describe(node.args[0])})" if node.height < 8 else f"a {node.op}"
     leaves = sorted({describe(x) for x in node.args if x.op != "constant"}) if node.height < 4 else []

@@ -14,6 +14,7 @@ from tensorprog.language.symbols import Matrix, VectorSpec, Width, encode, numbe
 
 if TYPE_CHECKING:
     import networkx
+    import numpy as np
 
 __all__ = ["Output", "Program"]
 
@@ -126,6 +127,13 @@ class Program:
     def scalars(self) -> dict[str, Any]:
         """Its hyperparameters and their defaults (None: no default), by name."""
         return dict(sorted([x.attr for x in self.nodes if x.op == "scalar"]))
+
+    @property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The large arrays that its text names and does not contain: `tp.parse(str(p), arrays=p.arrays) == p`."""
+        from tensorprog.language.text import arrays
+
+        return arrays(self)
 
     @property
     def digest(self) -> str:

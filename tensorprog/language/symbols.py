@@ -50,10 +50,15 @@ def numbers(x: Any, what: str) -> Number | np.ndarray:
     if np.ndim(x) == 0:
         return number(x, what)
     a = np.array(x)
+    if a.dtype.kind in "uf" and (a.dtype.kind == "u" or not isinstance(x, np.ndarray)):
+        given = np.array(x, dtype=object)  # integers too large for int64, which NumPy would round or wrap
+        a = given if all(isinstance(v, (int, np.integer)) for v in given.flat) and given.size else a
     if a.dtype == object:
-        a = np.array([number(v, what) for v in a.ravel()], dtype=object).reshape(a.shape)
-        if any(isinstance(v, float) for v in a.ravel()):
+        a = np.array([number(v, what) for v in a.ravel()] + [None], dtype=object)[:-1].reshape(a.shape)
+        if any(isinstance(v, float) for v in a.flat):
             a = a.astype(float)
+        elif all(isinstance(v, int) and -(2**63) <= v < 2**63 for v in a.flat):
+            a = a.astype(np.int64)
     elif a.dtype.kind in "iub":
         a = a.astype(np.int64)
     elif a.dtype.kind == "f":

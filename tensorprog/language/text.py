@@ -182,7 +182,10 @@ def save(program: Program, path: str | Path) -> None:
     found = arrays(program)
     if found:
         # rationals as strings: an array of Python objects would have to be pickled, and loading would run code
-        plain = {name: np.array([str(v) for v in a.ravel()]).reshape(a.shape) if a.dtype == object else a for name, a in found.items()}
+        plain = {
+            name: np.array([str(v) for v in a.ravel()]).reshape(a.shape) if a.dtype == object else a
+            for name, a in found.items()
+        }
         np.savez_compressed(path.with_suffix(".npz"), **plain)  # type: ignore[arg-type]
 
 
@@ -222,7 +225,9 @@ def _text_path(path: str | Path) -> Path:
     path = Path(path)
     if path.suffix == ".npz" or not path.suffix:
         raise TensorProgramError(
-            f"{str(path)!r} is no name for a program's text", why="its arrays go into the .npz file beside it", fix="call it NAME.tp"
+            f"{str(path)!r} is no name for a program's text",
+            why="its arrays go into the .npz file beside it",
+            fix="call it NAME.tp",
         )
     return path
 
@@ -240,7 +245,9 @@ def _wrap(line: str) -> str:
 
 def _axis(name: Any) -> str:
     if not isinstance(name, str):
-        raise TensorProgramError(f"an axis is called {name!r}", why="programs are printed and parsed", fix="use a string")
+        raise TensorProgramError(
+            f"an axis is called {name!r}", why="programs are printed and parsed", fix="use a string"
+        )
     return name if name.isidentifier() else json.dumps(name)
 
 
@@ -273,7 +280,7 @@ def _law(d: Any, of: str) -> str:
         return d
     import scipy.stats
 
-    if type(getattr(scipy.stats, d.dist.name, None)) is not type(d.dist):
+    if not d.dist.name or type(getattr(scipy.stats, d.dist.name, None)) is not type(d.dist):
         raise TensorProgramError(
             f"the distribution of {of} is called {d.dist.name!r}, which scipy.stats does not have",
             why="the text of a program names distributions of scipy.stats", fix="use one of those, scaled with loc and scale",
@@ -305,7 +312,7 @@ class _Writer:
             self.taken.add(self.scalars[name])
         self._declare()
         self._instructions()
-        self.out.declarations += [
+        self.out.declarations[:0] = [  # first: vectors may refer to them
             f"array {name} : {'rational' if a.dtype == object else a.dtype}, shape ({', '.join(map(str, a.shape))}), "
             f'sha "{fingerprint(a)}"'
             for name, a in self.out.arrays.items()
@@ -444,13 +451,18 @@ class _Writer:
                 return f"{first.at(ATOM)}[{index}{'; ' if new else ''}{', '.join(new)}]", ATOM
             case "take":
                 axis, index = x.attr
-                return f"{first.at(ATOM)}[{','.join([str(index) if i == axis else ':' for i in range(len(x.args[0].shape))])}]", ATOM
+                return (
+                    f"{first.at(ATOM)}[{','.join([str(index) if i == axis else ':' for i in range(len(x.args[0].shape))])}]",
+                    ATOM,
+                )
             case "stack":
                 return f"stack({', '.join([letter(x.attr), *[a.text for a in args]])})", ATOM
             case "sum" | "softmax":
                 return f"{x.op}({first.text}, {letter(x.attr)})", ATOM
             case _:
-                raise TensorProgramError(f"{x.op!r} has no text", why="it is no instruction of a program", fix="please report this")
+                raise TensorProgramError(
+                    f"{x.op!r} has no text", why="it is no instruction of a program", fix="please report this"
+                )
 
     def _add(self, x: Node, args: list[_Piece]) -> tuple[str, int]:
         suffix = _spread(x, _common(x.args))
@@ -475,7 +487,13 @@ class _Writer:
         for i, (k, operand, piece) in enumerate(zip(x.attr, x.args, args, strict=True)):
             if i == 0 and suffix:  # the first operand is never a constant
                 piece = _Piece(piece.at(ATOM) + suffix)
-            divides = operand.op == "fn" and operand.attr[0] == "reciprocal" and k == 1 and operand not in self.lines and not suffix
+            divides = (
+                operand.op == "fn"
+                and operand.attr[0] == "reciprocal"
+                and k == 1
+                and operand not in self.lines
+                and not suffix
+            )
             if divides and operand.args[0].op != "constant":
                 below.append(self.pieces[operand.args[0]].at(POWER))
             else:
