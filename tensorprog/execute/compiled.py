@@ -36,8 +36,6 @@ class MatrixLike(Protocol):
 class Space(Protocol):
     """Where a program runs: `Dense`, `Lazy` or `Population`."""
 
-    @property
-    def name(self) -> str: ...  # noqa: D102
     def size(self, width: WidthSpec) -> int: ...  # noqa: D102
     def inverse_sqrt(self, width: WidthSpec) -> float: ...  # noqa: D102
     def vector(self, spec: VectorSpec) -> Array: ...  # noqa: D102
@@ -52,6 +50,7 @@ class _Instruction:
     sources: tuple[int, ...]
     compute: Callable[..., Any] | None  # None where it depends on the space
     matrix: Matrix | None = None  # the instruction that makes a matrix, not one of the program's
+    outer: Outer | None = None
     frees: list[int] = field(default_factory=list)
 
 
@@ -90,7 +89,8 @@ class Compiled:
                 if matrix.name not in slots:
                     self._code.append(_Instruction(x, slot(matrix.name), (), None, matrix))
                 sources = (slots[matrix.name], *sources)
-            self._code.append(_Instruction(x, slot(x), sources, step.compute))
+            outer = Outer(x) if x.op == "outer" else None
+            self._code.append(_Instruction(x, slot(x), sources, step.compute, outer=outer))
         self._outputs = {name: (slots[o.node], o.node.shape) for name, o in program.outputs.items()}
         kept = {i for i, _ in self._outputs.values()} | {i for i, v in enumerate(self._preset) if v is not None}
         for instruction in reversed(self._code):
@@ -212,9 +212,8 @@ def _bind(instruction: _Instruction, space: Space, values: Mapping[str, Any]) ->
             return lambda: np.float64(space.inverse_sqrt(x.attr))
         case "outer":
             inner = x.args[0].inner
-            assert x.width is not None and inner is not None
-            sizes = {"size": space.size(x.width), "inner_size": space.size(inner)}
-            return partial(_outer(x), **sizes, independent=space.name == "population")
+            assert instruction.outer is not None and x.width is not None and inner is not None
+            return partial(instruction.outer, size=space.size(x.width), inner_size=space.size(inner))
         case _:
             raise TensorProgramError(f"no rule executes {x.op!r}", fix="please report this", source=x.source)
 
@@ -229,15 +228,29 @@ def _moment(space: Space, x: Array) -> Array:
     return x[..., 0] if x.shape[-1] == 1 else space.mean(x)
 
 
-@lru_cache(maxsize=256)
-def _outer(node: Node) -> Outer:
-    return Outer(node, describe(node))
+class _Same:
+    """A program as a key, by identity: an equal one may have other labels and lines, which errors quote."""
+
+    __slots__ = ("program",)
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and other.program is self.program
+
+    def __hash__(self) -> int:
+        return id(self.program)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=32)
+def _compiled(key: _Same) -> Compiled:
+    return Compiled(key.program)
+
+
 def compiled(program: Program) -> Compiled:
-    """The program ready to run; equal programs are compiled once in a process."""
-    return Compiled(program)
+    """The program ready to run; it is compiled once."""
+    return _compiled(_Same(program))
 
 
 # ---- why something is not finite ------------------------------------------------------------------------------------

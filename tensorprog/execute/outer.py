@@ -10,6 +10,7 @@ import numpy as np
 
 from tensorprog.errors import TensorProgramError
 from tensorprog.language.arrays import Step, schedule
+from tensorprog.language.expression import describe
 from tensorprog.language.node import Node
 
 __all__ = ["BUDGET", "Outer", "boundary"]
@@ -45,8 +46,8 @@ class Outer:
         operands: See `boundary`.
     """
 
-    def __init__(self, node: Node, name: str) -> None:
-        self.node, self.name = node, name
+    def __init__(self, node: Node) -> None:
+        self.node = node
         self.operands = boundary(node)
         # Inside the body a vector may stand for x_a and, through `inner`, for y_b: the first is sliced, the second not.
         steps = schedule(node.args, operands=lambda x: () if x.inner is None or x.op == "inner" else x.args)
@@ -56,14 +57,13 @@ class Outer:
         self._inner = [(s.node, self.operands.index(s.node.args[0])) for s in steps if s.node.op == "inner"]
         self._direct = [(s.node, self.operands.index(s.node)) for s in steps if s.node.inner is None]
 
-    def __call__(self, *arrays: Any, size: int, inner_size: int, independent: bool) -> Any:
+    def __call__(self, *arrays: Any, size: int, inner_size: int) -> Any:
         """The array (*axes, size) of the node.
 
         Args:
             *arrays: Of the operands.
             size: n_x.
             inner_size: n_y.
-            independent: Is the y block an independent copy, as in the limit?
 
         Raises:
             TensorProgramError: It would take more than `BUDGET` evaluations.
@@ -76,7 +76,7 @@ class Outer:
         if cost > BUDGET:
             fits = int(max(size, inner_size) * math.sqrt(BUDGET / cost))
             raise TensorProgramError(
-                f"{self.name} needs {cost:.1e} evaluations at widths {size} and {inner_size}",
+                f"{describe(self.node)} needs {cost:.1e} evaluations at widths {size} and {inner_size}",
                 why=f"an OuterNonlin evaluates its body for all pairs of coordinates; the budget is {BUDGET:.0e}",
                 fix=f"choose a smaller n (widths up to about {fits})",
                 source=self.node.source,
@@ -94,16 +94,9 @@ class Outer:
                 compute: Callable[..., Any] | None = step.compute
                 assert compute is not None, step.node
                 env[step.node] = compute(*[env[a] for a in step.operands])
-            skip = independent and bool(moving) and self.node.width == body.inner
-            parts.append(_mean(env[body], start, skip))
+            # All pairs count, b = a too, in the population as well: its samples are balanced (Sobol points, orthogonal
+            # noise), so their empirical measure is closer to the limit than that of independent samples, and so is the
+            # mean over all pairs. Leaving out b = a would be unbiased for independent samples only; it misses
+            # E exp(-(X - Y)^2) by 5e-3 with 128 samples, in place of 5e-4.
+            parts.append(env[body].mean(axis=-1))
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
-
-
-def _mean(body: Any, start: int, skip: bool) -> Any:
-    """The mean over the last axis of rows a = start, start + 1, ..; `skip` leaves out the pairs b = a."""
-    if not skip or body.shape[-1] == 1:
-        return body.mean(axis=-1)
-    # In the limit Y is an independent copy of X. In a population of samples of one width, the pair (a, a) is the one
-    # pair that is not independent: with it the mean has a bias of (E phi(X, X) - E phi(X, Y)) / M.
-    rows = np.arange(body.shape[-2])
-    return (body.sum(axis=-1) - body[..., rows, start + rows]) / (body.shape[-1] - 1)
