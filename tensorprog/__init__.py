@@ -16,22 +16,27 @@ from tensorprog.language.program import Program
 from tensorprog.language.symbols import Matrix, Width
 
 if TYPE_CHECKING:
+    from tensorprog.analysis.compare import Comparison, compare
     from tensorprog.execute.executor import Runs, run
     from tensorprog.language.custom import Function
     from tensorprog.language.parse import parse
     from tensorprog.language.text import load, save
+    from tensorprog.limits.limit import limit
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "Estimate", "Estimates", "Expression", "Function", "Matrix", "Program", "Runs", "Scalar", "TensorProgramError", "Vector",
-    "Width", "inverse_sqrt", "load", "parse", "run", "save", *_build,
+    "Comparison", "Estimate", "Estimates", "Expression", "Function", "Matrix", "Program", "Runs", "Scalar", "TensorProgramError",
+    "Vector", "Width", "compare", "inverse_sqrt", "limit", "load", "parse", "run", "save", *_build,
 ]  # fmt: skip
 
 # Imported when first used: writing and printing programs should not wait for SciPy.
 _LATER = {
+    "Comparison": "tensorprog.analysis.compare",
     "Function": "tensorprog.language.custom",
     "Runs": "tensorprog.execute.executor",
+    "compare": "tensorprog.analysis.compare",
+    "limit": "tensorprog.limits.limit",
     "load": "tensorprog.language.text",
     "parse": "tensorprog.language.parse",
     "run": "tensorprog.execute.executor",

@@ -6,6 +6,7 @@ import linecache
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 __all__ = ["Source", "TensorProgramError", "caller"]
 
@@ -67,3 +68,11 @@ class TensorProgramError(ValueError):
         if fix:
             lines.append(f"  do:  {fix}")
         super().__init__("\n".join(lines))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restored, (type(self), self.what, self.why, self.fix, self.source, self.label)
+
+
+def _restored(cls: type[TensorProgramError], what: str, why: str, fix: str, source: Source | None, label: str) -> TensorProgramError:
+    """An error that has crossed a process boundary says what it said there."""
+    return cls(what, why=why, fix=fix, source=source, label=label)

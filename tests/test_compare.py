@@ -229,10 +229,10 @@ def fake_limit(program: Fake, *, values: Any = None, rng: Any = 0, gia: bool = F
 def program(monkeypatch: pytest.MonkeyPatch) -> Iterator[Fake]:
     executor = types.ModuleType("tensorprog.execute.executor")
     executor.run = fake_run  # type: ignore[attr-defined]
-    limit = types.ModuleType("tensorprog.limit.limit")
+    limit = types.ModuleType("tensorprog.limits.limit")
     limit.limit = fake_limit  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "tensorprog.execute.executor", executor)
-    monkeypatch.setitem(sys.modules, "tensorprog.limit.limit", limit)
+    monkeypatch.setitem(sys.modules, "tensorprog.limits.limit", limit)
     yield Fake()
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.special import erf
 
-from tensorprog.limit.integrate import Feature, gaussian_expectation, pair_expectation, qmc_expectation
+from tensorprog.limits.integrate import Feature, gaussian_expectation, pair_expectation, qmc_expectation
 
 CORRELATIONS = [0.0, 0.5, -0.5, 1.0, -1.0, 1 - 1e-6, 1 - 1e-12, -1 + 1e-12]
 

@@ -244,7 +244,7 @@ def compare(
     """
     widths, numbers = _widths(widths), _seeds(seeds)
     if against is None:
-        from tensorprog.limit.limit import limit as find_limit
+        from tensorprog.limits.limit import limit as find_limit
 
         against = find_limit(program, values=values, gia=gia, rng=rng)
 

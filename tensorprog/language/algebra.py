@@ -35,6 +35,8 @@ _LAST = b"\xff" * 17
 
 def constant(value: Any, shape: tuple[int, ...] | None = None, width: Width | None = None, inner: Width | None = None) -> Node:
     """A number or an array, the same in every coordinate."""
+    if type(value) is int:
+        return Node("constant", (), value, shape or (), width, inner)
     value = numbers(value, "a constant")
     if isinstance(value, np.ndarray):
         if value.size and (value == value.flat[0]).all() and is_exact(value):
@@ -77,6 +79,8 @@ def _typed(x: Node, shape: tuple[int, ...], width: Width | None, inner_width: Wi
     """x itself, or x spread over a larger shape, a width or an inner width."""
     if x.shape == shape and x.width == width and x.inner == inner_width:
         return x
+    if x.shape not in ((), shape):
+        raise AssertionError(f"a {x.op} of shape {x.shape} where {shape} belongs: please report this")
     if x.op == "constant":
         if isinstance(x.attr, np.ndarray):
             return Node("constant", (), x.attr, shape, width, inner_width)
@@ -340,11 +344,12 @@ def outer(body: Node) -> Node:
     return Node("outer", (body,), None, body.shape, body.width)
 
 
-def rebuild(x: Node, args: Sequence[Node]) -> Node:
-    """The same instruction on other operands, in normal form."""
-    if x.op in ("add", "mul") and _common(args) != (x.shape, x.width, x.inner) and args[0].shape in ((), x.shape):
+def rebuild(x: Node, args: Sequence[Node], shape: tuple[int, ...] | None = None) -> Node:
+    """The same instruction on other operands, in normal form; for sums, products and primitives over another shape, if given."""
+    shape = x.shape if shape is None else shape
+    if x.op in ("add", "mul") and _common(args) != (shape, x.width, x.inner) and args[0].shape in ((), shape):
         # an operand is spread over what none of them has; spreading the result would wrap it
-        args = [_typed(args[0], x.shape, x.width or args[0].width, x.inner or args[0].inner), *args[1:]]
+        args = [_typed(args[0], shape, x.width or args[0].width, x.inner or args[0].inner), *args[1:]]
     match x.op:
         case "add":
             out = add(list(zip(x.attr, args, strict=True)))
@@ -374,7 +379,8 @@ def rebuild(x: Node, args: Sequence[Node]) -> Node:
             if args:
                 raise TensorProgramError(f"no rule rebuilds {x.op!r}", fix="please report this")
             return x
-    out = _typed(out, x.shape, x.width, x.inner) if x.op in ("add", "mul") else out
+    if x.op in ("add", "mul", "fn"):
+        out = _typed(out, shape, x.width, x.inner)
     if out is not x and out.source is None and out.op == x.op:
         out.source, out.label = x.source, x.label
     return out

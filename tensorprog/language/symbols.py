@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import struct
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
@@ -76,29 +75,42 @@ def is_exact(x: Any) -> bool:
     return x.dtype.kind != "f" if isinstance(x, np.ndarray) else not isinstance(x, float)
 
 
+_SIMPLE = {int, float, str, Fraction, type(None)}
+
+
 def encode(x: Any) -> bytes:
     """Bytes that determine x, its numeric type included (0.5 is not Fraction(1, 2))."""
-    if isinstance(x, str):
-        b = x.encode()
-        return b"s%d:" % len(b) + b
-    if isinstance(x, int):
-        return b"i%d;" % x
-    if isinstance(x, float):
-        return b"f" + struct.pack("<d", x + 0.0)
-    if isinstance(x, Fraction):
-        return b"q%d/%d;" % (x.numerator, x.denominator)
-    if isinstance(x, tuple):
-        return b"(" + b"".join(map(encode, x)) + b")"
-    if x is None:
-        return b"n"
+    kind = type(x)
+    if kind in _SIMPLE:
+        return repr(x).encode()
+    if kind is tuple:
+        if all([type(e) in _SIMPLE for e in x]):
+            return repr(x).encode()
+        return b"(" + b",".join([encode(e) for e in x]) + b")"
     if isinstance(x, np.ndarray):
-        body = encode(tuple(x.ravel().tolist())) if x.dtype == object else np.ascontiguousarray(x).tobytes()
-        return b"a" + encode((x.dtype.kind, x.shape)) + hashlib.blake2b(body, digest_size=16).digest()
+        body = repr(x.ravel().tolist()).encode() if x.dtype == object else np.ascontiguousarray(x).tobytes()
+        return b"array" + encode((x.dtype.kind, *x.shape)) + hashlib.blake2b(body, digest_size=16).digest()
     if hasattr(x, "encoded"):
         return x.encoded()
     if hasattr(x, "dist") and hasattr(x, "args"):  # a frozen SciPy distribution
-        return encode(("scipy", x.dist.name, tuple(map(float, x.args)), tuple(sorted((k, float(v)) for k, v in x.kwds.items()))))
-    raise TypeError(f"cannot encode {type(x).__name__}")
+        given = tuple(sorted((k, float(v)) for k, v in x.kwds.items()))
+        return encode(("scipy", x.dist.name, tuple(map(float, x.args)), given))
+    if isinstance(x, (int, float, str)):  # a subclass, such as bool
+        return encode(int(x) if isinstance(x, int) else float(x) if isinstance(x, float) else str(x))
+    raise TypeError(f"cannot encode {kind.__name__}")
+
+
+def _remembered(encoded: Any) -> Any:
+    """Encodes an immutable object once."""
+
+    def wrapper(self: Any) -> bytes:
+        known = self.__dict__.get("_encoded")
+        if known is None:
+            known = encoded(self)
+            object.__setattr__(self, "_encoded", known)
+        return known
+
+    return wrapper
 
 
 def check_name(name: Any, what: str) -> str:
@@ -155,6 +167,7 @@ class Width:
     def __repr__(self) -> str:
         return f"Width({self.name!r})" if self.ratio == 1 else f"Width({self.name!r}, ratio={self.ratio})"
 
+    @_remembered
     def encoded(self) -> bytes:
         return encode(("width", self.name, self.ratio))
 
@@ -222,6 +235,7 @@ class Matrix:
     def __repr__(self) -> str:
         return f"Matrix({self.name!r}, {self.rows.name}, {self.cols.name}, var={self.var})"
 
+    @_remembered
     def encoded(self) -> bytes:
         return encode(("matrix", self.name, self.rows, self.cols, self.var, self.entries))
 
@@ -279,6 +293,7 @@ class VectorSpec:
     cov: Any = None
     distribution: Distribution = None
 
+    @_remembered
     def encoded(self) -> bytes:
         return encode(
             ("vector", self.name, self.width, self.shape, self.mean, self.var, self.cov, self.distribution)

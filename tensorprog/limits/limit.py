@@ -12,9 +12,9 @@ from tensorprog.errors import TensorProgramError
 from tensorprog.estimate import Estimate, Estimates
 from tensorprog.language.expression import describe
 from tensorprog.language.program import Program
-from tensorprog.limit.domain import check_domains
-from tensorprog.limit.evaluate import ScalarProgram, student
-from tensorprog.limit.lower import Lowering
+from tensorprog.limits.domain import check_domains
+from tensorprog.limits.evaluate import ScalarProgram, student
+from tensorprog.limits.lower import Lowering
 
 __all__ = ["limit"]
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cache
 from typing import Any
 
 from tensorprog.language import algebra
@@ -26,7 +27,7 @@ from tensorprog.language.algebra import ONE, ZERO, add, constant, fn, mul, scale
 from tensorprog.language.functions import PRIMITIVES
 from tensorprog.language.node import Node
 from tensorprog.language.symbols import Number, is_exact
-from tensorprog.limit.duals import dual
+from tensorprog.limits.duals import dual
 
 __all__ = ["Gaussian", "closed_form"]
 
@@ -139,8 +140,17 @@ def _function(x: Node, atoms: dict[Node, int]) -> Sum | None:
             return {((("sign", i, _over(parameters[0], c * c)), 1),): 1 if c > 0 else -1}
         case "bump":
             return {((("bump", i, _over(parameters[0], c * c)), 1),): _over(1, abs(c))}
+    return _in_basis(name, parameters, i, c)
+
+
+@cache
+def _in_basis(name: str, parameters: tuple[Number, ...], i: int, c: Number) -> Sum | None:
+    """A primitive of c z_i as a sum of monomials of the basis (never changed: it is shared)."""
     basis = PRIMITIVES[name].basis
-    return None if basis is None else _as_sum(basis(algebra, x.args[0], *parameters), atoms)
+    if basis is None:
+        return None
+    z = Node("var", (), i)
+    return _as_sum(basis(algebra, scale(c, z), *parameters), {z: i})
 
 
 def _over(a: Number, b: Number) -> Number:

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtri
 from scipy.stats import qmc
 
-from tensorprog.limit.nested import Feature, Integrand, line_rule, nested_rule, psd_factor, radius, rule
+from tensorprog.limits.nested import Feature, Integrand, line_rule, nested_rule, psd_factor, radius, rule
 
 __all__ = ["MAX_DIMENSION", "Feature", "gaussian_expectation", "pair_expectation", "qmc_expectation"]
 

@@ -13,9 +13,9 @@ from tensorprog.language.algebra import ZERO, _typed
 from tensorprog.language.node import Node
 from tensorprog.language.program import Program
 from tensorprog.language.symbols import Matrix, VectorSpec
-from tensorprog.limit.expectation import Expectation, combined, variance_factor
-from tensorprog.limit.structure import opened, scalar_version
-from tensorprog.limit.tasks import Declined
+from tensorprog.limits.expectation import Expectation, combined, variance_factor
+from tensorprog.limits.structure import opened, scalar_version
+from tensorprog.limits.tasks import Declined
 
 __all__ = ["Lowering"]
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from tensorprog.language import algebra
 from tensorprog.language.functions import PRIMITIVES
 from tensorprog.language.node import Node, topological
-from tensorprog.limit.tasks import Declined
+from tensorprog.limits.tasks import Declined
 
 __all__ = ["Facts", "Structure", "family", "is_variable", "opened", "root", "scalar_version"]
 
@@ -65,9 +65,8 @@ def family(leaf: Node) -> Family:
 def opened(x: Node) -> Node:
     """A view or take moved one level down, past a sum, product, primitive, contraction or stack."""
     y = x.args[0]
-    if x.op == "view" and y.op == "take":
-        y = opened(y)
-        return algebra.view(y, x.attr, x.shape)
+    if y.op == "take":  # of something that is not a leaf
+        return algebra.rebuild(x, [opened(y)])
     if x.op == "view":
 
         def move(a: Node) -> Node:
@@ -78,7 +77,7 @@ def opened(x: Node) -> Node:
             return algebra.take(a, *x.attr) if a.shape else a
 
     if y.op in ("add", "mul", "fn"):
-        return algebra._typed(algebra.rebuild(y, [move(a) for a in y.args]), x.shape, x.width, x.inner)
+        return algebra.rebuild(y, [move(a) for a in y.args], x.shape)
     if y.op == "sum":
         return _past_sum(x, y)
     if y.op == "stack":
@@ -162,6 +161,8 @@ class Structure:
         if x.op == "declined":
             raise Declined(x.attr)
         parts = [self._facts[a] for a in x.args]
+        if x.op in ("view", "take") and parts[0].stacked:  # it may see through the stack
+            return self.facts(opened(x))
         families = NONE.union(*[p.families for p in parts])
         neither = NONE.union(*[p.neither for p in parts])
         support = NONE.union(*[p.support for a, p in zip(x.args, parts, strict=True) if a.shape])

@@ -16,8 +16,8 @@ import numpy as np
 
 from tensorprog.language.arrays import Step, schedule
 from tensorprog.language.node import Node, topological
-from tensorprog.limit.duals import DUALS
-from tensorprog.limit.integral import MAX_QUADRATURE, Integrand
+from tensorprog.limits.duals import DUALS
+from tensorprog.limits.integral import MAX_QUADRATURE, Integrand
 
 __all__ = ["ScalarProgram", "student"]
 
@@ -84,7 +84,7 @@ class ScalarProgram:
         return values
 
     def _integral(self, x: Node, args: Sequence[Array], level: int, replicate: int) -> Array:
-        from tensorprog.limit.integrate import Feature, gaussian_expectation, pair_expectation, qmc_expectation
+        from tensorprog.limits.integrate import Feature, gaussian_expectation, pair_expectation, qmc_expectation
 
         integrand: Integrand = x.attr
         d = integrand.dimension

@@ -13,9 +13,9 @@ from tensorprog.language.arrays import kernel
 from tensorprog.language.functions import PRIMITIVES
 from tensorprog.language.node import Node, topological
 from tensorprog.language.symbols import encode
-from tensorprog.limit.closed import Gaussian
-from tensorprog.limit.structure import Structure, opened, scalar_version
-from tensorprog.limit.tasks import Declined
+from tensorprog.limits.closed import Gaussian
+from tensorprog.limits.structure import Structure, opened, scalar_version
+from tensorprog.limits.tasks import Declined
 
 __all__ = ["MAX_SAMPLED", "Integrand", "integral"]
 

@@ -18,10 +18,10 @@ from tensorprog.language import algebra
 from tensorprog.language.algebra import ONE, ZERO, _typed
 from tensorprog.language.node import Node
 from tensorprog.language.symbols import Number
-from tensorprog.limit.closed import Gaussian, closed_form
-from tensorprog.limit.integral import integral
-from tensorprog.limit.structure import Structure, is_variable, opened, root, scalar_version
-from tensorprog.limit.tasks import Declined, Solver, Task
+from tensorprog.limits.closed import Gaussian, closed_form
+from tensorprog.limits.integral import integral
+from tensorprog.limits.structure import Structure, is_variable, opened, root, scalar_version
+from tensorprog.limits.tasks import Declined, Solver, Task
 
 __all__ = ["Expectation"]
 
@@ -50,7 +50,7 @@ class Expectation:
         if facts.odd:
             return algebra.constant(0, x.shape)
         if len(x.shape) > 1 or len(facts.support) < len(x.shape):
-            order = _axes_by_appearance(x, facts.support)
+            order = self._canonical_axes(x)
             if order != tuple(range(len(x.shape))):
                 value = yield (self.mean, self._restricted(x, order))
                 return algebra.view(value, order, x.shape) if order else _typed(value, x.shape, None, None)
@@ -84,6 +84,14 @@ class Expectation:
             return _typed(algebra.mul([*scalars, value]), x.shape, None, None)
         value = yield from self._product(x, factors)
         return _typed(value, x.shape, None, None)
+
+    def _canonical_axes(self, x: Node) -> tuple[int, ...]:
+        order = _axes_by_appearance(x, self.structure.facts(x).support)
+        if len(order) == len(x.shape) and order != tuple(range(len(order))):
+            y = self._restricted(x, order)  # a transposition is worth it only where it leads to a form that stays
+            if _axes_by_appearance(y, self.structure.facts(y).support) != tuple(range(len(order))):
+                return tuple(range(len(order)))
+        return order
 
     def _restricted(self, x: Node, order: tuple[int, ...]) -> Node:
         """x along the given axes only (it does not vary along the others)."""
@@ -262,8 +270,7 @@ class Expectation:
 
     def _covariance(self, u: Node, v: Node) -> Task:
         shape = u.shape or v.shape
-        found = [a for x in (u, v) if x.shape for a in _axes_by_appearance(x, self.structure.facts(x).support)]
-        order = tuple(dict.fromkeys(found))
+        order = tuple(sorted(frozenset().union(*[self.structure.facts(x).support for x in (u, v) if x.shape])))
         if order != tuple(range(len(shape))):
             u, v = [self._restricted(x, order) if x.shape else x for x in (u, v)]
             value = yield (self.covariance, u, v)
@@ -469,16 +476,22 @@ def _axes_by_appearance(x: Node, support: frozenset[int]) -> tuple[int, ...]:
         return tuple(support)
     found: list[int] = []
 
-    for a in sorted(x.args if x.op in ("mul", "fn") else (x,), key=lambda a: root_of_factor(a).digest):
-        y = a.args[0] if a.op == "fn" else a
-        while y.op == "add" and len(y.args) == 1:
-            y = y.args[0]
-        if y.op == "view":
-            found += y.attr
+    for a in sorted(x.args if x.op in ("mul", "fn") else (x,), key=_whatever_its_axes):
+        found += _positions(a)
     return tuple([a for a in dict.fromkeys((*found, *sorted(support))) if a in support])
 
 
-def root_of_factor(a: Node) -> Node:
-    """What a factor of a product is a view of, under a primitive: it orders factors whatever their axes are called."""
-    a = a.args[0] if a.op == "fn" else a
-    return root(a)
+def _positions(a: Node) -> tuple[int, ...]:
+    """Where the axes of a factor lie, if it is a view, or a primitive of one."""
+    y = a.args[0] if a.op == "fn" else a
+    while y.op == "add" and len(y.args) == 1:
+        y = y.args[0]
+    return y.attr if y.op == "view" else ()
+
+
+def _whatever_its_axes(a: Node) -> tuple[bytes, str, tuple[int, ...]]:
+    """Orders the factors of a product by what they are; among equals, by where their axes lie."""
+    y = a.args[0] if a.op == "fn" else a
+    while y.op == "add" and len(y.args) == 1:
+        y = y.args[0]
+    return root(y).digest, str(a.attr) if a.op == "fn" else "", _positions(a)
