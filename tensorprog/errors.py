@@ -32,7 +32,10 @@ class Source:
 def caller() -> Source | None:
     """The innermost line of code outside this package: where the user wrote what is being built."""
     frame = sys._getframe(1)
-    while frame is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+    while frame is not None and (
+        frame.f_code.co_filename.startswith(_PACKAGE)
+        or (frame.f_code.co_filename == "<string>" and frame.f_globals.get("__name__", "").startswith("tensorprog."))
+    ):  # the __init__ that a dataclass generates has the file <string>
         frame = frame.f_back  # type: ignore[assignment]
     return None if frame is None else Source(frame.f_code.co_filename, frame.f_lineno)
 

@@ -1,12 +1,17 @@
-"""Random programs for property-based tests: well typed, of moderate growth, up to a dozen instructions."""
+"""Random programs for property-based tests: well typed, of moderate growth, up to a dozen instructions; and a tiny evaluator."""
 
 from __future__ import annotations
 
 from fractions import Fraction
 from typing import Any
 
-import tensorprog as tp
+import numpy as np
 from hypothesis import strategies as st
+
+import tensorprog as tp
+from tensorprog.language import algebra
+from tensorprog.language.arrays import kernel
+from tensorprog.language.node import topological
 
 N = tp.Width("n")
 M = tp.Width("m", ratio=Fraction(1, 2))
@@ -99,3 +104,14 @@ def programs(
     outputs["last"] = tp.moment(last)
     outputs["square"] = tp.moment(last * draw(st.sampled_from([y for y, _ in pool if y.width == last.width])))
     return tp.Program(outputs)
+
+
+X = algebra.hyperparameter("x", None)
+
+
+def evaluate(node, x):
+    """The array of a node in the one scalar X."""
+    values = {}
+    for y in topological([node]):
+        values[y] = np.asarray(x, dtype=float) if y == X else kernel(y)(*[values[a] for a in y.args])
+    return np.broadcast_to(values[node], np.shape(x))

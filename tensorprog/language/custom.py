@@ -77,14 +77,19 @@ class Function:
     def __init__(self, name: str, expression: Any, args: Sequence[Any] = ()) -> None:
         self.name = check_name(name, "a function's name")
         if not isinstance(expression, sympy.Expr):
-            why = "reading a string would run code" if isinstance(expression, str) else "a function is defined by an expression"
+            why = (
+                "reading a string would run code"
+                if isinstance(expression, str)
+                else "a function is defined by an expression"
+            )
             raise TensorProgramError(
                 f"function {name} is given {str(expression)[:60]!r} of type {type(expression).__name__}",
                 why=why,
                 fix='build it with sympy: x = sympy.Symbol("x"); sympy.tanh(x) + x**2',
             )
         self.expression = expression
-        symbols = sorted(expression.free_symbols, key=str)
+        self._symbolic = _symbolic(expression)
+        symbols = sorted([e for e in self._symbolic if isinstance(e, sympy.Symbol)], key=str)
         self.args: list[Any] = [sympy.Symbol(a) if isinstance(a, str) else a for a in args] or symbols
         if args and all(isinstance(a, str) for a in args):  # names stand for the symbols, whatever their assumptions
             by_name = {s.name: s for s in symbols}
@@ -95,19 +100,23 @@ class Function:
                 f"function {name} has the symbols {symbols or 'none'} and the arguments {self.args}",
                 fix="name every symbol once in args=, and use at least one symbol",
             )
-        self(*[build.array([0.5], "check") * _probe(str(a)) for a in self.args])  # what has no translation is refused here
+        self(
+            *[build.array([0.5], "check") * _probe(str(a)) for a in self.args]
+        )  # what has no translation is refused here
 
     def __call__(self, *xs: Any) -> Expression:
         """The function of vectors or scalars, one for each argument."""
         if len(xs) != len(self.args):
             raise TensorProgramError(
-                f"{self.name} is called with {len(xs)} arguments", why=f"it has {', '.join(map(str, self.args))}", fix="give each one"
+                f"{self.name} is called with {len(xs)} arguments",
+                why=f"it has {', '.join(map(str, self.args))}",
+                fix="give each one",
             )
         values: dict[Any, Expression] = dict(zip(self.args, map(as_expression, xs), strict=True))
         stack = [self.expression]
         while stack:  # not recursive: expressions may be deep; and each subexpression once: they may be shared
             e = stack[-1]
-            parts = [] if e in values else [a for a in _parts(e) if a not in values]
+            parts = [] if e in values else [a for a in self._parts(e) if a not in values]
             if e not in values and not parts:
                 values[e] = self._translate(e, values)
             if parts:
@@ -116,22 +125,27 @@ class Function:
                 stack.pop()
         return values[self.expression]
 
+    def _parts(self, e: Any) -> list[Any]:
+        return _operands(e, self._symbolic)
+
     def _refuse(self, e: Any, why: str) -> TensorProgramError:
         return TensorProgramError(f"{self.name} contains {str(e)[:80]}", why=why, fix=f"use {_AVAILABLE}")
 
     def _translate(self, e: Any, values: dict[Any, Expression]) -> Expression:
-        parts = [values[a] for a in _parts(e)]
-        if e.is_number and not e.args or e.func not in _UNARY and e.is_number and not isinstance(e, (sympy.Add, sympy.Mul)):
+        parts = [values[a] for a in self._parts(e)]
+        if e not in self._symbolic:
             return as_expression(self._constant(e))
         if isinstance(e, sympy.Add):
             return reduce(lambda a, b: a + b, parts)
         if isinstance(e, sympy.Mul):
             return reduce(lambda a, b: a * b, parts)
         if isinstance(e, sympy.Pow):
-            if not e.exp.is_number:
+            if e.exp in self._symbolic:
                 if e.base.is_positive:
                     return build.exp(parts[1] * build.log(parts[0]))
-                raise self._refuse(e, "an exponent that is no number")
+                raise self._refuse(e, "the exponent is no number and the base not positive")
+            if not (2 * e.exp).is_Integer:
+                raise self._refuse(e, "powers are integers and halves of integers")
             return parts[0] ** self._constant(e.exp)
         if isinstance(e, sympy.Max):
             return reduce(_maximum, parts)
@@ -168,10 +182,29 @@ def _probe(name: str) -> Expression:
     return Scalar("argument_" + "".join([c if c.isalnum() else "_" for c in name]))
 
 
-def _parts(e: Any) -> list[Any]:
+def _symbolic(expression: Any) -> set[Any]:
+    """The subexpressions that contain a symbol, each visited once (SymPy's own walks visit shared ones again and again)."""
+    found: set[Any] = set()
+    done: set[Any] = set()
+    stack = [(expression, False)]
+    while stack:
+        e, expanded = stack.pop()
+        if expanded:
+            if isinstance(e, sympy.Symbol) or any(a in found for a in e.args):
+                found.add(e)
+        elif e not in done:
+            done.add(e)
+            stack.append((e, True))
+            stack.extend([(a, False) for a in e.args if a not in done])
+    return found
+
+
+def _operands(e: Any, symbolic: set[Any]) -> list[Any]:
     """The subexpressions that are translated before e."""
+    if e not in symbolic:
+        return []
     if isinstance(e, sympy.Pow):
-        return [e.base] if e.exp.is_number else [e.base, e.exp]
+        return [e.base, e.exp] if e.exp in symbolic else [e.base]
     if isinstance(e, sympy.Heaviside):
         return [e.args[0]]
     if not isinstance(e, sympy.Piecewise):
@@ -182,7 +215,9 @@ def _parts(e: Any) -> list[Any]:
             condition, (sympy.StrictGreaterThan, sympy.GreaterThan, sympy.StrictLessThan, sympy.LessThan)
         ):
             raise TensorProgramError(
-                f"a Piecewise has the condition {condition}", why="conditions are translated into steps", fix="use <, <=, > or >="
+                f"a Piecewise has the condition {condition}",
+                why="conditions are translated into steps",
+                fix="use <, <=, > or >=",
             )
         found += [value] if condition in (sympy.true, sympy.false) else [value, condition.gts, condition.lts]
     return found

@@ -75,7 +75,7 @@ class Expressions(Reader):
         exact = [v for v in values if not isinstance(v, float)]
         return max([max(v.numerator.bit_length(), v.denominator.bit_length()) for v in exact], default=0)
 
-    # ---- numbers and names ---
+    # ---- numbers and names ------------------------------------------------------------------------------------------
     def width(self) -> Width:
         width: Width = self.lookup(self.widths, self.take("name", "a width"), "width")
         return width
@@ -161,7 +161,7 @@ class Expressions(Reader):
             self.fail(token, f"{token.text} is no axis", "axes are called i, j, k, ... by position")
         return position
 
-    # ---- expressions ----------------------------------------------------------------------------------------------------
+    # ---- expressions ------------------------------------------------------------------------------------------------
     def aligned(self, at: Token, nodes: Sequence[Node]) -> None:
         """Operands of one instruction have one shape and one width each, or none."""
         for what, kinds in (
@@ -385,7 +385,7 @@ class Expressions(Reader):
                 at, x = self.next, self.sum()
                 multiply = lambda y: (
                     product(matrix, transposed, Expression(y, [letter(i) for i in range(len(y.shape))])).node
-                )  # noqa: E731
+                )
                 return self.node(at, multiply, x)
             case "inverse_sqrt":
                 return self.node(at, algebra.inverse_sqrt, self.width())

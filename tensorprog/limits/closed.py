@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 from tensorprog.language import algebra
@@ -33,6 +33,8 @@ __all__ = ["Gaussian", "closed_form"]
 
 MAX_MONOMIALS = 256
 MAX_DEGREE = 60
+ODD = ("z", "sign", "sin")
+"""The odd factors: of a centred Gaussian, an odd number of them has mean zero (exp is neither odd nor even)."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,11 @@ class Gaussian:
 
     means: tuple[Node, ...]
     covariances: dict[tuple[int, int], Node]
+
+    @cached_property
+    def centred(self) -> bool:
+        """Are all means zero?"""
+        return all(m.is_zero for m in self.means)
 
     def cov(self, i: int, j: int) -> Node:
         """Cov(z_i, z_j)."""
@@ -181,7 +188,7 @@ def closed_form(factors: Sequence[tuple[Node, int]], atoms: Sequence[Node], gaus
         value = solver.solve(monomial, gaussian) if c != 0 else ZERO
         if value is None:
             return None
-        pairs.append((1, mul([constant(c), value])))
+        pairs.append((c, value))
     return add(pairs) if pairs else ZERO
 
 
@@ -190,7 +197,7 @@ def _arc_cosine(factors: Sequence[tuple[Node, int]], atoms: Sequence[Node], g: G
     if len(atoms) == len(factors) == 2 and all(
         k == 1 and a.op == "fn" and a.attr[0] == "relu" and a.args[0] in atoms for a, k in factors
     ):
-        if all(m.is_zero for m in g.means):
+        if g.centred:
             return dual("arccos1", g.cov(0, 0), g.cov(1, 0), g.cov(1, 1))
     return None
 
@@ -212,6 +219,8 @@ class _Solver:
 
     def _solve(self, monomial: Monomial, g: Gaussian) -> Node | None:
         kinds = {f[0] for f, _ in monomial}
+        if "exp" not in kinds and g.centred and sum([k for f, k in monomial if f[0] in ODD]) % 2:
+            return ZERO
         for kind, rule in (("gauss_exp", _tilt_bell), ("exp", _tilt_exp), ("bump", _condition)):
             if kind in kinds:
                 f, k = next((f, k) for f, k in monomial if f[0] == kind)
@@ -232,12 +241,12 @@ class _Solver:
         f = next(f for f in powers if f[0] == "z")
         i = f[1]
         rest = _lowered(powers, f)
-        pairs: list[Node] = []
+        pairs: list[tuple[Number, Node]] = []
         if not g.means[i].is_zero:
             value = self.solve(rest, g)
             if value is None:
                 return None
-            pairs.append(mul([g.means[i], value]))
+            pairs.append((1, mul([g.means[i], value])))
         for h, k in rest:
             c = g.cov(i, h[1])
             if c.is_zero:
@@ -246,8 +255,8 @@ class _Solver:
             value = self.solve(derived, g)
             if value is None:
                 return None
-            pairs.append(mul([constant(coefficient), c, value]))
-        return add([(1, p) for p in pairs]) if pairs else ZERO
+            pairs.append((coefficient, mul([c, value])))
+        return add(pairs) if pairs else ZERO
 
 
 def _lowered(powers: dict[Factor, int], f: Factor) -> Monomial:
@@ -295,7 +304,7 @@ def _tilt_exp(f: Factor, g: Gaussian) -> tuple[Node, Gaussian]:
 def _condition(f: Factor, g: Gaussian) -> tuple[Node, Gaussian]:
     """E[bump_t(z_i) G] = N(0; m_i, q + t) E[G | z_i + sqrt(t) g = 0]."""
     _, i, t = f
-    m, q = g.means[i], add([(1, g.cov(i, i)), (1, constant(t))])
+    m, q = g.means[i], _widened(g, i, t)
     inverse = dual("pinv", q)
 
     def mean(j: int) -> Node:
@@ -309,6 +318,11 @@ def _condition(f: Factor, g: Gaussian) -> tuple[Node, Gaussian]:
         return add([(1, g.cov(j, k)), (-1, mul([g.cov(j, i), g.cov(k, i), inverse]))])
 
     return dual("density", m, q), g.changed(mean, cov)
+
+
+def _widened(g: Gaussian, i: int, t: Number) -> Node:
+    """Var z_i + t."""
+    return g.cov(i, i) if t == 0 else add([(1, g.cov(i, i)), (1, constant(t))])
 
 
 def _trigonometric(monomial: Monomial, g: Gaussian) -> Node | None:
@@ -342,7 +356,7 @@ def _signs(monomial: Monomial, g: Gaussian) -> Node | None:
     signs = [f for f, k in monomial for _ in range(k)]
     if not signs:
         return ONE
-    variables = [(f[1], add([(1, g.cov(f[1], f[1])), (1, constant(f[2]))])) for f in signs]
+    variables = [(f[1], _widened(g, f[1], f[2])) for f in signs]
     centred = all(g.means[i].is_zero for i, _ in variables)
     if centred and len(signs) % 2:
         return ZERO

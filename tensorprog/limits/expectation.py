@@ -34,21 +34,19 @@ class Expectation:
 
     # ---- E --------------------------------------------------------------------------------------------------------------
     def mean(self, x: Node) -> Node | Task:
-        """E x, of the same shape."""
+        """E x, of the same shape (or of none, where it is one number)."""
         if x.width is None:
             return x
         if x.op == "constant":
-            return _typed(x, x.shape, None, None) if x.shape else algebra.constant(x.attr)
-        if is_variable(x):
-            return algebra.constant(0, x.shape)
+            return scalar_version(x)
+        if is_variable(x) or self.structure.facts(x).odd:
+            return ZERO
         return self._mean(x)
 
     def _mean(self, x: Node) -> Task:
         facts = self.structure.facts(x)
         if not facts.families:
             return scalar_version(x)
-        if facts.odd:
-            return algebra.constant(0, x.shape)
         if len(x.shape) > 1 or len(facts.support) < len(x.shape):
             order = self._canonical_axes(x)
             if order != tuple(range(len(x.shape))):
