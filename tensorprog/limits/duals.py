@@ -39,26 +39,48 @@ class Dual:
     source: str
 
 
-def _correlation(a: Any, c: Any, b: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """sqrt(ab), the correlation and sqrt(1 - correlation^2), without loss near +-1."""
+SNAP = 8 * np.finfo(float).eps
+"""Correlations closer to +-1 than this are +-1: the rounding of duplicate inputs, not information."""
+
+
+def _correlation(a: Any, c: Any, b: Any) -> tuple[np.ndarray, np.ndarray]:
+    """sqrt(ab) and the correlation, within [-1, 1]; 0 where a variance is 0. Both are new arrays of the full shape.
+
+    sqrt(a * a) is a, rounding included, so that duplicate inputs have correlation 1 exactly.
+    """
     a, b = np.maximum(a, 0.0), np.maximum(b, 0.0)
-    size = np.sqrt(a) * np.sqrt(b)
-    c = np.clip(c, -size, size)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        rho = np.where(size > 0, c / size, 0.0)
-        rho = np.clip(rho, -1.0, 1.0)
-        gap = (1.0 - rho) * (1.0 + rho)
-    return size, rho, np.sqrt(gap)
+    size = np.empty(np.broadcast_shapes(np.shape(a), np.shape(c), np.shape(b)))
+    np.sqrt(np.multiply(a, b, out=size), out=size)
+    if np.min(a, initial=1.0) > 0 and np.min(b, initial=1.0) > 0:
+        rho = np.divide(c, size, out=np.empty_like(size))
+    else:
+        rho = np.divide(c, size, out=np.zeros_like(size), where=size > 0)
+    return size, np.clip(rho, -1.0, 1.0, out=rho)
 
 
 def _arccos1(a: Any, c: Any, b: Any) -> np.ndarray:
-    size, rho, root = _correlation(a, c, b)
-    return size / (2 * np.pi) * (root + rho * np.arctan2(root, -rho))
+    """In place, since large kernels spend their time here; arccos is exact at the correlation given, and faster than arctan2."""
+    size, rho = _correlation(a, c, b)
+    angle = np.arccos(rho, out=np.empty_like(rho))
+    np.subtract(np.pi, angle, out=angle)
+    angle *= rho
+    root = np.subtract(1.0, rho, out=np.empty_like(rho))
+    rho += 1.0
+    root *= rho  # 1 - rho^2 without cancellation
+    np.sqrt(root, out=root)
+    root += angle
+    size *= 0.5 / np.pi
+    root *= size
+    return root
+
+
+def _snapped(rho: np.ndarray) -> np.ndarray:
+    return np.where(1.0 - np.abs(rho) < SNAP, np.sign(rho), rho)
 
 
 def _arcsine(a: Any, c: Any, b: Any) -> np.ndarray:
-    _, rho, root = _correlation(a, c, b)
-    return (2 / np.pi) * np.arctan2(rho, root)
+    _, rho = _correlation(a, c, b)
+    return (2 / np.pi) * np.arcsin(_snapped(rho))
 
 
 def _density(m: Any, q: Any) -> np.ndarray:
@@ -86,7 +108,8 @@ def _sign_pair(m1: Any, m2: Any, a: Any, c: Any, b: Any) -> np.ndarray:
     from scipy.special import ndtr, owens_t
 
     m1, m2, a, c, b = np.broadcast_arrays(*[np.asarray(x, dtype=float) for x in (m1, m2, a, c, b)])
-    _, rho, root = _correlation(a, c, b)
+    rho = _snapped(_correlation(a, c, b)[1])
+    root = np.sqrt((1.0 - rho) * (1.0 + rho))
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         h, k = -m1 / np.sqrt(a), -m2 / np.sqrt(b)
         regular = (a > 0) & (b > 0)
@@ -132,6 +155,8 @@ DUALS: dict[str, Dual] = {
 
 def dual(name: str, *arguments: Node) -> Node:
     """A closed form as a scalar; folded where the answer is rational."""
+    if name in ("arccos1", "arcsine") and arguments[2].digest < arguments[0].digest:
+        arguments = arguments[::-1]  # symmetric in the two variables
     folded = _folded(name, arguments)
     shape, _, _ = _common(arguments)
     if folded is not None:

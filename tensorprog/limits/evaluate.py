@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from tensorprog.language.arrays import Step, schedule
 from tensorprog.language.node import Node, topological
 from tensorprog.limits.duals import DUALS
 from tensorprog.limits.integral import MAX_QUADRATURE, Integrand
+from tensorprog.limits.tiles import Tiles, stages
 
 __all__ = ["ScalarProgram", "student"]
 
@@ -29,6 +30,8 @@ NOISE = 4 * np.finfo(float).eps
 """Relative perturbation of every instruction: numpy's elementary functions are within 4 units in the last place."""
 PERTURBED_RUNS = 3
 SAMPLED_REPLICATES = 16
+SAMPLED_ROWS = 16
+"""Rounding errors of tiled arrays are measured on this many rows."""
 PAIRS_FROM = 64
 """Products of one function of each of two variables go to the series rule from this many entries."""
 
@@ -53,34 +56,56 @@ class ScalarProgram:
         self.rng = rng
         self.steps: list[Step] = schedule(self.outputs, moments=False)
         nodes = [step.node for step in self.steps]
+        by_node = {step.node: step for step in self.steps}
+        inside: dict[Node, tuple[int, tuple[int, ...]]] = {}
+        order = stages(nodes, lambda x: by_node[x].operands)
+        for i, (_, groups) in enumerate(order):
+            inside |= {x: (i, x.shape) for group in groups for x in group}
+        wanted = set(self.outputs)
+        for step in self.steps:
+            wanted |= {a for a in step.operands if a in inside and inside.get(step.node) != inside[a]}
+        self.stages = [
+            ([by_node[x] for x in single], [Tiles(g, wanted, lambda x: _compute(by_node[x])) for g in groups])
+            for single, groups in order
+        ]
+        self.large = bool(inside)
+        self.tiles_are_last = not any(a in inside for step in self.steps if step.node not in inside for a in step.operands)
         self.integrals = {x for x in nodes if x.op == "gauss"}
         sampled = {x for x in self.integrals if x.attr.dimension > MAX_QUADRATURE}
         self.sampled_below = _downstream(self.outputs, sampled)
         self.integrated_below = _downstream(self.outputs, self.integrals)
 
     # ---- one evaluation -------------------------------------------------------------------------------------------------
-    def run(self, level: int = 1, replicate: int = 0, noise: int | None = None, known: dict[Node, Array] | None = None) -> dict[Node, Array]:
-        """Values of all nodes at one resolution, one replicate, with or without perturbation."""
+    def run(
+        self, level: int = 1, replicate: int = 0, noise: int | None = None, known: dict[Node, Array] | None = None, rows: int | None = None
+    ) -> dict[Node, Array]:
+        """Values of all nodes but those inside tiles.
+
+        Args:
+            level: Resolution of the integrals.
+            replicate: Which sample, for sampled integrals.
+            noise: Perturb every instruction, with this seed.
+            known: Values that need not be computed again.
+            rows: Compute only the first rows of tiled arrays.
+        """
         values: dict[Node, Array] = dict(known or {})
-        stream = None if noise is None else np.random.default_rng([self.rng, noise])
+        perturb = None if noise is None else _perturbation(np.random.default_rng([self.rng, noise]))
         with np.errstate(all="ignore"):
-            for step in self.steps:
-                x = step.node
-                if x in values:
-                    continue
-                args = [values[a] for a in step.operands]
-                if step.compute is not None:
-                    value = step.compute(*args)
-                elif x.op == "dual":
-                    value = DUALS[x.attr].array(*args)
-                elif x.op == "gauss":
-                    value = self._integral(x, args, level, replicate)
-                else:
-                    raise AssertionError(f"no scalar rule for {x.op}: please report this")
-                value = np.asarray(value)
-                if stream is not None and not (x.op == "constant" and np.all(value == np.round(value))) and x.op not in ("view", "take", "stack"):
-                    value = value * (1 + NOISE * (2 * stream.integers(0, 2, value.shape) - 1))
-                values[x] = value
+            for single, groups in self.stages:
+                for step in single:
+                    x = step.node
+                    if x in values:
+                        continue
+                    args = [values[a] for a in step.operands]
+                    if x.op == "gauss":
+                        value = np.asarray(self._integral(x, args, level, replicate))
+                    else:
+                        value = np.asarray(_compute(step)(*args))
+                    if perturb is not None and x.op not in ("view", "take", "stack"):
+                        value = value if x.op == "constant" and np.all(value == np.round(value)) else perturb(value)
+                    values[x] = value
+                for tiles in groups:
+                    values |= tiles.run(values, perturb, rows)
         return values
 
     def _integral(self, x: Node, args: Sequence[Array], level: int, replicate: int) -> Array:
@@ -127,7 +152,8 @@ class ScalarProgram:
         if floating:
             base = self.run()
             coarse = self.run(level=0) if self.integrals else base
-            moved = [self.run(noise=i) for i in range(PERTURBED_RUNS)]
+            rows = SAMPLED_ROWS if self.large and self.tiles_are_last else None
+            moved = [self.run(noise=i, rows=rows) for i in range(PERTURBED_RUNS if not self.large else 1)]
             replicates = [base]
             if self.sampled_below:
                 known = {x: v for x, v in base.items() if x not in self.sampled_below}
@@ -140,7 +166,12 @@ class ScalarProgram:
         self, x: Node, base: dict[Node, Array], coarse: dict[Node, Array], moved: list[dict[Node, Array]], replicates: list[dict[Node, Array]]
     ) -> tuple[Any, Any, str, str]:
         value = np.broadcast_to(base[x], x.shape)
-        rounding = 2 * np.max([np.abs(m[x] - base[x]) for m in moved], axis=0) + NOISE * np.abs(value)
+        if np.shape(moved[0][x]) == np.shape(base[x]):
+            rounding = 2 * np.max([np.abs(m[x] - base[x]) for m in moved], axis=0) + NOISE * np.abs(value)
+        else:  # the first rows speak for all: their largest error, for every entry
+            rows = np.shape(moved[0][x])[0]
+            worst = max(float(np.abs(m[x] - base[x][:rows]).max()) for m in moved)
+            rounding = np.broadcast_to(4 * worst + NOISE * float(np.abs(value).max()), x.shape)
         if x in self.sampled_below:
             draws = np.stack([np.broadcast_to(r[x], x.shape) for r in replicates])
             value = draws.mean(0)
@@ -151,6 +182,21 @@ class ScalarProgram:
             error = SAFETY * np.abs(base[x] - coarse[x]) + rounding
             return _plain(value), _plain(np.broadcast_to(error, x.shape)), "quadrature", "bound"
         return _plain(value), _plain(np.broadcast_to(rounding, x.shape)), "closed form", "rounding"
+
+
+def _compute(step: Step) -> Callable[..., Any]:
+    if step.compute is not None:
+        return step.compute
+    if step.node.op == "dual":
+        return DUALS[step.node.attr].array
+    raise AssertionError(f"no scalar rule for {step.node.op}: please report this")
+
+
+def _perturbation(stream: np.random.Generator) -> Callable[[Array], Array]:
+    def perturb(value: Array) -> Array:
+        return value * (1 + NOISE * (2 * stream.integers(0, 2, np.shape(value)) - 1))
+
+    return perturb
 
 
 def _distinct(flat: Sequence[Array]) -> tuple[list[Array], Array]:
@@ -187,4 +233,4 @@ def _of_constant(x: Node) -> tuple[Any, Any, str, str]:
 
 
 def _plain(value: Any) -> Any:
-    return float(value) if np.ndim(value) == 0 else np.array(value)
+    return float(value) if np.ndim(value) == 0 else np.asarray(value)
