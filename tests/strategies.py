@@ -1,4 +1,4 @@
-"""Random programs for property-based tests: well typed, of moderate growth, up to a dozen instructions; and a tiny evaluator."""
+"""Random programs for property-based tests, well typed and of moderate growth; and a tiny evaluator."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ def programs(
     floats: bool = True,
     labels: bool = False,
 ) -> tp.Program:
-    """A random program: vectors of two widths, W, W.T and the rectangular V, V.T, scalars, axes, smooth and kinked functions.
+    """Vectors of two widths, W, W.T and the rectangular V, V.T, scalars, axes, smooth and kinked functions.
 
-    Every vector is bounded by a cubic polynomial of Gaussians and bounded functions, so that moments exist and finite widths converge.
+    Every vector is bounded by a cubic polynomial of Gaussians, so that moments exist and finite widths converge.
     """
     functions = SMOOTH + (KINKED if kinked else ())
     numbers = [c for c in COEFFICIENTS if floats or not isinstance(c, float)]
@@ -89,7 +89,10 @@ def programs(
             elif how == "rename" and len(x.axes) < 3 and "b" not in x.axes:
                 new = (tp.rename(x, **{name: "b"}), growth)
             else:
-                new = (tp.take(tp.stack([x, 2 * x], "s"), "s", 1) if "s" in x.axes else tp.stack([x, tp.tanh(x)], "s"), growth)
+                new = (
+                    tp.take(tp.stack([x, 2 * x], "s"), "s", 1) if "s" in x.axes else tp.stack([x, tp.tanh(x)], "s"),
+                    growth,
+                )
         elif kind == "scale":
             s = draw(st.sampled_from(constants))
             new = (s * x if draw(st.booleans()) else s + x, growth)

@@ -1,4 +1,4 @@
-"""Programs as text: what is printed parses to an equal program, and what is wrong is refused, quickly and with its place."""
+"""Programs as text: what is printed parses to an equal program; what is wrong is refused quickly, with its place."""
 
 from __future__ import annotations
 
@@ -44,38 +44,121 @@ ZOO = {
     "matmul": {"q": tp.moment((W.T @ tp.relu(W @ x)) * x), "r": tp.moment((V.T @ (V @ y)) ** 2)},
     "numbers": {
         f"q{i}": tp.moment(c * tp.tanh(x) + d * y + e)
-        for i, (c, d, e) in enumerate([(0.5, Fraction(1, 2), 3), (1.0, -1, 0.1), (-1.0, 1, -2), (1e-300, 1e22, Fraction(-1, 3)),
-                                       (2**70, Fraction(1, 3**50), -1.5e-5)])
+        for i, (c, d, e) in enumerate(
+            [
+                (0.5, Fraction(1, 2), 3),
+                (1.0, -1, 0.1),
+                (-1.0, 1, -2),
+                (1e-300, 1e22, Fraction(-1, 3)),
+                (2**70, Fraction(1, 3**50), -1.5e-5),
+            ]
+        )
     },
     "constants": {"a": tp.moment(0 * x + 3), "b": tp.moment(0.5 + 0 * x)},
-    "powers": {"q": tp.moment(x**3 * y**2 / (1 + y**2) + 1 / (2 + x**2) ** 2), "r": tp.moment((x * x + 1) ** 0.5 * (x * x + 1) ** -1.5)},
-    "divisions": {"q": tp.moment(x / y / (x + y) * 3), "r": tp.moment(x / 0.5 + tp.reciprocal(0.25)), "t": tp.moment(0.5 / (y * 2))},
-    "functions": {f.__name__: tp.moment(f(x * x + 1)) for f in (
-        tp.relu, tp.abs, tp.sign, tp.step, tp.erf, tp.normal_cdf, tp.gelu, tp.tanh, tp.sigmoid, tp.softplus, tp.silu, tp.sin, tp.cos,
-        tp.exp, tp.gaussian, tp.arctan, tp.log, tp.log1p, tp.sqrt, tp.reciprocal, tp.leaky_relu, tp.elu)},
-    "parameters": {"q": tp.moment(tp.leaky_relu(x, 0.2) + tp.leaky_relu(x, Fraction(1, 5)) + tp.elu(x, -2))},
-    "scalars": {"q": tp.sqrt(tp.moment(x * x)) / (1 + eta) + root * s, "r": tp.exp(-(eta**2)) * tp.moment(eta * tp.tanh(eta + x))},
-    "scalars in regions": {"q": tp.moment(W @ (tp.moment(x * y) * x + root)), "r": tp.moment(tp.tanh(eta + root) + 0 * x)},
-    "axes": {"q": tp.moment(z * tp.rename(z, b="c")), "r": tp.moment(tp.sum(z) ** 2), "t": tp.take(tp.moment(z * x), "b", -1)},
-    "diagonal": {"q": tp.moment(grid * tp.take(z, "b", 0)),
-                 "r": tp.sum(tp.moment(z * tp.rename(z, b="c")) * tp.array(np.eye(3, dtype=int), ("b", "c")))},
-    "permutation": {"q": tp.moment(grid) + tp.moment(tp.rename(grid, h="v2", v="h2")), "r": tp.rename(tp.moment(tp.tanh(grid)), h="a b")},
-    "stack": {"q": tp.moment(tp.stack([x, W @ x, y * y], "t") * z), "r": tp.softmax(tp.stack([tp.moment(x * y), eta, 0 * eta], "t"), "t")},
-    "arrays": {"q": tp.moment(z * tp.array([1, 2, 3], "b")), "r": tp.moment(z) + tp.array([0.5, 1e-9, -2.0], "b"),
-               "t": tp.array([Fraction(1, 2), 3], "i") * eta, "u": tp.array([2**65, -1], "i"), "v": tp.array([1.0, 1.0], "i")},
-    "outer": {"q": tp.moment(tp.outer(lambda a, b: tp.relu(a + b) * eta, x, w)), "r": tp.moment(tp.outer(lambda a, b: b, x, [w]) * y),
-              "t": tp.moment(tp.outer(lambda a, b: 3, x, w)), "u": tp.moment(tp.outer(lambda a, b: a * eta, z, tp.tanh(w)))},
-    "zero": {"q": tp.moment(W @ (x - x)), "r": tp.moment(x - x), "t": tp.moment(tp.tanh(0.5 + 0 * x) * (W @ (1 + 0 * y)))},
-    "laws": {
-        f"q{i}": tp.moment((tp.Matrix(f"A{i}", n, n, entries=d) @ tp.Vector(f"v{i}", n, **({"distribution": d})))**2)
-        for i, d in enumerate(["rademacher", "uniform", scipy.stats.laplace(), scipy.stats.t(5, loc=1.5), scipy.stats.gamma(a=2, scale=0.5),
-                               scipy.stats.binom(3, 0.25)])
+    "powers": {
+        "q": tp.moment(x**3 * y**2 / (1 + y**2) + 1 / (2 + x**2) ** 2),
+        "r": tp.moment((x * x + 1) ** 0.5 * (x * x + 1) ** -1.5),
     },
-    "one name, several objects": {"n": tp.moment(tp.Matrix("x", n, n) @ tp.Vector("eta", n)) * eta, "x": tp.moment(tp.tanh(x) * x)},
-    "names of functions": {"tanh": tp.moment(tp.tanh(tp.Vector("tanh", n)) + tp.Vector("i", n) + tp.Vector("K1", n)),
-                           "é": tp.moment(tp.Vector("变量", n)), "copy": tp.moment(tp.Matrix("W~", n, n) @ tp.Vector("v~", n))},
+    "divisions": {
+        "q": tp.moment(x / y / (x + y) * 3),
+        "r": tp.moment(x / 0.5 + tp.reciprocal(0.25)),
+        "t": tp.moment(0.5 / (y * 2)),
+    },
+    "functions": {
+        f.__name__: tp.moment(f(x * x + 1))
+        for f in (
+            tp.relu,
+            tp.abs,
+            tp.sign,
+            tp.step,
+            tp.erf,
+            tp.normal_cdf,
+            tp.gelu,
+            tp.tanh,
+            tp.sigmoid,
+            tp.softplus,
+            tp.silu,
+            tp.sin,
+            tp.cos,
+            tp.exp,
+            tp.gaussian,
+            tp.arctan,
+            tp.log,
+            tp.log1p,
+            tp.sqrt,
+            tp.reciprocal,
+            tp.leaky_relu,
+            tp.elu,
+        )
+    },
+    "parameters": {"q": tp.moment(tp.leaky_relu(x, 0.2) + tp.leaky_relu(x, Fraction(1, 5)) + tp.elu(x, -2))},
+    "scalars": {
+        "q": tp.sqrt(tp.moment(x * x)) / (1 + eta) + root * s,
+        "r": tp.exp(-(eta**2)) * tp.moment(eta * tp.tanh(eta + x)),
+    },
+    "scalars in regions": {
+        "q": tp.moment(W @ (tp.moment(x * y) * x + root)),
+        "r": tp.moment(tp.tanh(eta + root) + 0 * x),
+    },
+    "axes": {
+        "q": tp.moment(z * tp.rename(z, b="c")),
+        "r": tp.moment(tp.sum(z) ** 2),
+        "t": tp.take(tp.moment(z * x), "b", -1),
+    },
+    "diagonal": {
+        "q": tp.moment(grid * tp.take(z, "b", 0)),
+        "r": tp.sum(tp.moment(z * tp.rename(z, b="c")) * tp.array(np.eye(3, dtype=int), ("b", "c"))),
+    },
+    "permutation": {
+        "q": tp.moment(grid) + tp.moment(tp.rename(grid, h="v2", v="h2")),
+        "r": tp.rename(tp.moment(tp.tanh(grid)), h="a b"),
+    },
+    "stack": {
+        "q": tp.moment(tp.stack([x, W @ x, y * y], "t") * z),
+        "r": tp.softmax(tp.stack([tp.moment(x * y), eta, 0 * eta], "t"), "t"),
+    },
+    "arrays": {
+        "q": tp.moment(z * tp.array([1, 2, 3], "b")),
+        "r": tp.moment(z) + tp.array([0.5, 1e-9, -2.0], "b"),
+        "t": tp.array([Fraction(1, 2), 3], "i") * eta,
+        "u": tp.array([2**65, -1], "i"),
+        "v": tp.array([1.0, 1.0], "i"),
+    },
+    "outer": {
+        "q": tp.moment(tp.outer(lambda a, b: tp.relu(a + b) * eta, x, w)),
+        "r": tp.moment(tp.outer(lambda a, b: b, x, [w]) * y),
+        "t": tp.moment(tp.outer(lambda a, b: 3, x, w)),
+        "u": tp.moment(tp.outer(lambda a, b: a * eta, z, tp.tanh(w))),
+    },
+    "zero": {
+        "q": tp.moment(W @ (x - x)),
+        "r": tp.moment(x - x),
+        "t": tp.moment(tp.tanh(0.5 + 0 * x) * (W @ (1 + 0 * y))),
+    },
+    "laws": {
+        f"q{i}": tp.moment((tp.Matrix(f"A{i}", n, n, entries=d) @ tp.Vector(f"v{i}", n, **({"distribution": d}))) ** 2)
+        for i, d in enumerate(
+            [
+                "rademacher",
+                "uniform",
+                scipy.stats.laplace(),
+                scipy.stats.t(5, loc=1.5),
+                scipy.stats.gamma(a=2, scale=0.5),
+                scipy.stats.binom(3, 0.25),
+            ]
+        )
+    },
+    "one name, several objects": {
+        "n": tp.moment(tp.Matrix("x", n, n) @ tp.Vector("eta", n)) * eta,
+        "x": tp.moment(tp.tanh(x) * x),
+    },
+    "names of functions": {
+        "tanh": tp.moment(tp.tanh(tp.Vector("tanh", n)) + tp.Vector("i", n) + tp.Vector("K1", n)),
+        "é": tp.moment(tp.Vector("变量", n)),
+        "copy": tp.moment(tp.Matrix("W~", n, n) @ tp.Vector("v~", n)),
+    },
     "keywords": {"output": tp.moment(tp.Vector("vector", n) * tp.Vector("width", n) * tp.Vector("output", n))},
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", ZOO)
@@ -85,8 +168,24 @@ def test_the_zoo_survives_a_round_trip(name):
 
 def test_the_zoo_has_every_operation():
     ops = {node.op for outputs in ZOO.values() for node in tp.Program(outputs).nodes}
-    assert ops == {"constant", "scalar", "inverse_sqrt", "vector", "matmul", "moment", "add", "mul", "fn", "view", "take", "stack",
-                   "sum", "softmax", "inner", "outer"}  # fmt: skip
+    assert ops == {
+        "constant",
+        "scalar",
+        "inverse_sqrt",
+        "vector",
+        "matmul",
+        "moment",
+        "add",
+        "mul",
+        "fn",
+        "view",
+        "take",
+        "stack",
+        "sum",
+        "softmax",
+        "inner",
+        "outer",
+    }
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
@@ -98,7 +197,8 @@ def test_random_programs_survive_a_round_trip(p):
 def test_what_a_program_looks_like():
     h = W @ x
     p = tp.Program(
-        q=tp.moment((W.T @ (tp.relu(h) + 2 * y)) * h), k=tp.rename(tp.moment(z * tp.rename(z, b="c")), b="x1", c="my axis")
+        q=tp.moment((W.T @ (tp.relu(h) + 2 * y)) * h),
+        k=tp.rename(tp.moment(z * tp.rename(z, b="c")), b="x1", c="my axis"),
     )
     lines = again(p).splitlines()
     assert lines[:5] == [
@@ -110,14 +210,28 @@ def test_what_a_program_looks_like():
     ]
     # which of two commutative operands comes first is decided by their digests: the lines, with their numbers taken out
     bare = {re.sub(r"\b([cgx])\d+", r"\1", line) for line in lines[5:]}
-    assert len(bare & {"g = MatMul(W, x)", "g = MatMul(W.T, x)", "output q = c", 'output k[x, "my axis"] = c', "c = Moment(g*g)"}) == 5
+    assert (
+        len(
+            bare
+            & {
+                "g = MatMul(W, x)",
+                "g = MatMul(W.T, x)",
+                "output q = c",
+                'output k[x, "my axis"] = c',
+                "c = Moment(g*g)",
+            }
+        )
+        == 5
+    )
     assert bare & {"x = Nonlin(relu(g) + 2*y)", "x = Nonlin(2*y + relu(g))"}
     assert bare & {"c = Moment(z[i; j:3]*z[j; i:3])", "c = Moment(z[j; i:3]*z[i; j:3])"}
 
 
 def test_labels_are_names_and_have_lines():
     h = (W @ x).label("h")
-    p = tp.Program(q=tp.moment((tp.tanh(h).label("act")) * y), r=tp.moment((W.T @ h).label("h")), t=tp.moment((x * y).label("x")))
+    p = tp.Program(
+        q=tp.moment((tp.tanh(h).label("act")) * y), r=tp.moment((W.T @ h).label("h")), t=tp.moment((x * y).label("x"))
+    )
     text = again(p)
     assert "h = MatMul(W, x)" in text and "act = Nonlin(tanh(h))" in text
     assert "h_2 = MatMul(W.T, h)" in text and "x_2 = Nonlin(" in text
@@ -156,7 +270,14 @@ def test_nodes_that_only_transforms_make():
     spread = algebra._typed(algebra.mul([eta.node, s.node]), (2, 3), n, None)
     product = algebra.mul([algebra._typed(eta.node, (2,), n, None), (s.node, 2)])
     total = algebra.add([(2, algebra._typed(eta.node, (2,), n, None)), (-0.5, s.node)])
-    for node in (spread, product, total, algebra.neg(spread), algebra.fn("tanh", product), algebra.view(total, (1,), (3, 2))):
+    for node in (
+        spread,
+        product,
+        total,
+        algebra.neg(spread),
+        algebra.fn("tanh", product),
+        algebra.view(total, (1,), (3, 2)),
+    ):
         again(raw(algebra.moment(node), [f"a{i}" for i in range(len(node.shape))]))
     for name, parameters in (("smooth_sign", (1,)), ("bump", (Fraction(1, 2),)), ("gauss_exp", (0.3,)), ("bump", (0,))):
         again(raw(algebra.moment(algebra.fn(name, x.node, *parameters))))
@@ -174,7 +295,9 @@ def test_large_arrays_are_named(tmp_path: Path):
     exact = np.array([Fraction(1, i + 1) for i in range(300)], dtype=object)
     group = tp.Vector("group", n, mean=rng.normal(size=30), axes="b", cov=k @ k.T)
     p = tp.Program(
-        q=tp.moment(tp.tanh(group)) * tp.array(k, ("b", "c")), r=tp.array(exact, "d") * eta, t=tp.array(np.arange(500), "e") * eta
+        q=tp.moment(tp.tanh(group)) * tp.array(k, ("b", "c")),
+        r=tp.array(exact, "d") * eta,
+        t=tp.array(np.arange(500), "e") * eta,
     )
     text = again(p)
     assert len(text) < 1500 and 'array K1 : float64, shape (30), sha "' in text
@@ -202,17 +325,26 @@ def test_empty_axes():
     again(tp.Program(q=tp.array(np.zeros((0, 2)), ("i", "j")) * eta))
 
 
-HEAD = "width n\nwidth m : ratio 2\nmatrix W : n x n, var 1\nmatrix V : m x n\nvector x : n\nvector z[i:3] : n, var 2\nscalar eta\n"
+HEAD = (
+    "width n\nwidth m : ratio 2\nmatrix W : n x n, var 1\nmatrix V : m x n\n"
+    "vector x : n\nvector z[i:3] : n, var 2\nscalar eta\n"
+)
 
 
 def test_text_written_by_hand():
-    p = tp.parse(HEAD + "h = MatMul(W, tanh(x) + 2*x)   # a comment\n\nc = Moment(h*h\n   + x**2)\noutput q = c/2 - -eta*(1 - 2)\n")
+    p = tp.parse(
+        HEAD
+        + "h = MatMul(W, tanh(x) + 2*x)   # a comment\n\nc = Moment(h*h\n   + x**2)\noutput q = c/2 - -eta*(1 - 2)\n"
+    )
     h = tp.Matrix("W", n, n) @ (tp.tanh(x) + 2 * x)
     assert p == tp.Program(q=tp.moment(h * h + x * x) / 2 - tp.Scalar("eta"))
     assert p == tp.parse("\n".join("    " + row for row in str(p).split("\n")))
     assert tp.parse(HEAD + "output q = Moment(x/2 + 1.5**2*x - x*2/4 + z[-1])") is not None
     assert tp.parse(HEAD + "output q = eta**-1 + eta**0.5 + eta**(-3/2) + 2**-1") is not None
-    assert tp.parse("width n\nvector v : n, rademacher, var 4\noutput q = Moment(v)").vectors[0].distribution == "rademacher"
+    assert (
+        tp.parse("width n\nvector v : n, rademacher, var 4\noutput q = Moment(v)").vectors[0].distribution
+        == "rademacher"
+    )
 
 
 BAD = [
@@ -256,11 +388,11 @@ BAD = [
     ("vector a : n, scipy cauchy(0, 1)", "variance", 8, 8),
     ("vector a : n, mean 1, mean 2", "second mean", 8, 23),
     ("width k : ratio 0", "ratio", 8, 7),
-    ("array K : float64, shape (3), sha \"00\"", "not given", 8, 7),
+    ('array K : float64, shape (3), sha "00"', "not given", 8, 7),
     ("print x", "starts no statement", 8, 7),
     ("3 = x", "declaration", 8, 1),
     ("", "without outputs", 7, 11),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("line", "message", "row", "column"), BAD, ids=[b[0] or "empty" for b in BAD])
@@ -279,7 +411,9 @@ HOSTILE = {
     "huge exponent": "output q = 9**9**9",
     "huge power": "output q = 9**1000000",
     "squares": "a0 = 3 + 0*eta\n" + "".join([f"a{k + 1} = a{k}*a{k}\n" for k in range(100)]) + "output q = a100",
-    "squares of arrays": "a0 = [1/3, 1]\n" + "".join([f"a{k + 1} = a{k}*a{k}\n" for k in range(100)]) + "output q[t] = a100",
+    "squares of arrays": "a0 = [1/3, 1]\n"
+    + "".join([f"a{k + 1} = a{k}*a{k}\n" for k in range(100)])
+    + "output q[t] = a100",
     "huge number": f"output q = {'9' * 100000}",
     "nesting": f"output q = {'(' * 100000}1{')' * 100000}",
     "nested lists": f"output q = {'[' * 100000}1{']' * 100000}",
@@ -289,8 +423,10 @@ HOSTILE = {
     "giant array": 'array K : float64, shape (99999999, 99999999), sha "0"',
     "wrapping sizes": "output q[a, b] = (1[; i:4294967296, j:4294967296])[j,i]",
     "many axes": f"output q = eta[; {', '.join([f'i{k}:1' for k in range(500)])}]",
-    "growing shape": "a0 = z[i; j:3]\n" + "".join([f"a{k + 1} = stack(i, a{k}, a{k})\n" for k in range(100)]) + "output q = Moment(a100)",
-    "string": 'output q["\\u0000' + "x" * 10**6 + '] = eta',
+    "growing shape": "a0 = z[i; j:3]\n"
+    + "".join([f"a{k + 1} = stack(i, a{k}, a{k})\n" for k in range(100)])
+    + "output q = Moment(a100)",
+    "string": 'output q["\\u0000' + "x" * 10**6 + "] = eta",
     "null": "output q = \0",
     "no text": "",
 }

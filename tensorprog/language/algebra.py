@@ -24,7 +24,7 @@ from tensorprog.language.symbols import Matrix, Number, VectorSpec, Width, is_ex
 
 __all__ = [
     "ONE", "ZERO", "add", "constant", "div", "fn", "hyperparameter", "initial", "inner", "inverse_sqrt", "matmul", "moment",
-    "mul", "neg", "outer", "power", "rebuild", "scale", "softmax", "stack", "sub", "sum_axis", "take", "terms", "transpose", "view",
+    "mul", "neg", "outer", "power", "rebuild", "scale", "softmax", "spread", "stack", "sub", "sum_axis", "take", "terms", "transpose", "view",
 ]  # fmt: skip
 
 FOLD_LIMIT = 4096
@@ -307,19 +307,13 @@ def softmax(x: Node, axis: int) -> Node:
 
 
 def matmul(matrix: Matrix, transposed: bool, x: Node) -> Node:
-    """W x, or W.T x. Numbers in front of x are pulled out."""
+    """W x, or W.T x."""
     width = matrix.cols if transposed else matrix.rows
     if x.is_zero or matrix.var == 0:
         return constant(0, x.shape, width)
-    if x.op == "add" and len(x.args) == 1:
-        y = x.args[0]
-        if y.width is None:  # the same number in every coordinate: a multiple of W 1
-            y = mul([y, matmul(matrix, transposed, constant(1, (), x.width))])
-        else:
-            y = matmul(matrix, transposed, y)
-        return scale(x.attr[0], _typed(y, x.shape, width, None))
-    if x.op == "view" and len(set(x.attr)) == len(x.attr):  # multiply before spreading
-        return view(matmul(matrix, transposed, x.args[0]), x.attr, x.shape)
+    y = spread(x)
+    if y is not None:  # the same number in every coordinate: a multiple of W 1
+        return _typed(mul([y, matmul(matrix, transposed, constant(1, (), x.width))]), x.shape, width, None)
     return Node("matmul", (x,), (matrix, transposed), x.shape, width)
 
 
@@ -327,11 +321,17 @@ def moment(x: Node) -> Node:
     """The mean over the width."""
     if x.op == "constant":
         return _typed(constant(x.attr), x.shape, None, None)
-    if x.width is None:
-        return x
-    if x.op == "add" and len(x.args) == 1:
-        return scale(x.attr[0], _typed(moment(x.args[0]), x.shape, None, None))
-    return Node("moment", (x,), None, x.shape)
+    y = spread(x)
+    if y is not None:
+        return _typed(y, x.shape, None, None)
+    return Node("moment", (x,), None, x.shape) if x.width is not None else x
+
+
+def spread(x: Node) -> Node | None:
+    """The scalar that a vector is in every coordinate, where it was made by spreading one; else None."""
+    if x.op == "add" and len(x.args) == 1 and x.args[0].width is None and x.width is not None:
+        return scale(x.attr[0], x.args[0])
+    return None
 
 
 def inner(y: Node) -> Node:

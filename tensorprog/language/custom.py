@@ -51,12 +51,12 @@ _AVAILABLE = "+ - * /, powers (integers and halves), Heaviside, Max, Min, Piecew
 class Function:
     """A function from a SymPy expression, called elementwise on vectors and scalars like the ones of this package.
 
-    Rational numbers stay rational; other constants become floats. A kinked function is written with Max, Min, Abs, Heaviside, sign
-    or Piecewise. Heaviside and Piecewise take the mean of both sides at a boundary, as `tp.step` does, whatever they are told.
+    Rational numbers stay rational; other constants become floats. A kinked function is written with Max, Min, Abs,
+    Heaviside, sign or Piecewise. Heaviside and Piecewise take the mean of both sides at a boundary, as `tp.step` does.
 
     Args:
         name: Its name, for messages.
-        expression: A SymPy expression with one free symbol, or several. A string is not accepted: reading it would run code.
+        expression: A SymPy expression with one free symbol, or several. No string: reading it would run code.
         args: The order of the symbols in a call; by default sorted by name.
 
     Raises:
@@ -183,7 +183,7 @@ def _probe(name: str) -> Expression:
 
 
 def _symbolic(expression: Any) -> set[Any]:
-    """The subexpressions that contain a symbol, each visited once (SymPy's own walks visit shared ones again and again)."""
+    """The subexpressions that contain a symbol; each is visited once, unlike in SymPy's own walks."""
     found: set[Any] = set()
     done: set[Any] = set()
     stack = [(expression, False)]

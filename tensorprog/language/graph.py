@@ -18,9 +18,9 @@ __all__ = ["graph"]
 def graph(program: Program) -> networkx.DiGraph:
     """The program's graph: a vertex for each line of its text, an edge from each operand.
 
-    Vertices are named as in the text; an output q is the vertex `output q`. Their attributes: `op` (as in `node.py`, or "output"),
-    `text` (the right-hand side), `label`, `width` (the name of a width, None for a scalar), `source` (the user's line), `matrix`
-    (of a MatMul, as `W` or `W.T`; else None) and `node`. An edge has the `position` of the operand in the text.
+    Vertices are named as in the text; an output q is the vertex `output q`. Their attributes: `op` (as in `node.py`, or
+    "output"), `text` (the right-hand side), `label`, `width` (the name of a width, None for a scalar), `source` (the
+    user's line), `matrix` (of a MatMul, as `W` or `W.T`; else None) and `node`. An edge has the operand's `position`.
 
     Example:
         >>> import tensorprog as tp

@@ -1,12 +1,13 @@
-"""Reads the text of a program (`text.py` writes it and documents the axes). No code is executed: tokens, grammar, constructors.
+"""Reads the text of a program, which `text.py` writes. No code is executed: tokens, grammar, constructors.
 
-    program   = { statement }                                  one a line; an indented line continues the one before; # comments
+    program   = { statement }                   one a line; an indented line continues the one before; # comments
     statement = "width" NAME [ ":" "ratio" number ]
               | "matrix" NAME ":" NAME "x" NAME { "," ( "var" number | "entries" law ) }
               | "vector" NAME [ "[" size { "," size } "]" ] ":" NAME
                          { "," ( "mean" value | "var" number | "cov" value | law ) }
               | "scalar" NAME [ ":" [ "name" NAME "," ] [ "default" number ] ]
-              | "array" NAME ":" ( "float64" | "int64" | "rational" ) "," "shape" "(" INT { "," INT } ")" "," "sha" STRING
+              | "array" NAME ":" ( "float64" | "int64" | "rational" )
+                         "," "shape" "(" INT { "," INT } ")" "," "sha" STRING
               | "output" NAME [ "[" axis { "," axis } "]" ] "=" sum
               | NAME "=" sum
     law       = "rademacher" | "uniform" | "scipy" NAME "(" [ [ NAME "=" ] number { "," [ NAME "=" ] number } ] ")"
@@ -26,9 +27,9 @@
               | ( "sum" | "softmax" ) "(" sum "," LETTER | "stack" "(" LETTER { "," sum } | "inverse_sqrt" "(" NAME
               | "rational" "(" list | FUNCTION "(" sum { "," number } ) ")"
 
-FUNCTION is a row of `functions.py`. A name is used after the line that assigns it. Everything is rebuilt by the constructors of
-`algebra.py` and checked as if it had been built in Python; names of lines become labels. Nesting, sizes and the length of numbers
-are bounded, so that no text can take long.
+FUNCTION is a row of `functions.py`. A name is used after the line that assigns it. Everything is rebuilt by the
+constructors of `algebra.py` and checked as if it had been built in Python; names of lines become labels. Nesting, sizes
+and the length of numbers are bounded, so that no text can take long. What brackets mean is in `text.py`.
 """
 
 from __future__ import annotations
@@ -86,6 +87,10 @@ def parse(text: str, arrays: Mapping[str, Any] | None = None, *, file: str = "")
     if len(text) > MAX_CHARACTERS:
         raise TensorProgramError(f"a text of {len(text)} characters", fix=f"at most {MAX_CHARACTERS} are read")
     return _Parser(text, arrays or {}, file).program()
+
+
+def _rational(text: str) -> Number:
+    return number(Fraction(text[: 2 * MAX_DIGITS]))
 
 
 class _Parser(Expressions):
@@ -224,13 +229,11 @@ class _Parser(Expressions):
         else:
             found = np.asarray(self.given[name.text])
             if found.dtype.kind == "U" and kind == "rational" and found.shape == shape:  # as `save` writes them
-                entries = [
-                    self.checked(name, lambda s: number(Fraction(s[: 2 * MAX_DIGITS])), str(v)) for v in found.ravel()
-                ]
+                entries = [self.checked(name, _rational, str(v)) for v in found.ravel()]
                 found = np.array([*entries, None], dtype=object)[:-1].reshape(shape)
         if found.dtype.kind != _KINDS[kind] or found.shape != shape or fingerprint(found) != sha:
-            self.fail(name, f"array {name.text} is not the one the text was written with ({found.dtype}, shape {found.shape})",
-                      f"give the one with {kind}, shape {shape}, sha {sha}")  # fmt: skip
+            what = f"array {name.text} is not the one the text was written with"
+            self.fail(name, f"{what}: {found.dtype}, shape {found.shape}", f"give {kind}, shape {shape}, sha {sha}")
         found = found.copy()
         found.setflags(write=False)
         self.arrays[name.text] = found

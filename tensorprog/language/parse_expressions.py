@@ -37,7 +37,7 @@ def _quotient(a: Number, b: Number) -> Number:
 
 
 class Expressions(Reader):
-    """Reads expressions into nodes: the names that statements have defined, and a method for each rule of the grammar."""
+    """Reads expressions into nodes: the names that statements have defined, a method for each rule of the grammar."""
 
     def __init__(self, text: str, file: str = "") -> None:
         super().__init__(text, file)
@@ -77,10 +77,12 @@ class Expressions(Reader):
 
     # ---- numbers and names ------------------------------------------------------------------------------------------
     def width(self) -> Width:
+        """The width that the next name stands for."""
         width: Width = self.lookup(self.widths, self.take("name", "a width"), "width")
         return width
 
     def string(self) -> str:
+        """A name in quotes."""
         token = self.take("string", 'a name in "quotes"')
         try:
             return str(json.loads(token.text))
@@ -88,12 +90,14 @@ class Expressions(Reader):
             self.fail(token, f"the string {token.text}", "escape it as in JSON")
 
     def integer(self, token: Token) -> int:
+        """An integer literal."""
         value = self.literal(token)
         if not isinstance(value, int):
             self.fail(token, f"{token.text} is no integer", "write an integer")
         return value
 
     def literal(self, token: Token) -> int | float:
+        """The number that a token stands for."""
         if len(token.text) > MAX_DIGITS:
             self.fail(token, f"a number of {len(token.text)} digits", f"at most {MAX_DIGITS} are read")
         value = int(token.text) if token.text.isdigit() else float(token.text)
@@ -102,6 +106,7 @@ class Expressions(Reader):
         return value
 
     def number(self) -> Number:
+        """A number with its sign, or a quotient of two."""
         sign = -1 if self.accept("-") else 1
         value: Number = self.literal(self.take("number", "a number"))
         if slash := self.accept("/"):
@@ -120,6 +125,7 @@ class Expressions(Reader):
         return self.number()
 
     def rational(self) -> np.ndarray:
+        """An array of rationals that are all integers."""
         self.take("(")
         a = self.list()
         self.take(")")
@@ -150,11 +156,13 @@ class Expressions(Reader):
         return np.array([*flat, 0], dtype=dtype)[:-1].reshape(shape)
 
     def size(self) -> tuple[int, int]:
+        """An axis and its size: i:3."""
         position = self.axis()
         self.take(":")
         return position, self.integer(self.take("number", "a size"))
 
     def axis(self) -> int:
+        """The position that a letter stands for."""
         token = self.take("name", "an axis: i, j, k, ...")
         position = _letter_position(token.text)
         if position is None or position >= MAX_AXES:
@@ -164,20 +172,24 @@ class Expressions(Reader):
     # ---- expressions ------------------------------------------------------------------------------------------------
     def aligned(self, at: Token, nodes: Sequence[Node]) -> None:
         """Operands of one instruction have one shape and one width each, or none."""
-        for what, kinds in (
-            ("shape", {x.shape: x for x in nodes if x.shape}), ("width", {x.width: x for x in nodes if x.width}),
-            ("second width", {x.inner: x for x in nodes if x.inner}),
-        ):  # fmt: skip
+        apart = "vectors of different widths never meet in one Nonlin or Moment"
+        for what, kinds, why, fix in (
+            (
+                "shape",
+                {x.shape: x for x in nodes if x.shape},
+                "axes are matched by position",
+                "spread, as in x[i; j:3]",
+            ),
+            ("width", {x.width: x for x in nodes if x.width}, apart, "multiply one of them by a matrix first"),
+            ("second width", {x.inner: x for x in nodes if x.inner}, apart, "multiply one of them by a matrix first"),
+        ):
             if len(kinds) > 1:
                 (one, x), (two, y) = list(kinds.items())[:2]
-                shown = [k.name if isinstance(k, Width) else str(k) for k in (one, two)]
-                self.fail(
-                    at, f"{describe(x)} has {what} {shown[0]} and {describe(y)} has {what} {shown[1]}",
-                    "spread one of them, as in x[i; j:3]" if what == "shape" else "multiply one of them by a matrix first",
-                    "vectors of different widths never meet in one Nonlin or Moment" if what != "shape" else "axes are matched by position",
-                )  # fmt: skip
+                k1, k2 = [k.name if isinstance(k, Width) else str(k) for k in (one, two)]
+                self.fail(at, f"{describe(x)} has {what} {k1} and {describe(y)} has {what} {k2}", fix, why)
 
     def sum(self) -> Node:
+        """Terms, as one node: coefficients must reach `algebra.add` apart from what they multiply."""
         self.depth += 1
         if self.depth > MAX_DEPTH:
             self.fail(
@@ -232,31 +244,33 @@ class Expressions(Reader):
         return coefficient, self.node(at, algebra.mul, factors)
 
     def power(self) -> Node | Number:
+        """A power; a bare number stays one, to become a coefficient."""
         at = self.next
         x = self.postfix()
         if not self.accept("**"):
             return x
         if self.accept("("):
-            exponent: Number = self.number()
+            exponent: Any = self.number()
             self.take(")")
         else:
             sign = -1 if self.accept("-") else 1
             exponent = sign * self.literal(self.take("number", "a number"))
         base = x if isinstance(x, Node) else algebra.constant(x)
         if (2 * exponent) % 1 or abs(exponent) > MAX_EXPONENT:
-            self.fail(
-                at, f"the exponent {exponent}", f"powers are integers or halves of integers, up to {MAX_EXPONENT}"
-            )
-        if exponent % 1:
-            base, exponent = self.function(at, "sqrt", base, ()), 2 * exponent
-        if exponent < 0:
+            fix = f"powers are integers or halves of integers, up to {MAX_EXPONENT}"
+            self.fail(at, f"the exponent {exponent}", fix)
+        twice = int(2 * exponent)
+        if twice % 2:
+            base, twice = self.function(at, "sqrt", base, ()), 2 * twice
+        if twice < 0:
             base = self.function(at, "reciprocal", base, ())
-        k = abs(int(exponent))
+        k = abs(twice) // 2
         if self.bits(base) * k > MAX_BITS:
             self.fail(at, f"a number of more than {MAX_DIGITS} digits", "use smaller numbers, or floating point")
         return self.node(at, algebra.power, base, k)
 
     def function(self, at: Token, name: str, x: Node, parameters: Sequence[Number]) -> Node:
+        """A primitive, its parameters and domain checked."""
         row = PRIMITIVES[name]
         if len(parameters) != len(row.parameters):
             self.fail(
@@ -269,6 +283,7 @@ class Expressions(Reader):
         return self.node(at, algebra.fn, name, x, *parameters)
 
     def postfix(self) -> Node | Number:
+        """An atom with its brackets and primes."""
         at = self.next
         x = self.atom()
         while self.next.kind in ("'", "["):
@@ -352,6 +367,7 @@ class Expressions(Reader):
         return self.node(at, algebra._typed, x, x.shape, width, inner)
 
     def atom(self) -> Node | Number:
+        """A number, name, list, call or sum in parentheses."""
         token = self.next
         if token.kind == "number":
             self.position += 1
@@ -374,7 +390,13 @@ class Expressions(Reader):
         found: Node = self.lookup(self.values, token, "vector, scalar or earlier line")
         return found
 
+    @staticmethod
+    def _multiplied(matrix: Matrix, transposed: bool, x: Node) -> Node:
+        names = [letter(i) for i in range(len(x.shape))]
+        return product(matrix, transposed, Expression(x, names)).node
+
     def call(self, name: Token) -> Node:
+        """An instruction or a function, up to its closing parenthesis."""
         self.take("(")
         at = self.next
         match name.text:
@@ -383,10 +405,7 @@ class Expressions(Reader):
                 transposed = self.accept(".") is not None and bool(self.word("T"))
                 self.take(",")
                 at, x = self.next, self.sum()
-                multiply = lambda y: (
-                    product(matrix, transposed, Expression(y, [letter(i) for i in range(len(y.shape))])).node
-                )
-                return self.node(at, multiply, x)
+                return self.node(at, self._multiplied, matrix, transposed, x)
             case "inverse_sqrt":
                 return self.node(at, algebra.inverse_sqrt, self.width())
             case "stack":

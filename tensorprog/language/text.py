@@ -1,4 +1,4 @@
-"""Programs as text, the papers' way: declarations, numbered single-assignment instructions, outputs. `parse.py` reads it back.
+"""Programs as text, the papers' way: declarations, numbered instructions, outputs. `parse.py` reads it.
 
     width n
     matrix W : n x n, var 1
@@ -8,9 +8,10 @@
     c3 = Moment(g2)
     output mean_dx = 2*c3
 
-An elementwise region is one `Nonlin`: what is used once is written inside its consumer; what is used twice, multiplied by a
-matrix, labelled by the user, or nested too deep has a line. Functions of scalars alone are written without a `Nonlin`. Arrays too
-large to read are named, `array K1 : float64, shape (100, 100), sha "..."`, and live beside the text (`arrays`, `save`).
+An elementwise region is one `Nonlin`: what is used once is written inside its consumer; what is used twice, multiplied
+by a matrix, labelled by the user, or nested too deep has a line. Functions of scalars alone stand without a `Nonlin`.
+Arrays too large to read are named, `array K1 : float64, shape (100, 100), sha "..."`, and live beside the text
+(`arrays`, `save`).
 
 **Axes** have positions, called i, j, k, ... in the text (names attach to outputs only):
 
@@ -22,7 +23,7 @@ large to read are named, `array K1 : float64, shape (100, 100), sha "..."`, and 
 | `z[2,:]`       | position 2 of the first axis, which is dropped                                                  |
 | `s[; i:3, n]`  | a scalar spread over an axis of size 3 and over the coordinates of width n                      |
 | `sum(z, i)`, `softmax(s, i)`, `stack(i, a, b)` | along axis i                                                    |
-| `y'`           | y over the second coordinate of an OuterNonlin: `OuterNonlin(relu(x + y'))`; `s[; m']` spreads over it |
+| `y'`, `s[; m']` | y over the second coordinate of an OuterNonlin, `OuterNonlin(relu(x + y'))`; s spread over it   |
 """
 
 from __future__ import annotations
@@ -266,7 +267,7 @@ def _literal(a: np.ndarray) -> str | None:
     if not 0 < a.size <= LITERAL // 2:
         return None
 
-    def write(values: Any) -> str:  # depth: the number of axes
+    def write(values: Any) -> str:
         return f"[{', '.join(map(write, values))}]" if isinstance(values, list) else _number(values)
 
     text = write(a.tolist())
@@ -280,14 +281,16 @@ def _law(d: Any, of: str) -> str:
         return d
     import scipy.stats
 
-    if not d.dist.name or type(getattr(scipy.stats, d.dist.name, None)) is not type(d.dist):
+    family: Any = d.dist
+    if type(getattr(scipy.stats, str(family.name), None)) is not type(family):
         raise TensorProgramError(
-            f"the distribution of {of} is called {d.dist.name!r}, which scipy.stats does not have",
-            why="the text of a program names distributions of scipy.stats", fix="use one of those, scaled with loc and scale",
-        )  # fmt: skip
+            f"the distribution of {of} is called {family.name!r}, which scipy.stats does not have",
+            why="the text of a program names distributions of scipy.stats",
+            fix="use one of those, with loc and scale",
+        )
     values = [_number(v if isinstance(v, int) else float(v)) for v in d.args]
     values += [f"{k}={_number(v if isinstance(v, int) else float(v))}" for k, v in sorted(d.kwds.items())]
-    return f"scipy {d.dist.name}({', '.join(values)})"
+    return f"scipy {family.name}({', '.join(values)})"
 
 
 def listing(program: Program) -> Listing:
@@ -451,10 +454,9 @@ class _Writer:
                 return f"{first.at(ATOM)}[{index}{'; ' if new else ''}{', '.join(new)}]", ATOM
             case "take":
                 axis, index = x.attr
-                return (
-                    f"{first.at(ATOM)}[{','.join([str(index) if i == axis else ':' for i in range(len(x.args[0].shape))])}]",
-                    ATOM,
-                )
+                positions = [":"] * len(x.args[0].shape)
+                positions[axis] = str(index)
+                return f"{first.at(ATOM)}[{','.join(positions)}]", ATOM
             case "stack":
                 return f"stack({', '.join([letter(x.attr), *[a.text for a in args]])})", ATOM
             case "sum" | "softmax":

@@ -84,8 +84,6 @@ def _merged(x: Monomial, y: Monomial) -> Monomial:
         if f[0] in ("exp", "gauss_exp") and powers[f] != 1:  # a power is another rate
             g = (f[0], f[1], f[2] * powers.pop(f))
             powers[g] = powers.get(g, 0) + 1
-        elif f[0] == "sign" and f[2] == 0:  # sign^2 = 1 almost surely
-            powers[f] %= 2
     return tuple(sorted([(f, k) for f, k in powers.items() if k], key=_key))
 
 
@@ -211,6 +209,12 @@ class _Solver:
 
     def solve(self, monomial: Monomial, g: Gaussian) -> Node | None:
         """E of the monomial; None where the rules do not reach."""
+        c, monomial = _without_powers_of_signs(monomial)
+        if c == 0:
+            return ZERO
+        if c != 1:
+            value = self.solve(monomial, g)
+            return None if value is None else scale(c, value)
         key = (monomial, id(g))
         if key not in self.memo:
             self.alive.append(g)
@@ -259,6 +263,25 @@ class _Solver:
         return add(pairs) if pairs else ZERO
 
 
+def _without_powers_of_signs(monomial: Monomial) -> tuple[Number, Monomial]:
+    """sign^2 = 1 almost surely; next to a Dirac of the same variable, d(sign^k) = k sign^(k-1) 2 Dirac has to hold instead.
+
+    Smoothing the sign, it runs through (-1, 1) while the Dirac's mass passes: sign^k Dirac = Dirac times the mean of s^k there.
+    """
+    c: Number = 1
+    out = []
+    diracs = {f[1] for f, _ in monomial if f[0] == "bump" and f[2] == 0}
+    for f, k in monomial:
+        if f[0] == "sign" and f[2] == 0:
+            if f[1] in diracs:
+                c = c * Fraction(1 - k % 2, k + 1)
+                continue
+            k %= 2
+        if k:
+            out.append((f, k))
+    return c, tuple(out)
+
+
 def _lowered(powers: dict[Factor, int], f: Factor) -> Monomial:
     return tuple(sorted([(h, k - (h == f)) for h, k in powers.items() if k - (h == f)], key=_key))
 
@@ -305,17 +328,16 @@ def _condition(f: Factor, g: Gaussian) -> tuple[Node, Gaussian]:
     """E[bump_t(z_i) G] = N(0; m_i, q + t) E[G | z_i + sqrt(t) g = 0]."""
     _, i, t = f
     m, q = g.means[i], _widened(g, i, t)
-    inverse = dual("pinv", q)
 
     def mean(j: int) -> Node:
         if t == 0 and j == i:
             return ZERO
-        return add([(1, g.means[j]), (-1, mul([g.cov(j, i), inverse, m]))])
+        return dual("residual", g.means[j], g.cov(j, i), m, q)
 
     def cov(j: int, k: int) -> Node:
         if t == 0 and i in (j, k):
             return ZERO
-        return add([(1, g.cov(j, k)), (-1, mul([g.cov(j, i), g.cov(k, i), inverse]))])
+        return dual("residual", g.cov(j, k), g.cov(j, i), g.cov(k, i), q)
 
     return dual("density", m, q), g.changed(mean, cov)
 

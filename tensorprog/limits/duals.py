@@ -95,6 +95,15 @@ def _pinv(q: Any) -> np.ndarray:
         return np.where(q > 0, 1.0 / q, 0.0)
 
 
+def _residual(x: Any, y: Any, z: Any, q: Any) -> np.ndarray:
+    """x - y z / q, and x where q is 0; a difference within rounding of its terms is 0, so that collinear variables stay so."""
+    x, q = np.asarray(x, dtype=float), np.asarray(q, dtype=float)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        taken = np.where(q > 0, y * z / np.where(q > 0, q, 1.0), 0.0)
+    left = x - taken
+    return np.where(np.abs(left) <= SNAP * np.maximum(np.abs(x), np.abs(taken)), 0.0, left)
+
+
 def _sign_mean(m: Any, q: Any) -> np.ndarray:
     from scipy.special import erf
 
@@ -148,6 +157,10 @@ DUALS: dict[str, Dual] = {
             "density", ("m", "q"), _density, lambda s, m, q: s.exp(-(m**2) / (2 * q)) / s.sqrt(2 * s.pi * q),
             "the density of N(m, q) at 0; 0 where q = 0, as the pseudo-inverse has it (theory of Zdot, Stein's form)",
         ),
+        Dual(
+            "residual", ("x", "y", "z", "q"), _residual, lambda s, x, y, z, q: x - y * z / q,
+            "conditional means and covariances given a variable of variance q; x where q = 0",
+        ),
         Dual("pinv", ("q",), _pinv, lambda s, q: 1 / q, "1/q, and 0 where q = 0"),
     )
 }  # fmt: skip
@@ -168,11 +181,21 @@ def _number(x: Node) -> Any:
     return x.attr if x.op == "constant" and not isinstance(x.attr, np.ndarray) and is_exact(x.attr) else None
 
 
+def _is_floating(x: Node) -> bool:
+    return not (x.op == "constant" and is_exact(x.attr))
+
+
 def _folded(name: str, arguments: tuple[Node, ...]) -> Node | None:
     values = [_number(x) for x in arguments]
     match name:
         case "pinv" if values[0] is not None:
             return ZERO if values[0] <= 0 else algebra.fn("reciprocal", arguments[0])
+        case "residual":
+            x, y, z, q = arguments
+            if y.is_zero or z.is_zero or values[3] == 0:
+                return x
+            if values[3] is not None and (None not in values or not any(map(_is_floating, arguments))):
+                return algebra.add([(1, x), (-1, algebra.mul([y, z, algebra.fn("reciprocal", q)]))])
         case "density" if values[1] == 0:
             return ZERO
         case "sign_mean" if values[0] == 0:

@@ -26,8 +26,10 @@ Array = np.ndarray
 
 SAFETY = 10.0
 """Stated over observed difference of two resolutions."""
-NOISE = 4 * np.finfo(float).eps
-"""Relative perturbation of every instruction: numpy's elementary functions are within 4 units in the last place."""
+EPS = float(np.finfo(float).eps)
+NOISE = 4 * EPS
+"""Relative perturbation of functions and closed forms: NumPy's are within 4 units in the last place. Arithmetic gets one."""
+_ARITHMETIC = ("add", "mul", "sum", "constant")
 PERTURBED_RUNS = 3
 SAMPLED_REPLICATES = 16
 SAMPLED_ROWS = 16
@@ -102,7 +104,8 @@ class ScalarProgram:
                     else:
                         value = np.asarray(_compute(step)(*args))
                     if perturb is not None and x.op not in ("view", "take", "stack"):
-                        value = value if x.op == "constant" and np.all(value == np.round(value)) else perturb(value)
+                        whole = x.op == "constant" and np.all(value == np.round(value))
+                        value = value if whole else perturb(x, value)
                     values[x] = value
                 for tiles in groups:
                     values |= tiles.run(values, perturb, rows)
@@ -192,9 +195,10 @@ def _compute(step: Step) -> Callable[..., Any]:
     raise AssertionError(f"no scalar rule for {step.node.op}: please report this")
 
 
-def _perturbation(stream: np.random.Generator) -> Callable[[Array], Array]:
-    def perturb(value: Array) -> Array:
-        return value * (1 + NOISE * (2 * stream.integers(0, 2, np.shape(value)) - 1))
+def _perturbation(stream: np.random.Generator) -> Callable[[Node, Array], Array]:
+    def perturb(x: Node, value: Array) -> Array:
+        size = EPS if x.op in _ARITHMETIC else NOISE
+        return value * (1 + size * (2 * stream.integers(0, 2, np.shape(value)) - 1))
 
     return perturb
 

@@ -19,6 +19,7 @@ from tensorprog.language.algebra import ONE, ZERO, _typed
 from tensorprog.language.node import Node
 from tensorprog.language.symbols import Number
 from tensorprog.limits.closed import Gaussian, closed_form
+from tensorprog.limits.duals import dual
 from tensorprog.limits.integral import integral
 from tensorprog.limits.structure import Structure, is_variable, opened, root, scalar_version
 from tensorprog.limits.tasks import Declined, Solver, Task
@@ -330,6 +331,26 @@ class Expectation:
         index = [*(u.attr if u.op == "view" else range(len(u.shape))), *(v.attr if v.op == "view" else range(len(v.shape)))]
         return algebra.view(covariance, index, shape)
 
+    # ---- E of a derivative ----------------------------------------------------------------------------------------------
+    def slope(self, x: Node, v: Node) -> Task:
+        """E[dx/dv] for a Gaussian variable v of x.
+
+        Where the derivative is no function (a jump times a function without closed form), and v is the only variable, Stein's
+        lemma gives it as E[(v - E v) x] / Var v, and as 0 where Var v = 0 (Tensor Programs III, remark 2.12).
+        """
+        try:
+            value = yield (self.mean, self.structure.derivative(x, v))
+        except Declined:
+            if self.structure.atoms(x) != (v,):
+                raise
+            mean = yield (self.mean, v)
+            variance = yield (self.covariance, v, v)
+            product = yield (self.mean, algebra.mul([v, x]))
+            whole = yield (self.mean, x) if not mean.is_zero else (self.mean, ZERO)
+            centred = algebra.add([(1, product), (-1, algebra.mul([mean, whole]))])
+            value = algebra.mul([centred, dual("pinv", variance)])
+        return value
+
     # ---- Zdot -----------------------------------------------------------------------------------------------------------
     def zdot(self, name: str, transposed: bool, x: Node) -> dict[Node, Node] | Task:
         """Zdot^{W x} (W.T x if transposed) over var: {Z^y: coefficient}, y the vectors the other direction has multiplied.
@@ -386,7 +407,7 @@ class Expectation:
                         continue
                     found = yield (self.zdot, name, transposed, v)
                     if found:
-                        slope = yield (self.mean, self.structure.derivative(x, v))
+                        slope = yield (self.slope, x, v)
                         collect(slope, found)
         return {y: c for y, c in out.items() if not c.is_zero and not y.is_zero}
 

@@ -68,6 +68,7 @@ class Tiles:
     """
 
     def __init__(self, nodes: Sequence[Node], wanted: set[Node], compute: Callable[[Node], Callable[..., Array]]) -> None:
+        self.nodes = list(nodes)
         self.shape = nodes[0].shape
         self.wanted = [x for x in nodes if x in wanted]
         slots: dict[Node, int] = {}
@@ -90,7 +91,7 @@ class Tiles:
         self.slots = slots
         self.symmetric = len(self.shape) == 2 and self.shape[0] == self.shape[1] and all(map(_is_symmetric(), self.wanted))
 
-    def run(self, values: Mapping[Node, Array], noise: Callable[[Array], Array] | None = None, rows: int | None = None) -> dict[Node, Array]:
+    def run(self, values: Mapping[Node, Array], noise: Callable[[Node, Array], Array] | None = None, rows: int | None = None) -> dict[Node, Array]:
         """The arrays of the wanted nodes; of their first rows only, if `rows` is given."""
         given = [np.asarray(values[a]) for a in self.inputs]
         shape = self.shape if rows is None else (min(rows, self.shape[0]), *self.shape[1:])
@@ -102,9 +103,9 @@ class Tiles:
             start = low if symmetric else 0
             cache: list[Any] = [_part(a, low, high, start) for a in given] + [None] * len(self.steps)
             with np.errstate(all="ignore"):
-                for slot, compute, args, dead in self.steps:
+                for (slot, compute, args, dead), x in zip(self.steps, self.nodes, strict=True):
                     value = compute(*[cache[i] for i in args])
-                    cache[slot] = value if noise is None else noise(value)
+                    cache[slot] = value if noise is None else noise(x, value)
                     for i in dead:
                         cache[i] = None
             for x, full in out.items():
