@@ -21,21 +21,25 @@ if TYPE_CHECKING:
     from tensorprog.language.custom import Function
     from tensorprog.language.parse import parse
     from tensorprog.language.text import load, save
+    from tensorprog.limits.formula import Formula
     from tensorprog.limits.limit import limit
+    from tensorprog.limits.symbolic import formula
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "Comparison", "Estimate", "Estimates", "Expression", "Function", "Matrix", "Program", "Runs", "Scalar", "TensorProgramError",
-    "Vector", "Width", "compare", "inverse_sqrt", "limit", "load", "parse", "run", "save", *_build,
+    "Comparison", "Estimate", "Estimates", "Expression", "Formula", "Function", "Matrix", "Program", "Runs", "Scalar", "TensorProgramError",
+    "Vector", "Width", "compare", "formula", "inverse_sqrt", "limit", "load", "parse", "run", "save", *_build,
 ]  # fmt: skip
 
 # Imported when first used: writing and printing programs should not wait for SciPy.
 _LATER = {
     "Comparison": "tensorprog.analysis.compare",
+    "Formula": "tensorprog.limits.formula",
     "Function": "tensorprog.language.custom",
     "Runs": "tensorprog.execute.executor",
     "compare": "tensorprog.analysis.compare",
+    "formula": "tensorprog.limits.symbolic",
     "limit": "tensorprog.limits.limit",
     "load": "tensorprog.language.text",
     "parse": "tensorprog.language.parse",

@@ -331,25 +331,47 @@ class Expectation:
         index = [*(u.attr if u.op == "view" else range(len(u.shape))), *(v.attr if v.op == "view" else range(len(v.shape)))]
         return algebra.view(covariance, index, shape)
 
-    # ---- E of a derivative ----------------------------------------------------------------------------------------------
-    def slope(self, x: Node, v: Node) -> Task:
-        """E[dx/dv] for a Gaussian variable v of x.
+    # ---- E of derivatives -----------------------------------------------------------------------------------------------
+    def slopes(self, x: Node, needed: tuple[bool, ...]) -> Task:
+        """E[dx/dv] for the Gaussian variables v of x, in the order of its atoms; 0 where it is not needed.
 
-        Where the derivative is no function (a jump times a function without closed form), and v is the only variable, Stein's
-        lemma gives it as E[(v - E v) x] / Var v, and as 0 where Var v = 0 (Tensor Programs III, remark 2.12).
+        Where a derivative is no function (a jump times a function without closed form), all of them by regression.
         """
+        atoms = self.structure.atoms(x)
+        found = []
         try:
-            value = yield (self.mean, self.structure.derivative(x, v))
+            for v, wanted in zip(atoms, needed, strict=True):
+                value = (yield (self.mean, self.structure.derivative(x, v))) if wanted else ZERO
+                found.append(value)
         except Declined:
-            if self.structure.atoms(x) != (v,):
-                raise
-            mean = yield (self.mean, v)
-            variance = yield (self.covariance, v, v)
+            found = yield from self._regression(x, atoms)
+        return tuple(found)
+
+    def _regression(self, x: Node, atoms: tuple[Node, ...]) -> Task:
+        """pinv(C) b with C = Cov(v_i, v_j), b_i = Cov(v_i, x): Stein's lemma, derivative-free (Tensor Programs III, remark 2.12).
+
+        By elimination in the order of the atoms; a variable that earlier ones determine has residual variance 0, and slope 0.
+        """
+        d = len(atoms)
+        c: dict[tuple[int, int], Node] = {}
+        b: list[Node] = []
+        whole = yield (self.mean, x)
+        for i, v in enumerate(atoms):
             product = yield (self.mean, algebra.mul([v, x]))
-            whole = yield (self.mean, x) if not mean.is_zero else (self.mean, ZERO)
-            centred = algebra.add([(1, product), (-1, algebra.mul([mean, whole]))])
-            value = algebra.mul([centred, dual("pinv", variance)])
-        return value
+            mean = yield (self.mean, v)
+            b.append(algebra.add([(1, product), (-1, algebra.mul([mean, whole]))]))
+            for j in range(i + 1):
+                c[i, j] = yield (self.covariance, *_ordered(v, atoms[j]))
+        for i in range(d):
+            for j in range(i + 1, d):
+                b[j] = dual("residual", b[j], c[j, i], b[i], c[i, i])
+                for k in range(i + 1, j + 1):
+                    c[j, k] = dual("residual", c[j, k], c[j, i], c[k, i], c[i, i])
+        slopes: dict[int, Node] = {}
+        for i in reversed(range(d)):
+            rest = algebra.add([(1, b[i]), *[(-1, algebra.mul([c[j, i], slopes[j]])) for j in range(i + 1, d)]])
+            slopes[i] = algebra.mul([rest, dual("pinv", c[i, i])])
+        return [slopes[i] for i in range(d)]
 
     # ---- Zdot -----------------------------------------------------------------------------------------------------------
     def zdot(self, name: str, transposed: bool, x: Node) -> dict[Node, Node] | Task:
@@ -399,15 +421,17 @@ class Expectation:
                         parts.append(_typed(combined(found), x.shape[:axis] + x.shape[axis + 1 :], x.width, None))
                     out[algebra.stack(parts, axis)] = ONE
                     return out
-                for v in self.structure.atoms(x):
-                    if v == x:  # affine: a deterministic multiple
-                        (z,) = [a for a in x.args if self.structure.facts(a).families]
-                        found = yield (self.zdot, name, transposed, z)
-                        collect(scalar_version(algebra.mul(_without(_factors(x), z))), found)
-                        continue
-                    found = yield (self.zdot, name, transposed, v)
-                    if found:
-                        slope = yield (self.slope, x, v)
+                if self.structure.facts(x).affine:  # a deterministic multiple
+                    (z,) = [a for a in x.args if self.structure.facts(a).families]
+                    found = yield (self.zdot, name, transposed, z)
+                    collect(scalar_version(algebra.mul(_without(_factors(x), z))), found)
+                else:
+                    parts = []
+                    for v in self.structure.atoms(x):
+                        found = yield (self.zdot, name, transposed, v)
+                        parts.append(found)
+                    slopes = yield (self.slopes, x, tuple(map(bool, parts)))
+                    for slope, found in zip(slopes, parts, strict=True):
                         collect(slope, found)
         return {y: c for y, c in out.items() if not c.is_zero and not y.is_zero}
 

@@ -1,0 +1,81 @@
+"""Costs as counts: a blow-up of the compiler stays correct, and only a count sees it.
+
+The nodes of the Z-program and the scalar program, and the questions the rules asked each other, for five fixed programs. A change that
+lowers a count may lower its bound here; one that raises it has to say why.
+"""
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import tensorprog as tp
+from tensorprog.language.node import topological
+from tensorprog.limits.lower import Lowering
+
+N = tp.Width("n")
+
+
+def mlp(depth):
+    x = tp.Vector("x", N, axes=("b",), cov=[[2, 1], [1, 3]])
+    for layer in range(depth):
+        x = tp.relu(tp.Matrix(f"W{layer}", N, N, var=2) @ x)
+    return tp.Program(kernel=tp.moment(x * tp.rename(x, b="c")))
+
+
+def catalan(k):
+    W, v = tp.Matrix("W", N, N), tp.Vector("v", N)
+    x, outputs = v, {}
+    for i in range(k):
+        x = W @ (W.T @ x)
+        outputs[f"m{i}"] = tp.moment(v * x)
+    return tp.Program(outputs)
+
+
+def semicircle(k):
+    W, v = tp.Matrix("W", N, N, var=Fraction(1, 2)), tp.Vector("v", N)
+    x = v
+    for _ in range(k):
+        x = W @ x + W.T @ x
+    return tp.Program(m=tp.moment(v * x))
+
+
+def tied(k):
+    W, x = tp.Matrix("W", N, N), tp.Vector("x", N)
+    for _ in range(k):
+        x = W.T @ tp.tanh(W @ x)
+    return tp.Program(m=tp.moment(x * x))
+
+
+def rnn(steps):
+    W, u = tp.Matrix("W", N, N), tp.Vector("u", N, axes=("t",), cov=np.eye(steps, dtype=int))
+    s = tp.erf(tp.take(u, "t", 0))
+    for t in range(1, steps):
+        s = tp.erf(W @ s + tp.take(u, "t", t))
+    return tp.Program(m=tp.moment(s * s))
+
+
+def cost(program):
+    lowering = Lowering(program, {})
+    scalars = [lowering.z[o.node] for o in program.outputs.values()]
+    return len(topological(lowering.z.values())), len(topological(scalars)), len(lowering.expectation.solver.memo)
+
+
+@pytest.mark.parametrize(
+    ("build", "size", "bounds"),
+    [
+        (mlp, 50, (208, 102, 504)),
+        (catalan, 20, (157, 20, 215)),
+        (semicircle, 16, (94, 1, 220)),
+        (tied, 4, (181, 142, 281)),
+        (rnn, 12, (85, 37, 113)),
+    ],
+    ids=["mlp", "catalan", "semicircle", "tied", "rnn"],
+)
+def test_node_counts(build, size, bounds):
+    found = cost(build(size))
+    assert all(f <= b for f, b in zip(found, bounds, strict=True)), f"{found} exceeds {bounds}"
+
+
+def test_the_cost_of_a_layer_does_not_grow_with_depth():
+    small, large = cost(mlp(50)), cost(mlp(500))
+    assert all(b <= 10 * a for a, b in zip(small, large, strict=True))
