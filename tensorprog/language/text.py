@@ -4,9 +4,10 @@
     matrix W : n x n, var 1
     vector x : n, mean 1, var 0
     g1 = MatMul(W, x)
-    g2 = MatMul(W.T, g1)
-    c3 = Moment(g2)
-    output mean_dx = 2*c3
+    x2 = Nonlin(2*g1)
+    g3 = MatMul(W.T, x2)
+    c4 = Moment(g3)
+    output mean_dx = c4
 
 An elementwise region is one `Nonlin`: what is used once is written inside its consumer; what is used twice, multiplied
 by a matrix, labelled by the user, or nested too deep has a line. Functions of scalars alone stand without a `Nonlin`.
@@ -281,16 +282,16 @@ def _law(d: Any, of: str) -> str:
         return d
     import scipy.stats
 
-    family: Any = d.dist
-    if type(getattr(scipy.stats, str(family.name), None)) is not type(family):
+    name = str(d.dist.name)
+    if type(getattr(scipy.stats, name, None)) is not type(d.dist):
         raise TensorProgramError(
-            f"the distribution of {of} is called {family.name!r}, which scipy.stats does not have",
+            f"the distribution of {of} is called {name!r}, which scipy.stats does not have",
             why="the text of a program names distributions of scipy.stats",
             fix="use one of those, with loc and scale",
         )
     values = [_number(v if isinstance(v, int) else float(v)) for v in d.args]
     values += [f"{k}={_number(v if isinstance(v, int) else float(v))}" for k, v in sorted(d.kwds.items())]
-    return f"scipy {family.name}({', '.join(values)})"
+    return f"scipy {name}({', '.join(values)})"
 
 
 def listing(program: Program) -> Listing:
