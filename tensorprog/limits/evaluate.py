@@ -17,7 +17,7 @@ import numpy as np
 from tensorprog.language.arrays import Step, schedule
 from tensorprog.language.node import Node, topological
 from tensorprog.limits.duals import DUALS
-from tensorprog.limits.integral import MAX_QUADRATURE, Integrand
+from tensorprog.limits.integral import Integrand
 from tensorprog.limits.tiles import Tiles, stages
 
 __all__ = ["ScalarProgram", "student"]
@@ -73,7 +73,7 @@ class ScalarProgram:
         self.large = bool(inside)
         self.tiles_are_last = not any(a in inside for step in self.steps if step.node not in inside for a in step.operands)
         self.integrals = {x for x in nodes if x.op == "gauss"}
-        sampled = {x for x in self.integrals if x.attr.dimension > MAX_QUADRATURE}
+        sampled = {x for x in self.integrals if not x.attr.by_quadrature}
         self.sampled_below = _downstream(self.outputs, sampled)
         self.integrated_below = _downstream(self.outputs, self.integrals)
 
@@ -128,14 +128,20 @@ class ScalarProgram:
             for j in range(i + 1):
                 cov[:, i, j] = cov[:, j, i] = triangle[k]
                 k += 1
-        features = [Feature(*f) for f in integrand.features]
-        if d > MAX_QUADRATURE:
+        if not integrand.by_quadrature:
             key = int.from_bytes(hashlib.blake2b(x.digest, digest_size=8).digest(), "little")
             rng = np.random.default_rng([self.rng, replicate, key])
             value = qmc_expectation(integrand, mean, cov, params, rng)
         else:
-            parts = integrand.split() if size >= PAIRS_FROM else None
-            if parts is not None:
+            parts = integrand.split() if size >= PAIRS_FROM and not integrand.turns else None
+            deviations = np.sqrt(np.maximum(np.diagonal(cov, axis1=1, axis2=2), 0))
+            if any(turn.parametric for turn in integrand.turns):  # the places differ from row to row
+                value = np.empty(size)
+                for k in range(size):
+                    row, mine = slice(k, k + 1), [p[k : k + 1] for p in params]
+                    features = [Feature(*f) for f in integrand.located(mean[row], deviations[row], [p[0] for p in mine])]
+                    value[k] = gaussian_expectation(integrand, mean[row], cov[row], mine, features, level)[0]
+            elif parts is not None:
                 f, g = parts
                 value = pair_expectation(
                     lambda u: f([u, None], []), lambda v: g([None, v], []), mean.T, (cov[:, 0, 0], cov[:, 1, 1]), cov[:, 0, 1],
@@ -143,6 +149,7 @@ class ScalarProgram:
                     features_g=[Feature(0, a, s) for i, a, s in integrand.features if i == 1], level=level,
                 )  # fmt: skip
             else:
+                features = [Feature(*f) for f in integrand.located(mean, deviations, [])]
                 value = gaussian_expectation(integrand, mean, cov, params, features, level)
         return np.asarray(value)[back].reshape(shape)
 

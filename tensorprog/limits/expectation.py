@@ -106,7 +106,7 @@ class Expectation:
 
     def _unstacked(self, x: Node) -> Task:
         """E of a function of stacks: position by position along the first axis that is one."""
-        axis = self._stack_axis(x)
+        axis = self.stack_axis(x)
         parts = []
         for i in range(x.shape[axis]):
             y = algebra.take(x, axis, i)
@@ -116,7 +116,8 @@ class Expectation:
             parts.append(value)
         return algebra.stack(parts, axis)
 
-    def _stack_axis(self, x: Node) -> int:
+    def stack_axis(self, x: Node) -> int:
+        """The axis of the first stack that a walk from x meets."""
         while x.op != "stack":
             if x.op in ("view", "take"):
                 x = opened(x)
@@ -414,7 +415,7 @@ class Expectation:
                 out[algebra.stack(parts, x.attr)] = ONE
             case _:
                 if self.structure.facts(x).stacked:
-                    axis = self._stack_axis(x)
+                    axis = self.stack_axis(x)
                     parts = []
                     for i in range(x.shape[axis]):
                         found = yield (self.zdot, name, transposed, _opened_fully(algebra.take(x, axis, i)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from tensorprog.language.functions import PRIMITIVES
 from tensorprog.language.node import Node, topological
 from tensorprog.language.symbols import encode
 from tensorprog.limits.closed import Gaussian
-from tensorprog.limits.structure import Structure, opened, scalar_version
+from tensorprog.limits.structure import MOVED, Structure, opened, scalar_version
 from tensorprog.limits.tasks import Declined
 
 __all__ = ["MAX_SAMPLED", "Integrand", "integral"]
@@ -23,6 +23,8 @@ MAX_QUADRATURE = 3
 """Up to this many variables by nested quadrature."""
 MAX_SAMPLED = 10
 """Up to this many by randomised quasi-Monte-Carlo; beyond, the population limit is the better sampler."""
+MAX_CROSSINGS = 200
+_AROUND = np.concatenate([-np.logspace(2, -7, 60), [0.0], np.logspace(-7, 2, 60)])
 
 
 class Integrand:
@@ -32,12 +34,15 @@ class Integrand:
         body: Its expression over nodes `var` and `param`.
         dimension: The number of variables.
         parameters: The number of parameters.
-        features: (variable, location, scale) of every kink (scale 0) and turn.
+        features: (variable, location, scale) of every kink (scale 0) and turn of a variable itself.
+        turns: The same of functions of one variable, to be located once the numbers are known.
+        unlocated: Does it kink along a curve in several variables? Then quadrature has no error estimate to be trusted.
     """
 
     def __init__(self, body: Node, dimension: int, parameters: int) -> None:
         self.body, self.dimension, self.parameters = body, dimension, parameters
-        self.features = tuple(sorted(set(_features(body))))
+        found, self.turns, self.unlocated = _roughness(body)
+        self.features = tuple(found)
         self._compiled: Callable[..., Any] | None = None
 
     def encoded(self) -> bytes:
@@ -49,6 +54,45 @@ class Integrand:
         if self._compiled is None:
             self._compiled = _compile(self.body)
         return self._compiled(z, p)
+
+    @property
+    def by_quadrature(self) -> bool:
+        """Nested quadrature, or else sampling?"""
+        return self.dimension <= MAX_QUADRATURE and not self.unlocated
+
+    def located(self, means: np.ndarray, deviations: np.ndarray, p: Sequence[Any]) -> list[tuple[int, float, float]]:
+        """All features, those of turns found where their arguments cross: on a grid over 12 deviations, then by bisection.
+
+        Args:
+            means: (B, d).
+            deviations: (B, d); the features of all B rows are found together.
+            p: One number for each parameter.
+        """
+        found = list(self.features)
+        for turn in self.turns:
+            i = turn.variable
+            low, high = (means[:, i] - 12 * deviations[:, i]).min(), (means[:, i] + 12 * deviations[:, i]).max()
+            near = [a + s for j, a, _ in self.features if j == i for s in _AROUND]
+            grid = np.unique(np.clip(np.concatenate([np.linspace(low, high, 4001), near]), low, high))
+
+            def argument(z: Any, turn: Turn = turn) -> Any:
+                with np.errstate(all="ignore"):
+                    return np.broadcast_to(turn.argument([z] * self.dimension, p), np.shape(z))
+
+            for location in turn.locations:
+                values = argument(grid) - location
+                crossing = np.flatnonzero(np.sign(values[:-1]) * np.sign(values[1:]) < 0)[:MAX_CROSSINGS]
+                a, b = grid[crossing], grid[crossing + 1]
+                for _ in range(60):
+                    middle = (a + b) / 2
+                    left = np.sign(argument(middle) - location) == np.sign(argument(a) - location)
+                    a, b = np.where(left, middle, a), np.where(left, b, middle)
+                roots = np.concatenate([(a + b) / 2, grid[values == 0][:MAX_CROSSINGS]])
+                step = 1e-6 * (1 + np.abs(roots))
+                with np.errstate(divide="ignore"):
+                    scales = turn.width * 2 * step / np.abs(argument(roots + step) - argument(roots - step)) if turn.width else 0 * roots
+                found += [(i, float(r), float(s)) for r, s in zip(roots, scales, strict=True) if np.isfinite(s)]
+        return found
 
     def split(self) -> tuple[Integrand, Integrand] | None:
         """f and g if the function is f(z_0) g(z_1), without parameters; else None."""
@@ -86,21 +130,49 @@ def _compile(body: Node) -> Callable[..., Any]:
     return evaluate
 
 
-def _features(body: Node) -> list[tuple[int, float, float]]:
-    found = []
+class Turn(NamedTuple):
+    """A primitive of a nonlinear function of one variable: it is rough where its argument crosses a location.
+
+    Attributes:
+        variable: The variable.
+        argument: Its function, compiled.
+        parametric: Does it depend on parameters?
+        locations: Where the primitive kinks or turns.
+        width: On what scale; 0 for a kink.
+    """
+
+    variable: int
+    argument: Callable[..., Any]
+    parametric: bool
+    locations: tuple[float, ...]
+    width: float
+
+
+def _roughness(body: Node) -> tuple[list[tuple[int, float, float]], list[Turn], bool]:
+    """Features at places known beforehand, turns whose places depend on the numbers, and: are there kinks along unknown curves?"""
+    found: set[tuple[int, float, float]] = set()
+    turns: list[Turn] = []
+    unlocated = False
     for x in topological([body]):
         if x.op != "fn":
             continue
+        row = PRIMITIVES[x.attr[0]]
+        width = math.sqrt(float(x.attr[1][0])) if x.attr[0] in ("smooth_sign", "bump") else row.width
+        locations = row.kinks or (0.0,)
         c, argument = 1.0, x.args[0]
         if argument.op == "add" and len(argument.args) == 1:
             c, argument = float(argument.attr[0]), argument.args[0]
-        if argument.op != "var":
+        if argument.op == "var":
+            found |= {(argument.attr, location / c, width / abs(c)) for location in locations}
             continue
-        row = PRIMITIVES[x.attr[0]]
-        width = math.sqrt(float(x.attr[1][0])) if x.attr[0] in ("smooth_sign", "bump") else row.width
-        for location in row.kinks or (0.0,):
-            found.append((argument.attr, location / c, width / abs(c)))
-    return found
+        used = topological([x.args[0]])
+        variables = {y.attr for y in used if y.op == "var"}
+        if len(variables) == 1:
+            parametric = any(y.op == "param" for y in used)
+            turns.append(Turn(variables.pop(), _compile(x.args[0]), parametric, locations, width))
+        elif variables and width == 0:
+            unlocated = True
+    return sorted(found), turns, unlocated
 
 
 def integral(structure: Structure, x: Node, atoms: Sequence[Node], gaussian: Gaussian) -> Node:
@@ -119,7 +191,7 @@ def integral(structure: Structure, x: Node, atoms: Sequence[Node], gaussian: Gau
     def operands(y: Node) -> tuple[Node, ...]:
         if y in index or not structure.facts(y).families:
             return ()
-        return (opened(y),) if y.op in ("view", "take") else y.args
+        return (opened(y),) if y.op in MOVED else y.args
 
     for y in topological([x], operands):
         if y in index:
@@ -133,7 +205,7 @@ def integral(structure: Structure, x: Node, atoms: Sequence[Node], gaussian: Gau
         else:
             args = [done[a] for a in operands(y)]
             match y.op:
-                case "view" | "take":
+                case "view" | "take" | "sum":
                     done[y] = args[0]
                 case "add":
                     done[y] = algebra.add(list(zip(y.attr, args, strict=True)))

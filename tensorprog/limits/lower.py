@@ -70,6 +70,11 @@ class Lowering:
                 while z.op in ("view", "take") and z.width is not None and z.args[0].op in ("add", "mul", "fn", "sum", "stack"):
                     z = opened(z)
                 return z
+            case "sum":
+                z = args[0]
+                if z.width is not None and self.expectation.structure.facts(z).stacked and self.expectation.stack_axis(z) == x.attr:
+                    return algebra.add([(1, algebra.take(z, x.attr, i)) for i in range(z.shape[x.attr])])
+                return algebra.rebuild(x, args)
             case _:
                 return algebra.rebuild(x, args)
 

@@ -15,7 +15,7 @@ from tensorprog.language.functions import PRIMITIVES
 from tensorprog.language.node import Node, topological
 from tensorprog.limits.tasks import Declined
 
-__all__ = ["Facts", "Structure", "family", "is_variable", "opened", "root", "scalar_version"]
+__all__ = ["MOVED", "Facts", "Structure", "family", "is_variable", "opened", "root", "scalar_version"]
 
 Family = tuple[str, ...]
 ALL: Family = ("every leaf",)
@@ -62,9 +62,23 @@ def family(leaf: Node) -> Family:
     return ("matrix", matrix.name, "T" if transposed else "")
 
 
+MOVED = ("view", "take", "sum")
+"""What `opened` takes apart."""
+UNROLLED = 8
+"""A contraction of up to this many nonlinear terms inside a nonlinear function is written out."""
+
+
 def opened(x: Node) -> Node:
-    """A view or take moved one level down, past a sum, product, primitive, contraction or stack."""
+    """A view or take moved one level down, past a sum, product, primitive, contraction or stack; a contraction written out.
+
+    Raises:
+        Declined: for a contraction of too many terms.
+    """
     y = x.args[0]
+    if x.op == "sum":
+        if y.shape[x.attr] > UNROLLED:
+            raise Declined(f"a nonlinear function of a contraction of {y.shape[x.attr]} nonlinear terms")
+        return algebra.add([(1, algebra.take(y, x.attr, i)) for i in range(y.shape[x.attr])])
     if y.op == "take":  # of something that is not a leaf
         return algebra.rebuild(x, [opened(y)])
     if x.op == "view":
@@ -223,10 +237,8 @@ class Structure:
                     stack.append(y.args[0])
                 elif facts.affine:
                     seen[y] = None
-                elif y.op in ("view", "take"):
+                elif y.op in MOVED:
                     stack.append(opened(y))
-                elif y.op == "sum":
-                    raise Declined("a nonlinear function of a contracted nonlinear function")
                 elif y.op == "stack":
                     raise Declined("a nonlinear function of a stack")
                 else:
@@ -250,7 +262,7 @@ class Structure:
                 return y.args
             if self.facts(y).affine:
                 return ()
-            return (opened(y),) if y.op in ("view", "take") else y.args
+            return (opened(y),) if y.op in MOVED else y.args
 
         done: dict[Node, Node] = {}
         for y in topological([x], operands):
@@ -260,7 +272,7 @@ class Structure:
                     done[y] = atoms[y]
                 elif not children:
                     done[y] = y
-                elif y.op in ("view", "take"):
+                elif y.op in MOVED:
                     done[y] = done[children[0]]
                 else:
                     done[y] = algebra.rebuild(y, [done[a] for a in children])
@@ -275,7 +287,7 @@ class Structure:
         if not children:
             return algebra.ZERO
         match y.op:
-            case "view" | "take":
+            case "view" | "take" | "sum":
                 return done[children[0]]
             case "add":
                 return algebra.add([(c, done[a]) for c, a in zip(y.attr, y.args, strict=True)])

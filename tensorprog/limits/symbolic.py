@@ -1,0 +1,367 @@
+"""The limit as formulas: the scalar program walked once more, on SymPy expressions, with let-bindings.
+
+Without let-bindings a recursion two layers deep is already unreadable; with them it prints as in the papers, in linear time:
+what a kernel or an expectation is taken of has a name (K1, K2, ..; m1, .. for means), and so has what is used twice. Arrays are
+written entry by entry: K1[i, j], with the data's covariance a symbol, Sigma[i, j]; positions that the program fixed are numbers.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import sympy
+
+from tensorprog.errors import TensorProgramError
+from tensorprog.language import algebra
+from tensorprog.language.functions import PRIMITIVES
+from tensorprog.language.node import Node, topological
+from tensorprog.language.program import Program
+from tensorprog.language.symbols import VectorSpec
+from tensorprog.language.text import letter
+from tensorprog.limits.domain import check_domains
+from tensorprog.limits.duals import DUALS
+from tensorprog.limits.expectation import Expectation
+from tensorprog.limits.formula import Formula
+from tensorprog.limits.integral import Integrand
+from tensorprog.limits.lower import Lowering
+from tensorprog.limits.special import GaussianExpectation, named
+from tensorprog.limits.structure import root
+from tensorprog.limits.tasks import Task
+
+__all__ = ["formula"]
+
+LARGE = 24
+"""A larger piece of a formula is named."""
+SMALL = 4
+"""A piece up to this size is written again wherever it is used."""
+KERNELS = frozenset({"arccos1", "arcsine", "sign_pair"})
+PIECES = 16
+"""A stack of more parts is not written as a Piecewise."""
+
+
+def formula(program: Program, gia: bool = False) -> Formula:
+    """The infinite-width limit of every output as a SymPy expression.
+
+    Rational numbers, pi and roots are exact; hyperparameters are real symbols; kernels keep their names (`doit()` writes them
+    out) and expectations without a closed form stay unevaluated, as `GaussianExpectation`.
+
+    Args:
+        program: The program. Its hyperparameters need no values.
+        gia: Take the limit under the gradient independence assumption, as `limit` does.
+
+    Returns:
+        A mapping from output names to expressions over the let-bindings `.lets`.
+
+    Raises:
+        TensorProgramError: where the limit is no closed form or Gaussian integral in few variables, and where an instruction
+            has no symbolic form.
+
+    Example:
+        >>> import tensorprog as tp
+        >>> n = tp.Width("n")
+        >>> x = tp.Vector("x", n, axes="b", cov=[[2, 1], [1, 3]])
+        >>> y = tp.relu(tp.Matrix("W", n, n, var=2) @ tp.relu(x))
+        >>> print(formula(tp.Program(nngp=tp.moment(y * tp.rename(y, b="c")))))
+        K1[i, j] = 2*ArcCosineKernel(Sigma[i, i], Sigma[i, j], Sigma[j, j])
+        nngp[b, c] = ArcCosineKernel(Sigma[b, b], K1[b, c], Sigma[c, c])
+        >>> eta = tp.Scalar("eta")
+        >>> print(formula(tp.Program(q=tp.moment(tp.tanh(eta * tp.Vector("z", n)) ** 2))))
+        q = E[tanh(z1*eta)**2; z1 ~ N(0, 1)]
+
+    Source: Master Theorem: Tensor Programs III, theorems 2.10 and E.15; the recursions: Cho & Saul 2009, Jacot et al. 2018.
+    """
+    if not isinstance(program, Program):
+        raise TensorProgramError(f"the formula of {type(program).__name__}", fix="pass a tp.Program")
+    if gia:
+        from tensorprog.transforms.decouple import decouple
+
+        program = decouple(program)
+    check_domains(program)
+    lowering = _SymbolicLowering(program)
+    for name, o in program.outputs.items():
+        if o.node in lowering.declined:
+            raise TensorProgramError(
+                f"output {name} has no formula: {lowering.declined[o.node]}",
+                why="formulas are closed forms and Gaussian integrals in few variables",
+                fix="take tp.limit(program), which samples what has no formula",
+                source=o.node.source,
+            )
+    return _Writer(program, {name: lowering.z[o.node] for name, o in program.outputs.items()}).formula()
+
+
+# ---- data stay symbols ----------------------------------------------------------------------------------------------------
+
+
+def _data(kind: str, of: str, value: np.ndarray) -> Node:
+    """An array of the data, which the constructors do not fold."""
+    return Node("array", (), ((kind, of), value), value.shape)
+
+
+class _SymbolicExpectation(Expectation):
+    """The rules of the limit, over symbols for the covariances of multi-vectors."""
+
+    def _covariance_of_leaves(self, u: Node, v: Node) -> Task:
+        value = yield from super()._covariance_of_leaves(u, v)
+        spec = root(u).attr
+        if root(u).op != "leaf" or root(u) != root(v) or spec.cov is None or not value.shape:
+            return value
+        known = spec.cov.reshape(*spec.shape, *spec.shape)
+        covariance: Node = _data("Sigma", spec.name, known)
+        k = len(spec.shape)
+        for offset, x in ((k, v), (0, u)):
+            y = x.args[0] if x.op == "view" else x
+            found = []
+            while y.op == "take":
+                found.append(y.attr)
+                y = y.args[0]
+            for axis, i in reversed(found):
+                covariance = algebra.take(covariance, offset + axis, i)
+        index = [p for x in (u, v) for p in (x.attr if x.op == "view" else range(len(x.shape)))]
+        return algebra.view(covariance, index, u.shape or v.shape)
+
+
+class _SymbolicLowering(Lowering):
+    def _lower(self, x: Node, args: list[Node]) -> Node:
+        if not isinstance(self.expectation, _SymbolicExpectation):
+            self.expectation = _SymbolicExpectation()
+        return super()._lower(x, args)
+
+    def _initial(self, spec: VectorSpec) -> Node:
+        if not isinstance(spec.mean, np.ndarray) or spec.distribution is not None:
+            return super()._initial(spec)
+        centred = super()._initial(VectorSpec(spec.name, spec.width, spec.shape, 0, spec.var, spec.cov))
+        mean = algebra._typed(_data("mu", spec.name, spec.mean), spec.shape, spec.width, None)
+        return algebra.add([(1, mean), (1, centred)])
+
+
+# ---- the walk -------------------------------------------------------------------------------------------------------------
+
+
+def _bare(x: Node) -> Node:
+    """What an entry of x is an entry of."""
+    while x.op in ("view", "take") or (x.op == "add" and len(x.args) == 1 and x.attr == (1,)):
+        x = x.args[0]
+    return x
+
+
+class _Writer:
+    def __init__(self, program: Program, outputs: dict[str, Node]) -> None:
+        self.program, self.outputs = program, outputs
+        self.symbols = {name: sympy.Symbol(name, real=True) for name in program.scalars}
+        self.taken = set(self.symbols) | set(outputs)
+        self.counts: Counter[str] = Counter()
+        self.arrays: dict[Any, np.ndarray] = {}
+        self.bases: dict[Any, Any] = {}
+        self.names: dict[Node, Any] = {}
+        self.lets: list[tuple[Any, Any]] = []
+        self.bound = 0
+        self.order = topological(outputs.values())
+        self.kinds = {x.attr[0][1]: 0 for x in self.order if x.op == "array"}
+        self._roles()
+
+    def _roles(self) -> None:
+        """What each node is used as, and how often."""
+        self.uses = Counter([_bare(a) for x in self.order for a in x.args if x.op not in ("view", "take")])
+        self.uses.update([_bare(x) for x in self.outputs.values()])
+        self.kernels: set[Node] = set()  # covariances
+        self.means: set[Node] = set()
+        self.variances: set[Node] = set()  # nonnegative
+        for x in self.order:
+            if x.op == "dual":
+                count = {"sign_pair": 2, "sign_mean": 1, "density": 1}.get(x.attr, 0)
+                covariances = x.args[count:]
+                self.variances.update([covariances[0], covariances[-1]])
+                if x.attr not in KERNELS:
+                    continue
+            elif x.op == "gauss":
+                count = x.attr.dimension
+                covariances = x.args[count : count + count * (count + 1) // 2]
+                self.variances.update([covariances[(i + 1) * (i + 2) // 2 - 1] for i in range(count)])
+            else:
+                continue
+            self.means.update(map(_bare, x.args[:count]))
+            self.kernels.update(map(_bare, covariances))
+        for x in reversed(self.order):  # a multiple of, or a constant and, a kernel: K1 is that kernel without them
+            if x.op == "add":
+                (*rest,) = [(c, a) for c, a in zip(x.attr, x.args, strict=True) if a.op != "constant"]
+                if x in self.variances and len(x.args) == 1 and x.attr[0] > 0:
+                    self.variances.add(rest[0][1])
+                if x in self.kernels and len(rest) == 1:
+                    self.kernels.add(_bare(rest[0][1]))
+        self.variances = {x if x.op != "take" else _bare(x) for x in self.variances if x.op in ("take", *self._OWN)}
+
+    _OWN = ("add", "mul", "fn", "dual", "gauss", "softmax", "sum", "stack")
+
+    def formula(self) -> Formula:
+        size: dict[Node, int] = {}
+        for x in self.order:
+            if x.op in ("view", "take"):
+                size[x] = size[x.args[0]]
+                continue
+            size[x] = sum([size[a] for a in x.args], int(len(x.args) > 1 or x.op == "fn")) if x.args else 1
+            if x.op in ("gauss", "softmax", "sum", "stack") or (x.op == "dual" and x.attr in KERNELS):
+                size[x] = max(size[x], SMALL + 1)
+            shared = self.uses[x] > 1 and size[x] > SMALL
+            asked = (x in self.kernels or x in self.means) and size[x] > SMALL
+            if x.args and (shared or asked or size[x] > LARGE) and not (x.op == "add" and x.attr == (1,)):
+                self._bind(x)
+                size[x] = 1
+        expressions, axes, shapes = {}, {}, {}
+        for name, x in self.outputs.items():
+            axes[name] = tuple([_index(a) for a in self.program.outputs[name].axes])
+            shapes[name] = x.shape
+            expressions[name] = self.entry(x, axes[name])
+        return Formula(expressions, self.lets, self.symbols, self.program, self.arrays, axes, shapes)
+
+    def _bind(self, x: Node) -> None:
+        stem = "K" if x in self.kernels else "m" if x in self.means else {"softmax": "P", "sum": "S"}.get(x.op, "c")
+        name = self._name(stem, number=True)
+        index = tuple([_index(letter(i)) for i in range(len(x.shape))])
+        value = self._compute(x, index)
+        sign = {"nonnegative": True} if x in self.variances else {"real": True}
+        self.names[x] = sympy.IndexedBase(name, **sign) if x.shape else sympy.Symbol(name, **sign)
+        self.lets.append((self.names[x][index] if x.shape else self.names[x], value))
+
+    def _name(self, stem: str, number: bool = False) -> str:
+        name = stem
+        while number or name in self.taken:
+            self.counts[stem] += 1
+            name, number = f"{stem}{self.counts[stem]}", False
+            number = name in self.taken
+        self.taken.add(name)
+        return name
+
+    def entry(self, x: Node, index: Sequence[Any]) -> Any:
+        """x at an index: symbols or integers, one for each axis."""
+        while True:
+            if x in self.names:
+                return self.names[x][tuple(index)] if x.shape else self.names[x]
+            if x.op == "view":
+                index = [index[p] for p in x.attr]
+            elif x.op == "take":
+                axis, i = x.attr
+                index = [*index[:axis], sympy.Integer(i), *index[axis:]]
+            elif x.op == "add" and len(x.args) == 1 and x.attr == (1,):
+                index = index if x.args[0].shape else ()
+            else:
+                return self._compute(x, tuple(index))
+            x = x.args[0]
+
+    def _compute(self, x: Node, index: tuple[Any, ...]) -> Any:
+        match x.op:
+            case "constant":
+                return self._constant(x, index)
+            case "array":
+                (kind, of), value = x.attr
+                return self._array(value, index, kind if len(self.kinds) == 1 else f"{kind}_{of}", (kind, of))
+            case "scalar":
+                return self.symbols[x.attr[0]]
+            case "sum":
+                k = self._dummy()
+                body = self.entry(x.args[0], (*index[: x.attr], k, *index[x.attr :]))
+                return sympy.Sum(body, (k, 0, x.args[0].shape[x.attr] - 1))
+            case "softmax":
+                k = self._dummy()
+                others = self.entry(x.args[0], (*index[: x.attr], k, *index[x.attr + 1 :]))
+                total = sympy.Sum(sympy.exp(others), (k, 0, x.shape[x.attr] - 1))
+                return sympy.exp(self.entry(x.args[0], index)) / total
+            case "stack":
+                return self._stack(x, index)
+        args = [self.entry(a, index if a.shape else ()) for a in x.args]
+        match x.op:
+            case "add":
+                return sympy.Add(*[_number(c) * a for c, a in zip(x.attr, args, strict=True)])
+            case "mul":
+                return sympy.Mul(*[a**k for a, k in zip(args, x.attr, strict=True)])
+            case "fn":
+                name, parameters = x.attr
+                return PRIMITIVES[name].sympy(sympy, args[0], *map(_number, parameters))
+            case "dual":
+                return named[x.attr](*args) if x.attr in named else DUALS[x.attr].sympy(sympy, *args)
+            case "gauss":
+                return _expectation(x.attr, args)
+        raise TensorProgramError(
+            f"the instruction {x.op} has no symbolic form",
+            why="formulas know sums, products, primitives, axes, closed forms and Gaussian integrals",
+            fix="take tp.limit(program) for the number",
+        )
+
+    def _dummy(self) -> Any:
+        self.bound += 1
+        return _index(f"s{self.bound}")
+
+    def _stack(self, x: Node, index: tuple[Any, ...]) -> Any:
+        position, rest = index[x.attr], (*index[: x.attr], *index[x.attr + 1 :])
+
+        def part(i: int) -> Any:
+            return self.entry(x.args[i], rest if x.args[i].shape else ())
+
+        if getattr(position, "is_Integer", False):
+            return part(int(position))
+        if len(x.args) > PIECES:
+            raise TensorProgramError(
+                f"a stack of {len(x.args)} different scalars has no readable formula", fix="take positions of it: tp.take"
+            )
+        cases = [(part(i), sympy.Eq(position, i)) for i in range(len(x.args) - 1)]
+        return sympy.Piecewise(*cases, (part(len(x.args) - 1), True))
+
+    def _constant(self, x: Node, index: tuple[Any, ...]) -> Any:
+        if not isinstance(x.attr, np.ndarray):
+            return _number(x.attr)
+        a = np.broadcast_to(x.attr, x.shape)
+        if a.ndim == 2 and a.shape[0] == a.shape[1] and a[0, 0] != 0 and np.array_equal(a, a[0, 0] * np.eye(len(a), dtype=int)):
+            return _number(a[0, 0]) * sympy.KroneckerDelta(*index)
+        return self._array(a, index, "A", x)
+
+    def _array(self, a: np.ndarray, index: tuple[Any, ...], stem: str, key: Any) -> Any:
+        if all(getattr(i, "is_Integer", False) for i in index):
+            return _number(a[tuple(map(int, index))])
+        if key not in self.bases:
+            base = self.bases[key] = sympy.IndexedBase(self._name(stem, number=stem == "A"), real=True)
+            self.arrays[base] = a
+        return self.bases[key][index]
+
+
+def _index(name: str) -> Any:
+    return sympy.Symbol(name, integer=True, nonnegative=True)
+
+
+def _number(c: Any) -> Any:
+    if isinstance(c, Fraction):
+        return sympy.Rational(c.numerator, c.denominator)
+    return sympy.Integer(int(c)) if isinstance(c, (int, np.integer)) else sympy.Float(float(c), 17)
+
+
+def _expectation(integrand: Integrand, args: Sequence[Any]) -> Any:
+    """E of the integrand's body over its variables z1, z2, ..; the parameters written in."""
+    d = integrand.dimension
+    k = d + d * (d + 1) // 2
+    z = [sympy.Symbol(f"z{i + 1}", real=True) for i in range(d)]
+    done: dict[Node, Any] = {}
+    for x in topological([integrand.body]):
+        operands = [done[a] for a in x.args]
+        match x.op:
+            case "var":
+                done[x] = z[x.attr]
+            case "param":
+                done[x] = args[k + x.attr]
+            case "constant":
+                done[x] = _number(x.attr)
+            case "add":
+                done[x] = sympy.Add(*[_number(c) * a for c, a in zip(x.attr, operands, strict=True)])
+            case "mul":
+                done[x] = sympy.Mul(*[a**j for a, j in zip(operands, x.attr, strict=True)])
+            case "fn":
+                name, parameters = x.attr
+                done[x] = PRIMITIVES[name].sympy(sympy, operands[0], *map(_number, parameters))
+            case _:
+                raise TensorProgramError(f"a {x.op} inside an integrand has no symbolic form", fix="please report this")
+    body, means, covariance = done[integrand.body], args[:d], args[d:k]
+    if d == 2 and sympy.default_sort_key(covariance[2]) < sympy.default_sort_key(covariance[0]):
+        body = body.xreplace({z[0]: z[1], z[1]: z[0]})
+        means, covariance = means[::-1], covariance[::-1]
+    return GaussianExpectation(body, z, means, covariance)
