@@ -89,10 +89,9 @@ def programs(
             elif how == "rename" and len(x.axes) < 3 and "b" not in x.axes:
                 new = (tp.rename(x, **{name: "b"}), growth)
             else:
-                new = (
-                    tp.take(tp.stack([x, 2 * x], "s"), "s", 1) if "s" in x.axes else tp.stack([x, tp.tanh(x)], "s"),
-                    growth,
-                )
+                fresh = "s" if "s" not in x.axes else "s2"
+                both = tp.stack([x, tp.tanh(x)], fresh)
+                new = (both if len(x.axes) < 3 else tp.take(both, fresh, 1), growth)
         elif kind == "scale":
             s = draw(st.sampled_from(constants))
             new = (s * x if draw(st.booleans()) else s + x, growth)

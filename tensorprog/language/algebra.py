@@ -159,7 +159,7 @@ def mul(factors: Iterable[Node | tuple[Node, int]]) -> Node:
         if x.op == "mul":
             todo.extend([(y, j * k) for y, j in zip(x.args, x.attr, strict=True)])
         elif x.op == "add" and len(x.args) == 1:
-            coefficient = coefficient * x.attr[0] ** k
+            coefficient = coefficient * _raised(x.attr[0], k)
             todo.append((x.args[0], k))
         elif x.op == "constant" and not (isinstance(x.attr, np.ndarray) and x.attr.size > FOLD_LIMIT):
             coefficient = coefficient * _unbounded(x.attr) ** k
@@ -182,6 +182,14 @@ def mul(factors: Iterable[Node | tuple[Node, int]]) -> Node:
     else:
         out = Node("mul", tuple([x for x, _ in kept]), tuple([k for _, k in kept]), shape, width, inner_width)
     return out if coefficient == 1 else add([(coefficient, out)])
+
+
+def _raised(c: Any, k: int) -> Any:
+    try:
+        with np.errstate(over="raise"):
+            return c**k
+    except (OverflowError, FloatingPointError):
+        raise TensorProgramError(f"the number {c} to the power {k} is too large", fix="rescale the program") from None
 
 
 def power(x: Node, k: int) -> Node:

@@ -160,6 +160,14 @@ class Program:
             raise TensorProgramError(f"hyperparameter {missing[0]} has no value", fix=f'pass values={{"{missing[0]}": ...}}')
         return out
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """As a flat list of instructions: a deep program crosses a process boundary, too."""
+        slots = {x: i for i, x in enumerate(self.nodes)}
+        rows = [
+            (x.op, [slots[a] for a in x.args], x.attr, x.shape, x.width, x.inner, x.source, x.label) for x in self.nodes
+        ]
+        return _restored, (rows, {name: (slots[o.node], o.axes) for name, o in self.outputs.items()})
+
     def __iter__(self) -> Iterator[str]:
         return iter(self.outputs)
 
@@ -185,6 +193,15 @@ class Program:
         from tensorprog.language.graph import graph
 
         return graph(self)
+
+
+def _restored(rows: list[tuple[Any, ...]], outputs: dict[str, tuple[int, tuple[str, ...]]]) -> Program:
+    nodes: list[Node] = []
+    for op, args, attr, shape, width, inner, source, label in rows:
+        x = Node(op, tuple([nodes[i] for i in args]), attr, shape, width, inner)
+        x.source, x.label = source, label
+        nodes.append(x)
+    return Program({name: Output(nodes[i], axes) for name, (i, axes) in outputs.items()})
 
 
 def _attributes(x: Any) -> str:

@@ -198,6 +198,7 @@ class _Writer:
 
     def formula(self) -> Formula:
         size: dict[Node, int] = {}
+        last = {x for x in map(_bare, self.outputs.values()) if self.uses[x] == 1}  # an output's own expression is its line
         for x in self.order:
             if x.op in ("view", "take"):
                 size[x] = size[x.args[0]]
@@ -207,10 +208,12 @@ class _Writer:
                 size[x] = max(size[x], SMALL + 1)
             shared = self.uses[x] > 1 and size[x] > SMALL
             asked = (x in self.kernels or x in self.means) and size[x] > SMALL
-            if x.args and (shared or asked or size[x] > LARGE) and not (x.op == "add" and x.attr == (1,)):
+            if x.args and (shared or asked or (size[x] > LARGE and x not in last)) and not (x.op == "add" and x.attr == (1,)):
                 self._bind(x)
                 size[x] = 1
-        expressions, axes, shapes = {}, {}, {}
+        expressions: dict[str, Any] = {}
+        axes: dict[str, tuple[Any, ...]] = {}
+        shapes: dict[str, tuple[int, ...]] = {}
         for name, x in self.outputs.items():
             axes[name] = tuple([_index(a) for a in self.program.outputs[name].axes])
             shapes[name] = x.shape
