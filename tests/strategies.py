@@ -89,7 +89,7 @@ def programs(
             elif how == "rename" and len(x.axes) < 3 and "b" not in x.axes:
                 new = (tp.rename(x, **{name: "b"}), growth)
             else:
-                fresh = "s" if "s" not in x.axes else "s2"
+                fresh = next(name for name in ("s", "s2", "s3", "s4", "s5") if name not in x.axes)
                 both = tp.stack([x, tp.tanh(x)], fresh)
                 new = (both if len(x.axes) < 3 else tp.take(both, fresh, 1), growth)
         elif kind == "scale":
