@@ -1,0 +1,241 @@
+"""The commands of the command line: one function each, and the table that lists them."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tensorprog.faces import arguments
+from tensorprog.faces.files import CommandError, assignments, load_program
+
+if TYPE_CHECKING:
+    from tensorprog.execute.executor import Runs
+    from tensorprog.language.program import Program
+
+__all__ = ["COMMANDS", "Answer", "Command", "check_picture", "plain"]
+
+
+@dataclass
+class Answer:
+    """What a command found.
+
+    Attributes:
+        text: For people; empty where the command printed while it went.
+        data: The same as JSON types.
+        interrupted: Whether it was stopped from the keyboard, and this is what was done.
+        remark: One line for standard error: where a picture went, why it was stopped.
+    """
+
+    text: str
+    data: dict[str, Any] = field(default_factory=dict)
+    interrupted: bool = False
+    remark: str = ""
+
+
+@dataclass(frozen=True)
+class Command:
+    """A row of the table: what `tensorprog NAME` takes, and the function that answers."""
+
+    name: str
+    help: str
+    arguments: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], Answer]
+
+
+# ---- the commands ---------------------------------------------------------------------------------------------------
+
+
+def show(args: argparse.Namespace) -> Answer:
+    """The program's text, or its limit's formulas in LaTeX."""
+    program = _program(args)
+    if args.latex:
+        from tensorprog.limits.symbolic import formula as find_formula
+
+        text = find_formula(program).latex()
+        return Answer(text, {"latex": text, "outputs": _axes(program)})
+    return Answer(str(program), {"text": str(program), "outputs": _axes(program)})
+
+
+def limit(args: argparse.Namespace) -> Answer:
+    """The infinite-width limit of every output."""
+    from tensorprog.limits.limit import limit as find_limit
+
+    found = find_limit(
+        _program(args),
+        method=args.method,
+        gia=args.gia,
+        values=_values(args),
+        samples=args.samples,
+        rng=args.rng,
+    )
+    outputs = {name: item.to_json() | {"axes": list(found.axes.get(name, ()))} for name, item in found.items()}
+    return Answer(str(found), {"outputs": outputs, "gia": args.gia})
+
+
+def formula(args: argparse.Namespace) -> Answer:
+    """The limit as formulas."""
+    import sympy
+
+    from tensorprog.limits.symbolic import formula as find_formula
+
+    found = find_formula(_program(args), gia=args.gia)
+    outputs = {name: _formula_json(sympy, expression) for name, expression in found.items()}
+    lets = [{"name": str(a), "formula": str(b), "latex": sympy.latex(b)} for a, b in found.lets]
+    return Answer(str(found), {"outputs": outputs, "lets": lets, "gia": args.gia})
+
+
+def run(args: argparse.Namespace) -> Answer:
+    """Runs at one finite width; an interrupt keeps the seeds that are done."""
+    import numpy as np
+    from tqdm import tqdm
+
+    from tensorprog.execute.executor import Runs
+    from tensorprog.execute.executor import run as run_program
+
+    program, values = _program(args), _values(args)
+    seeds = list(range(args.seeds)) if isinstance(args.seeds, int) else args.seeds
+    if not seeds:
+        raise CommandError("--seeds 0: give at least 1")
+    done: list[Runs] = []
+    remark = ""
+    try:
+        # seed by seed, so that an interrupt loses one at most; a bar on a terminal alone (disable=None)
+        for seed in tqdm(seeds, desc=f"n = {args.n}", unit="run", leave=False, delay=1, disable=None):
+            settings = {"weights": args.weights, "gia": args.gia, "values": values}
+            done.append(run_program(program, args.n, [seed], progress=False, **settings))
+    except KeyboardInterrupt:
+        remark = f"interrupted after {len(done)} of {len(seeds)} seeds"
+        if not done:
+            return Answer("", {"outputs": {}}, True, remark)
+    outputs = {name: np.concatenate([r[name] for r in done]) for name in program}
+    found = Runs(outputs, done[0].axes, n=args.n, seeds=seeds[: len(done)], weights=done[0].weights)
+    return Answer(str(found), _runs_json(found), bool(remark), remark)
+
+
+def compare(args: argparse.Namespace) -> Answer:
+    """Runs at several widths against the limit; an interrupt keeps the widths that are done."""
+    from tensorprog.analysis.compare import Interrupted
+    from tensorprog.analysis.compare import compare as compare_program
+    from tensorprog.limits.limit import limit as find_limit
+
+    check_picture(args.plot)
+    program, values = _program(args), _values(args)
+    against = find_limit(program, gia=args.against_gia, values=values, rng=args.rng)
+    remark = ""
+    try:
+        found = compare_program(
+            program, args.widths, args.seeds, against=against, values=values, weights=args.weights, resume=args.resume
+        )
+    except Interrupted as stop:
+        remark = f"interrupted: {stop}"
+        if stop.partial is None:
+            return Answer("", {"outputs": {}}, True, remark)
+        found = stop.partial
+    head = "Compared with the answer of the gradient independence assumption.\n\n" if args.against_gia else ""
+    if args.plot:
+        found.plot(args.plot)
+        remark = "\n".join(filter(None, (remark, f"picture: {args.plot}")))
+    data = found.to_json() | {"against": "gia" if args.against_gia else "limit"}
+    return Answer(head + str(found), data, "interrupted" in remark, remark)
+
+
+def demo(args: argparse.Namespace) -> Answer:
+    """The main job, on what is inside the package."""
+    from tensorprog.demo import run_demo
+
+    check_picture(args.plot, library=False)  # without matplotlib the demo says so and goes on
+    return run_demo(args.widths, args.seeds, plot=args.plot, quiet=args.json)
+
+
+# ---- the table ------------------------------------------------------------------------------------------------------
+
+COMMANDS = (
+    Command("show", "print the program", arguments.show_arguments, show),
+    Command("limit", "the infinite-width limit of every output", arguments.limit_arguments, limit),
+    Command("formula", "the limit as formulas", arguments.formula_arguments, formula),
+    Command("run", "run it at one finite width", arguments.run_arguments, run),
+    Command(
+        "compare", "finite widths against the limit: deviations, rate, verdict", arguments.compare_arguments, compare
+    ),
+    Command("demo", "gradient independence and real digits, without any file", arguments.demo_arguments, demo),
+)
+
+
+# ---- what they share ------------------------------------------------------------------------------------------------
+
+
+def _program(args: argparse.Namespace) -> Program:
+    return load_program(args.file, assignments("--set", args.set))
+
+
+def _values(args: argparse.Namespace) -> dict[str, Any] | None:
+    return assignments("--values", args.values) or None
+
+
+def check_picture(path: str | None, library: bool = True) -> None:
+    """Refuses, before hours of runs, a picture that could not be drawn after them."""
+    if path is None:
+        return
+    if not Path(path).suffix:
+        raise CommandError(f"--plot {path}: the suffix says what to write; use {path}.svg or {path}.png")
+    if not Path(path).resolve().parent.is_dir():
+        raise CommandError(f"--plot {path}: there is no folder {Path(path).parent}")
+    if library and importlib.util.find_spec("matplotlib") is None:
+        raise CommandError("--plot needs matplotlib; install the extra: pip install 'tensorprog[plot]'")
+
+
+def _axes(program: Program) -> dict[str, Any]:
+    return {
+        name: {"axes": dict(zip(o.axes, map(int, o.node.shape), strict=True))} for name, o in program.outputs.items()
+    }
+
+
+def _runs_json(found: Runs) -> dict[str, Any]:
+    """Each output's mean over seeds as an estimate of its expectation at this width; the runs themselves as a table."""
+    import numpy as np
+
+    outputs = {}
+    for name, a in found.items():
+        error = a.std(axis=0, ddof=1) / math.sqrt(len(a)) if len(a) > 1 else np.full(a.shape[1:], math.nan)
+        outputs[name] = {
+            "value": a.mean(axis=0).tolist(),
+            "error": error.tolist(),
+            "method": f"mean of {len(a)} run(s) at n = {found.n}",
+            "kind": "standard error",
+            "axes": list(found.axes[name]),
+        }
+    table = {name: a.tolist() for name, a in found.items()}
+    return {"outputs": outputs, "n": found.n, "seeds": list(found.seeds), "weights": found.weights, "runs": table}
+
+
+def _formula_json(sympy: Any, expression: Any) -> dict[str, Any]:
+    """With a value where the formula is a number; an array or an unevaluated expectation has none (see `limit`)."""
+    e = sympy.sympify(expression)
+    out: dict[str, Any] = {"value": None, "error": None, "method": "formula", "kind": "exact"}
+    if getattr(e, "is_Rational", False):
+        out |= {"value": int(e) if e.is_Integer else float(e), "error": 0}
+        out |= {} if e.is_Integer else {"exact": str(Fraction(int(e.p), int(e.q)))}
+    elif getattr(e, "is_number", False):
+        x = float(sympy.N(e, 17))
+        out |= {"value": x, "error": abs(x) * 2.0**-52, "kind": "rounding"}
+    return out | {"formula": str(e), "latex": sympy.latex(e)}
+
+
+def plain(x: Any) -> Any:
+    """JSON has no infinities: what is not finite becomes null.
+
+    Example:
+        >>> plain({"error": float("nan"), "runs": [1.0, float("inf")]})
+        {'error': None, 'runs': [1.0, None]}
+    """
+    if isinstance(x, Mapping):
+        return {str(k): plain(v) for k, v in x.items()}
+    if isinstance(x, Iterable) and not isinstance(x, str):
+        return [plain(v) for v in x]
+    return None if isinstance(x, float) and not math.isfinite(x) else x

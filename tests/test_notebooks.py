@@ -1,0 +1,42 @@
+"""The notebooks: the .ipynb has the cells of the .py beside it, and those run (their assertions hold)."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).resolve().parent.parent / "notebooks"
+NAMES = sorted(path.stem for path in FOLDER.glob("*.py"))
+
+
+def cells(name: str) -> list[tuple[str, str]]:
+    """The cells of a percent script: ("markdown" or "code", text)."""
+    found = []
+    for part in (FOLDER / f"{name}.py").read_text(encoding="utf-8").split("\n# %%")[1:]:
+        head, _, body = part.partition("\n")
+        if "[markdown]" in head:
+            lines = [line.removeprefix("# ") if line != "#" else "" for line in body.strip().split("\n")]
+            found.append(("markdown", "\n".join(lines)))
+        else:
+            found.append(("code", body.strip()))
+    return found
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_pair_is_in_step(name: str) -> None:
+    notebook = json.loads((FOLDER / f"{name}.ipynb").read_text(encoding="utf-8"))
+    stored = [(cell["cell_type"], "".join(cell["source"]).strip()) for cell in notebook["cells"]]
+    assert stored == cells(name), "write it again: jupytext --to ipynb --update notebooks/*.py"
+    assert not any(cell.get("outputs") for cell in notebook["cells"]), "notebooks are kept without outputs"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_runs(name: str, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    environment = os.environ | {"MPLBACKEND": "Agg", "TENSORPROG_SMALL": "1"}
+    subprocess.run([sys.executable, FOLDER / f"{name}.py"], check=True, cwd=tmp_path, env=environment, timeout=120)
