@@ -75,7 +75,9 @@ def main() -> None:
     for instructions in (1_000, 10_000):
         program = mlp(instructions // 2)
         seconds = median(lambda p=program: Lowering(p, {}), 3)
-        print(f"lower an MLP of {instructions} instructions: {seconds:.3f} s, {seconds / instructions * 1e6:.0f} us each")
+        print(
+            f"lower an MLP of {instructions} instructions: {seconds:.3f} s, {seconds / instructions * 1e6:.0f} us each"
+        )
         program = mlp(instructions // 2, np.eye(3) + 1)
         seconds = median(lambda p=program: Lowering(p, {}), 3)
         print(f"    the same for its kernel over inputs: {seconds:.3f} s, {seconds / instructions * 1e6:.0f} us each")

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-    "Comparison", "Estimate", "Estimates", "Expression", "Formula", "Function", "Matrix", "Program", "Runs", "Scalar", "TensorProgramError",
+    "Comparison", "Estimate", "Estimates", "Expression", "Formula", "Function", "Matrix", "Program", "Runs", "Scalar",
+    "TensorProgramError",
     "Vector", "Width", "compare", "formula", "inverse_sqrt", "limit", "load", "parse", "run", "save", *_build,
 ]  # fmt: skip
 

@@ -138,7 +138,7 @@ def _silent(text: str) -> None:
     pass
 
 
-# ---- part one -------------------------------------------------------------------------------------------------------
+# ---- part one ----
 
 
 def _first(
@@ -184,7 +184,7 @@ def _slope(found: Comparison) -> str:
     return "" if slope is None else f" Slope of log deviation on log n: {float(slope):.3f} ± {float(slope.error):.3f}."
 
 
-# ---- part two -------------------------------------------------------------------------------------------------------
+# ---- part two ----
 
 
 def _second(
@@ -246,7 +246,7 @@ def _indented(text: str) -> str:
     return "    " + text.replace("\n", "\n    ")
 
 
-# ---- the picture ----------------------------------------------------------------------------------------------------
+# ---- the picture ----
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "0.35"  # Okabe and Ito: told apart with any colour vision
 

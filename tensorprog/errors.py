@@ -76,6 +76,8 @@ class TensorProgramError(ValueError):
         return _restored, (type(self), self.what, self.why, self.fix, self.source, self.label)
 
 
-def _restored(cls: type[TensorProgramError], what: str, why: str, fix: str, source: Source | None, label: str) -> TensorProgramError:
+def _restored(
+    cls: type[TensorProgramError], what: str, why: str, fix: str, source: Source | None, label: str
+) -> TensorProgramError:
     """An error that has crossed a process boundary says what it said there."""
     return cls(what, why=why, fix=fix, source=source, label=label)

@@ -1,6 +1,7 @@
 """Costs as counts: a blow-up of the compiler stays correct, and only a count sees it.
 
-The nodes of the Z-program and the scalar program, and the questions the rules asked each other, for five fixed programs. A change that
+The nodes of the Z-program and the scalar program, and the questions the rules asked each other, for five fixed
+programs. A change that
 lowers a count may lower its bound here; one that raises it has to say why.
 """
 
@@ -8,6 +9,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+
 import tensorprog as tp
 from tensorprog.language.node import topological
 from tensorprog.limits.lower import Lowering

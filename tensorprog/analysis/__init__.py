@@ -1,0 +1,1 @@
+"""What is done with meanings: comparing finite widths with a limit."""

@@ -1,0 +1,1 @@
+"""Running programs: one loop over instructions, three spaces to run it in."""

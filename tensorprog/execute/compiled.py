@@ -124,7 +124,7 @@ class Compiled:
                 held.pop(i, None)
         return peak
 
-    # ---- running ----------------------------------------------------------------------------------------------------
+    # ---- running ----
     def run(self, space: Space, values: Mapping[str, Any]) -> dict[str, Array]:
         """The outputs in a space, unchecked: name to array of shape (*axes,).
 
@@ -253,7 +253,7 @@ def compiled(program: Program) -> Compiled:
     return _compiled(_Same(program))
 
 
-# ---- why something is not finite ------------------------------------------------------------------------------------
+# ---- why something is not finite ----
 
 
 def _reason(node: Node, arrays: list[Any]) -> tuple[str, str]:

@@ -257,7 +257,7 @@ def _run_checked(
     return out
 
 
-# ---- which weights --------------------------------------------------------------------------------------------------
+# ---- which weights ----
 
 
 # Seconds, measured on one core by benchmarks/executor.py: an entry of a dense matrix drawn, and used in one product; a
@@ -315,7 +315,7 @@ def _memory() -> float:
     return free if np.isfinite(free) else 4 * 2.0**30
 
 
-# ---- what users can get wrong ---------------------------------------------------------------------------------------
+# ---- what users can get wrong ----
 
 
 def _check_program(program: Program, gia: bool) -> Program:

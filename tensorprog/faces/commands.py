@@ -48,7 +48,7 @@ class Command:
     run: Callable[[argparse.Namespace], Answer]
 
 
-# ---- the commands ---------------------------------------------------------------------------------------------------
+# ---- the commands ----
 
 
 def show(args: argparse.Namespace) -> Answer:
@@ -153,7 +153,7 @@ def demo(args: argparse.Namespace) -> Answer:
     return run_demo(args.widths, args.seeds, plot=args.plot, quiet=args.json)
 
 
-# ---- the table ------------------------------------------------------------------------------------------------------
+# ---- the table ----
 
 COMMANDS = (
     Command("show", "print the program", arguments.show_arguments, show),
@@ -167,7 +167,7 @@ COMMANDS = (
 )
 
 
-# ---- what they share ------------------------------------------------------------------------------------------------
+# ---- what they share ----
 
 
 def _program(args: argparse.Namespace) -> Program:

@@ -135,7 +135,7 @@ def _described(x: Any) -> str:
     return "None (is a return missing?)" if x is None else f"a {type(x).__name__}"
 
 
-# ---- name=value -----------------------------------------------------------------------------------------------------
+# ---- name=value ----
 
 
 def assignments(option: str, items: Iterable[str]) -> dict[str, Any]:

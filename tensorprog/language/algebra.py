@@ -1,12 +1,16 @@
 """Constructors of nodes, in normal form.
 
 Every node of every program is made here, so this is where the few rewriting rules live: numbers are folded (rationals
-exactly), coefficients are pulled out of products, equal terms and factors are merged, commutative operands are ordered by
-their digests (results must not depend on build order), views of views fold, and single positions see through stacks. Nothing
-that needs knowledge of a meaning (expectations, derivatives) happens here. Nested sums are not flattened: shared partial sums
+exactly), coefficients are pulled out of products, equal terms and factors are merged, commutative operands are ordered
+by
+their digests (results must not depend on build order), views of views fold, and single positions see through stacks.
+Nothing
+that needs knowledge of a meaning (expectations, derivatives) happens here. Nested sums are not flattened: shared
+partial sums
 stay shared, which keeps long traces linear in size.
 
-All operands of an elementwise node have the same shape, or none; `expression.py` aligns named axes before it calls these.
+All operands of an elementwise node have the same shape, or none; `expression.py` aligns named axes before it calls
+these.
 """
 
 from __future__ import annotations
@@ -23,8 +27,10 @@ from tensorprog.language.node import Node
 from tensorprog.language.symbols import Matrix, Number, VectorSpec, Width, is_exact, number, numbers
 
 __all__ = [
-    "ONE", "ZERO", "add", "constant", "div", "fn", "hyperparameter", "initial", "inner", "inverse_sqrt", "matmul", "moment",
-    "mul", "neg", "outer", "power", "rebuild", "scale", "softmax", "spread", "stack", "sub", "sum_axis", "take", "terms", "transpose", "view",
+    "ONE", "ZERO", "add", "constant", "div", "fn", "hyperparameter", "initial", "inner", "inverse_sqrt", "matmul",
+    "moment",
+    "mul", "neg", "outer", "power", "rebuild", "scale", "softmax", "spread", "stack", "sub", "sum_axis", "take",
+    "terms", "transpose", "view",
 ]  # fmt: skip
 
 FOLD_LIMIT = 4096
@@ -33,7 +39,9 @@ FOLD_LIMIT = 4096
 _LAST = b"\xff" * 17
 
 
-def constant(value: Any, shape: tuple[int, ...] | None = None, width: Width | None = None, inner: Width | None = None) -> Node:
+def constant(
+    value: Any, shape: tuple[int, ...] | None = None, width: Width | None = None, inner: Width | None = None
+) -> Node:
     """A number or an array, the same in every coordinate."""
     if type(value) is int:
         return Node("constant", (), value, shape or (), width, inner)
@@ -284,7 +292,10 @@ def stack(xs: Sequence[Node], axis: int) -> Node:
     xs = [_typed(x, shape, x.width, x.inner) for x in xs]
     full = (*shape[:axis], len(xs), *shape[axis:])
     if all(x.op == "constant" for x in xs) and int(np.prod(full)) <= FOLD_LIMIT:
-        parts = [np.broadcast_to(np.asarray(x.attr, dtype=None if not isinstance(x.attr, Fraction) else object), shape) for x in xs]
+        parts = [
+            np.broadcast_to(np.asarray(x.attr, dtype=None if not isinstance(x.attr, Fraction) else object), shape)
+            for x in xs
+        ]
         return _typed(constant(np.stack(parts, axis)), full, width, inner_width)
     return Node("stack", tuple(xs), axis, full, width, inner_width)
 

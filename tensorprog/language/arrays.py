@@ -33,7 +33,7 @@ def rank(node: Node) -> int:
     return len(node.shape) + (node.width is not None) + (node.inner is not None)
 
 
-# ---- alignment ------------------------------------------------------------------------------------------------------
+# ---- alignment ----
 
 
 def _trailing(x: Node, node: Node) -> list[Any]:
@@ -80,7 +80,7 @@ def _aligned(function: Kernel, indices: Sequence[tuple[Any, ...] | None]) -> Ker
     return lambda *xs: function(*[x if index is None else x[index] for x, index in zip(xs, indices, strict=True)])
 
 
-# ---- one kernel for each instruction --------------------------------------------------------------------------------
+# ---- one kernel for each instruction ----
 
 
 def kernel(node: Node) -> Kernel:
@@ -254,7 +254,7 @@ _KERNELS: dict[str, Callable[[Node], Kernel]] = {
 }  # fmt: skip
 
 
-# ---- sums of products -----------------------------------------------------------------------------------------------
+# ---- sums of products ----
 
 _SMALL = 2048
 """Items of a batch with fewer multiplications than this go to einsum: a BLAS call for each costs more (measured)."""
@@ -461,7 +461,7 @@ def contraction(node: Node) -> Contraction | None:
     return Contraction(chain, x) if chain and x.op == "mul" else None
 
 
-# ---- schedules ------------------------------------------------------------------------------------------------------
+# ---- schedules ----
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,13 +15,15 @@ from tensorprog.language.functions import PRIMITIVES
 from tensorprog.language.symbols import Number, Width, number, numbers
 
 __all__ = [
-    "abs", "arctan", "array", "cos", "dot", "elu", "erf", "exp", "gaussian", "gelu", "hermite", "identity", "leaky_relu", "log",
-    "log1p", "mean", "moment", "normal_cdf", "outer", "polynomial", "reciprocal", "rectified_power", "relu", "rename", "sigmoid",
+    "abs", "arctan", "array", "cos", "dot", "elu", "erf", "exp", "gaussian", "gelu", "hermite", "identity",
+    "leaky_relu", "log",
+    "log1p", "mean", "moment", "normal_cdf", "outer", "polynomial", "reciprocal", "rectified_power", "relu", "rename",
+    "sigmoid",
     "sign", "silu", "sin", "softmax", "softplus", "sqrt", "stack", "step", "sum", "take", "tanh", "vectors",
 ]  # fmt: skip
 
 
-# ---- scalars ------------------------------------------------------------------------------------------------------------
+# ---- scalars ----
 
 
 def moment(x: Any) -> Expression:
@@ -62,11 +64,13 @@ def array(values: Any, axes: str | Sequence[str]) -> Expression:
     names = (axes,) if isinstance(axes, str) else tuple(axes)
     a = numbers(values, "an array")
     if np.ndim(a) != len(names) or len(set(names)) != len(names):
-        raise TensorProgramError(f"an array of shape {np.shape(a)} is given the axes {names}", fix="name every axis once")
+        raise TensorProgramError(
+            f"an array of shape {np.shape(a)} is given the axes {names}", fix="name every axis once"
+        )
     return Expression(algebra.constant(a, np.shape(a)), names)
 
 
-# ---- axes ---------------------------------------------------------------------------------------------------------------
+# ---- axes ----
 
 
 def _position(x: Expression, axis: str) -> int:
@@ -94,7 +98,9 @@ def take(x: Any, axis: str, index: int) -> Expression:
     i = _position(x, axis)
     size = x.node.shape[i]
     if not -size <= index < size:
-        raise TensorProgramError(f"position {index} of axis {axis!r}, which has size {size}", fix=f"use {-size} to {size - 1}")
+        raise TensorProgramError(
+            f"position {index} of axis {axis!r}, which has size {size}", fix=f"use {-size} to {size - 1}"
+        )
     return Expression(algebra.take(x.node, i, index % size), _without(x.order, axis), _without(x.axes, axis))
 
 
@@ -143,7 +149,7 @@ def rename(x: Any, **names: str) -> Expression:
 
 
 def sum(x: Any, axis: str | Sequence[str] | None = None) -> Expression:
-    """The contraction of one or several axes; all of them by default. (Over the width, use `moment`.)
+    """The contraction of one or several axes; all of them by default (over the width, use `moment`).
 
     Example:
         >>> import tensorprog as tp
@@ -158,7 +164,7 @@ def sum(x: Any, axis: str | Sequence[str] | None = None) -> Expression:
 
 
 def mean(x: Any, axis: str | Sequence[str] | None = None) -> Expression:
-    """The mean over one or several axes; all of them by default. (Over the width, use `moment`.)
+    """The mean over one or several axes; all of them by default (over the width, use `moment`).
 
     Example:
         >>> import tensorprog as tp
@@ -192,7 +198,7 @@ def softmax(x: Any, axis: str) -> Expression:
     return Expression(algebra.softmax(x.node, _position(x, axis)), x.order, x.axes)
 
 
-# ---- Nonlin -------------------------------------------------------------------------------------------------------------
+# ---- Nonlin ----
 
 
 def _activation(name: str, what: str = "") -> Callable[[Any], Expression]:
@@ -223,7 +229,9 @@ def check_domain(name: str, x: Expression) -> None:
     values = np.asarray(x.node.attr, dtype=float)
     bad = values == 0 if name == "reciprocal" else (values < low if included else values <= low)
     if np.any(bad):
-        raise TensorProgramError(f"{name} of {values[bad].flat[0] if values.ndim else values}", fix="keep the argument in its domain")
+        raise TensorProgramError(
+            f"{name} of {values[bad].flat[0] if values.ndim else values}", fix="keep the argument in its domain"
+        )
 
 
 relu = _activation("relu", "max(x, 0)")
@@ -334,14 +342,15 @@ def hermite(x: Any, k: int, normalized: bool = False) -> Expression:
     return out * sqrt(factorial) ** -1 if normalized else out
 
 
-# ---- OuterNonlin and groups -----------------------------------------------------------------------------------------------
+# ---- OuterNonlin and groups ----
 
 
 def outer(body: Callable[..., Any], xs: Any, ys: Any) -> Expression:
     """OuterNonlin: x_a = (1/n_y) sum_b body(xs_a, ys_b), as in Tensor Programs IVb.
 
     Args:
-        body: A Python function of the xs and the ys that uses the functions of this package; scalars may be used inside.
+        body: A Python function of the xs and the ys that uses the functions of this package; scalars may be used
+            inside.
         xs: A vector, or a list of vectors of one width: the result's.
         ys: A vector, or a list of vectors of one width, averaged over.
 
@@ -356,12 +365,16 @@ def outer(body: Callable[..., Any], xs: Any, ys: Any) -> Expression:
     second = [as_expression(y) for y in (ys if isinstance(ys, (list, tuple)) else [ys])]
     for e in (*first, *second):
         if e.width is None or e.node.inner is not None:
-            raise TensorProgramError(f"{describe(e.node)} is not a vector", fix="tp.outer takes vectors; scalars go inside the body")
+            raise TensorProgramError(
+                f"{describe(e.node)} is not a vector", fix="tp.outer takes vectors; scalars go inside the body"
+            )
     copies = [Expression(algebra.inner(y.node), y.order, y.axes) for y in second]
     result = as_expression(body(*first, *copies))
     widths, inners = {e.width for e in first}, {e.width for e in second}
     if len(widths) != 1 or len(inners) != 1:
-        raise TensorProgramError("an OuterNonlin of vectors of different widths", fix="each of the two lists has one width")
+        raise TensorProgramError(
+            "an OuterNonlin of vectors of different widths", fix="each of the two lists has one width"
+        )
     node = result.node
     if node.width is None:
         node = algebra._typed(node, node.shape, next(iter(widths)), node.inner)
@@ -385,4 +398,3 @@ def vectors(names: Sequence[str], width: Width, mean: Any = 0, cov: Any = None) 
     covariance = np.eye(k, dtype=int) if cov is None else cov
     group = Vector("_".join(names), width, means, axes=("vector",), cov=covariance)
     return tuple([take(group, "vector", i).label(a) for i, a in enumerate(names)])
-

@@ -11,7 +11,17 @@ import numpy as np
 from tensorprog.errors import TensorProgramError, caller
 from tensorprog.language import algebra
 from tensorprog.language.node import Node
-from tensorprog.language.symbols import Matrix, Number, VectorSpec, Width, check_distribution, check_name, is_exact, number, numbers
+from tensorprog.language.symbols import (
+    Matrix,
+    Number,
+    VectorSpec,
+    Width,
+    check_distribution,
+    check_name,
+    is_exact,
+    number,
+    numbers,
+)
 
 __all__ = ["Expression", "Scalar", "Vector", "as_expression", "inverse_sqrt", "product"]
 
@@ -36,7 +46,7 @@ class Expression:
         if node.source is None:
             node.source = caller()
 
-    # ---- description ----------------------------------------------------------------------------------------------------
+    # ---- description ----
     @property
     def width(self) -> Width | None:
         """The width it has coordinates over; None for a scalar."""
@@ -69,7 +79,7 @@ class Expression:
     def __iter__(self) -> Any:
         raise TensorProgramError(f"{describe(self.node)} cannot be iterated", fix='use tp.take(x, "axis", i)')
 
-    # ---- arithmetic -----------------------------------------------------------------------------------------------------
+    # ---- arithmetic ----
     def __add__(self, other: Any) -> Expression:
         return elementwise(lambda x, y: algebra.add([(1, x), (1, y)]), self, other)
 
@@ -124,7 +134,8 @@ class Expression:
 
     def __matmul__(self, other: Any) -> Expression:
         raise TensorProgramError(
-            f"{describe(self.node)} is used as a matrix", fix="only a tp.Matrix or its transpose multiplies: W @ x, W.T @ x"
+            f"{describe(self.node)} is used as a matrix",
+            fix="only a tp.Matrix or its transpose multiplies: W @ x, W.T @ x",
         )
 
 
@@ -187,7 +198,8 @@ def elementwise(rule: Callable[..., Node], *operands: Any) -> Expression:
 def align(xs: Sequence[Expression]) -> tuple[list[Node], tuple[str, ...], tuple[str, ...]]:
     """Nodes of one shape (or none), the axis names by position, and the names in the user's order.
 
-    Positions must not depend on the order of commutative operands, so they are assigned from the operands sorted by digest.
+    Positions must not depend on the order of commutative operands, so they are assigned from the operands sorted by
+    digest.
     """
     sizes: dict[str, tuple[int, Expression]] = {}
     order: list[str] = []
@@ -217,7 +229,9 @@ def product(matrix: Matrix, transposed: bool, x: Any) -> Expression:
     name = f"{matrix.name}.T" if transposed else matrix.name
     if isinstance(x, (Matrix,)) or hasattr(x, "matrix"):
         raise TensorProgramError(
-            f"{name} multiplies a matrix", why="a program multiplies matrices with vectors only", fix="write A @ (B @ x)"
+            f"{name} multiplies a matrix",
+            why="a program multiplies matrices with vectors only",
+            fix="write A @ (B @ x)",
         )
     x = as_expression(x)
     wanted = matrix.rows if transposed else matrix.cols
@@ -242,7 +256,7 @@ def product(matrix: Matrix, transposed: bool, x: Any) -> Expression:
     return Expression(algebra.matmul(matrix, transposed, x.node), x.order, x.axes)
 
 
-# ---- the objects a program starts from ----------------------------------------------------------------------------------
+# ---- the objects a program starts from ----
 
 
 def Vector(
@@ -257,7 +271,8 @@ def Vector(
 ) -> Expression:
     """An initial vector; with axes, a multi-vector of jointly Gaussian vectors.
 
-    Its coordinates are iid copies of one random vector Z with the given mean and covariance (Tensor Programs III, 2.2). A vector
+    Its coordinates are iid copies of one random vector Z with the given mean and covariance (Tensor Programs III,
+    2.2). A vector
     is its name and attributes: the same name with the same attributes is the same vector.
 
     Args:
@@ -266,11 +281,14 @@ def Vector(
         mean: A number, or an array with the shape of the axes.
         var: Variance of every column, columns independent; 1 if neither `var` nor `cov` is given.
         axes: Names of the axes, their sizes taken from `cov` or `mean`; or a dictionary of names and sizes.
-        cov: Covariance of the columns: (k, k) for one axis of size k; in general the shape of the axes twice. May be singular.
-        distribution: None for Gaussian; `"rademacher"` or `"uniform"` with this mean and variance; or a frozen SciPy distribution.
+        cov: Covariance of the columns: (k, k) for one axis of size k; in general the shape of the axes twice. May be
+            singular.
+        distribution: None for Gaussian; `"rademacher"` or `"uniform"` with this mean and variance; or a frozen SciPy
+            distribution.
 
     Raises:
-        TensorProgramError: on a negative variance, a covariance that is not symmetric positive semidefinite, or sizes that disagree.
+        TensorProgramError: on a negative variance, a covariance that is not symmetric positive semidefinite, or sizes
+            that disagree.
 
     Example:
         >>> import tensorprog as tp
@@ -287,18 +305,24 @@ def Vector(
     distribution = check_distribution(distribution, f"vector {name}")
     names, shape = _axes(name, axes, cov, mean)
     if isinstance(mean, np.ndarray) and mean.shape != shape:
-        raise TensorProgramError(f"the mean of {name} has shape {mean.shape}; its axes have {shape}", fix="make them agree")
+        raise TensorProgramError(
+            f"the mean of {name} has shape {mean.shape}; its axes have {shape}", fix="make them agree"
+        )
     if cov is not None:
         if var is not None:
             raise TensorProgramError(f"vector {name} is given both var and cov", fix="give one of them")
         if distribution is not None:
             raise TensorProgramError(
-                f"vector {name} has a covariance and a distribution", why="only Gaussians are determined by it", fix="drop one"
+                f"vector {name} has a covariance and a distribution",
+                why="only Gaussians are determined by it",
+                fix="drop one",
             )
         cov = _covariance(name, cov, shape)
     elif distribution is not None and hasattr(distribution, "dist"):
         if var is not None:
-            raise TensorProgramError(f"vector {name} is given a SciPy distribution and var", fix="the distribution has its own")
+            raise TensorProgramError(
+                f"vector {name} is given a SciPy distribution and var", fix="the distribution has its own"
+            )
         var, mean = 1, 0
     else:
         var = number(1 if var is None else var, f"the variance of {name}")
@@ -325,7 +349,9 @@ def _axes(name: str, axes: Any, cov: Any, mean: Any) -> tuple[tuple[str, ...], t
             return names, shape[: len(names)]
         if len(shape) == 2 and len(names) == 1:
             return names, shape[:1]
-    raise TensorProgramError(f"the sizes of the axes {names} of vector {name} are unknown", fix="give axes={name: size, ...}")
+    raise TensorProgramError(
+        f"the sizes of the axes {names} of vector {name} are unknown", fix="give axes={name: size, ...}"
+    )
 
 
 def _covariance(name: str, cov: Any, shape: tuple[int, ...]) -> np.ndarray:
@@ -333,7 +359,9 @@ def _covariance(name: str, cov: Any, shape: tuple[int, ...]) -> np.ndarray:
     given = numbers(np.asarray(cov) if np.ndim(cov) else np.full((1, 1), cov), f"the covariance of {name}")
     assert isinstance(given, np.ndarray)
     if given.shape not in ((k, k), (*shape, *shape)):
-        raise TensorProgramError(f"the covariance of {name} has shape {given.shape}; its axes have {shape}", fix=f"give ({k}, {k})")
+        raise TensorProgramError(
+            f"the covariance of {name} has shape {given.shape}; its axes have {shape}", fix=f"give ({k}, {k})"
+        )
     matrix = given.reshape(k, k)
     real = matrix.astype(float)
     size = np.abs(real).max(initial=0.0)
@@ -381,5 +409,3 @@ def inverse_sqrt(width: Width) -> Expression:
     if not isinstance(width, Width):
         raise TensorProgramError(f"inverse_sqrt of {width!r}", fix="give it a tp.Width")
     return Expression(algebra.inverse_sqrt(width))
-
-

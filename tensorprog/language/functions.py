@@ -5,7 +5,8 @@ SymPy body, parity, kinks, homogeneity, rational values, closed form and domain 
 implementation.
 
 A row's `basis` writes the function with polynomials and the five functions whose Gaussian expectations are closed
-(`limits/closed.py`): `sign`, `smooth_sign`, `bump`, `gauss_exp`, `exp`, and `sin`, `cos`. Where there is none, the limit integrates numerically.
+(`limits/closed.py`): `sign`, `smooth_sign`, `bump`, `gauss_exp`, `exp`, and `sin`, `cos`. Where there is none, the
+limit integrates numerically.
 """
 
 from __future__ import annotations
@@ -126,9 +127,10 @@ def _one_plus(a: Any, node: Any) -> Any:
 
 
 _ROWS = [
-    # ---- kinked functions -----------------------------------------------------------------------------------------------
+    # ---- kinked functions ----
     Primitive(
-        "relu", lambda x: np.maximum(x, 0), lambda s, x: s.Max(x, 0), lambda a, x: a.fn("step", x), kinks=(0.0,), width=0.0,
+        "relu", lambda x: np.maximum(x, 0), lambda s, x: s.Max(x, 0), lambda a, x: a.fn("step", x), kinks=(0.0,),
+        width=0.0,
         growth="linear", homogeneity=1, exact=lambda v: max(v, 0),
         basis=lambda a, x: _half(a, a.mul([x, _one_plus(a, a.fn("sign", x))])), latex=r"\mathrm{{relu}}({x})",
     ),
@@ -140,16 +142,19 @@ _ROWS = [
         latex=r"\mathrm{{lrelu}}_{{{slope}}}({x})",
     ),
     Primitive(
-        "abs", np.abs, lambda s, x: s.Abs(x), lambda a, x: a.fn("sign", x), parity=0, kinks=(0.0,), width=0.0, growth="linear",
+        "abs", np.abs, lambda s, x: s.Abs(x), lambda a, x: a.fn("sign", x), parity=0, kinks=(0.0,), width=0.0,
+        growth="linear",
         homogeneity=1, exact=abs, basis=lambda a, x: a.mul([x, a.fn("sign", x)]), latex=r"\lvert {x} \rvert",
     ),
     Primitive(
-        "sign", np.sign, lambda s, x: s.sign(x), lambda a, x: a.scale(2, a.fn("bump", x, 0)), parity=1, kinks=(0.0,), jumps=True,
+        "sign", np.sign, lambda s, x: s.sign(x), lambda a, x: a.scale(2, a.fn("bump", x, 0)), parity=1, kinks=(0.0,),
+        jumps=True,
         width=0.0, lipschitz=False, homogeneity=0, exact=_sign, basis=lambda a, x: a.fn("smooth_sign", x, 0),
         latex=r"\mathrm{{sign}}({x})",
     ),
     Primitive(
-        "step", lambda x: np.heaviside(x, 0.5), lambda s, x: s.Heaviside(x), lambda a, x: a.fn("bump", x, 0), kinks=(0.0,),
+        "step", lambda x: np.heaviside(x, 0.5), lambda s, x: s.Heaviside(x), lambda a, x: a.fn("bump", x, 0),
+        kinks=(0.0,),
         jumps=True, width=0.0, lipschitz=False, homogeneity=0, exact=lambda v: Fraction(1 + _sign(v), 2),
         basis=lambda a, x: _half(a, _one_plus(a, a.fn("smooth_sign", x, 0))), latex=r"\mathbb{{1}}_{{{x} > 0}}",
         source="value 1/2 at 0, so that step = (1 + sign)/2 everywhere",
@@ -164,7 +169,7 @@ _ROWS = [
         ]),
         latex=r"\mathrm{{elu}}({x})",
     ),
-    # ---- smooth functions -----------------------------------------------------------------------------------------------
+    # ---- smooth functions ----
     Primitive(
         "erf", _erf, lambda s, x: s.erf(x), lambda a, x: a.scale(2, a.fn("bump", x, Fraction(1, 2))), parity=1,
         exact=_at_zero(0), basis=lambda a, x: a.fn("smooth_sign", x, Fraction(1, 2)), latex=r"\mathrm{{erf}}({x})",
@@ -181,7 +186,8 @@ _ROWS = [
         latex=r"\mathrm{{gelu}}({x})", source="x Phi(x), without the tanh approximation",
     ),
     Primitive(
-        "tanh", np.tanh, lambda s, x: s.tanh(x), lambda a, x: a.add([(1, a.ONE), (-1, a.power(a.fn("tanh", x), 2))]), parity=1,
+        "tanh", np.tanh, lambda s, x: s.tanh(x), lambda a, x: a.add([(1, a.ONE), (-1, a.power(a.fn("tanh", x), 2))]),
+        parity=1,
         exact=_at_zero(0), latex=r"\tanh({x})",
     ),
     Primitive(
@@ -221,11 +227,11 @@ _ROWS = [
               lipschitz=False, exact=_at_zero(0), domain=(-1.0, False), latex=r"\log(1 + {x})"),
     Primitive("log", np.log, lambda s, x: s.log(x), lambda a, x: a.fn("reciprocal", x), growth="singular", lipschitz=False,
               exact=lambda v: 0 if v == 1 else None, domain=(0.0, False), latex=r"\log({x})"),
-    Primitive("sqrt", np.sqrt, lambda s, x: s.sqrt(x), lambda a, x: _half(a, a.fn("reciprocal", a.fn("sqrt", x))), growth="linear",
-              lipschitz=False, exact=_exact_sqrt, domain=(0.0, True), latex=r"\sqrt{{{x}}}"),
-    Primitive("reciprocal", lambda x: 1.0 / x, lambda s, x: 1 / x, lambda a, x: a.neg(a.power(a.fn("reciprocal", x), 2)), parity=1,
-              growth="singular", lipschitz=False, exact=_exact_reciprocal, domain=(0.0, False), latex=r"\frac{{1}}{{{x}}}"),
-    # ---- what derivatives and the limit need --------------------------------------------------------------------------------
+    Primitive("sqrt", np.sqrt, lambda s, x: s.sqrt(x), lambda a, x: _half(a, a.fn("reciprocal", a.fn("sqrt", x))),
+              growth="linear", lipschitz=False, exact=_exact_sqrt, domain=(0.0, True), latex=r"\sqrt{{{x}}}"),
+    Primitive("reciprocal", lambda x: 1.0 / x, lambda s, x: 1 / x, lambda a, x: a.neg(a.power(a.fn("reciprocal", x), 2)),
+              parity=1, growth="singular", lipschitz=False, exact=_exact_reciprocal, domain=(0.0, False), latex=r"\frac{{1}}{{{x}}}"),
+    # ---- what derivatives and the limit need ----
     Primitive(
         "smooth_sign", _smooth_sign, lambda s, x, t: s.sign(x) if t == 0 else s.erf(x / s.sqrt(2 * t)),
         lambda a, x, t: a.scale(2, a.fn("bump", x, t)), parity=1, exact=lambda v, t: _sign(v) if t == 0 or v == 0 else None,

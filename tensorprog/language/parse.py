@@ -99,7 +99,7 @@ class _Parser(Expressions):
         self.given = arrays
         self.outputs: dict[str, Output] = {}
 
-    # ---- statements -------------------------------------------------------------------------------------------------
+    # ---- statements ----
     def program(self) -> Program:
         while self.position < len(self.tokens):
             if self.accept("end"):

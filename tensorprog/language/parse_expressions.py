@@ -75,7 +75,7 @@ class Expressions(Reader):
         exact = [v for v in values if not isinstance(v, float)]
         return max([max(v.numerator.bit_length(), v.denominator.bit_length()) for v in exact], default=0)
 
-    # ---- numbers and names ------------------------------------------------------------------------------------------
+    # ---- numbers and names ----
     def width(self) -> Width:
         """The width that the next name stands for."""
         width: Width = self.lookup(self.widths, self.take("name", "a width"), "width")
@@ -169,7 +169,7 @@ class Expressions(Reader):
             self.fail(token, f"{token.text} is no axis", "axes are called i, j, k, ... by position")
         return position
 
-    # ---- expressions ------------------------------------------------------------------------------------------------
+    # ---- expressions ----
     def aligned(self, at: Token, nodes: Sequence[Node]) -> None:
         """Operands of one instruction have one shape and one width each, or none."""
         apart = "vectors of different widths never meet in one Nonlin or Moment"

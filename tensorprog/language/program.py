@@ -39,7 +39,8 @@ class Program:
         digest: Hexadecimal digest of the content. Equal programs have equal digests.
 
     Raises:
-        TensorProgramError: on an output that is a vector, and when one name stands for two different matrices, vectors, widths or
+        TensorProgramError: on an output that is a vector, and when one name stands for two different matrices,
+            vectors, widths or
             hyperparameters.
 
     Example:
@@ -54,7 +55,9 @@ class Program:
     def __init__(self, outputs: Mapping[str, Any] | None = None, /, **more: Any) -> None:
         given = {**(outputs or {}), **more}
         if not given:
-            raise TensorProgramError("a program without outputs", fix="name at least one: tp.Program(q=tp.moment(x * x))")
+            raise TensorProgramError(
+                "a program without outputs", fix="name at least one: tp.Program(q=tp.moment(x * x))"
+            )
         self.outputs: dict[str, Output] = {}
         for name, value in given.items():
             check_name(name, "an output's name")
@@ -71,7 +74,7 @@ class Program:
         self.nodes: list[Node] = topological(roots)
         self._check()
 
-    # ---- checks ---------------------------------------------------------------------------------------------------------
+    # ---- checks ----
     def _check(self) -> None:
         seen: dict[tuple[str, str], tuple[Any, Node]] = {}
 
@@ -99,7 +102,7 @@ class Program:
             elif x.op == "inverse_sqrt":
                 unique("widths", x.attr.name, x.attr, x)
 
-    # ---- contents -------------------------------------------------------------------------------------------------------
+    # ---- contents ----
     @property
     def matrices(self) -> list[Matrix]:
         """The matrices it multiplies with, by name."""
@@ -151,13 +154,17 @@ class Program:
         for name in given:
             if name not in scalars:
                 raise TensorProgramError(
-                    f"the program has no hyperparameter {name!r}", why=f"it has {', '.join(scalars) or 'none'}", fix="check the name"
+                    f"the program has no hyperparameter {name!r}",
+                    why=f"it has {', '.join(scalars) or 'none'}",
+                    fix="check the name",
                 )
         out = {name: number(given.get(name, default), f"hyperparameter {name}") for name, default in scalars.items()
                if given.get(name, default) is not None}  # fmt: skip
         missing = [name for name in scalars if name not in out]
         if missing:
-            raise TensorProgramError(f"hyperparameter {missing[0]} has no value", fix=f'pass values={{"{missing[0]}": ...}}')
+            raise TensorProgramError(
+                f"hyperparameter {missing[0]} has no value", fix=f'pass values={{"{missing[0]}": ...}}'
+            )
         return out
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -117,7 +117,9 @@ def check_name(name: Any, what: str) -> str:
     """Names are identifiers, so that programs print and parse."""
     if not isinstance(name, str) or not name.removesuffix("~").isidentifier():
         raise TensorProgramError(
-            f"{what} {name!r} is not a name", why="programs are printed and parsed", fix="use letters, digits and underscores"
+            f"{what} {name!r} is not a name",
+            why="programs are printed and parsed",
+            fix="use letters, digits and underscores",
         )
     return name
 
@@ -147,7 +149,8 @@ class Width:
 
     Args:
         name: Its name; two widths of one name in a program must have the same ratio.
-        ratio: Its size over the reference width, a positive number. At reference width n it has round(ratio n) coordinates.
+        ratio: Its size over the reference width, a positive number. At reference width n it has round(ratio n)
+            coordinates.
 
     Example:
         >>> from fractions import Fraction
@@ -169,6 +172,7 @@ class Width:
 
     @_remembered
     def encoded(self) -> bytes:
+        """What digests know of it."""
         return encode(("width", self.name, self.ratio))
 
 
@@ -223,9 +227,11 @@ class Matrix:
     @property
     def ratio(self) -> Number:
         """rho = lim rows / cols."""
-        return number(Fraction(self.rows.ratio) / Fraction(self.cols.ratio)) if (
-            is_exact(self.rows.ratio) and is_exact(self.cols.ratio)
-        ) else float(self.rows.ratio) / float(self.cols.ratio)
+        return (
+            number(Fraction(self.rows.ratio) / Fraction(self.cols.ratio))
+            if (is_exact(self.rows.ratio) and is_exact(self.cols.ratio))
+            else float(self.rows.ratio) / float(self.cols.ratio)
+        )
 
     def __matmul__(self, x: Expression) -> Expression:
         from tensorprog.language.expression import product
@@ -237,6 +243,7 @@ class Matrix:
 
     @_remembered
     def encoded(self) -> bytes:
+        """What digests know of it."""
         return encode(("matrix", self.name, self.rows, self.cols, self.var, self.entries))
 
     def renamed(self, name: str) -> Matrix:
@@ -295,9 +302,8 @@ class VectorSpec:
 
     @_remembered
     def encoded(self) -> bytes:
-        return encode(
-            ("vector", self.name, self.width, self.shape, self.mean, self.var, self.cov, self.distribution)
-        )
+        """What digests know of it."""
+        return encode(("vector", self.name, self.width, self.shape, self.mean, self.var, self.cov, self.distribution))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, VectorSpec) and self.encoded() == other.encoded()

@@ -253,7 +253,7 @@ def _axis(name: Any) -> str:
     return name if name.isidentifier() else json.dumps(name)
 
 
-# ---- declarations ---------------------------------------------------------------------------------------------------
+# ---- declarations ----
 
 
 def _number(c: Number) -> str:
@@ -372,7 +372,7 @@ class _Writer:
             parts += [f"mean {value(v.mean)}", f"var {value(v.var)}" if v.cov is None else f"cov {value(v.cov)}"]
         return f"vector {v.name}{f'[{sizes}]' if sizes else ''} : {', '.join(parts)}"
 
-    # ---- instructions -----------------------------------------------------------------------------------------------
+    # ---- instructions ----
     def _instructions(self) -> None:
         nodes, outputs = self.program.nodes, self.program.outputs
         uses = Counter([a for x in nodes for a in x.args] + [o.node for o in outputs.values()])

@@ -58,7 +58,7 @@ class Reader:
         self.position = 0
         self._tokenize()
 
-    # ---- errors -----------------------------------------------------------------------------------------------------
+    # ---- errors ----
     def source(self, at: Token) -> TextSource:
         """The place of a token, for errors."""
         return TextSource(self.file, at.line, at.column, self.rows[at.line - 1][:400])
@@ -77,7 +77,7 @@ class Reader:
         except (ArithmeticError, ValueError, TypeError) as e:
             self.fail(at, f"this has no value ({e})", "use finite numbers of moderate size")
 
-    # ---- tokens -----------------------------------------------------------------------------------------------------
+    # ---- tokens ----
     def _tokenize(self) -> None:
         base: int | None = None
         for k, row in enumerate(self.rows, 1):

@@ -1,7 +1,9 @@
 """Closed forms of Gaussian expectations, from five rules instead of a table of pairs.
 
-Every function with a `basis` (functions.py) is a polynomial in the variable and in: exp, gauss_exp (a Gaussian bell), bump (a
-density; a Dirac delta at variance 0), smooth_sign (the sign of z + sqrt(t) g with an independent g: erf, Phi; sign at t = 0), sin, cos.
+Every function with a `basis` (functions.py) is a polynomial in the variable and in: exp, gauss_exp (a Gaussian bell),
+bump (a
+density; a Dirac delta at variance 0), smooth_sign (the sign of z + sqrt(t) g with an independent g: erf, Phi; sign at
+t = 0), sin, cos.
 With z ~ N(m, C):
 
 * bell and exp *tilt*: E[e^{-a z_i^2} G] and E[e^{b z_i} G] are a number times E G under another Gaussian;
@@ -10,7 +12,8 @@ With z ~ N(m, C):
 * sin and cos of sums are exponentials of variances;
 * at most two signs remain: the arcsine law for zero means, Owen's T otherwise.
 
-The arc-cosine kernels (Cho & Saul 2009) of all orders, erf and gelu kernels, their derivatives by Price's theorem and every
+The arc-cosine kernels (Cho & Saul 2009) of all orders, erf and gelu kernels, their derivatives by Price's theorem and
+every
 mixture of them come out of these rules. All results are scalar programs over the entries of m and C.
 """
 
@@ -60,8 +63,9 @@ class Gaussian:
         )
 
 
-# ---- monomials ------------------------------------------------------------------------------------------------------------
-# A factor is (kind, variable, parameter); a monomial is a sorted tuple of (factor, exponent) and a sum maps monomials to numbers.
+# ---- monomials ----
+# A factor is (kind, variable, parameter); a monomial is a sorted tuple of (factor, exponent) and a sum maps monomials
+# to numbers.
 Factor = tuple[str, int, Number]
 Monomial = tuple[tuple[Factor, int], ...]
 Sum = dict[Monomial, Any]
@@ -162,7 +166,7 @@ def _over(a: Number, b: Number) -> Number:
     return Fraction(a) / b if is_exact(a) and is_exact(b) else a / b
 
 
-# ---- the rules ------------------------------------------------------------------------------------------------------------
+# ---- the rules ----
 
 
 def closed_form(factors: Sequence[tuple[Node, int]], atoms: Sequence[Node], gaussian: Gaussian) -> Node | None:
@@ -266,7 +270,8 @@ class _Solver:
 def _without_powers_of_signs(monomial: Monomial) -> tuple[Number, Monomial]:
     """sign^2 = 1 almost surely; next to a Dirac of the same variable, d(sign^k) = k sign^(k-1) 2 Dirac has to hold instead.
 
-    Smoothing the sign, it runs through (-1, 1) while the Dirac's mass passes: sign^k Dirac = Dirac times the mean of s^k there.
+    Smoothing the sign, it runs through (-1, 1) while the Dirac's mass passes: sign^k Dirac = Dirac times the mean of
+    s^k there.
     """
     c: Number = 1
     out = []

@@ -57,8 +57,10 @@ def check_domains(program: Program) -> None:
         row = PRIMITIVES[name]
         if row.domain is not None:
             low, included = row.domain
-            bad = argument.low <= 0 <= argument.high if name == "reciprocal" else (
-                argument.low < low if included else argument.low <= low
+            bad = (
+                argument.low <= 0 <= argument.high
+                if name == "reciprocal"
+                else (argument.low < low if included else argument.low <= low)
             )
             if bad:
                 what = "can be 0" if name == "reciprocal" else f"can be as low as {argument.low:g}"
@@ -90,7 +92,10 @@ def _range(x: Node, args: list[Range]) -> Range:
         case "vector":
             return _of_vector(x)
         case "add":
-            parts = [(min(c * r.low, c * r.high), max(c * r.low, c * r.high)) for c, r in zip(map(float, x.attr), args, strict=True)]
+            parts = [
+                (min(c * r.low, c * r.high), max(c * r.low, c * r.high))
+                for c, r in zip(map(float, x.attr), args, strict=True)
+            ]
             low, high = sum(p[0] for p in parts), sum(p[1] for p in parts)
             return Range(low, high, max(r.degree for r in args))
         case "mul":
@@ -121,7 +126,11 @@ def _of_vector(x: Node) -> Range:
         return Range(float(mean.min()) - spread, float(mean.max()) + spread, 0)
     if spec.distribution is not None:
         low, high = map(float, spec.distribution.support())
-        return Range(max(low, TINY) if low == 0 and not spec.distribution.pdf(0.0) else low, high, 0 if math.isfinite(low) and math.isfinite(high) else 1)
+        return Range(
+            max(low, TINY) if low == 0 and not spec.distribution.pdf(0.0) else low,
+            high,
+            0 if math.isfinite(low) and math.isfinite(high) else 1,
+        )
     return Range(-INF, INF, 1)
 
 
@@ -180,7 +189,11 @@ def _of_function(x: Node, r: Range) -> Range:
         high = max(abs(r.low), abs(r.high))
     if name == "reciprocal" and (r.low > 0 or r.high < 0):
         corners = sorted([1 / r.low if abs(r.low) > 1e-300 else INF, 1 / r.high if math.isfinite(r.high) else 0.0])
-        return Range(max(corners[0], TINY) if r.low > 0 else corners[0], corners[1], 0 if math.isfinite(corners[1]) else max(r.degree, 1))
+        return Range(
+            max(corners[0], TINY) if r.low > 0 else corners[0],
+            corners[1],
+            0 if math.isfinite(corners[1]) else max(r.degree, 1),
+        )
     if math.isfinite(low) and math.isfinite(high):
         return Range(low, high, 0)
     if row.growth == "exponential":

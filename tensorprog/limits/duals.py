@@ -1,6 +1,7 @@
 """Named closed forms of one or two Gaussian variables: one row each, with NumPy and SymPy implementations.
 
-All are exact at zero variance and at correlation +-1, and accept variances that rounding has pushed slightly out of range.
+All are exact at zero variance and at correlation +-1, and accept variances that rounding has pushed slightly out of
+range.
 """
 
 from __future__ import annotations
@@ -130,7 +131,9 @@ def _sign_pair(m1: Any, m2: Any, a: Any, c: Any, b: Any) -> np.ndarray:
         both = 0.5 * (ndtr(h) + ndtr(k)) - owens_t(h, first) - owens_t(k, second) - np.where(opposite, 0.5, 0.0)
         zero = (h == 0) & (k == 0)
         both = np.where(zero, 0.25 + np.arctan2(rho, root) / (2 * np.pi), both)
-        both = np.where(rho >= 1, ndtr(np.minimum(h, k)), np.where(rho <= -1, np.maximum(ndtr(h) - ndtr(-k), 0.0), both))
+        both = np.where(
+            rho >= 1, ndtr(np.minimum(h, k)), np.where(rho <= -1, np.maximum(ndtr(h) - ndtr(-k), 0.0), both)
+        )
         value = 4 * both - 2 * ndtr(h) - 2 * ndtr(k) + 1
     return np.where(regular, value, _sign_mean(m1, a) * _sign_mean(m2, b))
 
@@ -151,7 +154,8 @@ DUALS: dict[str, Dual] = {
         Dual("sign_mean", ("m", "q"), _sign_mean, lambda s, m, q: s.erf(m / s.sqrt(2 * q)), "E sign(u), u ~ N(m, q)"),
         Dual(
             "sign_pair", ("m1", "m2", "a", "c", "b"), _sign_pair,
-            lambda s, m1, m2, a, c, b: s.Function("signpair")(m1, m2, a, c, b), "E sign(u) sign(v) with means, by Owen's T function",
+            lambda s, m1, m2, a, c, b: s.Function("signpair")(m1, m2, a, c, b),
+            "E sign(u) sign(v) with means, by Owen's T function",
         ),
         Dual(
             "density", ("m", "q"), _density, lambda s, m, q: s.exp(-(m**2) / (2 * q)) / s.sqrt(2 * s.pi * q),

@@ -1,8 +1,11 @@
 """Scalar programs as numbers, with errors.
 
-A scalar program is evaluated several times: at two resolutions of its integrals (the difference bounds what quadrature adds,
-correlated or not), with every instruction's result moved by a few units in the last place (how far the answer moves is what
-rounding adds, cancellation included; stochastic arithmetic, Vignes 1978), and, where it samples, with independent replicates.
+A scalar program is evaluated several times: at two resolutions of its integrals (the difference bounds what quadrature
+adds,
+correlated or not), with every instruction's result moved by a few units in the last place (how far the answer moves is
+what
+rounding adds, cancellation included; stochastic arithmetic, Vignes 1978), and, where it samples, with independent
+replicates.
 """
 
 from __future__ import annotations
@@ -71,15 +74,22 @@ class ScalarProgram:
             for single, groups in order
         ]
         self.large = bool(inside)
-        self.tiles_are_last = not any(a in inside for step in self.steps if step.node not in inside for a in step.operands)
+        self.tiles_are_last = not any(
+            a in inside for step in self.steps if step.node not in inside for a in step.operands
+        )
         self.integrals = {x for x in nodes if x.op == "gauss"}
         sampled = {x for x in self.integrals if not x.attr.by_quadrature}
         self.sampled_below = _downstream(self.outputs, sampled)
         self.integrated_below = _downstream(self.outputs, self.integrals)
 
-    # ---- one evaluation -------------------------------------------------------------------------------------------------
+    # ---- one evaluation ----
     def run(
-        self, level: int = 1, replicate: int = 0, noise: int | None = None, known: dict[Node, Array] | None = None, rows: int | None = None
+        self,
+        level: int = 1,
+        replicate: int = 0,
+        noise: int | None = None,
+        known: dict[Node, Array] | None = None,
+        rows: int | None = None,
     ) -> dict[Node, Array]:
         """Values of all nodes but those inside tiles.
 
@@ -139,7 +149,9 @@ class ScalarProgram:
                 value = np.empty(size)
                 for k in range(size):
                     row, mine = slice(k, k + 1), [p[k : k + 1] for p in params]
-                    features = [Feature(*f) for f in integrand.located(mean[row], deviations[row], [p[0] for p in mine])]
+                    features = [
+                        Feature(*f) for f in integrand.located(mean[row], deviations[row], [p[0] for p in mine])
+                    ]
                     value[k] = gaussian_expectation(integrand, mean[row], cov[row], mine, features, level)[0]
             elif parts is not None:
                 f, g = parts
@@ -153,7 +165,7 @@ class ScalarProgram:
                 value = gaussian_expectation(integrand, mean, cov, params, features, level)
         return np.asarray(value)[back].reshape(shape)
 
-    # ---- with errors ----------------------------------------------------------------------------------------------------
+    # ---- with errors ----
     def estimates(self) -> list[tuple[Any, Any, str, str]]:
         """(value, error, method, kind) of every output."""
         constant = {x for x in self.outputs if x.op == "constant"}
@@ -173,7 +185,12 @@ class ScalarProgram:
         return [answers[x] for x in self.outputs]
 
     def _judge(
-        self, x: Node, base: dict[Node, Array], coarse: dict[Node, Array], moved: list[dict[Node, Array]], replicates: list[dict[Node, Array]]
+        self,
+        x: Node,
+        base: dict[Node, Array],
+        coarse: dict[Node, Array],
+        moved: list[dict[Node, Array]],
+        replicates: list[dict[Node, Array]],
     ) -> tuple[Any, Any, str, str]:
         value = np.broadcast_to(base[x], x.shape)
         if np.shape(moved[0][x]) == np.shape(base[x]):

@@ -1,4 +1,4 @@
-"""The expectation compiler: E of a Z-expression, covariances of Gaussian variables, and Zdot, as scalar programs.
+"""The expectation compiler: E of a Z-expression and covariances of Gaussian variables, as scalar programs.
 
 `Expectation.mean` rewrites E x in layers; the first that applies wins:
 
@@ -8,7 +8,8 @@
 4. factors with zero covariance split;
 5. closed forms (`closed.py`), else a Gaussian integral in a few variables, else the rule declines.
 
-Everything is pointwise in the axes: x has one shape, E x has the same, and the covariance of two aligned variables is taken
+Everything is pointwise in the axes: x has one shape, E x has the same, and the covariance of two aligned variables is
+taken
 position by position. An (N, N) kernel is the pointwise product of one vector seen along rows and along columns.
 """
 
@@ -19,12 +20,12 @@ from tensorprog.language.algebra import ONE, ZERO, _typed
 from tensorprog.language.node import Node
 from tensorprog.language.symbols import Number
 from tensorprog.limits.closed import Gaussian, closed_form
-from tensorprog.limits.duals import dual
 from tensorprog.limits.integral import integral
 from tensorprog.limits.structure import Structure, is_variable, opened, root, scalar_version
 from tensorprog.limits.tasks import Declined, Solver, Task
 
 __all__ = ["Expectation"]
+
 
 class Expectation:
     """The rules of the limit, with one memory of answers for a whole program."""
@@ -33,7 +34,7 @@ class Expectation:
         self.structure = Structure()
         self.solver = Solver()
 
-    # ---- E --------------------------------------------------------------------------------------------------------------
+    # ---- E ----
     def mean(self, x: Node) -> Node | Task:
         """E x, of the same shape (or of none, where it is one number)."""
         if x.width is None:
@@ -75,7 +76,7 @@ class Expectation:
         if facts.stacked:
             value = yield from self._unstacked(x)
             return value
-        factors = _factors(x)
+        factors = factors_of(x)
         scalars = [(scalar_version(a), k) for a, k in factors if not self.structure.facts(a).families]
         if scalars:
             rest = algebra.mul([(a, k) for a, k in factors if self.structure.facts(a).families])
@@ -127,12 +128,12 @@ class Expectation:
                 x = next(a for a in x.args if a.width is not None and self.structure.facts(a).stacked)
         return x.attr
 
-    # ---- products -------------------------------------------------------------------------------------------------------
+    # ---- products ----
     def _product(self, x: Node, factors: list[tuple[Node, int]]) -> Task:
         facts = self.structure.facts
         for a, k in factors:  # a factor that is a view of a product or a sum is moved down first
             if a.op in ("view", "take") and not facts(a).affine:
-                rest = _without(factors, a)
+                rest = without(factors, a)
                 value = yield (self.mean, algebra.mul([(opened(a), k), *rest]))
                 return value
         nonlinear_sums = [a for a, _ in factors if a.op in ("add", "sum") and not facts(a).affine]
@@ -161,7 +162,7 @@ class Expectation:
     def _expanded(self, a: Node, factors: list[tuple[Node, int]]) -> Task:
         """E[a R] for a sum or a contraction a."""
         k = dict(factors)[a]
-        rest = _without(factors, a) + ([(a, k - 1)] if k > 1 else [])
+        rest = without(factors, a) + ([(a, k - 1)] if k > 1 else [])
         pairs = []
         if a.op == "sum":
             shape = next((b.shape for b, _ in factors if b.shape), ())
@@ -185,7 +186,7 @@ class Expectation:
             return mean
         pairs: list[tuple[Number, Node]] = []
         for v, j in rest:
-            c = yield (self.covariance, *_ordered(u, v))
+            c = yield (self.covariance, *ordered(u, v))
             if not c.is_zero:
                 lower = [(w, i - (w == v)) for w, i in rest if i - (w == v)]
                 value = (yield (self.mean, algebra.mul(lower))) if lower else ONE
@@ -203,12 +204,12 @@ class Expectation:
         if u is None:
             return None
         k = dict(affine)[u]
-        remaining = [*_without(affine, u), *([(u, k - 1)] if k > 1 else []), *rest]
+        remaining = [*without(affine, u), *([(u, k - 1)] if k > 1 else []), *rest]
         whole = algebra.mul(remaining)
         try:
             pairs: list[tuple[Number, Node]] = []
             for v in self.structure.atoms(whole):
-                c = yield (self.covariance, *_ordered(u, v))
+                c = yield (self.covariance, *ordered(u, v))
                 if not c.is_zero:
                     value = yield (self.mean, self.structure.derivative(whole, v))
                     pairs.append((1, algebra.mul([c, value])))
@@ -216,7 +217,9 @@ class Expectation:
             if not mean.is_zero:
                 value = yield (self.mean, whole)
                 pairs.append((1, algebra.mul([mean, value])))
-        except Declined:  # for example the derivative of a jump times a function without closed form: integrate with u in
+        except (
+            Declined
+        ):  # for example the derivative of a jump times a function without closed form: integrate with u in
             return None
         return algebra.add(pairs) if pairs else ZERO
 
@@ -230,7 +233,7 @@ class Expectation:
                 dependent = False
                 for u in mine:
                     for v in atoms:
-                        c = yield (self.covariance, *_ordered(u, v))
+                        c = yield (self.covariance, *ordered(u, v))
                         if not c.is_zero:
                             dependent = True
                             break
@@ -252,14 +255,14 @@ class Expectation:
             m = yield (self.mean, u)
             means.append(m)
             for j in range(i + 1):
-                covariances[i, j] = yield (self.covariance, *_ordered(u, atoms[j]))
+                covariances[i, j] = yield (self.covariance, *ordered(u, atoms[j]))
         gaussian = Gaussian(tuple(means), covariances)
         answer = closed_form(factors, atoms, gaussian)
         if answer is not None:
             return answer
         return integral(self.structure, whole, atoms, gaussian)
 
-    # ---- covariance -----------------------------------------------------------------------------------------------------
+    # ---- covariance ----
     def covariance(self, u: Node, v: Node) -> Node | Task:
         """Cov(u, v), position by position, of affine expressions of one shape (or none)."""
         if u.width is None or v.width is None:
@@ -314,8 +317,8 @@ class Expectation:
         if a.op == "hat":
             if a.attr != b.attr:
                 return ZERO
-            x, y = _carried(u, a.args[0]), _carried(v, b.args[0])
-            value = yield (self.mean, algebra.mul([_opened_fully(x), _opened_fully(y)]))
+            x, y = carried(u, a.args[0]), carried(v, b.args[0])
+            value = yield (self.mean, algebra.mul([opened_fully(x), opened_fully(y)]))
             return algebra.scale(variance_factor(*a.attr), value)
         if a.attr != b.attr:
             return ZERO
@@ -329,120 +332,14 @@ class Expectation:
         for axis, i in reversed(_takes(u)):
             covariance = algebra.take(covariance, axis, i)
         shape = u.shape or v.shape
-        index = [*(u.attr if u.op == "view" else range(len(u.shape))), *(v.attr if v.op == "view" else range(len(v.shape)))]
+        index = [
+            *(u.attr if u.op == "view" else range(len(u.shape))),
+            *(v.attr if v.op == "view" else range(len(v.shape))),
+        ]
         return algebra.view(covariance, index, shape)
 
-    # ---- E of derivatives -----------------------------------------------------------------------------------------------
-    def slopes(self, x: Node, needed: tuple[bool, ...]) -> Task:
-        """E[dx/dv] for the Gaussian variables v of x, in the order of its atoms; 0 where it is not needed.
 
-        Where a derivative is no function (a jump times a function without closed form), all of them by regression.
-        """
-        atoms = self.structure.atoms(x)
-        found = []
-        try:
-            for v, wanted in zip(atoms, needed, strict=True):
-                value = (yield (self.mean, self.structure.derivative(x, v))) if wanted else ZERO
-                found.append(value)
-        except Declined:
-            found = yield from self._regression(x, atoms)
-        return tuple(found)
-
-    def _regression(self, x: Node, atoms: tuple[Node, ...]) -> Task:
-        """pinv(C) b with C = Cov(v_i, v_j), b_i = Cov(v_i, x): Stein's lemma, derivative-free (Tensor Programs III, remark 2.12).
-
-        By elimination in the order of the atoms; a variable that earlier ones determine has residual variance 0, and slope 0.
-        """
-        d = len(atoms)
-        c: dict[tuple[int, int], Node] = {}
-        b: list[Node] = []
-        whole = yield (self.mean, x)
-        for i, v in enumerate(atoms):
-            product = yield (self.mean, algebra.mul([v, x]))
-            mean = yield (self.mean, v)
-            b.append(algebra.add([(1, product), (-1, algebra.mul([mean, whole]))]))
-            for j in range(i + 1):
-                c[i, j] = yield (self.covariance, *_ordered(v, atoms[j]))
-        for i in range(d):
-            for j in range(i + 1, d):
-                b[j] = dual("residual", b[j], c[j, i], b[i], c[i, i])
-                for k in range(i + 1, j + 1):
-                    c[j, k] = dual("residual", c[j, k], c[j, i], c[k, i], c[i, i])
-        slopes: dict[int, Node] = {}
-        for i in reversed(range(d)):
-            rest = algebra.add([(1, b[i]), *[(-1, algebra.mul([c[j, i], slopes[j]])) for j in range(i + 1, d)]])
-            slopes[i] = algebra.mul([rest, dual("pinv", c[i, i])])
-        return [slopes[i] for i in range(d)]
-
-    # ---- Zdot -----------------------------------------------------------------------------------------------------------
-    def zdot(self, name: str, transposed: bool, x: Node) -> dict[Node, Node] | Task:
-        """Zdot^{W x} (W.T x if transposed) over var: {Z^y: coefficient}, y the vectors the other direction has multiplied.
-
-        For a nonlinear x = F(u_1, ..), u_i Gaussian, the sum over y of Z^y E[dZ^x/dZhat^y] is sum_i E[dF/du_i] times the same
-        of u_i: no leaf is enumerated (Tensor Programs III, 2.2, ZDot).
-        """
-        if x.width is None or ("matrix", name, "" if transposed else "T") not in self.structure.facts(x).families:
-            return {}
-        if is_variable(x):
-            return {_opened_fully(_carried(x, root(x).args[0])): ONE}
-        return self._zdot(name, transposed, x)
-
-    def _zdot(self, name: str, transposed: bool, x: Node) -> Task:
-        out: dict[Node, Node] = {}
-
-        def collect(coefficient: Node, found: dict[Node, Node]) -> None:
-            for y, c in found.items():
-                more = algebra.mul([coefficient, c])
-                out[y] = algebra.add([(1, out[y]), (1, more)]) if y in out else more
-
-        match x.op:
-            case "add":
-                for c, a in zip(x.attr, x.args, strict=True):
-                    found = yield (self.zdot, name, transposed, a)
-                    collect(algebra.constant(c), found)
-            case "view" | "take":
-                found = yield (self.zdot, name, transposed, opened(x))
-                collect(ONE, found)
-            case "sum":
-                found = yield (self.zdot, name, transposed, x.args[0])
-                body = _typed(combined(found), x.args[0].shape, x.width, None)
-                out[algebra.sum_axis(body, x.attr)] = ONE
-            case "stack":
-                parts = []
-                for a in x.args:
-                    found = yield (self.zdot, name, transposed, a)
-                    parts.append(_typed(combined(found), a.shape, x.width, None))
-                out[algebra.stack(parts, x.attr)] = ONE
-            case _:
-                if self.structure.facts(x).stacked:
-                    axis = self.stack_axis(x)
-                    parts = []
-                    for i in range(x.shape[axis]):
-                        found = yield (self.zdot, name, transposed, _opened_fully(algebra.take(x, axis, i)))
-                        parts.append(_typed(combined(found), x.shape[:axis] + x.shape[axis + 1 :], x.width, None))
-                    out[algebra.stack(parts, axis)] = ONE
-                    return out
-                if self.structure.facts(x).affine:  # a deterministic multiple
-                    (z,) = [a for a in x.args if self.structure.facts(a).families]
-                    found = yield (self.zdot, name, transposed, z)
-                    collect(scalar_version(algebra.mul(_without(_factors(x), z))), found)
-                else:
-                    parts = []
-                    for v in self.structure.atoms(x):
-                        found = yield (self.zdot, name, transposed, v)
-                        parts.append(found)
-                    slopes = yield (self.slopes, x, tuple(map(bool, parts)))
-                    for slope, found in zip(slopes, parts, strict=True):
-                        collect(slope, found)
-        return {y: c for y, c in out.items() if not c.is_zero and not y.is_zero}
-
-
-# ---- helpers --------------------------------------------------------------------------------------------------------------
-
-
-def combined(found: dict[Node, Node]) -> Node:
-    """sum of c Z^y."""
-    return algebra.add([(1, algebra.mul([c, y])) for y, c in found.items()]) if found else ZERO
+# ---- helpers ----
 
 
 def variance_factor(matrix: object, transposed: bool) -> Number:
@@ -450,15 +347,15 @@ def variance_factor(matrix: object, transposed: bool) -> Number:
     return matrix.var * matrix.ratio if transposed else matrix.var  # type: ignore[attr-defined]
 
 
-def _factors(x: Node) -> list[tuple[Node, int]]:
+def factors_of(x: Node) -> list[tuple[Node, int]]:
     return list(zip(x.args, x.attr, strict=True)) if x.op == "mul" else [(x, 1)]
 
 
-def _without(factors: list[tuple[Node, int]], a: Node) -> list[tuple[Node, int]]:
+def without(factors: list[tuple[Node, int]], a: Node) -> list[tuple[Node, int]]:
     return [(b, k) for b, k in factors if b != a]
 
 
-def _ordered(u: Node, v: Node) -> tuple[Node, Node]:
+def ordered(u: Node, v: Node) -> tuple[Node, Node]:
     return (u, v) if u.digest <= v.digest else (v, u)
 
 
@@ -466,7 +363,7 @@ def _summand(a: Node, shape: tuple[int, ...]) -> Node:
     """What a contraction sums, over the given shape (the contraction's, or a larger one) and one more axis at the end."""
     body, last = a.args[0], len(shape)
     index = [*range(a.attr), last, *range(a.attr, len(body.shape) - 1)] if a.shape else [last]
-    return _opened_fully(algebra.view(body, index, [*shape, body.shape[a.attr]]))
+    return opened_fully(algebra.view(body, index, [*shape, body.shape[a.attr]]))
 
 
 def _spread(x: Node, size: int) -> Node:
@@ -474,18 +371,18 @@ def _spread(x: Node, size: int) -> Node:
     return algebra.view(x, range(len(x.shape)), [*x.shape, size]) if x.shape else x
 
 
-def _opened_fully(x: Node) -> Node:
+def opened_fully(x: Node) -> Node:
     while x.op in ("view", "take") and not is_variable(x) and x.width is not None:
         x = opened(x)
     return x
 
 
-def _carried(u: Node, x: Node) -> Node:
+def carried(u: Node, x: Node) -> Node:
     """x under the same views and takes as u's root is under in u."""
     if u.op == "view":
-        return algebra.view(_carried(u.args[0], x), u.attr, u.shape)
+        return algebra.view(carried(u.args[0], x), u.attr, u.shape)
     if u.op == "take":
-        return algebra.take(_carried(u.args[0], x), *u.attr)
+        return algebra.take(carried(u.args[0], x), *u.attr)
     return x
 
 
@@ -513,7 +410,8 @@ def _covariance_of_columns(spec: object) -> Node:
 def _axes_by_appearance(x: Node, support: frozenset[int]) -> tuple[int, ...]:
     """The axes along which x varies, in an order that is the same for all renamings of x, as far as its views tell.
 
-    E[phi(u_i) psi(u_j)] and E[phi(u_j) psi(u_i)] are one expectation, transposed. Views sort by digests that know positions;
+    E[phi(u_i) psi(u_j)] and E[phi(u_j) psi(u_i)] are one expectation, transposed. Views sort by digests that know
+    positions;
     what is under the views does not.
     """
     if len(support) < 2:

@@ -38,7 +38,8 @@ class Formula(Mapping[str, Any]):
     """
 
     def __init__(
-        self, expressions: Mapping[str, Any], lets: Iterable[tuple[Any, Any]], symbols: Mapping[str, Any], program: Program,
+        self, expressions: Mapping[str, Any], lets: Iterable[tuple[Any, Any]], symbols: Mapping[str, Any], program:
+        Program,
         arrays: Mapping[Any, np.ndarray], axes: Mapping[str, tuple[Any, ...]], shapes: Mapping[str, tuple[int, ...]],
     ) -> None:  # fmt: skip
         self._expressions, self.lets = dict(expressions), list(lets)
@@ -56,7 +57,7 @@ class Formula(Mapping[str, Any]):
     def __len__(self) -> int:
         return len(self._expressions)
 
-    # ---- rewriting --------------------------------------------------------------------------------------------------------
+    # ---- rewriting ----
     def expand(self, name: str) -> Any:
         """The expression with every let-binding written in (its size may grow exponentially with the depth)."""
         templates: dict[Any, tuple[tuple[Any, ...], Any]] = {}
@@ -99,7 +100,7 @@ class Formula(Mapping[str, Any]):
             self.symbols, self._program, self.arrays, self.axes, self._shapes,
         )  # fmt: skip
 
-    # ---- numbers ----------------------------------------------------------------------------------------------------------
+    # ---- numbers ----
     def evalf(self, digits: int = 15, values: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Every output as a number, or an array of numbers, to that many digits.
 
@@ -110,7 +111,8 @@ class Formula(Mapping[str, Any]):
             values: Numbers for the hyperparameters; else their defaults.
 
         Raises:
-            TensorProgramError: for a hyperparameter without value, an integral that cannot be had at this precision, and a value
+            TensorProgramError: for a hyperparameter without value, an integral that cannot be had at this precision,
+                and a value
                 that is no finite real number.
         """
         bound = self._bound(values)
@@ -152,7 +154,7 @@ class Formula(Mapping[str, Any]):
         out[:] = numbers
         return out.reshape(self._shapes[name])
 
-    # ---- printing ---------------------------------------------------------------------------------------------------------
+    # ---- printing ----
     def _lines(self) -> list[tuple[Any, Any]]:
         heads = [(sympy.IndexedBase(n)[self.axes[n]] if self.axes[n] else sympy.Symbol(n), e) for n, e in self.items()]
         return [*self.lets, *heads]

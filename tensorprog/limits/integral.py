@@ -90,7 +90,11 @@ class Integrand:
                 roots = np.concatenate([(a + b) / 2, grid[values == 0][:MAX_CROSSINGS]])
                 step = 1e-6 * (1 + np.abs(roots))
                 with np.errstate(divide="ignore"):
-                    scales = turn.width * 2 * step / np.abs(argument(roots + step) - argument(roots - step)) if turn.width else 0 * roots
+                    scales = (
+                        turn.width * 2 * step / np.abs(argument(roots + step) - argument(roots - step))
+                        if turn.width
+                        else 0 * roots
+                    )
                 found += [(i, float(r), float(s)) for r, s in zip(roots, scales, strict=True) if np.isfinite(s)]
         return found
 
@@ -149,7 +153,7 @@ class Turn(NamedTuple):
 
 
 def _roughness(body: Node) -> tuple[list[tuple[int, float, float]], list[Turn], bool]:
-    """Features at places known beforehand, turns whose places depend on the numbers, and: are there kinks along unknown curves?"""
+    """Features of variables, turns whose places depend on the numbers, and: are there kinks along unknown curves?"""
     found: set[tuple[int, float, float]] = set()
     turns: list[Turn] = []
     unlocated = False

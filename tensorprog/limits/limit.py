@@ -36,8 +36,8 @@ def limit(
     Args:
         program: The program.
         method: `"exact"`: lower the program by the Master Theorem and evaluate the closed forms and integrals that are left;
-            `"population"`: sample it (M joint samples of every Z, independent replicates); `"auto"`: exact, and one population run
-            for the outputs the exact route declines. Every `Estimate` says which.
+            `"population"`: sample it (M joint samples of every Z, independent replicates); `"auto"`: exact, and one
+            population run for the outputs the exact route declines. Every `Estimate` says which.
         values: Numbers for the hyperparameters.
         gia: Take the limit under the gradient independence assumption: every `W.T` becomes an independent copy.
         samples: M, a power of two, for the population.
@@ -121,7 +121,9 @@ def _population(
     from tensorprog.execute.executor import population
 
     if replicates < 2:
-        raise TensorProgramError(f"{replicates} replicates", why="their spread is the standard error", fix="use at least 8")
+        raise TensorProgramError(
+            f"{replicates} replicates", why="their spread is the standard error", fix="use at least 8"
+        )
     runs = population(program, samples=samples, rng=rng, replicates=replicates, values=values)
     found = {}
     for name in program:
@@ -130,7 +132,9 @@ def _population(
         spread = draws.std(0, ddof=1) / math.sqrt(len(draws)) * student(len(draws) - 1)
         # orthonormal noise makes linear programs exact: then the spread is rounding alone, and this its floor
         error = spread + 64 * np.finfo(float).eps * np.abs(draws).max(0)
-        note = f"{len(draws)} replicates of {samples} samples" + (f"; the exact route declined: {reasons[name]}" if name in reasons else "")
+        note = f"{len(draws)} replicates of {samples} samples" + (
+            f"; the exact route declined: {reasons[name]}" if name in reasons else ""
+        )
         value, error = (float(value), float(error)) if value.ndim == 0 else (value, error)
         found[name] = Estimate(value, error, "population", "standard error", note)
     return found

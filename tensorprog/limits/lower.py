@@ -13,9 +13,10 @@ from tensorprog.language.algebra import ZERO, _typed
 from tensorprog.language.node import Node
 from tensorprog.language.program import Program
 from tensorprog.language.symbols import Matrix, VectorSpec
-from tensorprog.limits.expectation import Expectation, combined, variance_factor
+from tensorprog.limits.expectation import Expectation, variance_factor
 from tensorprog.limits.structure import opened, scalar_version
 from tensorprog.limits.tasks import Declined
+from tensorprog.limits.zdot import Zdot, combined
 
 __all__ = ["Lowering"]
 
@@ -27,12 +28,14 @@ class Lowering:
         z: Z of a vector, the limit of a scalar.
         declined: Why the exact route has no limit for a node, where it has none.
         expectation: The rules, with what they remember.
+        zdot: The rules of Zdot.
     """
 
     def __init__(self, program: Program, values: Mapping[str, Any] | None = None) -> None:
         self.program = program
         self.values = values
         self.expectation = Expectation()
+        self.zdot = Zdot(self.expectation)
         self.z: dict[Node, Node] = {}
         self.declined: dict[Node, str] = {}
         for x in program.nodes:
@@ -67,12 +70,20 @@ class Lowering:
                 return self._outer(x, args[0])
             case "view" | "take":
                 z = algebra.rebuild(x, args)
-                while z.op in ("view", "take") and z.width is not None and z.args[0].op in ("add", "mul", "fn", "sum", "stack"):
+                while (
+                    z.op in ("view", "take")
+                    and z.width is not None
+                    and z.args[0].op in ("add", "mul", "fn", "sum", "stack")
+                ):
                     z = opened(z)
                 return z
             case "sum":
                 z = args[0]
-                if z.width is not None and self.expectation.structure.facts(z).stacked and self.expectation.stack_axis(z) == x.attr:
+                if (
+                    z.width is not None
+                    and self.expectation.structure.facts(z).stacked
+                    and self.expectation.stack_axis(z) == x.attr
+                ):
                     return algebra.add([(1, algebra.take(z, x.attr, i)) for i in range(z.shape[x.attr])])
                 return algebra.rebuild(x, args)
             case _:
@@ -82,16 +93,20 @@ class Lowering:
         mean = algebra.constant(spec.mean, spec.shape, spec.width)
         if isinstance(spec.mean, np.ndarray):
             mean = Node("constant", (), spec.mean, spec.shape, spec.width)
-        if spec.cov is not None and not np.any(spec.cov) or spec.cov is None and spec.var == 0:
+        if (spec.cov is not None and not np.any(spec.cov)) or (spec.cov is None and spec.var == 0):
             return mean
         if spec.distribution is None:
             return algebra.add([(1, mean), (1, Node("leaf", (), spec, spec.shape, spec.width))])
         standard = VectorSpec(spec.name, spec.width, spec.shape, 0, 1)
         g = Node("leaf", (), standard, spec.shape, spec.width)
         if spec.distribution == "rademacher":  # the sign of a Gaussian
-            return algebra.add([(1, mean), (1, algebra.mul([algebra.fn("sqrt", algebra.constant(spec.var)), algebra.fn("sign", g)]))])
+            return algebra.add(
+                [(1, mean), (1, algebra.mul([algebra.fn("sqrt", algebra.constant(spec.var)), algebra.fn("sign", g)]))]
+            )
         if spec.distribution == "uniform":  # 2 Phi(g) - 1 is uniform on (-1, 1), of variance 1/3
-            spread = algebra.fn("sqrt", algebra.constant(3 * Fraction(spec.var) if not isinstance(spec.var, float) else 3 * spec.var))
+            spread = algebra.fn(
+                "sqrt", algebra.constant(3 * Fraction(spec.var) if not isinstance(spec.var, float) else 3 * spec.var)
+            )
             return algebra.add([(1, mean), (1, algebra.mul([spread, algebra.fn("smooth_sign", g, 1)]))])
         raise Declined(f"the initial vector {spec.name} has the distribution {spec.distribution.dist.name}")
 
@@ -102,7 +117,13 @@ class Lowering:
             return algebra.constant(0, z.shape, width)
         structure = self.expectation.structure
         if z.width is None or (z.op == "constant" and not isinstance(z.attr, np.ndarray)):
-            one = Node("hat", (algebra.constant(1, (), matrix.rows if transposed else matrix.cols),), (matrix, transposed), (), width)
+            one = Node(
+                "hat",
+                (algebra.constant(1, (), matrix.rows if transposed else matrix.cols),),
+                (matrix, transposed),
+                (),
+                width,
+            )
             return _typed(algebra.mul([scalar_version(z), one]), z.shape, width, None)
         if z.op == "add" and len(z.args) == 1:
             inside = self._matmul(matrix, transposed, z.args[0])
@@ -112,14 +133,18 @@ class Lowering:
             if scalars:
                 rest = algebra.mul([(a, k) for a, k in zip(z.args, z.attr, strict=True) if structure.facts(a).families])
                 inside = self._matmul(matrix, transposed, rest)
-                return _typed(algebra.mul([*[(scalar_version(a), k) for a, k in scalars], inside]), z.shape, width, None)
+                return _typed(
+                    algebra.mul([*[(scalar_version(a), k) for a, k in scalars], inside]), z.shape, width, None
+                )
         if z.op == "stack":
             return algebra.stack([self._matmul(matrix, transposed, a) for a in z.args], z.attr)
         hat = Node("hat", (z,), (matrix, transposed), z.shape, width)
-        found = self.expectation.solver.solve(self.expectation.zdot, matrix.name, transposed, z)
+        found = self.expectation.solver.solve(self.zdot.zdot, matrix.name, transposed, z)
         if not found:
             return hat
-        return _typed(algebra.add([(1, hat), (variance_factor(matrix, transposed), combined(found))]), z.shape, width, None)
+        return _typed(
+            algebra.add([(1, hat), (variance_factor(matrix, transposed), combined(found))]), z.shape, width, None
+        )
 
     def _outer(self, x: Node, body: Node) -> Node:
         """E over the second block, where the body is a sum of products of one function of each block."""
@@ -166,11 +191,14 @@ def _uncopied(x: Node) -> Node:
             done[y] = algebra.constant(y.attr, y.shape)
         else:
             args = [done[a] for a in y.args]
-            shape, width, _ = algebra._common(args)
+            _, width, _ = algebra._common(args)
             plain = Node(y.op, tuple(args), y.attr, y.shape, width) if y.op not in ("add", "mul", "fn") else None
-            done[y] = plain or {
-                "add": lambda: algebra.add(list(zip(y.attr, args, strict=True))),  # noqa: B023
-                "mul": lambda: algebra.mul(list(zip(args, y.attr, strict=True))),  # noqa: B023
-                "fn": lambda: algebra.fn(y.attr[0], args[0], *y.attr[1]),  # noqa: B023
-            }[y.op]()
+            done[y] = (
+                plain
+                or {
+                    "add": lambda: algebra.add(list(zip(y.attr, args, strict=True))),  # noqa: B023
+                    "mul": lambda: algebra.mul(list(zip(args, y.attr, strict=True))),  # noqa: B023
+                    "fn": lambda: algebra.fn(y.attr[0], args[0], *y.attr[1]),  # noqa: B023
+                }[y.op]()
+            )
     return done[x]

@@ -1,7 +1,9 @@
 """Gaussian expectations of one and two variables to any number of digits (mpmath).
 
-The trapezoidal rule converges geometrically for functions analytic around the real line (Trefethen & Weideman 2014); between
-kinks, the tanh-sinh substitution makes it so. Steps are halved until two agree. Products f(u) g(v) take Mehler's formula
+The trapezoidal rule converges geometrically for functions analytic around the real line (Trefethen & Weideman 2014);
+between
+kinks, the tanh-sinh substitution makes it so. Steps are halved until two agree. Products f(u) g(v) take Mehler's
+formula
 `E f g = sum_k rho**k a_k b_k`, a_k and b_k the Hermite coefficients: one-dimensional sums, in fixed point, until
 `|rho|**k` times the norms of f and g is negligible (Cauchy-Schwarz). It is an oracle, not an engine.
 """
@@ -96,7 +98,8 @@ def _settled(value: Any, last: Any, size: Any, tolerance: Any) -> bool:
 def _kinks(body: Any, z: Any) -> list[Any]:
     """Where the body is not smooth in one variable."""
     rough = [a for f in body.atoms(*_ROUGH) for a in f.args]
-    rough += [g.lhs - g.rhs for p in body.atoms(sympy.Piecewise) for _, c in p.args for g in c.atoms(sympy.core.relational.Relational)]
+    rough += [g.lhs - g.rhs for p in body.atoms(sympy.Piecewise) for _, c in p.args for g in
+    c.atoms(sympy.core.relational.Relational)]
     found = []
     for g in rough:
         slope = g.diff(z)
@@ -204,7 +207,7 @@ def _normal(kinks: Sequence[Any], level: int, reach: int) -> list[tuple[Any, Any
     return out
 
 
-# ---- products ---------------------------------------------------------------------------------------------------------
+# ---- products ----
 
 
 def _pair(body: Any, variables: Sequence[Any], means: Sequence[Any], covariance: Sequence[Any], prec: int) -> Any:

@@ -1,6 +1,7 @@
 """SymPy functions for what the limit's scalar programs contain: kernels that keep their names, Gaussian expectations.
 
-Each closed form of `duals.py` that is worth a name is a `sympy.Function` with its explicit formula (`doit`), derivatives
+Each closed form of `duals.py` that is worth a name is a `sympy.Function` with its explicit formula (`doit`),
+derivatives
 (`fdiff`), numbers at any precision (`evalf`) and LaTeX; `GaussianExpectation` is an expectation without a closed form.
 Values at zero variance and at correlation +-1 are those of `duals.py`: `PseudoInverse(0)` and `Density(m, 0)` are 0.
 """

@@ -1,8 +1,11 @@
 """What can be read off a Z-expression without computing an expectation: families, parity, affinity, axes, atoms, derivatives.
 
-A Z-expression is built from Gaussian *leaves*: `leaf` (a centred initial vector; attr: its VectorSpec) and `hat` (Zhat of one
-MatMul; attr: (Matrix, transposed), operand: Z^x), under scalars, sums, products, primitives and axis operations. Leaves fall into
-independent *families*: one for each matrix and direction, one for each group of initial vectors. An *atom* is a maximal affine
+A Z-expression is built from Gaussian *leaves*: `leaf` (a centred initial vector; attr: its VectorSpec) and `hat` (Zhat
+of one
+MatMul; attr: (Matrix, transposed), operand: Z^x), under scalars, sums, products, primitives and axis operations.
+Leaves fall into
+independent *families*: one for each matrix and direction, one for each group of initial vectors. An *atom* is a
+maximal affine
 subexpression: a Gaussian variable.
 """
 
@@ -115,7 +118,9 @@ def _past_stack(x: Node, y: Node) -> Node:
         position, index = x.attr
         if position == axis:
             return y.args[index]
-        return algebra.stack([algebra.take(a, position - (position > axis), index) for a in y.args], axis - (position < axis))
+        return algebra.stack(
+            [algebra.take(a, position - (position > axis), index) for a in y.args], axis - (position < axis)
+        )
     target = x.attr[axis]
     return algebra.stack([algebra.take(x, target, i) for i in range(len(y.args))], target)
 

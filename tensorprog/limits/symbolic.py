@@ -1,8 +1,11 @@
 """The limit as formulas: the scalar program walked once more, on SymPy expressions, with let-bindings.
 
-Without let-bindings a recursion two layers deep is already unreadable; with them it prints as in the papers, in linear time:
-what a kernel or an expectation is taken of has a name (K1, K2, ..; m1, .. for means), and so has what is used twice. Arrays are
-written entry by entry: K1[i, j], with the data's covariance a symbol, Sigma[i, j]; positions that the program fixed are numbers.
+Without let-bindings a recursion two layers deep is already unreadable; with them it prints as in the papers, in linear
+time:
+what a kernel or an expectation is taken of has a name (K1, K2, ..; m1, .. for means), and so has what is used twice.
+Arrays are
+written entry by entry: K1[i, j], with the data's covariance a symbol, Sigma[i, j]; positions that the program fixed
+are numbers.
 """
 
 from __future__ import annotations
@@ -46,7 +49,8 @@ PIECES = 16
 def formula(program: Program, gia: bool = False) -> Formula:
     """The infinite-width limit of every output as a SymPy expression.
 
-    Rational numbers, pi and roots are exact; hyperparameters are real symbols; kernels keep their names (`doit()` writes them
+    Rational numbers, pi and roots are exact; hyperparameters are real symbols; kernels keep their names (`doit()`
+    writes them
     out) and expectations without a closed form stay unevaluated, as `GaussianExpectation`.
 
     Args:
@@ -57,7 +61,8 @@ def formula(program: Program, gia: bool = False) -> Formula:
         A mapping from output names to expressions over the let-bindings `.lets`.
 
     Raises:
-        TensorProgramError: where the limit is no closed form or Gaussian integral in few variables, and where an instruction
+        TensorProgramError: where the limit is no closed form or Gaussian integral in few variables, and where an
+            instruction
             has no symbolic form.
 
     Example:
@@ -72,7 +77,8 @@ def formula(program: Program, gia: bool = False) -> Formula:
         >>> print(formula(tp.Program(q=tp.moment(tp.tanh(eta * tp.Vector("z", n)) ** 2))))
         q = E[tanh(z1*eta)**2; z1 ~ N(0, 1)]
 
-    Source: Master Theorem: Tensor Programs III, theorems 2.10 and E.15; the recursions: Cho & Saul 2009, Jacot et al. 2018.
+    Source: Master Theorem: Tensor Programs III, theorems 2.10 and E.15; the recursions: Cho & Saul 2009, Jacot et al.
+        2018.
     """
     if not isinstance(program, Program):
         raise TensorProgramError(f"the formula of {type(program).__name__}", fix="pass a tp.Program")
@@ -93,7 +99,7 @@ def formula(program: Program, gia: bool = False) -> Formula:
     return _Writer(program, {name: lowering.z[o.node] for name, o in program.outputs.items()}).formula()
 
 
-# ---- data stay symbols ----------------------------------------------------------------------------------------------------
+# ---- data stay symbols ----
 
 
 def _data(kind: str, of: str, value: np.ndarray) -> Node:
@@ -138,7 +144,7 @@ class _SymbolicLowering(Lowering):
         return algebra.add([(1, mean), (1, centred)])
 
 
-# ---- the walk -------------------------------------------------------------------------------------------------------------
+# ---- the walk ----
 
 
 def _bare(x: Node) -> Node:

@@ -1,7 +1,8 @@
 """Mutually recursive rules without recursion: each rule is a generator that yields the questions it needs answered.
 
 The rules of the limit (expectation, covariance, Zdot) call each other to a depth that grows with the program. Run as
-generators on an explicit stack, with every answer remembered, they never meet Python's recursion limit, and a question is
+generators on an explicit stack, with every answer remembered, they never meet Python's recursion limit, and a question
+is
 answered once.
 """
 

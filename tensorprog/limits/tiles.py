@@ -1,8 +1,11 @@
 """Large arrays of a scalar program, tile by tile.
 
-A kernel over N inputs is a long chain of elementwise instructions on (N, N) arrays. Carried out one instruction at a time, every
-one streams 8 N^2 bytes through memory; carried out tile by tile, the intermediate results stay in the cache, tiles go to all
-cores (NumPy releases the interpreter's lock), and where the result is symmetric only the tiles on and above the diagonal are
+A kernel over N inputs is a long chain of elementwise instructions on (N, N) arrays. Carried out one instruction at a
+time, every
+one streams 8 N^2 bytes through memory; carried out tile by tile, the intermediate results stay in the cache, tiles go
+to all
+cores (NumPy releases the interpreter's lock), and where the result is symmetric only the tiles on and above the
+diagonal are
 computed.
 """
 
@@ -33,10 +36,13 @@ def _tiled(x: Node) -> bool:
     return x.op in _ELEMENTWISE and len(x.shape) >= 2 and int(np.prod(x.shape)) >= LARGE
 
 
-def stages(nodes: Sequence[Node], operands: Callable[[Node], Sequence[Node]]) -> list[tuple[list[Node], list[list[Node]]]]:
+def stages(
+    nodes: Sequence[Node], operands: Callable[[Node], Sequence[Node]]
+) -> list[tuple[list[Node], list[list[Node]]]]:
     """An order of evaluation: at each stage some nodes one by one, then groups of large elementwise nodes of one shape each.
 
-    A group's operands outside itself are ready when its turn comes, because crossing from a group to anything else is a new stage.
+    A group's operands outside itself are ready when its turn comes, because crossing from a group to anything else is
+    a new stage.
     """
     stage: dict[Node, int] = {}
     for x in nodes:
@@ -67,7 +73,9 @@ class Tiles:
         compute: The NumPy meaning of a node.
     """
 
-    def __init__(self, nodes: Sequence[Node], wanted: set[Node], compute: Callable[[Node], Callable[..., Array]]) -> None:
+    def __init__(
+        self, nodes: Sequence[Node], wanted: set[Node], compute: Callable[[Node], Callable[..., Array]]
+    ) -> None:
         self.nodes = list(nodes)
         self.shape = nodes[0].shape
         self.wanted = [x for x in nodes if x in wanted]
@@ -89,9 +97,13 @@ class Tiles:
             dead = [slots[a] for a in {*x.args, x} if last[a] == k and a in inside and a not in wanted]
             self.steps.append((slots[x], compute(x), [slots[a] for a in x.args], dead))
         self.slots = slots
-        self.symmetric = len(self.shape) == 2 and self.shape[0] == self.shape[1] and all(map(_is_symmetric(), self.wanted))
+        self.symmetric = (
+            len(self.shape) == 2 and self.shape[0] == self.shape[1] and all(map(_is_symmetric(), self.wanted))
+        )
 
-    def run(self, values: Mapping[Node, Array], noise: Callable[[Node, Array], Array] | None = None, rows: int | None = None) -> dict[Node, Array]:
+    def run(
+        self, values: Mapping[Node, Array], noise: Callable[[Node, Array], Array] | None = None, rows: int | None = None
+    ) -> dict[Node, Array]:
         """The arrays of the wanted nodes; of their first rows only, if `rows` is given."""
         given = [np.asarray(values[a]) for a in self.inputs]
         shape = self.shape if rows is None else (min(rows, self.shape[0]), *self.shape[1:])
