@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tensorprog.analysis.compare import Comparison, compare
     from tensorprog.execute.executor import Runs, run
     from tensorprog.language.custom import Function
+    from tensorprog.language.latex import latex
     from tensorprog.language.parse import parse
     from tensorprog.language.text import load, save
     from tensorprog.limits.formula import Formula
@@ -30,7 +31,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Comparison", "Estimate", "Estimates", "Expression", "Formula", "Function", "Matrix", "Program", "Runs", "Scalar",
     "TensorProgramError",
-    "Vector", "Width", "compare", "formula", "inverse_sqrt", "limit", "load", "parse", "run", "save", *_build,
+    "Vector", "Width", "compare", "formula", "inverse_sqrt", "latex", "limit", "load", "parse", "run", "save", *_build,
 ]  # fmt: skip
 
 # Imported when first used: writing and printing programs should not wait for SciPy.
@@ -41,6 +42,7 @@ _LATER = {
     "Runs": "tensorprog.execute.executor",
     "compare": "tensorprog.analysis.compare",
     "formula": "tensorprog.limits.symbolic",
+    "latex": "tensorprog.language.latex",
     "limit": "tensorprog.limits.limit",
     "load": "tensorprog.language.text",
     "parse": "tensorprog.language.parse",

@@ -63,8 +63,8 @@ def covariances(X: np.ndarray, depth: int = 3) -> Program:
     Example:
         >>> found = limit(covariances(np.array([[1.0, 1.0], [1.0, -1.0]])))["cov"]
         >>> np.round(np.asarray(found), 4)
-        array([[1.    , 0.6208],
-               [0.6208, 1.    ]])
+        array([[1.    , 0.6048],
+               [0.6048, 1.    ]])
     """
     n = Width("n")
     h = Vector("h1", n, axes=("image",), cov=2 * (X @ X.T) / X.shape[1])
@@ -109,7 +109,7 @@ def run_demo(
     except Interrupted as stop:
         if stop.partial is not None:
             say(f"\n{stop.partial}")
-        return Answer("", data, True, f"interrupted: {stop}")
+        return Answer("", data, True, f"interrupted after {len(stop.rows)} runs of this part")
     except KeyboardInterrupt:
         return Answer("", data, True, "interrupted")
     paths = [plot] if plot else ["tensorprog-demo.svg", "tensorprog-demo.png"]

@@ -127,22 +127,23 @@ def compare(args: argparse.Namespace) -> Answer:
     check_picture(args.plot)
     program, values = _program(args), _values(args)
     against = find_limit(program, gia=args.against_gia, values=values, rng=args.rng)
-    remark = ""
+    interrupted, remarks = False, []
     try:
         found = compare_program(
             program, args.widths, args.seeds, against=against, values=values, weights=args.weights, resume=args.resume
         )
     except Interrupted as stop:
-        remark = f"interrupted: {stop}"
+        interrupted = True
+        remarks.append(f"interrupted after {len(stop.rows)} runs; finished widths are kept")
         if stop.partial is None:
-            return Answer("", {"outputs": {}}, True, remark)
+            return Answer("", {"outputs": {}}, True, remarks[0])
         found = stop.partial
     head = "Compared with the answer of the gradient independence assumption.\n\n" if args.against_gia else ""
     if args.plot:
         found.plot(args.plot)
-        remark = "\n".join(filter(None, (remark, f"picture: {args.plot}")))
+        remarks.append(f"picture: {args.plot}")
     data = found.to_json() | {"against": "gia" if args.against_gia else "limit"}
-    return Answer(head + str(found), data, "interrupted" in remark, remark)
+    return Answer(head + str(found), data, interrupted, "; ".join(remarks))
 
 
 def demo(args: argparse.Namespace) -> Answer:

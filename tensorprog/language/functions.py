@@ -230,7 +230,8 @@ _ROWS = [
     Primitive("sqrt", np.sqrt, lambda s, x: s.sqrt(x), lambda a, x: _half(a, a.fn("reciprocal", a.fn("sqrt", x))),
               growth="linear", lipschitz=False, exact=_exact_sqrt, domain=(0.0, True), latex=r"\sqrt{{{x}}}"),
     Primitive("reciprocal", lambda x: 1.0 / x, lambda s, x: 1 / x, lambda a, x: a.neg(a.power(a.fn("reciprocal", x), 2)),
-              parity=1, growth="singular", lipschitz=False, exact=_exact_reciprocal, domain=(0.0, False), latex=r"\frac{{1}}{{{x}}}"),
+              parity=1, growth="singular", lipschitz=False, exact=_exact_reciprocal, domain=(0.0, False),
+              latex=r"\frac{{1}}{{{x}}}"),
     # ---- what derivatives and the limit need ----
     Primitive(
         "smooth_sign", _smooth_sign, lambda s, x, t: s.sign(x) if t == 0 else s.erf(x / s.sqrt(2 * t)),

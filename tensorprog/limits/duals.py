@@ -121,13 +121,13 @@ def _sign_pair(m1: Any, m2: Any, a: Any, c: Any, b: Any) -> np.ndarray:
     rho = _snapped(_correlation(a, c, b)[1])
     root = np.sqrt((1.0 - rho) * (1.0 + rho))
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        h, k = -m1 / np.sqrt(a), -m2 / np.sqrt(b)
+        h, k = 0.0 - m1 / np.sqrt(a), 0.0 - m2 / np.sqrt(b)  # not -0.0, whose sign counts below
         regular = (a > 0) & (b > 0)
         h, k = np.where(regular, h, 0.0), np.where(regular, k, 0.0)
         # where h or k is 0, T's argument tends to +-infinity: T(0, x) = arctan(x)/(2 pi), T(h, inf) = Phi(-|h|)/2
         first = np.where(h != 0, (k - rho * h) / (h * root), np.copysign(np.inf, k) * np.copysign(1.0, h))
         second = np.where(k != 0, (h - rho * k) / (k * root), np.copysign(np.inf, h) * np.copysign(1.0, k))
-        opposite = (h * k < 0) | ((h * k == 0) & (h + k < 0))
+        opposite = (np.sign(h) * np.sign(k) < 0) | ((np.sign(h) * np.sign(k) == 0) & (h + k < 0))
         both = 0.5 * (ndtr(h) + ndtr(k)) - owens_t(h, first) - owens_t(k, second) - np.where(opposite, 0.5, 0.0)
         zero = (h == 0) & (k == 0)
         both = np.where(zero, 0.25 + np.arctan2(rho, root) / (2 * np.pi), both)

@@ -237,8 +237,10 @@ class _Numbers:
             inner = [s for s in sums if not s.function.atoms(sympy.Sum)]
             known = {}
             for s in inner:
-                (k, low, high), body = s.limits[0], s.function
-                known[s] = sympy.Add(*[body.xreplace({k: sympy.Integer(i)}) for i in range(int(low), int(high) + 1)])
+                terms = [s.function]
+                for k, low, high in s.limits:  # SymPy writes sums of sums as one
+                    terms = [t.xreplace({k: sympy.Integer(i)}) for t in terms for i in range(int(low), int(high) + 1)]
+                known[s] = sympy.Add(*terms)
             e = e.xreplace(known)
         return e
 
