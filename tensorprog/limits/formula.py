@@ -86,6 +86,7 @@ class Formula(Mapping[str, Any]):
             >>> f["q"], f.subs({"eta": 3})["q"], f.subs("eta", 3)["q"]
             (eta**2, 9, 9)
         """
+
         def meant(x: Any) -> Any:
             return self.symbols.get(x, x) if isinstance(x, str) else x
 
@@ -127,7 +128,9 @@ class Formula(Mapping[str, Any]):
                 return {name: self._shaped(name, found[name], digits) for name in self}
             last = found
         raise TensorProgramError(
-            f"the formula has no {digits} digits", why=f"with {GUARD[-1]} more the answers still differ", fix="ask for fewer digits"
+            f"the formula has no {digits} digits",
+            why=f"with {GUARD[-1]} more the answers still differ",
+            fix="ask for fewer digits",
         )
 
     def _bound(self, values: Mapping[str, Any] | None) -> dict[Any, Any]:
@@ -136,7 +139,9 @@ class Formula(Mapping[str, Any]):
             free |= e.free_symbols
         for name in given:
             if name not in self.symbols:
-                raise TensorProgramError(f"the formula has no hyperparameter {name!r}", fix=f"it has {', '.join(self.symbols) or 'none'}")
+                raise TensorProgramError(
+                    f"the formula has no hyperparameter {name!r}", fix=f"it has {', '.join(self.symbols) or 'none'}"
+                )
         out = {}
         for name, symbol in self.symbols.items():
             value = given.get(name, self._program.scalars[name])
@@ -185,7 +190,9 @@ class Formula(Mapping[str, Any]):
         for name in self:
             label = sympy.IndexedBase(name).label if self.axes[name] else sympy.Symbol(name)
             names[label] = name if len(name) == 1 else rf"\mathrm{{{name}}}".replace("_", r"\_")
-        rows = [f"{sympy.latex(a, symbol_names=names)} &= {sympy.latex(e, symbol_names=names)}" for a, e in self._lines()]
+        rows = [
+            f"{sympy.latex(a, symbol_names=names)} &= {sympy.latex(e, symbol_names=names)}" for a, e in self._lines()
+        ]
         return "\\begin{align*}\n" + " \\\\\n".join(rows) + "\n\\end{align*}"
 
     def _repr_latex_(self) -> str:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
 import mpmath
@@ -26,8 +27,8 @@ __all__ = ["expectation"]
 MAX_LEVEL = 8
 """Steps of 2**-level standard deviations are tried up to this level (in one dimension: two more)."""
 
-MAX_DEGREE = 2**15
-"""Hermite coefficients at most."""
+MAX_DEGREE = 2000
+"""Hermite coefficients at most; correlations nearer to +-1 take the two-dimensional rule."""
 
 _MPMATH: dict[str, Callable[..., Any]] = {
     "Heaviside": lambda x, *_: mpmath.mpf(1 if x > 0 else 0 if x < 0 else 0.5),
@@ -67,7 +68,9 @@ def expectation(body: Any, variables: Sequence[Any], means: Sequence[Any], covar
             fix="take tp.limit(program): its error is stated, and near rounding up to three variables",
         )
     if body.has(sympy.DiracDelta):
-        raise TensorProgramError("the expectation of a Dirac delta", why="it is no function", fix="use the derivative's closed form")
+        raise TensorProgramError(
+            "the expectation of a Dirac delta", why="it is no function", fix="use the derivative's closed form"
+        )
     with mpmath.workprec(prec + 30):
         if len(variables) == 2:
             found = _pair(body, variables, means, covariance, prec)
@@ -98,8 +101,12 @@ def _settled(value: Any, last: Any, size: Any, tolerance: Any) -> bool:
 def _kinks(body: Any, z: Any) -> list[Any]:
     """Where the body is not smooth in one variable."""
     rough = [a for f in body.atoms(*_ROUGH) for a in f.args]
-    rough += [g.lhs - g.rhs for p in body.atoms(sympy.Piecewise) for _, c in p.args for g in
-    c.atoms(sympy.core.relational.Relational)]
+    rough += [
+        g.lhs - g.rhs
+        for p in body.atoms(sympy.Piecewise)
+        for _, c in p.args
+        for g in c.atoms(sympy.core.relational.Relational)
+    ]
     found = []
     for g in rough:
         slope = g.diff(z)
@@ -131,7 +138,7 @@ def _trapezoid(level: int, prec: int, reach: int) -> list[tuple[Any, Any]]:
     with mpmath.workprec(prec):
         h = mpmath.mpf(2) ** (-level)
         c = h / mpmath.sqrt(2 * mpmath.pi)
-        return [(h * k, c * mpmath.exp(-(h * k) ** 2 / 2)) for k in range(-reach * 2**level, reach * 2**level + 1)]
+        return [(h * k, c * mpmath.exp(-((h * k) ** 2) / 2)) for k in range(-reach * 2**level, reach * 2**level + 1)]
 
 
 class _Rule:
@@ -198,7 +205,7 @@ def _normal(kinks: Sequence[Any], level: int, reach: int) -> list[tuple[Any, Any
         return _trapezoid(level, prec, reach)
     ends, out = [mpmath.mpf(-reach), *inside, mpmath.mpf(reach)], []
     scale = 1 / mpmath.sqrt(2 * mpmath.pi)
-    for low, high in zip(ends[:-1], ends[1:], strict=True):
+    for low, high in pairwise(ends):
         middle, half = (low + high) / 2, (high - low) / 2
         c = half * scale
         for x, w in _tanh_sinh(level, prec):
@@ -216,7 +223,7 @@ def _pair(body: Any, variables: Sequence[Any], means: Sequence[Any], covariance:
     if a <= 0 or b <= 0:
         return None
     rho = c / mpmath.sqrt(a * b)
-    if abs(rho) > 1 - mpmath.mpf(2) ** -10:
+    if rho and prec * mpmath.log(2) > -MAX_DEGREE * mpmath.log(abs(rho)):
         return None
     constant, parts = body.as_independent(*variables, as_Add=False)
     factors: list[list[Any]] = [[constant], []]
@@ -243,7 +250,7 @@ def _mehler(f: tuple[Iterator[Any], Any], g: tuple[Iterator[Any], Any], rho: Any
     (a, norm), (b, other) = f, g
     size = norm * other
     total, power, k = mpmath.mpf(0), mpmath.mpf(1), 0
-    while power * size > mpmath.mpf(2) ** (-prec - 12) * abs(total) and k < MAX_DEGREE and power:
+    while power * size > mpmath.mpf(2) ** (-prec - 12) * abs(total) and power:
         total += power * next(a) * next(b)
         power *= rho
         k += 1

@@ -13,7 +13,17 @@ from typing import Any
 import mpmath
 import sympy
 
-__all__ = ["ArcCosineKernel", "ArcSineKernel", "Density", "GaussianExpectation", "PseudoInverse", "Residual", "SignMean", "SignPair", "named"]
+__all__ = [
+    "ArcCosineKernel",
+    "ArcSineKernel",
+    "Density",
+    "GaussianExpectation",
+    "PseudoInverse",
+    "Residual",
+    "SignMean",
+    "SignPair",
+    "named",
+]
 
 _GUARD = 20
 """Bits beyond what was asked for."""

@@ -71,11 +71,11 @@ def formula(program: Program, gia: bool = False) -> Formula:
         >>> x = tp.Vector("x", n, axes="b", cov=[[2, 1], [1, 3]])
         >>> y = tp.relu(tp.Matrix("W", n, n, var=2) @ tp.relu(x))
         >>> print(formula(tp.Program(nngp=tp.moment(y * tp.rename(y, b="c")))))
-        K1[i, j] = 2*ArcCosineKernel(Sigma[i, i], Sigma[i, j], Sigma[j, j])
-        nngp[b, c] = ArcCosineKernel(Sigma[b, b], K1[b, c], Sigma[c, c])
+        K1[i, j] = ArcCosineKernel(Sigma[i, i], Sigma[i, j], Sigma[j, j])
+        nngp[b, c] = ArcCosineKernel(Sigma[b, b], 2*K1[b, c], Sigma[c, c])
         >>> eta = tp.Scalar("eta")
         >>> print(formula(tp.Program(q=tp.moment(tp.tanh(eta * tp.Vector("z", n)) ** 2))))
-        q = E[tanh(z1*eta)**2; z1 ~ N(0, 1)]
+        q = E[tanh(z1)**2; z1 ~ N(0, eta**2)]
 
     Source: Master Theorem: Tensor Programs III, theorems 2.10 and E.15; the recursions: Cho & Saul 2009, Jacot et al.
         2018.
@@ -204,7 +204,9 @@ class _Writer:
 
     def formula(self) -> Formula:
         size: dict[Node, int] = {}
-        last = {x for x in map(_bare, self.outputs.values()) if self.uses[x] == 1}  # an output's own expression is its line
+        last = {
+            x for x in map(_bare, self.outputs.values()) if self.uses[x] == 1
+        }  # an output's own expression is its line
         for x in self.order:
             if x.op in ("view", "take"):
                 size[x] = size[x.args[0]]
@@ -214,7 +216,11 @@ class _Writer:
                 size[x] = max(size[x], SMALL + 1)
             shared = self.uses[x] > 1 and size[x] > SMALL
             asked = (x in self.kernels or x in self.means) and size[x] > SMALL
-            if x.args and (shared or asked or (size[x] > LARGE and x not in last)) and not (x.op == "add" and x.attr == (1,)):
+            if (
+                x.args
+                and (shared or asked or (size[x] > LARGE and x not in last))
+                and not (x.op == "add" and x.attr == (1,))
+            ):
                 self._bind(x)
                 size[x] = 1
         expressions: dict[str, Any] = {}
@@ -313,7 +319,8 @@ class _Writer:
             return part(int(position))
         if len(x.args) > PIECES:
             raise TensorProgramError(
-                f"a stack of {len(x.args)} different scalars has no readable formula", fix="take positions of it: tp.take"
+                f"a stack of {len(x.args)} different scalars has no readable formula",
+                fix="take positions of it: tp.take",
             )
         cases = [(part(i), sympy.Eq(position, i)) for i in range(len(x.args) - 1)]
         return sympy.Piecewise(*cases, (part(len(x.args) - 1), True))
@@ -322,7 +329,12 @@ class _Writer:
         if not isinstance(x.attr, np.ndarray):
             return _number(x.attr)
         a = np.broadcast_to(x.attr, x.shape)
-        if a.ndim == 2 and a.shape[0] == a.shape[1] and a[0, 0] != 0 and np.array_equal(a, a[0, 0] * np.eye(len(a), dtype=int)):
+        if (
+            a.ndim == 2
+            and a.shape[0] == a.shape[1]
+            and a[0, 0] != 0
+            and np.array_equal(a, a[0, 0] * np.eye(len(a), dtype=int))
+        ):
             return _number(a[0, 0]) * sympy.KroneckerDelta(*index)
         return self._array(a, index, "A", x)
 
