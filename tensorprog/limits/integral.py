@@ -61,7 +61,7 @@ class Integrand:
         return self.dimension <= MAX_QUADRATURE and not self.unlocated
 
     def located(self, means: np.ndarray, deviations: np.ndarray, p: Sequence[Any]) -> list[tuple[int, float, float]]:
-        """All features, those of turns found where their arguments cross: on a grid over 12 deviations, then by bisection.
+        """All features, those of turns found on a grid over 12 deviations.
 
         Args:
             means: (B, d).
@@ -80,22 +80,9 @@ class Integrand:
                     return np.broadcast_to(turn.argument([z] * self.dimension, p), np.shape(z))
 
             for location in turn.locations:
-                values = argument(grid) - location
-                crossing = np.flatnonzero(np.sign(values[:-1]) * np.sign(values[1:]) < 0)[:MAX_CROSSINGS]
-                a, b = grid[crossing], grid[crossing + 1]
-                for _ in range(60):
-                    middle = (a + b) / 2
-                    left = np.sign(argument(middle) - location) == np.sign(argument(a) - location)
-                    a, b = np.where(left, middle, a), np.where(left, b, middle)
-                roots = np.concatenate([(a + b) / 2, grid[values == 0][:MAX_CROSSINGS]])
-                step = 1e-6 * (1 + np.abs(roots))
-                with np.errstate(divide="ignore"):
-                    scales = (
-                        turn.width * 2 * step / np.abs(argument(roots + step) - argument(roots - step))
-                        if turn.width
-                        else 0 * roots
-                    )
-                found += [(i, float(r), float(s)) for r, s in zip(roots, scales, strict=True) if np.isfinite(s)]
+                found += [(i, r, s) for r, s in _crossings(argument, location, turn.width, grid)]
+                if turn.width:
+                    found += [(i, r, s) for r, s in _approaches(argument, location, turn, grid)]
         return found
 
     def split(self) -> tuple[Integrand, Integrand] | None:
@@ -134,6 +121,45 @@ def _compile(body: Node) -> Callable[..., Any]:
     return evaluate
 
 
+Curve = Callable[[np.ndarray], np.ndarray]
+
+
+def _crossings(argument: Curve, location: float, width: float, grid: np.ndarray) -> list[tuple[float, float]]:
+    """Where an argument crosses a location, and on what scale of its variable the function turns there."""
+    values = argument(grid) - location
+    crossing = np.flatnonzero(np.sign(values[:-1]) * np.sign(values[1:]) < 0)[:MAX_CROSSINGS]
+    a, b = grid[crossing], grid[crossing + 1]
+    for _ in range(60):
+        middle = (a + b) / 2
+        left = np.sign(argument(middle) - location) == np.sign(argument(a) - location)
+        a, b = np.where(left, middle, a), np.where(left, b, middle)
+    roots = np.concatenate([(a + b) / 2, grid[values == 0][:MAX_CROSSINGS]])
+    if not width:
+        return [(float(r), 0.0) for r in roots]
+    step = 1e-6 * (1 + np.abs(roots))
+    with np.errstate(divide="ignore"):
+        scales = width * 2 * step / np.abs(argument(roots + step) - argument(roots - step))
+    return [(float(r), float(s)) for r, s in zip(roots, scales, strict=True) if np.isfinite(s)]
+
+
+def _approaches(argument: Curve, location: float, turn: Turn, grid: np.ndarray) -> list[tuple[float, float]]:
+    """Where an argument comes closest without crossing: 1/(1 + z^2) has its poles at distance 1 from there.
+
+    With distance v and curvature k the argument is v + k z^2/2, which reaches the function's singularity (within its width,
+    or at the location itself for roots, logarithms and reciprocals) at a distance sqrt(2 (v + width) / k).
+    """
+    values = np.abs(argument(grid) - location)
+    lowest = 1 + np.flatnonzero((values[1:-1] <= values[:-2]) & (values[1:-1] < values[2:]))[:MAX_CROSSINGS]
+    found = []
+    for z in grid[lowest]:
+        step = 1e-3 * (1 + abs(z))
+        left, here, right = argument(np.array([z - step, z, z + step])) - location
+        curvature = abs(left - 2 * here + right) / step**2
+        if np.sign(left) == np.sign(right) and curvature > 0:
+            found.append((float(z), float(np.sqrt(2 * (abs(here) + (0 if turn.singular else turn.width)) / curvature))))
+    return found
+
+
 class Turn(NamedTuple):
     """A primitive of a nonlinear function of one variable: it is rough where its argument crosses a location.
 
@@ -143,6 +169,7 @@ class Turn(NamedTuple):
         parametric: Does it depend on parameters?
         locations: Where the primitive kinks or turns.
         width: On what scale; 0 for a kink.
+        singular: Has it no values, or infinite ones, at the location?
     """
 
     variable: int
@@ -150,6 +177,7 @@ class Turn(NamedTuple):
     parametric: bool
     locations: tuple[float, ...]
     width: float
+    singular: bool
 
 
 def _roughness(body: Node) -> tuple[list[tuple[int, float, float]], list[Turn], bool]:
@@ -173,7 +201,9 @@ def _roughness(body: Node) -> tuple[list[tuple[int, float, float]], list[Turn], 
         variables = {y.attr for y in used if y.op == "var"}
         if len(variables) == 1:
             parametric = any(y.op == "param" for y in used)
-            turns.append(Turn(variables.pop(), _compile(x.args[0]), parametric, locations, width))
+            turns.append(
+                Turn(variables.pop(), _compile(x.args[0]), parametric, locations, width, row.domain is not None)
+            )
         elif variables and width == 0:
             unlocated = True
     return sorted(found), turns, unlocated
