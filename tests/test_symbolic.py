@@ -311,7 +311,9 @@ def test_the_arc_cosine_kernel_prints_and_expands():
     assert ArcCosineKernel(b, c, a) == k and r"\kappa_1" in sympy.latex(k**2)
 
 
-@pytest.mark.parametrize("cov", [(2, 1, 3), (1, 1, 1), (1, -1, 1), (2, 0, 0), (1, sympy.Rational("0.9"), 1)])
+@pytest.mark.parametrize(
+    "cov", [(2, 1, 3), (1, 1, 1), (2, -1, 3), (1, -1, 1), (2, 0, 0), (1, sympy.Rational("0.9"), 1)]
+)
 @pytest.mark.parametrize("kind", ["product", "kinked", "joint"])
 def test_expectations_of_two_variables(cov, kind):
     z, w = sympy.symbols("z w", real=True)

@@ -249,13 +249,10 @@ def _mehler(f: tuple[Iterator[Any], Any], g: tuple[Iterator[Any], Any], rho: Any
     """The sum, and the product of the norms."""
     (a, norm), (b, other) = f, g
     size = norm * other
-    total, power, k = mpmath.mpf(0), mpmath.mpf(1), 0
-    while power * size > mpmath.mpf(2) ** (-prec - 12) * abs(total) and power:
+    total, power = mpmath.mpf(0), mpmath.mpf(1)
+    while abs(power) * size > mpmath.mpf(2) ** (-prec - 12) * max(abs(total), size * mpmath.mpf(2) ** (-10)):
         total += power * next(a) * next(b)
         power *= rho
-        k += 1
-        if not total and power < mpmath.mpf(2) ** (-2 * prec):
-            break
     return total, size
 
 

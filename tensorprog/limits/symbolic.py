@@ -132,8 +132,8 @@ class _SymbolicExpectation(Expectation):
 
 class _SymbolicLowering(Lowering):
     def _lower(self, x: Node, args: list[Node]) -> Node:
-        if not isinstance(self.expectation, _SymbolicExpectation):
-            self.expectation = _SymbolicExpectation()
+        if type(self.expectation) is Expectation:  # in place, as the rules of Zdot hold the same object
+            self.expectation.__class__ = _SymbolicExpectation
         return super()._lower(x, args)
 
     def _initial(self, spec: VectorSpec) -> Node:
@@ -163,6 +163,7 @@ class _Writer:
         self.arrays: dict[Any, np.ndarray] = {}
         self.bases: dict[Any, Any] = {}
         self.names: dict[Node, Any] = {}
+        self.numbers: dict[Node, Any] = {}
         self.lets: list[tuple[Any, Any]] = []
         self.bound = 0
         self.order = topological(outputs.values())
@@ -234,9 +235,12 @@ class _Writer:
 
     def _bind(self, x: Node) -> None:
         stem = "K" if x in self.kernels else "m" if x in self.means else {"softmax": "P", "sum": "S"}.get(x.op, "c")
-        name = self._name(stem, number=True)
         index = tuple([_index(letter(i)) for i in range(len(x.shape))])
         value = self._compute(x, index)
+        if value.is_Rational:  # it had only looked like a formula
+            self.numbers[x] = value
+            return
+        name = self._name(stem, number=True)
         sign = {"nonnegative": True} if x in self.variances else {"real": True}
         self.names[x] = sympy.IndexedBase(name, **sign) if x.shape else sympy.Symbol(name, **sign)
         self.lets.append((self.names[x][index] if x.shape else self.names[x], value))
@@ -253,6 +257,8 @@ class _Writer:
     def entry(self, x: Node, index: Sequence[Any]) -> Any:
         """x at an index: symbols or integers, one for each axis."""
         while True:
+            if x in self.numbers:
+                return self.numbers[x]
             if x in self.names:
                 return self.names[x][tuple(index)] if x.shape else self.names[x]
             if x.op == "view":
@@ -272,6 +278,8 @@ class _Writer:
                 return self._constant(x, index)
             case "array":
                 (kind, of), value = x.attr
+                if kind == "Sigma" and len(index) == 2:  # symmetric
+                    index = tuple(sorted(index, key=str))
                 return self._array(value, index, kind if len(self.kinds) == 1 else f"{kind}_{of}", (kind, of))
             case "scalar":
                 return self.symbols[x.attr[0]]
