@@ -17,6 +17,8 @@ from tensorprog.language.symbols import Matrix, Width
 
 if TYPE_CHECKING:
     from tensorprog.analysis.compare import Comparison, compare
+    from tensorprog.analysis.gia import GIAReport, check_gia
+    from tensorprog.analysis.regularity import RegularityReport, check_regularity
     from tensorprog.execute.executor import Runs, run
     from tensorprog.language.custom import Function
     from tensorprog.language.latex import latex
@@ -29,9 +31,10 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-    "Comparison", "Estimate", "Estimates", "Expression", "Formula", "Function", "Matrix", "Program", "Runs", "Scalar",
-    "TensorProgramError",
-    "Vector", "Width", "compare", "formula", "inverse_sqrt", "latex", "limit", "load", "parse", "run", "save", *_build,
+    "Comparison", "Estimate", "Estimates", "Expression", "Formula", "Function", "GIAReport", "Matrix", "Program",
+    "RegularityReport", "Runs", "Scalar",
+    "TensorProgramError", "Vector", "Width", "check_gia", "check_regularity", "compare", "formula", "inverse_sqrt",
+    "latex", "limit", "load", "parse", "run", "save", *_build,
 ]  # fmt: skip
 
 # Imported when first used: writing and printing programs should not wait for SciPy.
@@ -39,7 +42,11 @@ _LATER = {
     "Comparison": "tensorprog.analysis.compare",
     "Formula": "tensorprog.limits.formula",
     "Function": "tensorprog.language.custom",
+    "GIAReport": "tensorprog.analysis.gia",
+    "RegularityReport": "tensorprog.analysis.regularity",
     "Runs": "tensorprog.execute.executor",
+    "check_gia": "tensorprog.analysis.gia",
+    "check_regularity": "tensorprog.analysis.regularity",
     "compare": "tensorprog.analysis.compare",
     "formula": "tensorprog.limits.symbolic",
     "latex": "tensorprog.language.latex",

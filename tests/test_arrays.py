@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 
 import tensorprog as tp
-from tensorprog.language import algebra, arrays
-from tensorprog.language.arrays import Contraction, contraction, kernel, rank, schedule
+from tensorprog.language import algebra
+from tensorprog.language import contraction as contraction_module
+from tensorprog.language.arrays import kernel, rank
+from tensorprog.language.contraction import Contraction, contraction
 from tensorprog.language.functions import PRIMITIVES
 from tensorprog.language.node import Node, topological
+from tensorprog.language.schedule import schedule
 
 N, M = 5, 4  # coordinates of the widths n and m
 WIDTH, OTHER = tp.Width("n"), tp.Width("m")
@@ -126,7 +129,7 @@ def random_expression(rng: np.random.Generator, pool: list[tp.Expression]) -> tp
 @pytest.mark.parametrize("seed", range(60))
 def test_random_expressions(seed, monkeypatch):
     if seed % 2:
-        monkeypatch.setattr(arrays, "_SMALL", 0)  # batches of matrix products too, which are for larger arrays
+        monkeypatch.setattr(contraction_module, "_SMALL", 0)  # batches of matrix products too, which are for larger arrays
     rng = np.random.default_rng(seed)
     pool, leaves = vectors(rng)
     for _ in range(7):

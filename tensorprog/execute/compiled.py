@@ -16,11 +16,11 @@ import numpy as np
 from tensorprog.errors import Source, TensorProgramError
 from tensorprog.execute.outer import Outer, boundary
 from tensorprog.execute.random import Array, MatrixSpec, VectorSpec, WidthSpec
-from tensorprog.language.arrays import schedule
 from tensorprog.language.expression import describe
 from tensorprog.language.functions import PRIMITIVES
 from tensorprog.language.node import Node
 from tensorprog.language.program import Program
+from tensorprog.language.schedule import schedule
 from tensorprog.language.symbols import Matrix
 
 __all__ = ["Compiled", "MatrixLike", "Space", "compiled"]

@@ -241,9 +241,7 @@ def population(
     return {name: np.stack([row[name] for row in rows]) for name in program}
 
 
-def _run_checked(
-    code: Compiled, space: Callable[[], Space], values: Mapping[str, Any], where: str
-) -> dict[str, Array]:
+def _run_checked(code: Compiled, space: Callable[[], Space], values: Mapping[str, Any], where: str) -> dict[str, Array]:
     try:
         out = code.run(space(), values)
     except MemoryError:

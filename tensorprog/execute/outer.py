@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from tensorprog.errors import TensorProgramError
-from tensorprog.language.arrays import Step, schedule
 from tensorprog.language.expression import describe
 from tensorprog.language.node import Node
+from tensorprog.language.schedule import Step, schedule
 
 __all__ = ["BUDGET", "Outer", "boundary"]
 

@@ -35,7 +35,7 @@ class Primitive:
         parity: 1 odd, 0 even, None neither.
         kinks: Where it is not smooth.
         jumps: Is it discontinuous at its kinks?
-        width: The scale on which it turns from one behaviour into another; 0 for a kink.
+        width: The scale on which it turns from one behaviour into another; 0 if it does nothing but kink.
         growth: "bounded", "linear" (at most), "exponential", or "singular" (unbounded at a finite point).
         lipschitz: Is it (pseudo-)Lipschitz, as Tensor Programs asks of functions with scalar parameters?
         homogeneity: k if f(c x) = c^k f(x) for every c > 0, else None.
@@ -162,7 +162,7 @@ _ROWS = [
     Primitive(
         "elu", _elu, lambda s, x, c: s.Piecewise((x, x > 0), (c * (s.exp(x) - 1), True)),
         lambda a, x, c: a.add([(1, a.fn("step", x)), (c, a.mul([a.fn("exp", x), a.fn("step", a.neg(x))]))]),
-        kinks=(0.0,), width=0.0, growth="linear", parameters=("alpha",), exact=lambda v, c: v if v >= 0 else None,
+        kinks=(0.0,), width=1.0, growth="linear", parameters=("alpha",), exact=lambda v, c: v if v >= 0 else None,
         basis=lambda a, x, c: a.add([
             (Fraction(1, 2), a.mul([x, _one_plus(a, a.fn("sign", x))])),
             (Fraction(1, 2) * c, a.mul([a.add([(1, a.fn("exp", x)), (-1, a.ONE)]), a.add([(1, a.ONE), (-1, a.fn("sign", x))])])),

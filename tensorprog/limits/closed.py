@@ -31,6 +31,7 @@ from tensorprog.language.functions import PRIMITIVES
 from tensorprog.language.node import Node
 from tensorprog.language.symbols import Number, is_exact
 from tensorprog.limits.duals import dual
+from tensorprog.limits.structure import carrier, slope_and_shift
 
 __all__ = ["Gaussian", "closed_form"]
 
@@ -96,10 +97,31 @@ def _key(item: tuple[Factor, int]) -> tuple[Any, ...]:
     return kind, i, float(parameter), str(parameter), k
 
 
-def _as_sum(x: Node, atoms: dict[Node, int]) -> Sum | None:
+class _Variables:
+    """The variables of a problem: the atoms, and atoms shifted by numbers (step(z + 1) is a sign of z + 1)."""
+
+    def __init__(self, atoms: Sequence[Node]) -> None:
+        self.index = {a: i for i, a in enumerate(atoms)}
+        self.shifts: dict[tuple[int, Number], int] = {}
+
+    def shifted(self, i: int, d: Number) -> int:
+        """The number of the variable z_i + d."""
+        return i if d == 0 else self.shifts.setdefault((i, d), len(self.index) + len(self.shifts))
+
+    def extended(self, g: Gaussian) -> Gaussian:
+        """The joint law of all of them."""
+        if not self.shifts:
+            return g
+        source = [*range(len(self.index)), *[i for i, _ in self.shifts]]
+        means = [*g.means, *[add([(1, g.means[i]), (1, constant(d))]) for i, d in self.shifts]]
+        n = len(source)
+        return Gaussian(tuple(means), {(i, j): g.cov(source[i], source[j]) for i in range(n) for j in range(i + 1)})
+
+
+def _as_sum(x: Node, atoms: _Variables) -> Sum | None:
     """A region as a sum of monomials; None where it is not one."""
-    if x in atoms:
-        return {((("z", atoms[x], 0), 1),): 1}
+    if x in atoms.index:
+        return {((("z", atoms.index[x], 0), 1),): 1}
     if x.op == "constant" and isinstance(x.attr, (int, float, Fraction)):
         return {(): x.attr}
     if x.op == "add":
@@ -129,13 +151,12 @@ def _as_sum(x: Node, atoms: dict[Node, int]) -> Sum | None:
     return None
 
 
-def _function(x: Node, atoms: dict[Node, int]) -> Sum | None:
-    (name, parameters), argument, c = x.attr, x.args[0], 1
-    if argument.op == "add" and len(argument.args) == 1:
-        c, argument = argument.attr[0], argument.args[0]
-    if argument not in atoms:
+def _function(x: Node, atoms: _Variables) -> Sum | None:
+    (name, parameters), argument = x.attr, carrier(x.args[0])
+    if argument not in atoms.index:
         return None
-    i = atoms[argument]
+    c, d = slope_and_shift(x.args[0])
+    i = atoms.shifted(atoms.index[argument], _over(d, c))
     match name:
         case "exp" | "sin" | "cos":
             if name == "cos" or c > 0 or name == "exp":
@@ -159,7 +180,9 @@ def _in_basis(name: str, parameters: tuple[Number, ...], i: int, c: Number) -> S
     if basis is None:
         return None
     z = Node("var", (), i)
-    return _as_sum(basis(algebra, scale(c, z), *parameters), {z: i})
+    variables = _Variables([z])
+    variables.index[z] = i
+    return _as_sum(basis(algebra, scale(c, z), *parameters), variables)
 
 
 def _over(a: Number, b: Number) -> Number:
@@ -169,20 +192,26 @@ def _over(a: Number, b: Number) -> Number:
 # ---- the rules ----
 
 
-def closed_form(factors: Sequence[tuple[Node, int]], atoms: Sequence[Node], gaussian: Gaussian) -> Node | None:
+def closed_form(
+    factors: Sequence[tuple[Node, int]], atoms: Sequence[Node], gaussian: Gaussian, tilted_signs: bool = True
+) -> Node | None:
     """E of the product of the factors, or None where these rules do not reach.
 
     Args:
         factors: (node, exponent); functions of the atoms.
         atoms: The Gaussian variables.
         gaussian: Their means and covariances.
+        tilted_signs: May exponentials meet signs? exp(q/2) (1 - erf(sqrt(q/2))) has a closed form that cancels.
     """
     named = _arc_cosine(factors, atoms, gaussian)
     if named is not None:
         return named
-    index = {a: i for i, a in enumerate(atoms)}
-    total = _as_sum(mul(list(factors)), index)
+    variables = _Variables(atoms)
+    total = _as_sum(mul(list(factors)), variables)
     if total is None:
+        return None
+    gaussian = variables.extended(gaussian)
+    if not tilted_signs and any({"exp", "sign"} <= {f[0] for f, _ in m} for m in total):
         return None
     solver = _Solver()
     pairs = []

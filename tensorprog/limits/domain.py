@@ -10,10 +10,10 @@ import numpy as np
 from tensorprog.errors import TensorProgramError
 from tensorprog.language.expression import describe
 from tensorprog.language.functions import PRIMITIVES
-from tensorprog.language.node import Node
+from tensorprog.language.node import Node, topological
 from tensorprog.language.program import Program
 
-__all__ = ["Range", "check_domains", "ranges"]
+__all__ = ["Range", "check_domains", "range_of", "ranges"]
 
 TINY = 5e-324
 INF = math.inf
@@ -41,6 +41,14 @@ def ranges(program: Program) -> dict[Node, Range]:
     for x in program.nodes:
         out[x] = _range(x, [out[a] for a in x.args])
     return out
+
+
+def range_of(x: Node) -> Range:
+    """The range of one node, of a program or of its Z-program."""
+    out: dict[Node, Range] = {}
+    for y in topological([x]):
+        out[y] = _range(y, [out[a] for a in y.args])
+    return out[x]
 
 
 def check_domains(program: Program) -> None:

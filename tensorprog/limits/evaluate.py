@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from tensorprog.language.arrays import Step, schedule
 from tensorprog.language.node import Node, topological
+from tensorprog.language.schedule import Step, schedule
 from tensorprog.limits.duals import DUALS
 from tensorprog.limits.integral import Integrand
 from tensorprog.limits.tiles import Tiles, stages

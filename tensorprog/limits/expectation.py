@@ -15,22 +15,33 @@ position by position. An (N, N) kernel is the pointwise product of one vector se
 
 from __future__ import annotations
 
+from math import prod
+
 from tensorprog.language import algebra
 from tensorprog.language.algebra import ONE, ZERO, _typed
 from tensorprog.language.node import Node
 from tensorprog.language.symbols import Number
 from tensorprog.limits.closed import Gaussian, closed_form
 from tensorprog.limits.integral import integral
-from tensorprog.limits.structure import Structure, is_variable, opened, root, scalar_version
+from tensorprog.limits.structure import Structure, carrier, is_variable, opened, root, scalar_version
 from tensorprog.limits.tasks import Declined, Solver, Task
 
 __all__ = ["Expectation"]
 
+MANY_TERMS = 2000
+"""Products of sums are expanded up to this many terms."""
+FEW_VARIABLES = 3
+
 
 class Expectation:
-    """The rules of the limit, with one memory of answers for a whole program."""
+    """The rules of the limit, with one memory of answers for a whole program.
 
-    def __init__(self) -> None:
+    Args:
+        tilted_signs: Use the closed forms of exponentials times signs (elu), which cancel at large variances.
+    """
+
+    def __init__(self, tilted_signs: bool = True) -> None:
+        self.tilted_signs = tilted_signs
         self.structure = Structure()
         self.solver = Solver()
 
@@ -138,6 +149,10 @@ class Expectation:
                 return value
         nonlinear_sums = [a for a, _ in factors if a.op in ("add", "sum") and not facts(a).affine]
         if nonlinear_sums:
+            expanded = prod([len(a.args) ** k for a, k in factors if a.op == "add"])
+            if expanded > MANY_TERMS:
+                value = yield from self._unexpanded(factors, expanded)
+                return value
             value = yield from self._expanded(max(nonlinear_sums, key=lambda a: (a.height, a.digest)), factors)
             return value
         affine = [(a, k) for a, k in factors if facts(a).affine]
@@ -159,6 +174,14 @@ class Expectation:
         value = yield from self._solve(factors)
         return value
 
+    def _unexpanded(self, factors: list[tuple[Node, int]], terms: int) -> Task:
+        """E of a product of long sums: as one integral if it is a function of few variables."""
+        atoms = self.structure.atoms(algebra.mul(factors))
+        if len(atoms) > FEW_VARIABLES:
+            raise Declined(f"a product of sums with {terms} terms in {len(atoms)} variables")
+        value = yield from self._solve(factors)
+        return value
+
     def _expanded(self, a: Node, factors: list[tuple[Node, int]]) -> Task:
         """E[a R] for a sum or a contraction a."""
         k = dict(factors)[a]
@@ -170,8 +193,6 @@ class Expectation:
             spread = [(_spread(b, inside.shape[-1]), j) for b, j in rest]
             value = yield (self.mean, algebra.mul([inside, *spread]))
             return algebra.sum_axis(_typed(value, inside.shape, None, None), len(shape))
-        if k > 8:
-            raise Declined(f"the power {k} of a sum")
         for c, b in zip(a.attr, a.args, strict=True):
             value = yield (self.mean, algebra.mul([b, *rest]))
             pairs.append((c, value))
@@ -200,7 +221,7 @@ class Expectation:
         """E[u R] = E u E R + sum over variables v of R of Cov(u, v) E[dR/dv], for a u that R does not contain."""
         product = algebra.mul(rest)
         atoms = self.structure.atoms(product)
-        u = next((a for a, _ in affine if a not in atoms), None)
+        u = next((a for a, _ in affine if carrier(a) not in atoms), None)
         if u is None:
             return None
         k = dict(affine)[u]
@@ -257,7 +278,7 @@ class Expectation:
             for j in range(i + 1):
                 covariances[i, j] = yield (self.covariance, *ordered(u, atoms[j]))
         gaussian = Gaussian(tuple(means), covariances)
-        answer = closed_form(factors, atoms, gaussian)
+        answer = closed_form(factors, atoms, gaussian, self.tilted_signs)
         if answer is not None:
             return answer
         return integral(self.structure, whole, atoms, gaussian)

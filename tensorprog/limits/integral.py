@@ -14,7 +14,7 @@ from tensorprog.language.functions import PRIMITIVES
 from tensorprog.language.node import Node, topological
 from tensorprog.language.symbols import encode
 from tensorprog.limits.closed import Gaussian
-from tensorprog.limits.structure import MOVED, Structure, opened, scalar_version
+from tensorprog.limits.structure import MOVED, Structure, carrier, opened, scalar_version, slope_and_shift
 from tensorprog.limits.tasks import Declined
 
 __all__ = ["MAX_SAMPLED", "Integrand", "integral"]
@@ -24,6 +24,8 @@ MAX_QUADRATURE = 3
 MAX_SAMPLED = 10
 """Up to this many by randomised quasi-Monte-Carlo; beyond, the population limit is the better sampler."""
 MAX_CROSSINGS = 200
+MAX_TURNS = 10
+"""Turns located in one integrand; more of them are left to the comparison of two resolutions, kinks to sampling."""
 _AROUND = np.concatenate([-np.logspace(2, -7, 60), [0.0], np.logspace(-7, 2, 60)])
 
 
@@ -80,8 +82,10 @@ class Integrand:
                     return np.broadcast_to(turn.argument([z] * self.dimension, p), np.shape(z))
 
             for location in turn.locations:
-                found += [(i, r, s) for r, s in _crossings(argument, location, turn.width, grid)]
+                if turn.kinked:
+                    found += [(i, r, s) for r, s in _crossings(argument, location, 0.0, grid)]
                 if turn.width:
+                    found += [(i, r, s) for r, s in _crossings(argument, location, turn.width, grid)]
                     found += [(i, r, s) for r, s in _approaches(argument, location, turn, grid)]
         return found
 
@@ -168,7 +172,8 @@ class Turn(NamedTuple):
         argument: Its function, compiled.
         parametric: Does it depend on parameters?
         locations: Where the primitive kinks or turns.
-        width: On what scale; 0 for a kink.
+        width: On what scale it turns; 0 if it does nothing but kink.
+        kinked: Does it kink there?
         singular: Has it no values, or infinite ones, at the location?
     """
 
@@ -177,6 +182,7 @@ class Turn(NamedTuple):
     parametric: bool
     locations: tuple[float, ...]
     width: float
+    kinked: bool
     singular: bool
 
 
@@ -191,20 +197,28 @@ def _roughness(body: Node) -> tuple[list[tuple[int, float, float]], list[Turn], 
         row = PRIMITIVES[x.attr[0]]
         width = math.sqrt(float(x.attr[1][0])) if x.attr[0] in ("smooth_sign", "bump") else row.width
         locations = row.kinks or (0.0,)
-        c, argument = 1.0, x.args[0]
-        if argument.op == "add" and len(argument.args) == 1:
-            c, argument = float(argument.attr[0]), argument.args[0]
+        scales = {width, 0.0} if row.kinks else {width}
+        argument = carrier(x.args[0])
         if argument.op == "var":
-            found |= {(argument.attr, location / c, width / abs(c)) for location in locations}
+            c, d = slope_and_shift(x.args[0])
+            found |= {(argument.attr, (k - float(d)) / float(c), s / abs(float(c))) for k in locations for s in scales}
             continue
         used = topological([x.args[0]])
         variables = {y.attr for y in used if y.op == "var"}
-        if len(variables) == 1:
+        if len(variables) == 1 and len(turns) < MAX_TURNS:
             parametric = any(y.op == "param" for y in used)
             turns.append(
-                Turn(variables.pop(), _compile(x.args[0]), parametric, locations, width, row.domain is not None)
+                Turn(
+                    variables.pop(),
+                    _compile(x.args[0]),
+                    parametric,
+                    locations,
+                    width,
+                    bool(row.kinks),
+                    row.domain is not None,
+                )
             )
-        elif variables and width == 0:
+        elif variables and row.kinks:
             unlocated = True
     return sorted(found), turns, unlocated
 

@@ -15,7 +15,6 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtri
-from scipy.stats import qmc
 
 from tensorprog.limits.nested import Feature, Integrand, line_rule, nested_rule, psd_factor, radius, rule
 
@@ -310,6 +309,8 @@ def qmc_expectation(
     Raises:
         ValueError: points is no power of two, shapes disagree, or a covariance is indefinite.
     """
+    from scipy.stats import qmc  # takes most of a second to import
+
     mean, cov = np.asarray(mean, dtype=np.float64), np.asarray(cov, dtype=np.float64)
     if mean.ndim != 2 or cov.shape != (*mean.shape, mean.shape[1]):
         raise ValueError(f"mean must be (B, d) and cov (B, d, d), not {mean.shape} and {cov.shape}")

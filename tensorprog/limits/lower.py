@@ -31,10 +31,12 @@ class Lowering:
         zdot: The rules of Zdot.
     """
 
-    def __init__(self, program: Program, values: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, program: Program, values: Mapping[str, Any] | None = None, expectation: Expectation | None = None
+    ) -> None:
         self.program = program
         self.values = values
-        self.expectation = Expectation()
+        self.expectation = expectation or Expectation()
         self.zdot = Zdot(self.expectation)
         self.z: dict[Node, Node] = {}
         self.declined: dict[Node, str] = {}

@@ -13,12 +13,27 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
+
 from tensorprog.language import algebra
 from tensorprog.language.functions import PRIMITIVES
 from tensorprog.language.node import Node, topological
+from tensorprog.language.symbols import Number
+from tensorprog.limits.domain import range_of
 from tensorprog.limits.tasks import Declined
 
-__all__ = ["MOVED", "Facts", "Structure", "family", "is_variable", "opened", "root", "scalar_version"]
+__all__ = [
+    "MOVED",
+    "Facts",
+    "Structure",
+    "carrier",
+    "family",
+    "is_variable",
+    "opened",
+    "root",
+    "scalar_version",
+    "slope_and_shift",
+]
 
 Family = tuple[str, ...]
 ALL: Family = ("every leaf",)
@@ -140,10 +155,34 @@ def scalar_version(x: Node) -> Node:
                 z = algebra.add(list(zip(y.attr, args, strict=True)))
             case "mul":
                 z = algebra.mul(list(zip(args, y.attr, strict=True)))
+            case "fn":
+                z = algebra.fn(y.attr[0], args[0], *y.attr[1])
             case _:
                 z = algebra.rebuild(y, args)
         done[y] = algebra._typed(z, y.shape, None, None)
     return done[x]
+
+
+def carrier(x: Node) -> Node:
+    """What c x + number is a shifted multiple of: x and x + 1 are one Gaussian variable."""
+    while x.op == "add" and len(rest := [a for a in x.args if not _is_number(a)]) == 1:
+        (x,) = rest
+    return x
+
+
+def slope_and_shift(x: Node) -> tuple[Number, Number]:
+    """(c, d) where x is c carrier(x) + d."""
+    c: Number = 1
+    d: Number = 0
+    while x.op == "add" and carrier(x) is not x:
+        ((k, y),) = [(k, a) for k, a in zip(x.attr, x.args, strict=True) if not _is_number(a)]
+        d = d + c * sum([k * a.attr for k, a in zip(x.attr, x.args, strict=True) if _is_number(a)])
+        c, x = c * k, y
+    return c, d
+
+
+def _is_number(x: Node) -> bool:
+    return x.op == "constant" and not isinstance(x.attr, np.ndarray)
 
 
 class Structure:
@@ -238,8 +277,8 @@ class Structure:
                 facts = self.facts(y)
                 if not facts.families:
                     continue
-                if y.op == "add" and len(y.args) == 1:
-                    stack.append(y.args[0])
+                if carrier(y) is not y:
+                    stack.append(carrier(y))
                 elif facts.affine:
                     seen[y] = None
                 elif y.op in MOVED:
@@ -251,19 +290,13 @@ class Structure:
             found = self._atoms[x] = tuple(sorted(seen, key=lambda a: a.digest))
         return found
 
-    def region(self, x: Node, atoms: dict[Node, Node]) -> Node:
-        """x with each atom replaced, by walking down to the atoms only; views on the way are moved down."""
-        return self._walk(x, atoms, None)
-
     def derivative(self, x: Node, atom: Node) -> Node:
         """The derivative of x in one of its atoms, the others held fixed."""
-        return self._walk(x, {}, atom)
 
-    def _walk(self, x: Node, atoms: dict[Node, Node], variable: Node | None) -> Node:
         def operands(y: Node) -> tuple[Node, ...]:
-            if y in atoms or y == variable or y.width is None or not self.facts(y).families:
+            if y == atom or y.width is None or not self.facts(y).families:
                 return ()
-            if y.op == "add" and len(y.args) == 1:
+            if carrier(y) is not y:
                 return y.args
             if self.facts(y).affine:
                 return ()
@@ -271,18 +304,7 @@ class Structure:
 
         done: dict[Node, Node] = {}
         for y in topological([x], operands):
-            if variable is None:
-                children = operands(y)
-                if y in atoms:
-                    done[y] = atoms[y]
-                elif not children:
-                    done[y] = y
-                elif y.op in MOVED:
-                    done[y] = done[children[0]]
-                else:
-                    done[y] = algebra.rebuild(y, [done[a] for a in children])
-            else:
-                done[y] = self._slope(y, variable, operands(y), done)
+            done[y] = self._slope(y, atom, operands(y), done)
         return done[x]
 
     @staticmethod
@@ -309,6 +331,8 @@ class Structure:
                 if inner.is_zero:
                     return algebra.ZERO
                 row = PRIMITIVES[y.attr[0]]
+                if y.attr[0] == "sqrt" and range_of(y.args[0]).low <= 0:
+                    raise Declined("the derivative of a root where its argument is 0")
                 if row.derivative is None or (y.attr[0] == "bump" and y.attr[1][0] == 0):
                     raise Declined("the derivative of a Dirac delta")
                 return algebra.mul([inner, row.derivative(algebra, y.args[0], *y.attr[1])])

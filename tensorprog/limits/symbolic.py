@@ -87,7 +87,7 @@ def formula(program: Program, gia: bool = False) -> Formula:
 
         program = decouple(program)
     check_domains(program)
-    lowering = _SymbolicLowering(program)
+    lowering = _SymbolicLowering(program, expectation=_SymbolicExpectation())
     for name, o in program.outputs.items():
         if o.node in lowering.declined:
             raise TensorProgramError(
@@ -131,11 +131,6 @@ class _SymbolicExpectation(Expectation):
 
 
 class _SymbolicLowering(Lowering):
-    def _lower(self, x: Node, args: list[Node]) -> Node:
-        if type(self.expectation) is Expectation:  # in place, as the rules of Zdot hold the same object
-            self.expectation.__class__ = _SymbolicExpectation
-        return super()._lower(x, args)
-
     def _initial(self, spec: VectorSpec) -> Node:
         if not isinstance(spec.mean, np.ndarray) or spec.distribution is not None:
             return super()._initial(spec)
