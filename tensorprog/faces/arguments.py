@@ -12,7 +12,10 @@ __all__ = [
     "demo_arguments",
     "file_arguments",
     "formula_arguments",
+    "gia_arguments",
     "limit_arguments",
+    "names",
+    "regularity_arguments",
     "run_arguments",
     "seeds",
     "show_arguments",
@@ -56,6 +59,16 @@ def seeds(text: str) -> int | list[int]:
         (8, [3, 5], [7])
     """
     return whole_numbers(text) if "," in text else whole(text)
+
+
+def names(text: str) -> list[str]:
+    """Names with commas between them.
+
+    Example:
+        >>> names("v, w")
+        ['v', 'w']
+    """
+    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 _REPEATED = {"--set": r"[^\W\d]\w*\s*=", "--values": r"[^\W\d]\w*\s*=", "--widths": r"\d"}
@@ -175,6 +188,26 @@ def compare_arguments(parser: argparse.ArgumentParser) -> None:
     _rng(parser)
     parser.add_argument("--plot", metavar="out.svg", help="draw the deviations (needs matplotlib)")
     parser.add_argument("--resume", metavar="FOLDER", help="keep finished runs here, and go on from them")
+
+
+def gia_arguments(parser: argparse.ArgumentParser) -> None:
+    """The readouts, and widths for runs."""
+    file_arguments(parser)
+    _hyperparameters(parser)
+    parser.add_argument(
+        "--readouts", type=names, metavar="v,w", help="names of the readout vectors (default: search for them)"
+    )
+    parser.add_argument(
+        "--widths", type=whole_numbers, action="extend", metavar="N", help="also compare runs with GIA's answer"
+    )
+    parser.add_argument("--seeds", type=seeds, default=32, help="how many (0 .. k-1), or which (default 32)")
+    _rng(parser)
+
+
+def regularity_arguments(parser: argparse.ArgumentParser) -> None:
+    """FILE and --values."""
+    file_arguments(parser)
+    _hyperparameters(parser)
 
 
 def demo_arguments(parser: argparse.ArgumentParser) -> None:

@@ -146,6 +146,23 @@ def compare(args: argparse.Namespace) -> Answer:
     return Answer(head + str(found), data, interrupted, "; ".join(remarks))
 
 
+def gia(args: argparse.Namespace) -> Answer:
+    """Is the gradient independence assumption right, and where does it fail?"""
+    from tensorprog.analysis.gia import check_gia
+
+    settings = {"values": _values(args), "rng": args.rng, "widths": args.widths, "seeds": args.seeds}
+    found = check_gia(_program(args), args.readouts, **settings)
+    return Answer(str(found), found.to_json())
+
+
+def regularity(args: argparse.Namespace) -> Answer:
+    """Which Master Theorem covers the program?"""
+    from tensorprog.analysis.regularity import check_regularity
+
+    found = check_regularity(_program(args), values=_values(args))
+    return Answer(str(found), found.to_json())
+
+
 def demo(args: argparse.Namespace) -> Answer:
     """The main job, on what is inside the package."""
     from tensorprog.demo import run_demo
@@ -164,6 +181,8 @@ COMMANDS = (
     Command(
         "compare", "finite widths against the limit: deviations, rate, verdict", arguments.compare_arguments, compare
     ),
+    Command("gia", "is gradient independence right, and where does it fail", arguments.gia_arguments, gia),
+    Command("regularity", "which Master Theorem covers the program", arguments.regularity_arguments, regularity),
     Command("demo", "gradient independence and real digits, without any file", arguments.demo_arguments, demo),
 )
 

@@ -387,7 +387,7 @@ def rebuild(x: Node, args: Sequence[Node], shape: tuple[int, ...] | None = None)
         case "softmax":
             out = softmax(args[0], x.attr)
         case "matmul":
-            out = matmul(*x.attr, args[0])
+            out = matmul(x.attr[0], x.attr[1], args[0])
         case "moment":
             out = moment(args[0])
         case "inner":

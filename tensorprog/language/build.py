@@ -62,12 +62,10 @@ def array(values: Any, axes: str | Sequence[str]) -> Expression:
         (2, 2)
     """
     names = (axes,) if isinstance(axes, str) else tuple(axes)
-    a = numbers(values, "an array")
-    if np.ndim(a) != len(names) or len(set(names)) != len(names):
-        raise TensorProgramError(
-            f"an array of shape {np.shape(a)} is given the axes {names}", fix="name every axis once"
-        )
-    return Expression(algebra.constant(a, np.shape(a)), names)
+    a, shape = numbers(values, "an array"), np.shape(values)
+    if len(shape) != len(names) or len(set(names)) != len(names):
+        raise TensorProgramError(f"an array of shape {shape} is given the axes {names}", fix="name every axis once")
+    return Expression(algebra.constant(a, shape), names)
 
 
 # ---- axes ----

@@ -30,7 +30,8 @@ def graph(program: Program) -> networkx.DiGraph:
     """
     import networkx
 
-    parts, out = listing(program), networkx.DiGraph()
+    parts = listing(program)
+    out: networkx.DiGraph = networkx.DiGraph()
 
     def vertex(name: str, op: str, text: str, node: Node, operands: Iterable[str]) -> None:
         matrix = f"{node.attr[0].name}{'.T' if node.attr[1] else ''}" if op == "matmul" else None

@@ -22,14 +22,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cache, cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 from tensorprog.language import algebra
 from tensorprog.language.algebra import ONE, ZERO, add, constant, fn, mul, scale
 from tensorprog.language.functions import PRIMITIVES
 from tensorprog.language.node import Node
-from tensorprog.language.symbols import Number, is_exact
+from tensorprog.language.symbols import Number, is_exact, number
 from tensorprog.limits.duals import dual
 from tensorprog.limits.structure import carrier, slope_and_shift
 
@@ -159,21 +159,20 @@ def _function(x: Node, atoms: _Variables) -> Sum | None:
     i = atoms.shifted(atoms.index[argument], _over(d, c))
     match name:
         case "exp" | "sin" | "cos":
-            if name == "cos" or c > 0 or name == "exp":
-                sign, rate = 1, (abs(c) if name == "cos" else c)
-            else:
-                sign, rate = -1, -c
+            sign = -1 if name == "sin" and c < 0 else 1
+            size = c if c > 0 else -c
+            rate: Number = c if name == "exp" else size
             return {(((name, i, rate), 1),): sign}
         case "gauss_exp":
             return {((("gauss_exp", i, parameters[0] * c * c), 1),): 1}
         case "smooth_sign":
             return {((("sign", i, _over(parameters[0], c * c)), 1),): 1 if c > 0 else -1}
         case "bump":
-            return {((("bump", i, _over(parameters[0], c * c)), 1),): _over(1, abs(c))}
+            return {((("bump", i, _over(parameters[0], c * c)), 1),): _over(1, c if c > 0 else -c)}
     return _in_basis(name, parameters, i, c)
 
 
-@cache
+@lru_cache(maxsize=4096)
 def _in_basis(name: str, parameters: tuple[Number, ...], i: int, c: Number) -> Sum | None:
     """A primitive of c z_i as a sum of monomials of the basis (never changed: it is shared)."""
     basis = PRIMITIVES[name].basis
@@ -186,7 +185,7 @@ def _in_basis(name: str, parameters: tuple[Number, ...], i: int, c: Number) -> S
 
 
 def _over(a: Number, b: Number) -> Number:
-    return Fraction(a) / b if is_exact(a) and is_exact(b) else a / b
+    return number(Fraction(a) / Fraction(b)) if is_exact(a) and is_exact(b) else float(a) / float(b)
 
 
 # ---- the rules ----

@@ -156,7 +156,8 @@ class ScalarProgram:
             elif parts is not None:
                 f, g = parts
                 value = pair_expectation(
-                    lambda u: f([u, None], []), lambda v: g([None, v], []), mean.T, (cov[:, 0, 0], cov[:, 1, 1]), cov[:, 0, 1],
+                    lambda u: f([u, None], []), lambda v: g([None, v], []), (mean[:, 0], mean[:, 1]), (cov[:, 0, 0], cov[:, 1, 1]),
+                    cov[:, 0, 1],
                     features_f=[Feature(0, a, s) for i, a, s in integrand.features if i == 0],
                     features_g=[Feature(0, a, s) for i, a, s in integrand.features if i == 1], level=level,
                 )  # fmt: skip

@@ -63,7 +63,7 @@ class Lowering:
             case "vector":
                 return self._initial(x.attr)
             case "matmul":
-                return self._matmul(*x.attr, args[0])
+                return self._matmul(x.attr[0], x.attr[1], args[0])
             case "moment":
                 return _typed(self.expectation.solver.solve(self.expectation.mean, args[0]), x.shape, None, None)
             case "inner":

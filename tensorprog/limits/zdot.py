@@ -123,12 +123,12 @@ class Zdot:
                     found = yield (self.zdot, name, transposed, z)
                     collect(scalar_version(algebra.mul(without(factors_of(x), z))), found)
                 else:
-                    parts = []
+                    of_atoms = []
                     for v in self.e.structure.atoms(x):
                         found = yield (self.zdot, name, transposed, v)
-                        parts.append(found)
-                    slopes = yield (self.slopes, x, tuple(map(bool, parts)))
-                    for slope, found in zip(slopes, parts, strict=True):
+                        of_atoms.append(found)
+                    slopes = yield (self.slopes, x, tuple(map(bool, of_atoms)))
+                    for slope, found in zip(slopes, of_atoms, strict=True):
                         collect(slope, found)
         return {y: c for y, c in out.items() if not c.is_zero and not y.is_zero}
 
