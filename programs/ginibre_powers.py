@@ -10,6 +10,10 @@ v.(W^p (W^p).T)^k v / n has the limit of (1/n) tr (W^p (W^p).T)^k, a Fuss-Catala
 the same as for a product of p independent matrices. The output `trace` is v.W^p v / n, which tends to 0: so do all
 moments of the eigenvalues, whose law, the circular law, is invariant under rotations of the complex plane.
 
+check_gia: simple False, bp_like False, holds False (v is no readout: it enters products with W).
+check_regularity: covered True, Tensor Programs III, theorem 2.10 (no scalars in Nonlins, polynomially bounded
+functions).
+
 Source: N. Alexeev, F. Götze, A. Tikhomirov, Asymptotic distribution of singular values of powers of random matrices,
 Lithuanian Mathematical Journal 50 (2010) 121 (arXiv:1002.4442); traces as Moments: G. Yang, Tensor Programs III
 (arXiv:2009.10685), theorem A.2.

@@ -10,6 +10,10 @@ v.(A A.T)^k v / m has the limit of (1/m) tr (A A.T)^k. The moments are Narayana 
 
 and come out as exact rationals. `order` moments are computed, as outputs m1, m2, ...
 
+check_gia: simple False, bp_like False, holds False (v is no readout: it enters products with A).
+check_regularity: covered True, Tensor Programs III, theorem 2.10 (no scalars in Nonlins, polynomially bounded
+functions).
+
 Source: V. Marchenko and L. Pastur, Math. USSR-Sbornik 1 (1967) 457; as a Tensor Program: G. Yang, Tensor Programs III
 (arXiv:2009.10685), section 3.2 and appendix F (normalised here by 1/m, the size of A A.T).
 

@@ -14,6 +14,10 @@ With both variances 1 the diagonal is s/2 + 1/2 in layer 1 and s/4 + 3/4 in laye
 `data` is an array (images, d), a nested list, or the path of an .npy file with one; by default the first `images` of
 the handwritten digits in the package, centred and scaled to |xi|^2 = d.
 
+check_gia: simple True, bp_like True, holds True (no matrix is transposed).
+check_regularity: covered True, Tensor Programs III, theorem 2.10 (no scalars in Nonlins, polynomially bounded
+functions).
+
 Source: Y. Cho and L. Saul, Kernel Methods for Deep Learning (NIPS 2009), equation (3) and below; the worked example
 with its diagonal: G. Yang, Tensor Programs II (arXiv:2006.14548), appendix E.1.
 

@@ -1,0 +1,340 @@
+"""What a program does with its readout vectors: dependence, linearity, parity; and the search for such vectors.
+
+Two analyses of one program for one set of initial vectors v, the *readouts*, each a pass over the instructions.
+
+**Linearity** (for the Simple GIA Check). Every instruction is of degree 0 in the readouts (it does not depend on them,
+not even through a scalar), of degree 1 (homogeneously linear in all of them together), or neither. Back-propagation from
+f = v.x/sqrt(n) is of degree 1 throughout, layer norm's and attention's backward passes included, whose Moments are of
+degree 1 themselves.
+
+**Parity** (for BP-like programs), in the limit. Every instruction is zero, odd or even in the readouts jointly, or
+neither; a product `W.T @ y` has the parity of y. A Moment is a number in the limit: it depends on nothing, and it is 0 if
+it is odd. So scalars odd in v become 0, and what they multiply with them: one pass in the order of computation reaches
+the fixed point. In an OuterNonlin the second coordinate's vectors flip with the first one's.
+
+Both are properties of the program as written: `(1 + v)**2 - 1 - v**2` is neither linear nor odd here. Multi-vectors are
+one initial vector each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
+from itertools import combinations
+from typing import NamedTuple
+
+import numpy as np
+
+from tensorprog.language.functions import PRIMITIVES
+from tensorprog.language.node import Node
+from tensorprog.language.program import Program
+
+__all__ = ["Analysis", "Fault", "deterministic", "linearity", "parity", "search", "shortcoming"]
+
+SUBSETS = 4096
+"""At most so many sets of vectors are tried."""
+
+
+class Fault(NamedTuple):
+    """An instruction at which an analysis fails.
+
+    Attributes:
+        node: A MatMul, or an initial vector that cannot be a readout.
+        kind: "mean", "law", "depends", "even", "neither", "nonlinear" or "none" (depends on no readout).
+    """
+
+    node: Node
+    kind: str
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What one analysis found for one set of readouts.
+
+    Attributes:
+        readouts: The initial vectors.
+        faults: The smallest offending instructions: none is computed from another.
+        clean: The number of MatMuls that neither fail nor are computed from what fails.
+    """
+
+    readouts: tuple[Node, ...]
+    faults: tuple[Fault, ...]
+    clean: int
+
+    @property
+    def _rank(self) -> tuple[int, ...]:
+        """Smaller is better, where no set of readouts passes."""
+        unread = sum([f.kind == "none" for f in self.faults])
+        return (-self.clean, len(self.faults), unread, len(self.readouts))
+
+
+# ---- initial vectors ----
+
+
+def deterministic(x: Node) -> bool:
+    """Is this initial vector a constant?"""
+    spec = x.attr
+    if spec.cov is not None:
+        return not np.any(spec.cov)
+    return spec.var == 0 and not hasattr(spec.distribution, "dist")
+
+
+def shortcoming(x: Node, symmetric: bool) -> str:
+    """Why an initial vector cannot be a readout, "" if it can; `symmetric`: must -v have the law of v?
+
+    Vectors of different names are independent, so independence needs no check.
+
+    Example:
+        >>> import tensorprog as tp
+        >>> n = tp.Width("n")
+        >>> shortcoming(tp.Vector("x", n, mean=1).node, True), shortcoming(tp.Vector("v", n).node, True)
+        ('has mean 1', '')
+    """
+    spec = x.attr
+    law = spec.distribution if hasattr(spec.distribution, "dist") else None
+    mean = np.asarray(float(law.mean()) if law is not None else spec.mean, dtype=float)
+    if np.any(np.abs(mean) > (1e-12 if law is not None else 0)):
+        return f"has mean {spec.mean if law is None else float(mean)}" if mean.ndim == 0 else "has nonzero mean"
+    if deterministic(x):
+        return "is constant 0"
+    if symmetric and law is not None:
+        q = np.abs(law.ppf([0.6, 0.75, 0.9, 0.97, 0.999]))
+        if np.any(np.abs(law.cdf(q) + law.cdf(-q) - 1) > 1e-9):
+            return f"has a law that is not symmetric ({law.dist.name})"
+    return ""
+
+
+# ---- linearity ----
+
+
+def linearity(program: Program, readouts: Iterable[Node]) -> Analysis:
+    """The Simple GIA Check for these readouts: no `W @ z` depends on them, every `W.T @ y` is linear in them.
+
+    With both, no `W.T` is used in the forward body either, as its y depends on a readout.
+    """
+    chosen = tuple(readouts)
+    degree: dict[Node, int | None] = {}  # None: not homogeneous
+    for x in program.nodes:
+        args = [degree[a] for a in x.args]
+        if x.op == "vector":
+            degree[x] = int(x in chosen)
+        elif x.op == "mul":
+            known = [d * k if d is not None else None for d, k in zip(args, x.attr, strict=True)]
+            total = sum([d for d in known if d is not None])
+            degree[x] = total if None not in known and total <= 1 else None
+        elif x.op in ("add", "stack"):
+            found = {d for a, d in zip(x.args, args, strict=True) if not a.is_zero}
+            degree[x] = found.pop() if len(found) == 1 else None if found else 0
+        elif x.op in ("fn", "softmax"):
+            degree[x] = 0 if args == [0] else None
+        else:
+            degree[x] = args[0] if args else 0
+
+    def fault(x: Node) -> str:
+        d = degree[x.args[0]]
+        if not x.attr[1]:
+            return "" if d == 0 else "depends"
+        return "" if d == 1 else "none" if d == 0 else "nonlinear"
+
+    return _analysis(program, chosen, fault, symmetric=False)
+
+
+# ---- parity ----
+
+
+class Sign(NamedTuple):
+    """What becomes of a vector in the limit when the readouts change their sign.
+
+    Attributes:
+        parity: 1 odd, 0 even, None neither.
+        own: Does it depend on them through its own coordinate?
+        inner: Through the second coordinate of an OuterNonlin?
+        zero: Is its limit 0?
+    """
+
+    parity: int | None = 0
+    own: bool = False
+    inner: bool = False
+    zero: bool = False
+
+
+FREE, ZERO = Sign(), Sign(zero=True)
+
+
+def parity(program: Program, readouts: Iterable[Node]) -> Analysis:
+    """The check for BP-like programs (Tensor Programs II, Definition A.3) for these readouts.
+
+    Every `W.T @ y` has y odd in the readouts jointly (or 0), no `W @ z` depends on them, after scalars that are odd in
+    them are replaced by 0. Then every Zdot is 0: that of `W.T @ y` is a sum of terms with a factor E dZ^y/dZhat^{W z}, the
+    expectation of an odd function of (v, Zhat^{W.T ..}), whose law does not change with their sign; and no z depends on a
+    Zhat^{W.T y}.
+    """
+    chosen = tuple(readouts)
+    sign: dict[Node, Sign] = {}
+    for x in program.nodes:
+        sign[x] = _sign(x, [sign[a] for a in x.args], x in chosen)
+
+    def fault(x: Node) -> str:
+        s = sign[x.args[0]]
+        if s.zero:
+            return ""
+        if not x.attr[1]:
+            return "depends" if s.own else ""
+        return "" if s.parity == 1 else "neither" if s.parity is None else "even" if s.own else "none"
+
+    return _analysis(program, chosen, fault, symmetric=True)
+
+
+def _sign(x: Node, args: list[Sign], chosen: bool) -> Sign:
+    match x.op:
+        case "constant":
+            return ZERO if x.is_zero else FREE
+        case "inverse_sqrt":
+            return ZERO
+        case "vector":
+            if chosen:
+                return Sign(1, own=True)
+            return ZERO if shortcoming(x, False) == "is constant 0" else FREE
+        case "add" | "stack":
+            parts = [s for s in args if not s.zero]
+            found = {s.parity for s in parts}
+            if not parts:
+                return ZERO
+            return _joined(found.pop() if len(found) == 1 else None, parts)
+        case "mul":
+            if any(s.zero for s in args):
+                return ZERO
+            odd: int | None = 0
+            for s, k in zip(args, x.attr, strict=True):
+                odd = None if s.parity is None or odd is None else (odd + k * s.parity) % 2
+            return _joined(odd, args)
+        case "fn":
+            row = PRIMITIVES[x.attr[0]]
+            s = args[0]
+            if s.zero:
+                at_zero = None if row.exact is None or row.domain is not None else row.exact(0, *x.attr[1])
+                return ZERO if at_zero == 0 else FREE
+            return s._replace(parity=0 if not (s.own or s.inner) or s.parity == 0 else s.parity and row.parity)
+        case "moment":
+            return ZERO if args[0].zero or args[0].parity == 1 else FREE
+        case "inner":
+            return args[0]._replace(own=False, inner=args[0].own)
+        case "outer":
+            s = args[0]
+            if not s.own:  # a mean over the second coordinate alone: a number
+                return ZERO if s.zero or s.parity == 1 else FREE
+            return s._replace(inner=False)
+        case "softmax":
+            return FREE
+        case "scalar":
+            return FREE
+    return args[0]
+
+
+def _joined(odd: int | None, parts: list[Sign]) -> Sign:
+    return Sign(odd, any(s.own for s in parts), any(s.inner for s in parts))
+
+
+def _analysis(program: Program, readouts: tuple[Node, ...], fault: Callable[[Node], str], symmetric: bool) -> Analysis:
+    """The faults whose operands are not themselves computed from a fault."""
+    found: list[Fault] = []
+    tainted: set[Node] = set()
+    clean = 0
+    for x in program.nodes:
+        kind = ""
+        if any(a in tainted for a in x.args):
+            tainted.add(x)
+            continue
+        if x.op == "matmul":
+            kind = fault(x)
+            clean += not kind
+        elif x in readouts:
+            short = shortcoming(x, symmetric)
+            kind = "" if not short or short == "is constant 0" else "mean" if "mean" in short else "law"
+        if kind:
+            found.append(Fault(x, kind))
+            tainted.add(x)
+    return Analysis(readouts, tuple(found), clean)
+
+
+# ---- search ----
+
+
+def search(
+    program: Program, check: Callable[[Program, Iterable[Node]], Analysis], symmetric: bool
+) -> tuple[Analysis, bool]:
+    """The smallest set of initial vectors that passes a check; where none does, a set with the fewest faults.
+
+    Candidates are the vectors of zero mean on which no `W @ z` depends. All their subsets are tried, the small ones
+    first, as far as `SUBSETS` goes.
+
+    Args:
+        program: The program.
+        check: `linearity` or `parity`.
+        symmetric: Whether a readout's law must be symmetric.
+
+    Returns:
+        The analysis, and whether the search was complete.
+    """
+    loose = check is parity
+    depends = _dependence(program)
+    vanishing = _vanishing(program)
+    fixed = _dependence(program, vanishing) if loose else depends
+    taken: set[Node] = set()
+    needed: list[set[Node]] = []
+    for x in program.nodes:
+        if x.op == "matmul" and not x.attr[1]:
+            taken |= fixed[x.args[0]]
+        elif x.op == "matmul" and not (loose and x.args[0] in vanishing):
+            needed.append(depends[x.args[0]])
+    pool = [x for x in program.nodes if x.op == "vector" and x not in taken and not shortcoming(x, symmetric)]
+    best = check(program, ())
+    tried = 0
+    for size in range(1, len(pool) + 1):
+        for chosen in combinations(pool, size):
+            if not best.faults:
+                return best, True
+            if size > 1 and not all(wanted.intersection(chosen) for wanted in needed):
+                continue
+            tried += 1
+            if tried > SUBSETS:
+                return best, False
+            best = min(best, check(program, chosen), key=lambda found: found._rank)
+    return best, True
+
+
+def _dependence(program: Program, vanishing: Collection[Node] | None = None) -> dict[Node, set[Node]]:
+    """The initial vectors each instruction depends on; given what may vanish: surely does in the limit."""
+    found: dict[Node, set[Node]] = {}
+    for x in program.nodes:
+        if x.op == "vector":
+            found[x] = {x}
+        elif vanishing is not None and (
+            x.is_scalar or x.op == "inner" or (x.op == "mul" and any(a in vanishing for a in x.args))
+        ):
+            found[x] = set()
+        else:
+            found[x] = set().union(*[found[a] for a in x.args])
+    return found
+
+
+def _vanishing(program: Program) -> set[Node]:
+    """Instructions whose limit can be 0 because a scalar is odd in readouts, whichever these are."""
+    found: set[Node] = set()
+    for x in program.nodes:
+        match x.op:
+            case "constant":
+                zero = x.is_zero
+            case "vector" | "scalar" | "softmax":
+                zero = False
+            case "moment" | "inverse_sqrt":
+                zero = True
+            case "mul":
+                zero = any(a in found for a in x.args)
+            case "add" | "stack":
+                zero = all(a in found for a in x.args)
+            case _:
+                zero = x.op == "outer" or x.args[0] in found
+        if zero:
+            found.add(x)
+    return found
