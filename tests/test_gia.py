@@ -296,7 +296,7 @@ def test_docstrings_say_what_the_checks_say(path: Path) -> None:
 # --- random programs ------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=200, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(programs(max_instructions=8))
 def test_bp_like_programs_of_any_kind_hold(p: tp.Program) -> None:
     """Limits are taken of those alone for which they can refute the structural check: BP-like, with W and W.T."""
