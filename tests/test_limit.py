@@ -1,0 +1,357 @@
+"""The exact limit of programs without axes: known answers, every function against an independent quadrature, identities.
+
+No test here is statistical.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from gauss import FUNCTIONS, mean_of, pair
+from scipy.special import ndtr
+from scipy.stats import multivariate_normal
+
+import tensorprog as tp
+
+N = tp.Width("n")
+W = tp.Matrix("W", N, N, var=1)
+V = tp.Matrix("V", N, N, var=Fraction(3, 2))
+X = tp.Vector("x", N, mean=Fraction(1, 2), var=2)
+Y = tp.Vector("y", N, mean=0, var=1)
+
+
+def limit(**outputs):
+    """The exact route's limits."""
+    return tp.limit(tp.Program(outputs), method="exact")
+
+
+def value(x):
+    """The limit of one scalar or Moment, by the exact route."""
+    return float(limit(out=x)["out"].value)
+
+
+def is_exactly(x, expected):
+    """Is the limit this rational number, as a rational number?"""
+    found = limit(out=x)["out"]
+    return found.kind == "exact" and isinstance(found.value, (int, Fraction)) and found.value == expected
+
+
+def agrees(estimate, truth, truth_error=1e-13):
+    """Is the truth, known to a relative error, within the stated error?"""
+    error = float(estimate.error) + truth_error * (abs(truth) + 0.01)
+    return estimate.kind in ("exact", "rounding", "bound") and abs(float(estimate.value) - truth) <= error
+
+
+# ---- every function -------------------------------------------------------------------------------------------------
+MEANS_AND_VARIANCES = [(0, 1), (Fraction(-7, 3), 2), (0.75, 0.1), (1, Fraction(1, 10**6))]
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_first_two_moments_of_every_function(name):
+    theirs, ours = FUNCTIONS[name]
+    for m, q in MEANS_AND_VARIANCES:
+        h = theirs(tp.Vector("u", N, mean=m, var=q))
+        found = limit(first=tp.moment(h), second=tp.moment(h * h))
+        assert agrees(found["first"], mean_of(ours, float(m), float(q)))
+        assert agrees(found["second"], mean_of(lambda u: ours(u) ** 2, float(m), float(q)))
+        assert max(found[k].error for k in found) < 1e-10
+
+
+CASES = [
+    ((0, 0), (1, 2), 0.5), ((0, Fraction(-1, 3)), (Fraction(1, 2), 1), 0.9), ((1, 0), (2, 0.25), -0.7),
+    ((Fraction(-1, 2), 0.75), (1, 1), -0.99),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("first", FUNCTIONS)
+def test_pairs_of_functions(first):
+    """Every pair of functions once, at the four cases in turn."""
+    names = list(FUNCTIONS)
+    for k, second in enumerate(names[names.index(first) :]):
+        means, variances, correlation = CASES[(k + names.index(first)) % len(CASES)]
+        c = correlation * math.sqrt(variances[0] * variances[1])
+        u, v = tp.vectors(("u", "v"), N, mean=means, cov=[[variances[0], c], [c, variances[1]]])
+        found = limit(c=tp.moment(FUNCTIONS[first][0](u) * FUNCTIONS[second][0](v)))["c"]
+        floats = [np.array(a, dtype=float) for a in (means, variances)]
+        assert agrees(found, pair(FUNCTIONS[first][1], FUNCTIONS[second][1], *floats, correlation)), (first, second)
+        assert found.error < 1e-7, (first, second, found)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_perfect_and_no_correlation(name):
+    phi = FUNCTIONS[name][0]
+    u, same, minus, other = tp.vectors(
+        ("u", "same", "minus", "other"),
+        N,
+        mean=[1, 1, -1, 1],
+        cov=[[2, 2, -2, 0], [2, 2, -2, 0], [-2, -2, 2, 0], [0, 0, 0, 2]],
+    )
+    e = limit(
+        square=tp.moment(phi(u) ** 2), same=tp.moment(phi(u) * phi(same)), negative=tp.moment(phi(u) * phi(-u)),
+        minus=tp.moment(phi(u) * phi(minus)), mean=tp.moment(phi(u)), other=tp.moment(phi(u) * phi(other)),
+    )  # fmt: skip
+    e = {k: float(v.value) for k, v in e.items()}
+    assert e["same"] == pytest.approx(e["square"], rel=1e-7)
+    assert e["minus"] == pytest.approx(e["negative"], rel=1e-7, abs=1e-9)
+    assert e["other"] == pytest.approx(e["mean"] ** 2, rel=1e-11)
+
+
+# ---- signs with means ---------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("m1", [0, 1e-8, -0.5, 3])
+@pytest.mark.parametrize("m2", [0, -1e-8, 0.5, -2])
+def test_steps_with_means_are_orthant_probabilities(m1, m2):
+    for r in (0.3, -0.9, 0.999):
+        u, v = tp.vectors(("u", "v"), N, mean=[m1, m2], cov=[[4, 2 * r], [2 * r, 1]])
+        p = multivariate_normal(mean=[-m1, -m2], cov=[[4, 2 * r], [2 * r, 1]]).cdf([0, 0])
+        assert value(tp.moment(tp.step(u) * tp.step(v))) == pytest.approx(p, abs=1e-7)  # SciPy's accuracy
+
+
+@pytest.mark.parametrize("m", [0, 0.5, -2])
+def test_signs_near_perfect_correlation(m):
+    """P(u > 0, v > 0) and P(u > 0 > v) at correlation 1 - d differ from the degenerate ones by at most arccos(1 - d)/pi."""
+    for d in (1e-6, 1e-12, 1e-15):
+        u, v = tp.vectors(("u", "v"), N, mean=[m, m], cov=[[1, 1 - d], [1 - d, 1]])
+        assert value(tp.moment(tp.step(u) * tp.step(v))) == pytest.approx(
+            ndtr(m), abs=math.sqrt(2 * d) / math.pi + 1e-7
+        )
+        assert value(tp.moment(tp.step(u) * tp.step(-v))) == pytest.approx(0, abs=math.sqrt(2 * d) / math.pi + 1e-7)
+
+
+def test_one_mean_is_exactly_zero():
+    """E step(u) step(v) for independent noise: a mean of zero must not be taken for -0.0."""
+    u, v = tp.vectors(("u", "v"), N, mean=[0, Fraction(-1, 3)], cov=[[1, 1e-9], [1e-9, 1]])
+    assert value(tp.moment(tp.step(u) * tp.step(v))) == pytest.approx(ndtr(-1 / 3) / 2, abs=1e-9)
+    assert value(tp.moment(tp.sign(v) * tp.sign(u))) == pytest.approx(0, abs=1e-8)
+
+
+# ---- Zdot ---------------------------------------------------------------------------------------------------------------
+def slope(phi, z=Y):
+    """E[y W phi(W.T y)]/E y^2 = E phi'(W.T y) (theory.md, 2)."""
+    return value(tp.moment(z * (W @ phi(W.T @ z))))
+
+
+def test_zdot_of_functions_that_are_equal_almost_everywhere():
+    bump = 1 / math.sqrt(2 * math.pi)
+    step, sign, relu = tp.step, tp.sign, tp.relu
+    for phi in (step, lambda g: step(g) ** 3, lambda g: step(g) ** 2 * sign(g), lambda g: (1 + sign(g) ** 5) / 2,
+                lambda g: step(g) * sign(g), lambda g: step(3 * g), lambda g: step(g) * step(2 * g)):  # fmt: skip
+        assert slope(phi) == pytest.approx(bump, abs=1e-12)
+    for phi in (relu, lambda g: g * step(g), lambda g: step(g) * relu(g), lambda g: step(g) ** 3 * relu(g) * sign(g),
+                lambda g: (g + tp.abs(g)) / 2):  # fmt: skip
+        assert slope(phi) == pytest.approx(0.5, abs=1e-9)
+    for phi in (
+        lambda g: sign(g) ** 2,
+        lambda g: step(g) * step(-g),
+        lambda g: relu(g) * relu(-g),
+        lambda g: step(g - g),
+    ):
+        assert slope(phi) == pytest.approx(0, abs=1e-12)
+
+
+def test_zdot_of_a_root_that_touches_zero():
+    assert slope(lambda g: tp.sqrt(tp.relu(g) ** 2)) == pytest.approx(0.5, abs=1e-6)
+
+
+def test_zdot_of_jumps_times_smooth_functions():
+    """E d/dg[step(g) tanh(g)] by Stein: E[g step(g) tanh(g)] = E[g tanh(g)]/2."""
+    assert slope(lambda g: tp.step(g) * tp.tanh(g)) == pytest.approx(
+        mean_of(lambda u: u * np.tanh(u), 0, 1) / 2, abs=1e-9
+    )
+    assert slope(lambda g: tp.sign(g) * tp.cos(g)) == pytest.approx(
+        mean_of(lambda u: np.abs(u) * np.cos(u), 0, 1), abs=1e-9
+    )
+    truth = mean_of(lambda u: u * (u > 0.5) * np.tanh(u), 0, 1)
+    assert slope(lambda g: tp.step(g - 0.5) * tp.tanh(g)) == pytest.approx(truth, abs=1e-6)
+
+
+def test_zdot_with_width_ratios():
+    """A is m x n: E[v A relu(A.T v)] = var E v^2 E relu' = var E v^2/2; Var(A.T v) = rho var E v^2, Var(A h) = var E h^2."""
+    for ratio in (Fraction(1, 3), 2, 0.37):
+        m = tp.Width("m", ratio=ratio)
+        A, v = tp.Matrix("A", m, N, var=Fraction(2, 3)), tp.Vector("v", m, mean=1, var=1)
+        h = tp.relu(A.T @ v)
+        e = limit(
+            a=tp.moment(v * (A @ h)),
+            q=tp.moment((A.T @ v) ** 2),
+            h=tp.moment(h * (A.T @ (A @ h))),
+            b=tp.moment((A @ h) ** 2),
+        )
+        s2, rho = 2 / 3, float(ratio)
+        q = rho * s2 * 2
+        # Z^{A h} = Zhat + s2 v/2, so E (Z^{A h})^2 = s2 q/2 + s2^2/2, and rho E[(A h)(A h)] = E[h A.T A h]
+        assert float(e["a"].value) == pytest.approx(s2) and float(e["q"].value) == pytest.approx(q)
+        assert float(e["b"].value) == pytest.approx(s2 * q / 2 + s2**2 / 2)
+        assert float(e["h"].value) == pytest.approx(rho * float(e["b"].value))
+
+
+def test_deterministic_vectors():
+    c = tp.Vector("c", N, mean=2, var=0)
+    assert is_exactly(tp.moment(W @ (W.T @ c)), 2)
+    assert is_exactly(tp.moment((W @ (W.T @ c)) ** 2), 8)
+    assert is_exactly(tp.moment((W @ c) * (W @ (c + Y))), 4)
+    assert is_exactly(tp.moment(tp.step(c - c) + tp.step(W @ (c - c))), 1)
+    assert value(tp.moment(c * (W @ tp.step(W.T @ c)))) == pytest.approx(4 / 2 / math.sqrt(2 * math.pi))
+
+
+@pytest.mark.parametrize("distribution", ["rademacher", "uniform"])
+def test_initial_vectors_that_are_not_gaussian(distribution):
+    r = tp.Vector("r", N, mean=Fraction(1, 2), var=2, distribution=distribution)
+    fourth = {"rademacher": 4, "uniform": Fraction(9, 5) * 4}[distribution]
+    spread = {"rademacher": math.sqrt(2), "uniform": math.sqrt(6)}[distribution]
+    assert value(tp.moment((r - Fraction(1, 2)) ** 4)) == pytest.approx(float(fourth))
+    assert value(tp.moment(r * (W @ tp.relu(W.T @ r)))) == pytest.approx(2.25 / 2)
+    ends = (0.5 - spread, 0.5 + spread)
+    exponential = (
+        (math.exp(ends[0]) + math.exp(ends[1])) / 2
+        if distribution == "rademacher"
+        else ((math.exp(ends[1]) - math.exp(ends[0])) / (2 * spread))
+    )
+    assert value(tp.moment(tp.exp(r))) == pytest.approx(exponential, rel=1e-9)
+    relu = ends[1] / 2 if distribution == "rademacher" else ends[1] ** 2 / (4 * spread)
+    found = limit(m=tp.moment(tp.relu(r)))["m"]
+    assert agrees(found, relu) and found.error < 1e-6
+
+
+def test_singular_initial_vectors():
+    u, w = tp.vectors(("u", "w"), N, mean=[1, 0], cov=[[1, 1], [1, 1]])  # u = w + 1
+    assert is_exactly(tp.moment(tp.relu(u - 1) - tp.relu(w)), 0)
+    assert value(tp.moment(tp.exp(u - w))) == pytest.approx(math.e)
+    assert value(tp.moment(tp.sign(u) * tp.sign(w))) == pytest.approx(1 - 2 * (ndtr(1) - 0.5))
+    truth = mean_of(lambda z: np.maximum(z, 0) * (z + 1), 0, 1)
+    assert value(tp.moment(tp.relu(u) * tp.relu(w))) == pytest.approx(truth)
+
+
+# ---- identities -----------------------------------------------------------------------------------------------------------
+def programs_to_adjoint():
+    h = tp.relu(V @ Y + X)
+    k = tp.sign(W.T @ h) * tp.elu(Y) + Y
+    yield h, k
+    a = tp.tanh(W.T @ X)
+    yield tp.step(W @ a) + X, tp.erf(W.T @ (W @ a)) * a
+    yield tp.gelu(V.T @ (W @ Y)), tp.abs(W.T @ tp.relu(W @ Y))
+
+
+@pytest.mark.parametrize("x, y", list(programs_to_adjoint()), ids=["one", "two", "three"])
+def test_adjointness(x, y):
+    """E[Z^x Z^{W y}] = E[Z^{W.T x} Z^y]."""
+    e = limit(a=tp.moment(x * (W @ y)), b=tp.moment((W.T @ x) * y))
+    assert float(e["a"].value) == pytest.approx(float(e["b"].value), abs=float(e["a"].error + e["b"].error) + 1e-12)
+
+
+def test_the_same_program_written_two_ways():
+    a = W.T @ tp.relu(W @ (Y + 2 * X))
+    b = W.T @ tp.relu(2 * (W @ X) - W @ (-Y))
+    c = W.T @ (tp.abs(W @ (Y + 2 * X)) / 2 + (W @ X) + (W @ Y) / 2)
+    outputs = {
+        f"{name}{k}": tp.moment(z * other)
+        for name, z in (("a", a), ("b", b), ("c", c))
+        for k, other in enumerate((X, Y, z))
+    }
+    e = limit(**outputs)
+    for k in range(3):
+        for name in "bc":
+            assert float(e[f"{name}{k}"].value) == pytest.approx(float(e[f"a{k}"].value), abs=1e-9)
+
+
+def test_names_dead_code_and_order_do_not_matter():
+    def build(names, extra):
+        n = tp.Width(names[0])
+        M, u, v = tp.Matrix(names[1], n, n), tp.Vector(names[2], n, var=2), tp.Vector(names[3], n, mean=1)
+        if extra:
+            tp.moment(tp.exp(M @ v))
+        h = M.T @ tp.tanh(M @ (u + v) if extra else M @ v + M @ u)
+        outs = {"a": tp.moment(h * u), "b": tp.moment(tp.relu(h) * v)}
+        return tp.limit(tp.Program(dict(reversed(outs.items())) if extra else outs), method="exact")
+
+    one, two = build(("n", "W", "u", "v"), False), build(("k", "Z", "zz", "a"), True)
+    assert list(one) == ["a", "b"] and list(two) == ["b", "a"]
+    for k in one:
+        assert float(one[k].value) == pytest.approx(float(two[k].value), abs=float(one[k].error + two[k].error) + 1e-12)
+
+
+def test_layer_norm_by_moments():
+    h = W @ tp.relu(V @ X)
+    m = tp.moment(h + 3)
+    ln = (h + 3 - m) / tp.sqrt(tp.moment((h + 3 - m) ** 2))
+    e = limit(mean=tp.moment(ln), square=tp.moment(ln**2), relu=tp.moment(tp.relu(ln)))
+    assert float(e["mean"].value) == 0 and float(e["square"].value) == pytest.approx(1)
+    assert float(e["relu"].value) == pytest.approx(1 / math.sqrt(2 * math.pi))
+
+
+def test_scalars():
+    s, e = tp.Scalar("s", Fraction(1, 3)), tp.inverse_sqrt(N)
+    assert is_exactly(tp.moment((e * X + Y) ** 2), 1) and is_exactly(e + s, Fraction(1, 3))
+    assert is_exactly(tp.moment((s * X + 1) ** 2), Fraction(1, 9) * Fraction(9, 4) + Fraction(1, 3) + 1)
+    assert is_exactly(1 / tp.moment(X * X), Fraction(4, 9)) and is_exactly(tp.sqrt(tp.moment(X * X)), Fraction(3, 2))
+    assert is_exactly(tp.moment(X) ** -2, 4)
+
+
+def test_outer():
+    """x_a = E_Y phi(x_a, Y) with an independent copy of y."""
+    assert is_exactly(tp.moment(tp.outer(lambda a, b: a * b + b**2, X, Y) * X), Fraction(1, 2))
+    assert is_exactly(tp.moment(tp.outer(lambda a, b: (a - b) ** 2, X, X)), 4)
+
+
+# ---- exactness --------------------------------------------------------------------------------------------------------------
+def test_hermite_polynomials_are_orthogonal():
+    r = Fraction(2, 5)
+    u, v = tp.vectors(("u", "v"), N, cov=[[1, r], [r, 1]])
+    for j, k in itertools.product(range(7), repeat=2):
+        assert is_exactly(tp.moment(tp.hermite(u, j) * tp.hermite(v, k)), math.factorial(k) * r**k if j == k else 0)
+
+
+def test_rational_answers_are_rational():
+    u, v, w = tp.vectors(("u", "v", "w"), N, mean=[1, 0, Fraction(1, 2)], cov=[[1, 1, 0], [1, 2, 1], [0, 1, 3]])
+    assert is_exactly(tp.moment(u * v * w), Fraction(3, 2))  # Isserlis: c_uv m_w + c_vw m_u
+    assert is_exactly(tp.moment(v**10), 945 * 32) and is_exactly(tp.moment(tp.relu(v) ** 4), 6)
+    assert is_exactly(tp.moment(tp.step(v) * tp.step(2 * v)), Fraction(1, 2))
+    assert is_exactly(tp.moment(tp.relu(v) * tp.relu(-v)), 0) and is_exactly(
+        tp.moment(tp.leaky_relu(v, Fraction(1, 2)) ** 2), Fraction(5, 4)
+    )
+    assert is_exactly(tp.moment(tp.tanh(v)), 0) and is_exactly(tp.moment(tp.cos(v) * tp.sin(v) * u) * 0 + 1, 1)
+    assert not is_exactly(tp.moment(0.5 * u), Fraction(1, 2)), "a float is not a rational"
+
+
+# ---- size -------------------------------------------------------------------------------------------------------------------
+def deep():
+    z = X
+    for k in range(600):
+        z = Fraction(1, 2) * tp.erf(tp.Matrix(f"W{k}", N, N, var=2) @ z) + z
+    return z
+
+
+def running():
+    s = X
+    for _ in range(10):
+        s = s + tp.relu(W @ s)
+    return s
+
+
+def tied():
+    z = X
+    for k in range(60):
+        z = tp.relu((W if k % 2 else W.T) @ z)
+    return z
+
+
+def random_matrix():
+    z = X
+    for _ in range(30):
+        z = W @ (W.T @ z)
+    return z
+
+
+@pytest.mark.parametrize("build", [deep, running, tied, random_matrix])
+def test_large_programs_answer_or_decline_in_seconds(build):
+    start = time.perf_counter()
+    try:
+        found = limit(m=tp.moment(build() ** 2))["m"]
+        assert math.isfinite(found.value) and found.error <= 1e-6 * found.value
+    except tp.TensorProgramError as declined:
+        assert "variables" in str(declined)
+    assert time.perf_counter() - start < 8
