@@ -33,6 +33,7 @@ __all__ = [
     "terms", "transpose", "view",
 ]  # fmt: skip
 
+MAX_POWER = 1000
 FOLD_LIMIT = 4096
 """Arrays of constants are folded up to this many entries; larger ones are left to the evaluator."""
 
@@ -180,6 +181,12 @@ def mul(factors: Iterable[Node | tuple[Node, int]]) -> Node:
             coefficient = 1
         else:
             coefficient = folded.attr
+    if merged and max(merged.values()) > MAX_POWER:
+        raise TensorProgramError(
+            f"the power {max(merged.values())}",
+            why=f"powers go to {MAX_POWER}",
+            fix="use a bounded function such as tp.tanh",
+        )
     if coefficient == 0 or not merged:
         return constant(coefficient, shape, width, inner_width)
     kept = sorted([(x, k) for x, k in merged.items() if k], key=_by_digest)

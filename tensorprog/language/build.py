@@ -95,6 +95,9 @@ def take(x: Any, axis: str, index: int) -> Expression:
     x = as_expression(x)
     i = _position(x, axis)
     size = x.node.shape[i]
+    if not isinstance(index, (int, np.integer)):
+        raise TensorProgramError(f"position {index!r} of axis {axis!r}", fix="a position is an integer")
+    index = int(index)
     if not -size <= index < size:
         raise TensorProgramError(
             f"position {index} of axis {axis!r}, which has size {size}", fix=f"use {-size} to {size - 1}"
@@ -221,11 +224,8 @@ def _activation(name: str, what: str = "") -> Callable[[Any], Expression]:
 
 def check_domain(name: str, x: Expression) -> None:
     """Refuses numbers at which the function has no value."""
-    row = PRIMITIVES[name]
-    assert row.domain is not None
-    low, included = row.domain
     values = np.asarray(x.node.attr, dtype=float)
-    bad = values == 0 if name == "reciprocal" else (values < low if included else values <= low)
+    bad = PRIMITIVES[name].refused(values)
     if np.any(bad):
         raise TensorProgramError(
             f"{name} of {values[bad].flat[0] if values.ndim else values}", fix="keep the argument in its domain"

@@ -139,26 +139,57 @@ class Expression:
         )
 
 
+SHORT = 60
+"""Descriptions longer than this are not written out."""
+
+
 def describe(node: Node) -> str:
-    """How messages call a node: its label, its name, or what it computes."""
+    """How messages call a node: its label, its name, or what it computes, as the user might have written it."""
+    text = _written(node) if node.label or node.height < 12 else ""
+    return text if 0 < len(text) <= SHORT else f"a {_KINDS.get(node.op, node.op)}"
+
+
+_KINDS = {
+    "add": "sum",
+    "mul": "product",
+    "matmul": "product with a matrix",
+    "fn": "function",
+    "outer": "mean over pairs",
+}
+
+
+def _written(node: Node) -> str:
     if node.label:
         return node.label
-    if node.op == "vector":
-        return node.attr.name
-    if node.op == "scalar":
-        return node.attr[0]
-    if node.op == "matmul":
-        matrix, transposed = node.attr
-        operand = describe(node.args[0]) if node.height < 16 else "a vector"  # deep programs must not recurse deeply
-        return f"{matrix.name}{'.T' if transposed else ''} @ {operand}"
-    if node.op == "constant":
-        return str(node.attr) if not isinstance(node.attr, np.ndarray) else f"an array {node.shape}"
-    if node.op == "fn":
-        return f"{node.attr[0]}({describe(node.args[0]) if node.height < 16 else '...'})"
-    if node.op in ("view", "take", "moment", "sum"):
-        return f"{node.op}({describe(node.args[0])})" if node.height < 8 else f"a {node.op}"
-    leaves = sorted({describe(x) for x in node.args if x.op != "constant"}) if node.height < 4 else []
-    return f"{node.op} of {', '.join(leaves)}" if leaves else f"a{'n' if node.op[0] in 'aio' else ''} {node.op}"
+    match node.op:
+        case "vector":
+            return node.attr.name
+        case "scalar":
+            return node.attr[0]
+        case "constant":
+            return str(node.attr) if not isinstance(node.attr, np.ndarray) else f"an array {node.shape}"
+        case "matmul":
+            matrix, transposed = node.attr
+            return f"{matrix.name}{'.T' if transposed else ''} @ {describe(node.args[0])}"
+        case "fn":
+            return f"{node.attr[0]}({describe(node.args[0])})"
+        case "view":
+            return describe(node.args[0])
+        case "add":
+            parts = [_multiple(c, describe(x)) for c, x in zip(node.attr, node.args, strict=True)]
+            return " + ".join(parts).replace("+ -", "- ")
+        case "mul":
+            parts = [f"({t})" if " + " in (t := describe(x)) or " - " in t else t for x in node.args]
+            return " * ".join([t if k == 1 else f"{t}**{k}" for t, k in zip(parts, node.attr, strict=True)])
+        case "inverse_sqrt":
+            return f"inverse_sqrt({node.attr.name})"
+    return f"{node.op}({', '.join([describe(x) for x in node.args])})"
+
+
+def _multiple(c: Any, text: str) -> str:
+    if c in (1, -1):
+        return text if c == 1 else f"-{text}"
+    return f"{c} * {text}"
 
 
 def as_expression(x: Any) -> Expression:
@@ -333,10 +364,13 @@ def Vector(
 
 def _axes(name: str, axes: Any, cov: Any, mean: Any) -> tuple[tuple[str, ...], tuple[int, ...]]:
     if isinstance(axes, dict):
-        return tuple(axes), tuple([int(k) for k in axes.values()])
-    names = (axes,) if isinstance(axes, str) else tuple(axes)
-    if len(set(names)) != len(names):
-        raise TensorProgramError(f"vector {name} has axes {names}", fix="every axis needs its own name")
+        for a, k in axes.items():
+            if not isinstance(k, (int, np.integer)) or k < 1:
+                raise TensorProgramError(
+                    f"axis {a!r} of vector {name} has size {k!r}", fix="a size is a positive integer"
+                )
+        return _axis_names(name, axes), tuple([int(k) for k in axes.values()])
+    names = _axis_names(name, (axes,) if isinstance(axes, str) else axes)
     if not names:
         if cov is not None and np.ndim(cov):
             raise TensorProgramError(f"vector {name} has a covariance but no axes", fix='name its axis: axes=("b",)')
@@ -352,6 +386,13 @@ def _axes(name: str, axes: Any, cov: Any, mean: Any) -> tuple[tuple[str, ...], t
     raise TensorProgramError(
         f"the sizes of the axes {names} of vector {name} are unknown", fix="give axes={name: size, ...}"
     )
+
+
+def _axis_names(name: str, axes: Iterable[Any]) -> tuple[str, ...]:
+    names = tuple([check_name(a, "an axis") for a in axes])
+    if len(set(names)) != len(names):
+        raise TensorProgramError(f"vector {name} has axes {names}", fix="every axis needs its own name")
+    return names
 
 
 def _covariance(name: str, cov: Any, shape: tuple[int, ...]) -> np.ndarray:

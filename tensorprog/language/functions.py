@@ -65,6 +65,14 @@ class Primitive:
     latex: str = ""
     source: str = ""
 
+    def refused(self, values: Any) -> np.ndarray:
+        """Where it has no value."""
+        values = np.asarray(values, dtype=float)
+        if self.domain is None:
+            return np.zeros(values.shape, dtype=bool)
+        low, included = self.domain
+        return values == 0 if self.name == "reciprocal" else values < low if included else values <= low
+
 
 def _special(name: str) -> Callable[..., np.ndarray]:
     """A function of scipy.special, imported when first used (it costs a tenth of a second)."""

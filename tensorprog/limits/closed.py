@@ -156,6 +156,8 @@ def _function(x: Node, atoms: _Variables) -> Sum | None:
     if argument not in atoms.index:
         return None
     c, d = slope_and_shift(x.args[0])
+    if not 0 < float(c * c) < float("inf"):
+        return None  # a scale beyond floating point: leave it to the integral
     i = atoms.shifted(atoms.index[argument], _over(d, c))
     match name:
         case "exp" | "sin" | "cos":

@@ -13,7 +13,7 @@ from tensorprog.language.functions import PRIMITIVES
 from tensorprog.language.node import Node, topological
 from tensorprog.language.program import Program
 
-__all__ = ["Range", "check_domains", "range_of", "ranges"]
+__all__ = ["Range", "check_domains", "check_value", "range_of", "ranges"]
 
 TINY = 5e-324
 INF = math.inf
@@ -28,11 +28,13 @@ class Range(NamedTuple):
         low: Greatest lower bound known; the smallest positive number stands for an open 0.
         high: Least upper bound known.
         degree: 0 bounded, k at most like a polynomial of that degree, `EXPONENTIAL` like exp(linear).
+        vanishing: p if it may tend to 0 like exp(-|z|^p): its reciprocal has moments for p < 2.
     """
 
     low: float
     high: float
     degree: float
+    vanishing: float = 0
 
 
 def ranges(program: Program) -> dict[Node, Range]:
@@ -41,6 +43,27 @@ def ranges(program: Program) -> dict[Node, Range]:
     for x in program.nodes:
         out[x] = _range(x, [out[a] for a in x.args])
     return out
+
+
+def check_value(x: Node, argument: Node) -> None:
+    """Refuses a function at a number where it has no value: a Moment whose limit is 0 has no reciprocal.
+
+    Raises:
+        TensorProgramError: naming the instruction and the user's line.
+    """
+    row = PRIMITIVES[x.attr[0]]
+    if row.domain is None or argument.op != "constant":
+        return
+    values = np.atleast_1d(np.asarray(argument.attr, dtype=float))
+    bad = row.refused(values)
+    if np.any(bad):
+        raise TensorProgramError(
+            f"{row.name} of {describe(x.args[0])}, whose limit is {values[bad][0]:g}",
+            why="the function has no value there, so that the program has no limit",
+            fix="divide by something that stays away from 0",
+            source=x.source,
+            label=x.label,
+        )
 
 
 def range_of(x: Node) -> Range:
@@ -80,9 +103,12 @@ def check_domains(program: Program) -> None:
                     source=x.source,
                     label=x.label,
                 )
-        if row.growth == "exponential" and argument.degree > 1 and argument.high == INF:
+        if (row.growth == "exponential" and argument.degree > 1 and argument.high == INF) or (
+            name == "reciprocal" and argument.vanishing >= 2
+        ):
             raise TensorProgramError(
-                f"{name} of {describe(x.args[0])}, which grows faster than linearly in Gaussian coordinates",
+                f"{name} of {describe(x.args[0])}, which "
+                + ("tends to 0" if name == "reciprocal" else "grows faster than linearly in Gaussian coordinates"),
                 why="its moments are infinite, or depend on how large the variance is; the Master Theorem needs finite ones",
                 fix="bound its argument, for example with tp.tanh",
                 source=x.source,
@@ -105,13 +131,14 @@ def _range(x: Node, args: list[Range]) -> Range:
                 for c, r in zip(map(float, x.attr), args, strict=True)
             ]
             low, high = sum(p[0] for p in parts), sum(p[1] for p in parts)
-            return Range(low, high, max(r.degree for r in args))
+            fastest = min([r.vanishing for r in args]) if all(low >= 0 for low, _ in parts) else 0
+            return Range(low, high, max(r.degree for r in args), fastest)
         case "mul":
             return _of_product(x, args)
         case "fn":
             return _of_function(x, args[0])
         case "view" | "take" | "inner" | "outer" | "moment":
-            return Range(args[0].low, args[0].high, 0 if x.op == "moment" else args[0].degree)
+            return args[0]._replace(degree=0, vanishing=0) if x.op == "moment" else args[0]
         case "stack":
             return Range(min(r.low for r in args), max(r.high for r in args), max(r.degree for r in args))
         case "sum":
@@ -157,7 +184,7 @@ def _of_product(x: Node, args: list[Range]) -> Range:
         if positive and low == 0:
             low = TINY
         degree += r.degree * k if r.degree else 0
-    return Range(low, high, degree)
+    return Range(low, high, degree, max(r.vanishing for r in args))
 
 
 def _power(r: Range, k: int) -> tuple[float, float]:
@@ -183,7 +210,17 @@ _BOUNDS = {
 _MONOTONE = {"tanh", "erf", "sigmoid", "normal_cdf", "exp", "softplus", "relu", "arctan", "log1p", "log", "sqrt"}
 
 
+_DECAY = {"exp": 1, "sigmoid": 1, "softplus": 1, "gaussian": 2, "gauss_exp": 2, "bump": 2, "normal_cdf": 2}
+"""How fast they tend to 0: 1 like exp(-|x|), 2 like exp(-x^2)."""
+
+
 def _of_function(x: Node, r: Range) -> Range:
+    """The range of a primitive of an argument in a range."""
+    vanishing = _DECAY.get(x.attr[0], 0) * (r.degree if math.isfinite(r.degree) else 2)
+    return _values(x, r)._replace(vanishing=vanishing)
+
+
+def _values(x: Node, r: Range) -> Range:
     name = x.attr[0]
     row = PRIMITIVES[name]
     low, high = _BOUNDS.get(name, (-INF, INF))

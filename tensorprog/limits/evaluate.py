@@ -21,6 +21,7 @@ from tensorprog.language.node import Node, topological
 from tensorprog.language.schedule import Step, schedule
 from tensorprog.limits.duals import DUALS
 from tensorprog.limits.integral import Integrand
+from tensorprog.limits.perturb import NOISE, Perturbation
 from tensorprog.limits.tiles import Tiles, stages
 
 __all__ = ["ScalarProgram", "student"]
@@ -29,10 +30,6 @@ Array = np.ndarray
 
 SAFETY = 10.0
 """Stated over observed difference of two resolutions."""
-EPS = float(np.finfo(float).eps)
-NOISE = 4 * EPS
-"""Relative perturbation of functions and closed forms: NumPy's are within 4 units in the last place. Arithmetic gets one."""
-_ARITHMETIC = ("add", "mul", "sum", "constant")
 PERTURBED_RUNS = 3
 SAMPLED_REPLICATES = 16
 SAMPLED_ROWS = 16
@@ -58,15 +55,16 @@ class ScalarProgram:
 
     def __init__(self, outputs: Sequence[Node], rng: int = 0) -> None:
         self.outputs = list(outputs)
+        self.floating = [x for x in self.outputs if x.op != "constant"]
         self.rng = rng
-        self.steps: list[Step] = schedule(self.outputs, moments=False)
+        self.steps: list[Step] = schedule(self.floating, moments=False)
         nodes = [step.node for step in self.steps]
         by_node = {step.node: step for step in self.steps}
         inside: dict[Node, tuple[int, tuple[int, ...]]] = {}
         order = stages(nodes, lambda x: by_node[x].operands)
         for i, (_, groups) in enumerate(order):
             inside |= {x: (i, x.shape) for group in groups for x in group}
-        wanted = set(self.outputs)
+        wanted = set(self.floating)
         for step in self.steps:
             wanted |= {a for a in step.operands if a in inside and inside.get(step.node) != inside[a]}
         self.stages = [
@@ -79,8 +77,8 @@ class ScalarProgram:
         )
         self.integrals = {x for x in nodes if x.op == "gauss"}
         sampled = {x for x in self.integrals if not x.attr.by_quadrature}
-        self.sampled_below = _downstream(self.outputs, sampled)
-        self.integrated_below = _downstream(self.outputs, self.integrals)
+        self.sampled_below = _downstream(self.floating, sampled)
+        self.integrated_below = _downstream(self.floating, self.integrals)
 
     # ---- one evaluation ----
     def run(
@@ -101,7 +99,7 @@ class ScalarProgram:
             rows: Compute only the first rows of tiled arrays.
         """
         values: dict[Node, Array] = dict(known or {})
-        perturb = None if noise is None else _perturbation(np.random.default_rng([self.rng, noise]))
+        perturb = None if noise is None else Perturbation(np.random.default_rng([self.rng, noise]))
         with np.errstate(all="ignore"):
             for single, groups in self.stages:
                 for step in single:
@@ -112,11 +110,9 @@ class ScalarProgram:
                     if x.op == "gauss":
                         value = np.asarray(self._integral(x, args, level, replicate))
                     else:
+                        args = args if perturb is None else perturb.operands(x, args)
                         value = np.asarray(_compute(step)(*args))
-                    if perturb is not None and x.op not in ("view", "take", "stack"):
-                        whole = x.op == "constant" and np.all(value == np.round(value))
-                        value = value if whole else perturb(x, value)
-                    values[x] = value
+                    values[x] = value if perturb is None else perturb.result(x, value)
                 for tiles in groups:
                     values |= tiles.run(values, perturb, rows)
         return values
@@ -145,7 +141,7 @@ class ScalarProgram:
         else:
             parts = integrand.split() if size >= PAIRS_FROM and not integrand.turns else None
             deviations = np.sqrt(np.maximum(np.diagonal(cov, axis1=1, axis2=2), 0))
-            if any(turn.parametric for turn in integrand.turns):  # the places differ from row to row
+            if any(turn.parametric for turn in integrand.turns):  # at other places in every row
                 value = np.empty(size)
                 for k in range(size):
                     row, mine = slice(k, k + 1), [p[k : k + 1] for p in params]
@@ -156,8 +152,8 @@ class ScalarProgram:
             elif parts is not None:
                 f, g = parts
                 value = pair_expectation(
-                    lambda u: f([u, None], []), lambda v: g([None, v], []), (mean[:, 0], mean[:, 1]), (cov[:, 0, 0], cov[:, 1, 1]),
-                    cov[:, 0, 1],
+                    lambda u: f([u, None], []), lambda v: g([None, v], []),
+                    (mean[:, 0], mean[:, 1]), (cov[:, 0, 0], cov[:, 1, 1]), cov[:, 0, 1],
                     features_f=[Feature(0, a, s) for i, a, s in integrand.features if i == 0],
                     features_g=[Feature(0, a, s) for i, a, s in integrand.features if i == 1], level=level,
                 )  # fmt: skip
@@ -169,10 +165,8 @@ class ScalarProgram:
     # ---- with errors ----
     def estimates(self) -> list[tuple[Any, Any, str, str]]:
         """(value, error, method, kind) of every output."""
-        constant = {x for x in self.outputs if x.op == "constant"}
-        floating = [x for x in self.outputs if x not in constant]
-        answers: dict[Node, tuple[Any, Any, str, str]] = {x: _of_constant(x) for x in constant}
-        if floating:
+        answers = {x: _of_constant(x) for x in self.outputs if x.op == "constant"}
+        if self.floating:
             base = self.run()
             coarse = self.run(level=0) if self.integrals else base
             rows = SAMPLED_ROWS if self.large and self.tiles_are_last else None
@@ -181,7 +175,7 @@ class ScalarProgram:
             if self.sampled_below:
                 known = {x: v for x, v in base.items() if x not in self.sampled_below}
                 replicates += [self.run(replicate=i, known=known) for i in range(1, SAMPLED_REPLICATES)]
-            for x in floating:
+            for x in self.floating:
                 answers[x] = self._judge(x, base, coarse, moved, replicates)
         return [answers[x] for x in self.outputs]
 
@@ -218,14 +212,6 @@ def _compute(step: Step) -> Callable[..., Any]:
     if step.node.op == "dual":
         return DUALS[step.node.attr].array
     raise AssertionError(f"no scalar rule for {step.node.op}: please report this")
-
-
-def _perturbation(stream: np.random.Generator) -> Callable[[Node, Array], Array]:
-    def perturb(x: Node, value: Array) -> Array:
-        size = EPS if x.op in _ARITHMETIC else NOISE
-        return value * (1 + size * (2 * stream.integers(0, 2, np.shape(value)) - 1))
-
-    return perturb
 
 
 def _distinct(flat: Sequence[Array]) -> tuple[list[Array], Array]:

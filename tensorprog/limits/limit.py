@@ -119,7 +119,7 @@ def _exact(program: Program, values: Mapping[str, Any], rng: int) -> tuple[dict[
         found |= {name: e for name, e in again.items() if np.max(e.error) < _worst(found[name])}
     for name, estimate in list(found.items()):
         node = program.outputs[name].node
-        if not np.all(np.isfinite(np.asarray(estimate.value, dtype=float))):
+        if estimate.kind != "exact" and not np.all(np.isfinite(np.asarray(estimate.value, dtype=float))):
             raise TensorProgramError(
                 f"the limit of output {name} is not finite",
                 why="a scalar function met an argument without a value, such as 1/0, or the moment is infinite",
@@ -149,6 +149,8 @@ def _accurate(estimate: Estimate) -> bool:
 
 
 def _worst(estimate: Estimate) -> float:
+    if estimate.kind == "exact":
+        return 0.0
     worst = float(np.max(estimate.error, initial=0.0))
     return worst if np.all(np.isfinite(np.asarray(estimate.value, dtype=float))) and not np.isnan(worst) else np.inf
 

@@ -13,6 +13,7 @@ from tensorprog.language.algebra import ZERO, _typed
 from tensorprog.language.node import Node
 from tensorprog.language.program import Program
 from tensorprog.language.symbols import Matrix, VectorSpec
+from tensorprog.limits.domain import check_value
 from tensorprog.limits.expectation import Expectation, variance_factor
 from tensorprog.limits.structure import opened, scalar_version
 from tensorprog.limits.tasks import Declined
@@ -79,6 +80,9 @@ class Lowering:
                 ):
                     z = opened(z)
                 return z
+            case "fn":
+                check_value(x, args[0])
+                return algebra.rebuild(x, args)
             case "sum":
                 z = args[0]
                 if (

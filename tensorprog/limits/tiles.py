@@ -21,6 +21,7 @@ import numpy as np
 from tensorprog.language import algebra
 from tensorprog.language.node import Node
 from tensorprog.limits.duals import dual
+from tensorprog.limits.perturb import Perturbation
 
 __all__ = ["LARGE", "Tiles", "stages"]
 
@@ -102,7 +103,7 @@ class Tiles:
         )
 
     def run(
-        self, values: Mapping[Node, Array], noise: Callable[[Node, Array], Array] | None = None, rows: int | None = None
+        self, values: Mapping[Node, Array], noise: Perturbation | None = None, rows: int | None = None
     ) -> dict[Node, Array]:
         """The arrays of the wanted nodes; of their first rows only, if `rows` is given."""
         given = [np.asarray(values[a]) for a in self.inputs]
@@ -116,8 +117,11 @@ class Tiles:
             cache: list[Any] = [_part(a, low, high, start) for a in given] + [None] * len(self.steps)
             with np.errstate(all="ignore"):
                 for (slot, compute, args, dead), x in zip(self.steps, self.nodes, strict=True):
-                    value = compute(*[cache[i] for i in args])
-                    cache[slot] = value if noise is None else noise(x, value)
+                    arrays = [cache[i] for i in args]
+                    if noise is None:
+                        cache[slot] = compute(*arrays)
+                    else:
+                        cache[slot] = noise.result(x, compute(*noise.operands(x, arrays)))
                     for i in dead:
                         cache[i] = None
             for x, full in out.items():
