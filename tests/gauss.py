@@ -1,4 +1,4 @@
-"""An independent quadrature for tests of the limit: Gauss-Legendre panels in whitened coordinates, split where functions turn."""
+"""An independent quadrature for tests of the limit: Gauss-Legendre on panels split where functions turn."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The exact limit of programs without axes: known answers, every function against an independent quadrature, identities.
+"""The exact limit without axes: known answers, every function against an independent quadrature, identities.
 
 No test here is statistical.
 """
@@ -47,7 +47,7 @@ def agrees(estimate, truth, truth_error=1e-13):
     return estimate.kind in ("exact", "rounding", "bound") and abs(float(estimate.value) - truth) <= error
 
 
-# ---- every function -------------------------------------------------------------------------------------------------
+# ---- every function --------------------------------------------------------------------------------------------------
 MEANS_AND_VARIANCES = [(0, 1), (Fraction(-7, 3), 2), (0.75, 0.1), (1, Fraction(1, 10**6))]
 
 
@@ -101,7 +101,7 @@ def test_perfect_and_no_correlation(name):
     assert e["other"] == pytest.approx(e["mean"] ** 2, rel=1e-11)
 
 
-# ---- signs with means ---------------------------------------------------------------------------------------------------
+# ---- signs with means ------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("m1", [0, 1e-8, -0.5, 3])
 @pytest.mark.parametrize("m2", [0, -1e-8, 0.5, -2])
 def test_steps_with_means_are_orthant_probabilities(m1, m2):
@@ -113,7 +113,7 @@ def test_steps_with_means_are_orthant_probabilities(m1, m2):
 
 @pytest.mark.parametrize("m", [0, 0.5, -2])
 def test_signs_near_perfect_correlation(m):
-    """P(u > 0, v > 0) and P(u > 0 > v) at correlation 1 - d differ from the degenerate ones by at most arccos(1 - d)/pi."""
+    """P(u > 0, v > 0) and P(u > 0 > v) at correlation 1 - d are off the degenerate ones by at most arccos(1 - d)/pi."""
     for d in (1e-6, 1e-12, 1e-15):
         u, v = tp.vectors(("u", "v"), N, mean=[m, m], cov=[[1, 1 - d], [1 - d, 1]])
         assert value(tp.moment(tp.step(u) * tp.step(v))) == pytest.approx(
@@ -129,7 +129,7 @@ def test_one_mean_is_exactly_zero():
     assert value(tp.moment(tp.sign(v) * tp.sign(u))) == pytest.approx(0, abs=1e-8)
 
 
-# ---- Zdot ---------------------------------------------------------------------------------------------------------------
+# ---- Zdot ------------------------------------------------------------------------------------------------------------
 def slope(phi, z=Y):
     """E[y W phi(W.T y)]/E y^2 = E phi'(W.T y) (theory.md, 2)."""
     return value(tp.moment(z * (W @ phi(W.T @ z))))
@@ -170,7 +170,7 @@ def test_zdot_of_jumps_times_smooth_functions():
 
 
 def test_zdot_with_width_ratios():
-    """A is m x n: E[v A relu(A.T v)] = var E v^2 E relu' = var E v^2/2; Var(A.T v) = rho var E v^2, Var(A h) = var E h^2."""
+    """A is m x n: E[v A relu(A.T v)] = var E v^2/2; Var(A.T v) = rho var E v^2, Var(A h) = var E h^2."""
     for ratio in (Fraction(1, 3), 2, 0.37):
         m = tp.Width("m", ratio=ratio)
         A, v = tp.Matrix("A", m, N, var=Fraction(2, 3)), tp.Vector("v", m, mean=1, var=1)
@@ -226,7 +226,7 @@ def test_singular_initial_vectors():
     assert value(tp.moment(tp.relu(u) * tp.relu(w))) == pytest.approx(truth)
 
 
-# ---- identities -----------------------------------------------------------------------------------------------------------
+# ---- identities ------------------------------------------------------------------------------------------------------
 def programs_to_adjoint():
     h = tp.relu(V @ Y + X)
     k = tp.sign(W.T @ h) * tp.elu(Y) + Y
@@ -297,7 +297,7 @@ def test_outer():
     assert is_exactly(tp.moment(tp.outer(lambda a, b: (a - b) ** 2, X, X)), 4)
 
 
-# ---- exactness --------------------------------------------------------------------------------------------------------------
+# ---- exactness -------------------------------------------------------------------------------------------------------
 def test_hermite_polynomials_are_orthogonal():
     r = Fraction(2, 5)
     u, v = tp.vectors(("u", "v"), N, cov=[[1, r], [r, 1]])
@@ -317,7 +317,7 @@ def test_rational_answers_are_rational():
     assert not is_exactly(tp.moment(0.5 * u), Fraction(1, 2)), "a float is not a rational"
 
 
-# ---- size -------------------------------------------------------------------------------------------------------------------
+# ---- size ------------------------------------------------------------------------------------------------------------
 def deep():
     z = X
     for k in range(600):

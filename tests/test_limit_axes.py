@@ -1,6 +1,7 @@
 """The exact limit along axes: kernels, attention, recurrent networks, batches.
 
-Each program is also written without axes, one vector at a time; both must agree to their stated errors. No test is statistical.
+Each program is also written without axes, one vector at a time; both must agree to their stated errors. No test is
+statistical.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ def check_pairs(kernel, xs, ys=None, shape=None):
     assert slack < 1e-4
 
 
-# ---- kernels ----------------------------------------------------------------------------------------------------------
+# ---- kernels ---------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_kernels_of_every_function(name):
     theirs, ours = FUNCTIONS[name]
@@ -117,7 +118,7 @@ def test_rational_arrays_are_rational():
     assert np.asarray(e["r"].value).tolist() == [3, 2, Fraction(9, 4)]
 
 
-# ---- axis operations --------------------------------------------------------------------------------------------------
+# ---- axis operations -------------------------------------------------------------------------------------------------
 def test_sums_means_stacks_and_takes():
     x, (a, b, c) = batch()
     h = tp.relu(W @ x)
@@ -147,7 +148,7 @@ def test_vectors_that_are_iid_along_axes():
     np.testing.assert_allclose(np.einsum("btbt->bt", square), q / 2, rtol=1e-12)
 
 
-# ---- architectures ----------------------------------------------------------------------------------------------------
+# ---- architectures ---------------------------------------------------------------------------------------------------
 def test_attention():
     x, singles = batch()
     out = tp.sum(tp.softmax(tp.moment((W @ x) * tp.rename(W @ x + x, i="j")), "j") * tp.rename(V @ x, i="j"), "j")

@@ -1,8 +1,8 @@
 """Random programs: the exact limit, the population limit and a lazy run at width 10^5 agree.
 
-Hypothesis draws the programs, derandomised, and every run has a fixed seed, so that the tests pass or fail alike everywhere.
-Were all of it drawn anew, a correct package would fail with probability below `FAMILY` = 1e-3 (a Bonferroni bound with t quantiles
-over `COMPARISONS` entries). The scalar n**-1/2 of a program is 0 in the limit: a finite width is
+Hypothesis draws the programs, derandomised, and every run has a fixed seed, so that the tests pass or fail alike
+everywhere. Were all of it drawn anew, a correct package would fail with probability below `FAMILY` = 1e-3 (a Bonferroni
+bound with t quantiles over `COMPARISONS` entries). The scalar n**-1/2 of a program is 0 in the limit: a finite width is
 given 12 n**-1/2 for it, in units of the outputs' size.
 """
 
