@@ -408,14 +408,23 @@ def _covariance(name: str, cov: Any, shape: tuple[int, ...]) -> np.ndarray:
     size = np.abs(real).max(initial=0.0)
     if np.abs(real - real.T).max(initial=0.0) > 1e-12 * size:
         raise TensorProgramError(f"the covariance of {name} is not symmetric", fix="use (K + K.T) / 2")
-    slack = 1e-10 * max(size, 1e-300) * k
+    variances = np.diag(real)
+    if (variances < 0).any():
+        raise TensorProgramError(
+            f"the covariance of {name} has the negative variance {variances.min():.3g}", fix="check it"
+        )
+    inverse = np.where(
+        variances > 0, 1 / np.sqrt(np.where(variances > 0, variances, 1)), 1 / np.sqrt(max(size, 1e-300))
+    )
+    correlation = real * inverse * inverse[:, None]  # as correlations, so that no large variance hides a small one
+    slack = 1e-10 * k
     try:  # a fraction of the cost of eigenvalues, which are wanted only for the message
-        np.linalg.cholesky(real + slack * np.eye(k))
+        np.linalg.cholesky(correlation + slack * np.eye(k))
     except np.linalg.LinAlgError:
-        lowest = np.linalg.eigvalsh(real)[0]
+        lowest = np.linalg.eigvalsh(correlation)[0]
         if lowest < -slack:
             raise TensorProgramError(
-                f"the covariance of {name} has the negative eigenvalue {lowest:.3g}",
+                f"the correlations of {name} have the negative eigenvalue {lowest:.3g}",
                 why="a covariance is positive semidefinite (it may be singular)",
                 fix="check how it was computed",
             ) from None

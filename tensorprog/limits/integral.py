@@ -39,11 +39,12 @@ class Integrand:
         features: (variable, location, scale) of every kink (scale 0) and turn of a variable itself.
         turns: The same of functions of one variable, to be located once the numbers are known.
         unlocated: Does it kink along a curve in several variables? Then quadrature has no error estimate to be trusted.
+        blind: Does it turn along one? Then quadrature is trusted where two resolutions agree closely.
     """
 
     def __init__(self, body: Node, dimension: int, parameters: int) -> None:
         self.body, self.dimension, self.parameters = body, dimension, parameters
-        found, self.turns, self.unlocated = _roughness(body)
+        found, self.turns, self.unlocated, self.blind = _roughness(body)
         self.features = tuple(found)
         self._compiled: Callable[..., Any] | None = None
 
@@ -186,11 +187,11 @@ class Turn(NamedTuple):
     singular: bool
 
 
-def _roughness(body: Node) -> tuple[list[tuple[int, float, float]], list[Turn], bool]:
-    """Features of variables, turns whose places depend on the numbers, and: are there kinks along unknown curves?"""
+def _roughness(body: Node) -> tuple[list[tuple[int, float, float]], list[Turn], bool, bool]:
+    """Features of variables, turns whose places depend on the numbers; kinks, and turns, along unknown curves?"""
     found: set[tuple[int, float, float]] = set()
     turns: list[Turn] = []
-    unlocated = False
+    unlocated = blind = False
     for x in topological([body]):
         if x.op != "fn":
             continue
@@ -218,9 +219,10 @@ def _roughness(body: Node) -> tuple[list[tuple[int, float, float]], list[Turn], 
                     row.domain is not None,
                 )
             )
-        elif variables and row.kinks:
-            unlocated = True
-    return sorted(found), turns, unlocated
+        elif variables:
+            unlocated = unlocated or bool(row.kinks)
+            blind = True
+    return sorted(found), turns, unlocated, blind
 
 
 def integral(structure: Structure, x: Node, atoms: Sequence[Node], gaussian: Gaussian) -> Node:

@@ -77,10 +77,11 @@ def limit(
         program = decouple(program)
     bound = program.values(values)
     check_domains(program)
+    rng = _seed(rng)
     exact: dict[str, Estimate] = {}
     reasons: dict[str, str] = {}
     if method != "population":
-        exact, reasons = _exact(program, bound, 0 if rng is None or isinstance(rng, np.random.Generator) else int(rng))
+        exact, reasons = _exact(program, bound, rng)
         if reasons and method == "exact":
             name, reason = next(iter(reasons.items()))
             raise TensorProgramError(
@@ -97,6 +98,19 @@ def limit(
     for name, note in _outside(program).items():
         found[name] = replace(found[name], note="; ".join(filter(None, (found[name].note, note))))
     return Estimates({name: found[name] for name in program}, {name: o.axes for name, o in program.outputs.items()})
+
+
+def _seed(rng: Any) -> int:
+    """A seed for all that is sampled; a generator is asked for one."""
+    if isinstance(rng, np.random.Generator):
+        return int(rng.integers(2**31))
+    if rng is None:
+        return 0
+    if isinstance(rng, (int, np.integer)) and not isinstance(rng, bool) and rng >= 0:
+        return int(rng)
+    raise TensorProgramError(
+        f"rng is {rng!r}", fix="give a seed (an integer of at least 0), a NumPy generator, or None"
+    )
 
 
 def _outside(program: Program) -> dict[str, str]:
@@ -122,8 +136,8 @@ def _exact(program: Program, values: Mapping[str, Any], rng: int) -> tuple[dict[
         if estimate.kind != "exact" and not np.all(np.isfinite(np.asarray(estimate.value, dtype=float))):
             raise TensorProgramError(
                 f"the limit of output {name} is not finite",
-                why="a scalar function met an argument without a value, such as 1/0, or the moment is infinite",
-                fix="look for a division by a Moment that tends to 0, or a root of a negative one",
+                why="a number is larger than 1e308, a moment is infinite, or a function met an argument without a value",
+                fix="look for an exp of something large, a division by a Moment that tends to 0, a root of a negative one",
                 source=node.source,
                 label=describe(node),
             )

@@ -103,11 +103,13 @@ class Tiles:
         )
 
     def run(
-        self, values: Mapping[Node, Array], noise: Perturbation | None = None, rows: int | None = None
+        self, values: Mapping[Node, Array], noise: Perturbation | None = None, rows: np.ndarray | None = None
     ) -> dict[Node, Array]:
-        """The arrays of the wanted nodes; of their first rows only, if `rows` is given."""
+        """The arrays of the wanted nodes; of some rows only, if `rows` is given."""
         given = [np.asarray(values[a]) for a in self.inputs]
-        shape = self.shape if rows is None else (min(rows, self.shape[0]), *self.shape[1:])
+        if rows is not None:
+            given = [a[rows] if a.ndim and a.shape[0] > 1 else a for a in given]
+        shape = self.shape if rows is None else (len(rows), *self.shape[1:])
         out = {x: np.empty(shape) for x in self.wanted}
         symmetric = self.symmetric and rows is None and noise is None
 

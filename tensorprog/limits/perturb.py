@@ -1,0 +1,42 @@
+"""Rounding errors by experiment: every instruction's result is moved by what rounding may have moved it (Vignes 1978)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from tensorprog.language.node import Node
+
+__all__ = ["EPS", "NOISE", "Perturbation"]
+
+EPS = float(np.finfo(float).eps)
+NOISE = 4 * EPS
+"""Relative perturbation of functions and closed forms: NumPy's are within 4 units in the last place. Arithmetic gets one."""
+_ARITHMETIC = ("add", "mul", "sum", "constant")
+_MOVING = ("view", "take", "stack")
+
+
+class Perturbation:
+    """Moves numbers at random by one or a few units in the last place.
+
+    Args:
+        stream: Where the signs come from.
+    """
+
+    def __init__(self, stream: np.random.Generator) -> None:
+        self._stream = stream
+
+    def operands(self, x: Node, arrays: Sequence[Any]) -> Sequence[Any]:
+        """The operands of a closed form, moved: what it cancels inside shows, even where they are whole numbers."""
+        return [self._moved(a, EPS) for a in arrays] if x.op == "dual" else arrays
+
+    def result(self, x: Node, value: Any) -> Any:
+        """The result of an instruction, moved; whole constants are what they are."""
+        if x.op in _MOVING or (x.op == "constant" and np.all(value == np.round(value))):
+            return value
+        return self._moved(value, EPS if x.op in _ARITHMETIC else NOISE)
+
+    def _moved(self, value: Any, size: float) -> Any:
+        return value * (1 + size * (2 * self._stream.integers(0, 2, np.shape(value)) - 1))
