@@ -75,14 +75,13 @@ def exact(**outputs):
 def test_one_variable_over_eighteen_orders_of_variance(name):
     f = FUNCTIONS[name]
     for mean in (0, Fraction(-3, 2)):
-        for var in (Fraction(1, 10**12), Fraction(1, 100), 1, 40, 10**6)[: 4 if name in ("sin", "gelu") else 5]:
+        for var in (Fraction(1, 10**12), Fraction(1, 100), 1, 40, 10**6)[: 4 if name == "sin" else 5]:
             h = getattr(tp, name)(tp.Vector("u", N, mean=mean, var=var))
             found = exact(mean=tp.moment(h), square=tp.moment(h * h))
             check(found["mean"], truth(f, mean, var), 1e-6)
             check(found["square"], truth(lambda x: f(x) ** 2, mean, var), 1e-6)
 
 
-@pytest.mark.xfail(reason="three perturbed runs of signs cancel for one seed in eight", strict=True)
 def test_rounding_in_closed_forms_of_large_integers():
     h = tp.gelu(tp.Vector("u", N, mean=0, var=10**6))
     true = truth(lambda x: FUNCTIONS["gelu"](x) ** 2, 0, 10**6)
