@@ -129,7 +129,9 @@ def random_expression(rng: np.random.Generator, pool: list[tp.Expression]) -> tp
 @pytest.mark.parametrize("seed", range(60))
 def test_random_expressions(seed, monkeypatch):
     if seed % 2:
-        monkeypatch.setattr(contraction_module, "_SMALL", 0)  # batches of matrix products too, which are for larger arrays
+        monkeypatch.setattr(
+            contraction_module, "_SMALL", 0
+        )  # batches of matrix products too, which are for larger arrays
     rng = np.random.default_rng(seed)
     pool, leaves = vectors(rng)
     for _ in range(7):
@@ -173,7 +175,7 @@ def test_width_and_inner_width_meet(make):
 def test_a_scalar_spread_over_width_and_axes_has_all_its_axes():
     theta = tp.moment(tp.Vector("x", WIDTH)).node
     for shape in ((), (2, 3)):
-        spread = algebra._typed(theta, shape, WIDTH, OTHER)
+        spread = algebra.typed(theta, shape, WIDTH, OTHER)
         assert kernel(spread)(np.float64(2)).shape == (1,) * (len(shape) + 2)
 
 

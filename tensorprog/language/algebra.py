@@ -27,10 +27,9 @@ from tensorprog.language.node import Node
 from tensorprog.language.symbols import Matrix, Number, VectorSpec, Width, is_exact, number, numbers
 
 __all__ = [
-    "ONE", "ZERO", "add", "constant", "div", "fn", "hyperparameter", "initial", "inner", "inverse_sqrt", "matmul",
-    "moment",
-    "mul", "neg", "outer", "power", "rebuild", "scale", "softmax", "spread", "stack", "sub", "sum_axis", "take",
-    "terms", "transpose", "view",
+    "ONE", "ZERO", "add", "applied", "common_type", "constant", "div", "fn", "hyperparameter", "initial", "inner",
+    "inverse_sqrt", "matmul", "moment", "mul", "neg", "outer", "power", "rebuild", "scale", "softmax", "spread",
+    "stack", "sub", "sum_axis", "take", "terms", "transpose", "typed", "view",
 ]  # fmt: skip
 
 MAX_POWER = 1000
@@ -72,7 +71,8 @@ def inverse_sqrt(width: Width) -> Node:
     return Node("inverse_sqrt", (), width)
 
 
-def _common(nodes: Sequence[Node]) -> tuple[tuple[int, ...], Width | None, Width | None]:
+def common_type(nodes: Sequence[Node]) -> tuple[tuple[int, ...], Width | None, Width | None]:
+    """The shape, width and inner width of an elementwise function of the nodes."""
     shape: tuple[int, ...] = ()
     width = inner_width = None
     for x in nodes:
@@ -84,7 +84,7 @@ def _common(nodes: Sequence[Node]) -> tuple[tuple[int, ...], Width | None, Width
     return shape, width, inner_width
 
 
-def _typed(x: Node, shape: tuple[int, ...], width: Width | None, inner_width: Width | None) -> Node:
+def typed(x: Node, shape: tuple[int, ...], width: Width | None, inner_width: Width | None) -> Node:
     """x itself, or x spread over a larger shape, a width or an inner width."""
     if x.shape == shape and x.width == width and x.inner == inner_width:
         return x
@@ -112,7 +112,7 @@ def terms(x: Node) -> list[tuple[Number, Node]]:
 def add(pairs: Iterable[tuple[Number, Node]]) -> Node:
     """The linear combination sum of c_i x_i."""
     pairs = list(pairs)
-    shape, width, inner_width = _common([x for _, x in pairs])
+    shape, width, inner_width = common_type([x for _, x in pairs])
     bias: Any = 0
     merged: dict[Node, Number] = {}
     for c, x in pairs:
@@ -126,14 +126,14 @@ def add(pairs: Iterable[tuple[Number, Node]]) -> Node:
     if isinstance(bias, np.ndarray) or bias != 0:
         node = constant(bias)
         if not kept:
-            return _typed(node, shape, width, inner_width)
+            return typed(node, shape, width, inner_width)
         if not isinstance(node.attr, np.ndarray):  # equal entries: a number, whether it came as an array or not
             node = constant(node.attr)
         kept.append((node, 1))
     if not kept:
         return constant(bias, shape, width, inner_width)
     if len(kept) == 1 and kept[0][1] == 1:
-        return _typed(kept[0][0], shape, width, inner_width)
+        return typed(kept[0][0], shape, width, inner_width)
     kept.sort(key=_by_digest)
     return Node("add", tuple([x for x, _ in kept]), tuple([number(c) for _, c in kept]), shape, width, inner_width)
 
@@ -160,7 +160,7 @@ def sub(x: Node, y: Node) -> Node:
 def mul(factors: Iterable[Node | tuple[Node, int]]) -> Node:
     """The product of x_i ** k_i."""
     todo = [f if isinstance(f, tuple) else (f, 1) for f in factors]
-    shape, width, inner_width = _common([x for x, _ in todo])
+    shape, width, inner_width = common_type([x for x, _ in todo])
     coefficient: Any = 1
     merged: dict[Node, int] = {}
     while todo:
@@ -193,7 +193,7 @@ def mul(factors: Iterable[Node | tuple[Node, int]]) -> Node:
     if not kept:
         return constant(coefficient, shape, width, inner_width)
     if len(kept) == 1 and kept[0][1] == 1:
-        out = _typed(kept[0][0], shape, width, inner_width)
+        out = typed(kept[0][0], shape, width, inner_width)
     else:
         out = Node("mul", tuple([x for x, _ in kept]), tuple([k for _, k in kept]), shape, width, inner_width)
     return out if coefficient == 1 else add([(coefficient, out)])
@@ -225,7 +225,7 @@ def fn(name: str, x: Node, *parameters: Number) -> Node:
             if x.attr.size <= FOLD_LIMIT:
                 values = [row.exact(v, *parameters) for v in x.attr.ravel().tolist()]
                 if None not in values:
-                    return _typed(constant(np.array(values, dtype=object).reshape(x.shape)), x.shape, x.width, x.inner)
+                    return typed(constant(np.array(values, dtype=object).reshape(x.shape)), x.shape, x.width, x.inner)
         else:
             value = row.exact(x.attr, *parameters)
             if value is not None:
@@ -239,7 +239,7 @@ def view(x: Node, index: Sequence[int], shape: Sequence[int]) -> Node:
     if index == tuple(range(len(shape))) and x.shape == shape:
         return x
     if not x.shape:
-        return _typed(x, shape, x.width, x.inner)
+        return typed(x, shape, x.width, x.inner)
     if x.op == "view":
         return view(x.args[0], [index[i] for i in x.attr], shape)
     if x.op == "constant":
@@ -284,7 +284,7 @@ def take(x: Node, axis: int, index: int) -> Node:
             return x.args[index]
     elif x.op == "constant":
         value = np.take(np.broadcast_to(x.attr, x.shape), index, axis) if isinstance(x.attr, np.ndarray) else x.attr
-        return _typed(constant(value), shape, x.width, x.inner)
+        return typed(constant(value), shape, x.width, x.inner)
     elif x.op == "view":
         y, sources = x.args[0], [i for i, position in enumerate(x.attr) if position == axis]
         for i in reversed(sources):  # several on a diagonal
@@ -295,15 +295,15 @@ def take(x: Node, axis: int, index: int) -> Node:
 
 def stack(xs: Sequence[Node], axis: int) -> Node:
     """Nodes of one shape along a new axis."""
-    shape, width, inner_width = _common(xs)
-    xs = [_typed(x, shape, x.width, x.inner) for x in xs]
+    shape, width, inner_width = common_type(xs)
+    xs = [typed(x, shape, x.width, x.inner) for x in xs]
     full = (*shape[:axis], len(xs), *shape[axis:])
     if all(x.op == "constant" for x in xs) and int(np.prod(full)) <= FOLD_LIMIT:
         parts = [
             np.broadcast_to(np.asarray(x.attr, dtype=None if not isinstance(x.attr, Fraction) else object), shape)
             for x in xs
         ]
-        return _typed(constant(np.stack(parts, axis)), full, width, inner_width)
+        return typed(constant(np.stack(parts, axis)), full, width, inner_width)
     return Node("stack", tuple(xs), axis, full, width, inner_width)
 
 
@@ -314,13 +314,13 @@ def sum_axis(x: Node, axis: int) -> Node:
         if not isinstance(x.attr, np.ndarray):
             return constant(x.attr * x.shape[axis], shape, x.width, x.inner)
         if x.attr.size <= FOLD_LIMIT:
-            return _typed(constant(np.broadcast_to(_unbounded(x.attr), x.shape).sum(axis)), shape, x.width, x.inner)
+            return typed(constant(np.broadcast_to(_unbounded(x.attr), x.shape).sum(axis)), shape, x.width, x.inner)
     if x.op == "add" and len(x.args) == 1 and x.args[0].shape:
         return scale(x.attr[0], sum_axis(x.args[0], axis))
     if not any(a.shape for a in x.args) and x.op in ("add", "mul", "fn"):  # spread over the axis by broadcasting
         one = Node(x.op, x.args, x.attr, shape, x.width, x.inner)
         if x.op == "add":
-            one = add([(c, _typed(a, shape, x.width, x.inner)) for c, a in terms(x)])
+            one = add([(c, typed(a, shape, x.width, x.inner)) for c, a in terms(x)])
         return scale(x.shape[axis], one)
     if x.op == "view" and axis not in x.attr:
         return scale(x.shape[axis], view(x.args[0], [p - (p > axis) for p in x.attr], shape))
@@ -339,17 +339,17 @@ def matmul(matrix: Matrix, transposed: bool, x: Node) -> Node:
         return constant(0, x.shape, width)
     y = spread(x)
     if y is not None:  # the same number in every coordinate: a multiple of W 1
-        return _typed(mul([y, matmul(matrix, transposed, constant(1, (), x.width))]), x.shape, width, None)
+        return typed(mul([y, matmul(matrix, transposed, constant(1, (), x.width))]), x.shape, width, None)
     return Node("matmul", (x,), (matrix, transposed), x.shape, width)
 
 
 def moment(x: Node) -> Node:
     """The mean over the width."""
     if x.op == "constant":
-        return _typed(constant(x.attr), x.shape, None, None)
+        return typed(constant(x.attr), x.shape, None, None)
     y = spread(x)
     if y is not None:
-        return _typed(y, x.shape, None, None)
+        return typed(y, x.shape, None, None)
     return Node("moment", (x,), None, x.shape) if x.width is not None else x
 
 
@@ -370,43 +370,48 @@ def outer(body: Node) -> Node:
     return Node("outer", (body,), None, body.shape, body.width)
 
 
-def rebuild(x: Node, args: Sequence[Node], shape: tuple[int, ...] | None = None) -> Node:
-    """The same instruction on other operands, in normal form; for sums, products and primitives over another shape, if given."""
-    shape = x.shape if shape is None else shape
-    if x.op in ("add", "mul") and _common(args) != (shape, x.width, x.inner) and args[0].shape in ((), shape):
-        # an operand is spread over what none of them has; spreading the result would wrap it
-        args = [_typed(args[0], shape, x.width or args[0].width, x.inner or args[0].inner), *args[1:]]
+def applied(x: Node, args: Sequence[Node]) -> Node:
+    """The operation of x on other operands, in normal form; the type is what the operands make it."""
     match x.op:
         case "add":
-            out = add(list(zip(x.attr, args, strict=True)))
+            return add(list(zip(x.attr, args, strict=True)))
         case "mul":
-            out = mul(list(zip(args, x.attr, strict=True)))
+            return mul(list(zip(args, x.attr, strict=True)))
         case "fn":
-            out = fn(x.attr[0], args[0], *x.attr[1])
+            return fn(x.attr[0], args[0], *x.attr[1])
         case "view":
-            out = view(args[0], x.attr, x.shape)
+            return view(args[0], x.attr, x.shape)
         case "take":
-            out = take(args[0], *x.attr)
+            return take(args[0], *x.attr)
         case "stack":
-            out = stack(args, x.attr)
+            return stack(args, x.attr)
         case "sum":
-            out = sum_axis(args[0], x.attr)
+            return sum_axis(args[0], x.attr)
         case "softmax":
-            out = softmax(args[0], x.attr)
+            return softmax(args[0], x.attr)
         case "matmul":
-            out = matmul(x.attr[0], x.attr[1], args[0])
+            return matmul(x.attr[0], x.attr[1], args[0])
         case "moment":
-            out = moment(args[0])
+            return moment(args[0])
         case "inner":
-            out = inner(args[0])
+            return inner(args[0])
         case "outer":
-            out = outer(args[0])
+            return outer(args[0])
         case _:
             if args:
                 raise TensorProgramError(f"no rule rebuilds {x.op!r}", fix="please report this")
             return x
+
+
+def rebuild(x: Node, args: Sequence[Node], shape: tuple[int, ...] | None = None) -> Node:
+    """The same instruction on other operands, in normal form; for sums, products and primitives over another shape, if given."""
+    shape = x.shape if shape is None else shape
+    if x.op in ("add", "mul") and common_type(args) != (shape, x.width, x.inner) and args[0].shape in ((), shape):
+        # an operand is spread over what none of them has; spreading the result would wrap it
+        args = [typed(args[0], shape, x.width or args[0].width, x.inner or args[0].inner), *args[1:]]
+    out = applied(x, args)
     if x.op in ("add", "mul", "fn"):
-        out = _typed(out, shape, x.width, x.inner)
+        out = typed(out, shape, x.width, x.inner)
     if out is not x and out.source is None and out.op == x.op:
         out.source, out.label = x.source, x.label
     return out

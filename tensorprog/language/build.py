@@ -375,9 +375,9 @@ def outer(body: Callable[..., Any], xs: Any, ys: Any) -> Expression:
         )
     node = result.node
     if node.width is None:
-        node = algebra._typed(node, node.shape, next(iter(widths)), node.inner)
+        node = algebra.typed(node, node.shape, next(iter(widths)), node.inner)
     if node.inner is None:
-        node = algebra._typed(node, node.shape, node.width, next(iter(inners)))
+        node = algebra.typed(node, node.shape, node.width, next(iter(inners)))
     return Expression(algebra.outer(node), result.order, result.axes)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 
 from tensorprog.errors import TensorProgramError, caller
 from tensorprog.language import algebra
+from tensorprog.language.functions import PRIMITIVES
 from tensorprog.language.node import Node
 from tensorprog.language.symbols import (
     Matrix,
@@ -37,7 +39,6 @@ class Expression:
     """
 
     __slots__ = ("axes", "node", "order")
-    __array_ufunc__ = None  # NumPy numbers and arrays on the left defer to us
 
     def __init__(self, node: Node, axes: Sequence[str] = (), order: Sequence[str] | None = None) -> None:
         self.node = node
@@ -78,6 +79,48 @@ class Expression:
 
     def __iter__(self) -> Any:
         raise TensorProgramError(f"{describe(self.node)} cannot be iterated", fix='use tp.take(x, "axis", i)')
+
+    def __getitem__(self, index: Any) -> Any:
+        raise TensorProgramError(
+            f"{describe(self.node)} is indexed",
+            why="axes have names, and the coordinates of a vector are not seen one by one",
+            fix='use tp.take(x, "axis", i)',
+        )
+
+    def __len__(self) -> int:
+        raise TensorProgramError(f"the len of {describe(self.node)}", fix="use x.shape, the sizes of its axes")
+
+    @property
+    def T(self) -> Any:
+        """No vector has a transpose."""
+        raise TensorProgramError(
+            f"{describe(self.node)} is transposed", fix="write tp.dot(x, y) for x.y/n; only a tp.Matrix has a transpose"
+        )
+
+    def _compared(self, other: Any) -> Any:
+        raise TensorProgramError(
+            f"{describe(self.node)} is compared",
+            why="a value is not known before the program runs",
+            fix="use tp.step(x - y), which is 1 where x > y and 0 where x < y",
+        )
+
+    __lt__ = __le__ = __gt__ = __ge__ = _compared
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **settings: Any) -> Any:
+        """NumPy's operators, with a number or an array on the left, are ours; its functions have names here."""
+        if ufunc in _OPERATORS and method == "__call__" and not settings:
+            left, right = inputs
+            return _OPERATORS[ufunc](left if isinstance(left, Expression) else as_expression(left), right)
+        if ufunc in (np.equal, np.not_equal):  # as ours: identity
+            return (inputs[0] is inputs[1]) == (ufunc is np.equal)
+        if ufunc in _COMPARISONS:
+            return self._compared(None)
+        name = {"absolute": "abs"}.get(ufunc.__name__, ufunc.__name__)
+        raise TensorProgramError(
+            f"NumPy's {ufunc.__name__} is applied to {describe(self.node)}",
+            why="it is an instruction, not numbers",
+            fix=f"use tp.{name}" if name in PRIMITIVES else "use the functions of tensorprog, or tp.Function",
+        )
 
     # ---- arithmetic ----
     def __add__(self, other: Any) -> Expression:
@@ -132,12 +175,27 @@ class Expression:
             fix="write it with tp.exp and tp.log",
         )
 
+    def __rpow__(self, base: Any) -> Expression:
+        return as_expression(base) ** self
+
     def __matmul__(self, other: Any) -> Expression:
         raise TensorProgramError(
             f"{describe(self.node)} is used as a matrix",
             fix="only a tp.Matrix or its transpose multiplies: W @ x, W.T @ x",
         )
 
+    __rmatmul__ = __matmul__
+
+
+_OPERATORS: dict[Any, Callable[[Any, Any], Any]] = {
+    np.add: operator.add,
+    np.subtract: operator.sub,
+    np.multiply: operator.mul,
+    np.divide: operator.truediv,
+    np.power: operator.pow,
+    np.matmul: operator.matmul,
+}
+_COMPARISONS = (np.less, np.less_equal, np.greater, np.greater_equal)
 
 SHORT = 60
 """Descriptions longer than this are not written out."""

@@ -364,7 +364,7 @@ class Expressions(Reader):
                     at, f"this has the shape {tuple(shape)}", f"at most {MAX_AXES} axes and {MAX_SIZE} entries are read"
                 )
             x = self.node(at, algebra.view, x, views, shape)
-        return self.node(at, algebra._typed, x, x.shape, width, inner)
+        return self.node(at, algebra.typed, x, x.shape, width, inner)
 
     def atom(self) -> Node | Number:
         """A number, name, list, call or sum in parentheses."""

@@ -176,8 +176,26 @@ class Width:
         return encode(("width", self.name, self.ratio))
 
 
+class _NoArithmetic:
+    """What a matrix and its transpose are not: numbers."""
+
+    def _refused(self, *_: Any, **__: Any) -> Any:
+        raise TensorProgramError(
+            f"{self!r} is used like numbers",
+            why="a program multiplies matrices with vectors, and does nothing else with them",
+            fix="write 2 * (W @ x), or another var, for 2 * W; A @ x + B @ x for A + B; W.T for the transpose",
+        )
+
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = _refused
+    __pow__ = __rpow__ = __neg__ = __pos__ = __abs__ = __rmatmul__ = __getitem__ = __len__ = __iter__ = _refused
+    __lt__ = __le__ = __gt__ = __ge__ = __array_ufunc__ = _refused
+
+    def __bool__(self) -> bool:  # without it, truth would be asked of __len__
+        return True
+
+
 @dataclass(frozen=True)
-class Matrix:
+class Matrix(_NoArithmetic):
     """A rows x cols matrix with iid entries of mean 0 and variance var / cols (fan-in normalisation).
 
     A matrix *is* its name and attributes: the same name with the same attributes is the same matrix.
@@ -259,7 +277,7 @@ class Matrix:
 
 
 @dataclass(frozen=True)
-class Transposed:
+class Transposed(_NoArithmetic):
     """The transpose of a matrix, for `W.T @ y`."""
 
     matrix: Matrix

@@ -42,7 +42,7 @@ from typing import Any
 import numpy as np
 
 from tensorprog.errors import TensorProgramError
-from tensorprog.language.algebra import _common
+from tensorprog.language.algebra import common_type
 from tensorprog.language.node import Node
 from tensorprog.language.program import Program
 from tensorprog.language.symbols import Matrix, Number, VectorSpec, Width, encode
@@ -171,6 +171,9 @@ def arrays(program: Program) -> dict[str, np.ndarray]:
 def save(program: Program, path: str | Path) -> None:
     """Writes the program's text, and its large arrays into an .npz file beside it (`model.tp`, `model.npz`).
 
+    Raises:
+        TensorProgramError: if a file cannot be written.
+
     Example:
         >>> import tempfile, tensorprog as tp
         >>> p = tp.Program(m=tp.moment(tp.Vector("x", tp.Width("n"), mean=np.arange(100), axes="t")))
@@ -179,16 +182,18 @@ def save(program: Program, path: str | Path) -> None:
         ...     load(Path(folder) / "p.tp") == p
         True
     """
-    path = _text_path(path)
-    path.write_text(f"# tensorprog text 1; tp.load reads it\n{show(program)}\n", encoding="utf-8")
-    found = arrays(program)
-    if found:
-        # rationals as strings: an array of Python objects would have to be pickled, and loading would run code
-        plain = {
-            name: np.array([str(v) for v in a.ravel()]).reshape(a.shape) if a.dtype == object else a
-            for name, a in found.items()
-        }
-        np.savez_compressed(path.with_suffix(".npz"), **plain)  # type: ignore[arg-type]
+    path, text = _text_path(path), f"# tensorprog text 1; tp.load reads it\n{show(program)}\n"
+    # rationals as strings: an array of Python objects would have to be pickled, and loading would run code
+    plain = {
+        name: np.array([str(v) for v in a.ravel()]).reshape(a.shape) if a.dtype == object else a
+        for name, a in arrays(program).items()
+    }
+    try:
+        path.write_text(text, encoding="utf-8")
+        if plain:
+            np.savez_compressed(path.with_suffix(".npz"), **plain)  # type: ignore[arg-type]
+    except OSError as e:
+        raise TensorProgramError(f"cannot write {path}: {e}", fix="give a path in a folder you can write to") from None
 
 
 def load(path: str | Path) -> Program:
@@ -468,7 +473,7 @@ class _Writer:
                 )
 
     def _add(self, x: Node, args: list[_Piece]) -> tuple[str, int]:
-        suffix = _spread(x, _common(x.args))
+        suffix = _spread(x, common_type(x.args))
         out = ""
         for i, (c, operand, piece) in enumerate(zip(x.attr, x.args, args, strict=True)):
             if i == 0 and suffix:
@@ -484,7 +489,7 @@ class _Writer:
         return out, ATOM if one else PRODUCT
 
     def _mul(self, x: Node, args: list[_Piece]) -> tuple[str, int]:
-        suffix = _spread(x, _common(x.args))
+        suffix = _spread(x, common_type(x.args))
         above: list[str] = []
         below: list[str] = []
         for i, (k, operand, piece) in enumerate(zip(x.attr, x.args, args, strict=True)):

@@ -49,6 +49,11 @@ class Gaussian:
     covariances: dict[tuple[int, int], Node]
 
     @cached_property
+    def key(self) -> tuple[Any, ...]:
+        """Its content."""
+        return self.means, tuple(self.covariances.items())
+
+    @cached_property
     def centred(self) -> bool:
         """Are all means zero?"""
         return all(m.is_zero for m in self.means)
@@ -238,8 +243,7 @@ class _Solver:
     """Expectations of monomials under Gaussians, remembered."""
 
     def __init__(self) -> None:
-        self.memo: dict[tuple[Monomial, int], Node | None] = {}
-        self.alive: list[Gaussian] = []  # keeps ids unique
+        self.memo: dict[tuple[Monomial, Any], Node | None] = {}
 
     def solve(self, monomial: Monomial, g: Gaussian) -> Node | None:
         """E of the monomial; None where the rules do not reach."""
@@ -249,9 +253,8 @@ class _Solver:
         if c != 1:
             value = self.solve(monomial, g)
             return None if value is None else scale(c, value)
-        key = (monomial, id(g))
+        key = (monomial, g.key)
         if key not in self.memo:
-            self.alive.append(g)
             self.memo[key] = self._solve(monomial, g)
         return self.memo[key]
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from tensorprog.language import algebra
-from tensorprog.language.algebra import ZERO, _common
+from tensorprog.language.algebra import ZERO, common_type
 from tensorprog.language.node import Node
 from tensorprog.language.symbols import is_exact
 
@@ -175,9 +175,9 @@ def dual(name: str, *arguments: Node) -> Node:
     if name in ("arccos1", "arcsine") and arguments[2].digest < arguments[0].digest:
         arguments = arguments[::-1]  # symmetric in the two variables
     folded = _folded(name, arguments)
-    shape, _, _ = _common(arguments)
+    shape, _, _ = common_type(arguments)
     if folded is not None:
-        return algebra._typed(folded, shape, None, None)
+        return algebra.typed(folded, shape, None, None)
     return Node("dual", arguments, name, shape)
 
 

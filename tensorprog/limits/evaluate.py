@@ -33,7 +33,7 @@ SAFETY = 10.0
 PERTURBED_RUNS = 8
 """Of programs without integrals; those with integrals get 3, large kernels 1."""
 SAMPLED_REPLICATES = 16
-RESOLVED = 1e-7
+RESOLVED = 1e-5
 """Relative difference of two resolutions up to which a smooth integrand counts as resolved."""
 SAMPLED_ROWS = 16
 """Rounding errors of tiled arrays are measured on this many rows."""

@@ -18,7 +18,7 @@ from __future__ import annotations
 from math import prod
 
 from tensorprog.language import algebra
-from tensorprog.language.algebra import ONE, ZERO, _typed
+from tensorprog.language.algebra import ONE, ZERO, typed
 from tensorprog.language.node import Node
 from tensorprog.language.symbols import Number
 from tensorprog.limits.closed import Gaussian, closed_form
@@ -64,20 +64,20 @@ class Expectation:
             order = self._canonical_axes(x)
             if order != tuple(range(len(x.shape))):
                 value = yield (self.mean, self._restricted(x, order))
-                return algebra.view(value, order, x.shape) if order else _typed(value, x.shape, None, None)
+                return algebra.view(value, order, x.shape) if order else typed(value, x.shape, None, None)
         match x.op:
             case "add":
                 pairs = []
                 for c, a in zip(x.attr, x.args, strict=True):
                     value = yield (self.mean, a)
                     pairs.append((c, value))
-                return _typed(algebra.add(pairs), x.shape, None, None)
+                return typed(algebra.add(pairs), x.shape, None, None)
             case "view" | "take":
                 value = yield (self.mean, x.args[0])
                 return algebra.view(value, x.attr, x.shape) if x.op == "view" else algebra.take(value, *x.attr)
             case "sum":
                 value = yield (self.mean, x.args[0])
-                return algebra.sum_axis(_typed(value, x.args[0].shape, None, None), x.attr)
+                return algebra.sum_axis(typed(value, x.args[0].shape, None, None), x.attr)
             case "stack":
                 values = []
                 for a in x.args:
@@ -92,9 +92,9 @@ class Expectation:
         if scalars:
             rest = algebra.mul([(a, k) for a, k in factors if self.structure.facts(a).families])
             value = yield (self.mean, rest)
-            return _typed(algebra.mul([*scalars, value]), x.shape, None, None)
+            return typed(algebra.mul([*scalars, value]), x.shape, None, None)
         value = yield from self._product(x, factors)
-        return _typed(value, x.shape, None, None)
+        return typed(value, x.shape, None, None)
 
     def _canonical_axes(self, x: Node) -> tuple[int, ...]:
         order = _axes_by_appearance(x, self.structure.facts(x).support)
@@ -192,7 +192,7 @@ class Expectation:
             inside = _summand(a, shape)
             spread = [(_spread(b, inside.shape[-1]), j) for b, j in rest]
             value = yield (self.mean, algebra.mul([inside, *spread]))
-            return algebra.sum_axis(_typed(value, inside.shape, None, None), len(shape))
+            return algebra.sum_axis(typed(value, inside.shape, None, None), len(shape))
         for c, b in zip(a.attr, a.args, strict=True):
             value = yield (self.mean, algebra.mul([b, *rest]))
             pairs.append((c, value))
@@ -322,12 +322,12 @@ class Expectation:
             case "sum":
                 inside = _summand(u, shape)
                 value = yield (self.covariance, inside, _spread(v, inside.shape[-1]))
-                return algebra.sum_axis(_typed(value, inside.shape, None, None), len(shape))
+                return algebra.sum_axis(typed(value, inside.shape, None, None), len(shape))
             case "stack":
                 parts = []
                 for i, a in enumerate(u.args):
                     value = yield (self.covariance, a, algebra.take(v, u.attr, i) if v.shape else v)
-                    parts.append(_typed(value, a.shape, None, None))
+                    parts.append(typed(value, a.shape, None, None))
                 return algebra.stack(parts, u.attr)
         raise AssertionError(f"{u.op} is not affine: please report this")
 

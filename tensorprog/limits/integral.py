@@ -254,20 +254,15 @@ def integral(structure: Structure, x: Node, atoms: Sequence[Node], gaussian: Gau
                 done[y] = Node("param", (), parameters.setdefault(value, len(parameters)))
         else:
             args = [done[a] for a in operands(y)]
-            match y.op:
-                case "view" | "take" | "sum":
-                    done[y] = args[0]
-                case "add":
-                    done[y] = algebra.add(list(zip(y.attr, args, strict=True)))
-                case "mul":
-                    done[y] = algebra.mul(list(zip(args, y.attr, strict=True)))
-                case "fn":
-                    if y.attr == ("bump", (0,)):
-                        raise Declined("a Dirac delta times a function without closed form")
-                    done[y] = algebra.fn(y.attr[0], args[0], *y.attr[1])
-                case _:
-                    raise Declined(f"a nonlinear function of a {y.op}")
+            if y.op in MOVED:
+                done[y] = args[0]
+            elif y.op not in ("add", "mul", "fn"):
+                raise Declined(f"a nonlinear function of a {y.op}")
+            elif y.attr == ("bump", (0,)):
+                raise Declined("a Dirac delta times a function without closed form")
+            else:
+                done[y] = algebra.applied(y, args)
     covariances = [gaussian.cov(i, j) for i in range(d) for j in range(i + 1)]
     operand_nodes = (*gaussian.means, *covariances, *parameters)
-    shape, _, _ = algebra._common(operand_nodes)
+    shape, _, _ = algebra.common_type(operand_nodes)
     return Node("gauss", operand_nodes, Integrand(done[x], d, len(parameters)), shape)

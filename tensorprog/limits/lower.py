@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 
 from tensorprog.language import algebra
-from tensorprog.language.algebra import ZERO, _typed
+from tensorprog.language.algebra import ZERO, typed
 from tensorprog.language.node import Node
 from tensorprog.language.program import Program
 from tensorprog.language.symbols import Matrix, VectorSpec
 from tensorprog.limits.domain import check_value
 from tensorprog.limits.expectation import Expectation, variance_factor
+from tensorprog.limits.pairs import separated
 from tensorprog.limits.structure import opened, scalar_version
 from tensorprog.limits.tasks import Declined
 from tensorprog.limits.zdot import Zdot, combined
@@ -66,7 +67,7 @@ class Lowering:
             case "matmul":
                 return self._matmul(x.attr[0], x.attr[1], args[0])
             case "moment":
-                return _typed(self.expectation.solver.solve(self.expectation.mean, args[0]), x.shape, None, None)
+                return typed(self.expectation.solver.solve(self.expectation.mean, args[0]), x.shape, None, None)
             case "inner":
                 return algebra.inner(args[0]) if args[0].width is not None else args[0]
             case "outer":
@@ -130,81 +131,26 @@ class Lowering:
                 (),
                 width,
             )
-            return _typed(algebra.mul([scalar_version(z), one]), z.shape, width, None)
+            return typed(algebra.mul([scalar_version(z), one]), z.shape, width, None)
         if z.op == "add" and len(z.args) == 1:
             inside = self._matmul(matrix, transposed, z.args[0])
-            return _typed(algebra.scale(z.attr[0], inside), z.shape, width, None)
+            return typed(algebra.scale(z.attr[0], inside), z.shape, width, None)
         if z.op == "mul":
             scalars = [(a, k) for a, k in zip(z.args, z.attr, strict=True) if not structure.facts(a).families]
             if scalars:
                 rest = algebra.mul([(a, k) for a, k in zip(z.args, z.attr, strict=True) if structure.facts(a).families])
                 inside = self._matmul(matrix, transposed, rest)
-                return _typed(
-                    algebra.mul([*[(scalar_version(a), k) for a, k in scalars], inside]), z.shape, width, None
-                )
+                return typed(algebra.mul([*[(scalar_version(a), k) for a, k in scalars], inside]), z.shape, width, None)
         if z.op == "stack":
             return algebra.stack([self._matmul(matrix, transposed, a) for a in z.args], z.attr)
         hat = Node("hat", (z,), (matrix, transposed), z.shape, width)
         found = self.expectation.solver.solve(self.zdot.zdot, matrix.name, transposed, z)
         if not found:
             return hat
-        return _typed(
+        return typed(
             algebra.add([(1, hat), (variance_factor(matrix, transposed), combined(found))]), z.shape, width, None
         )
 
     def _outer(self, x: Node, body: Node) -> Node:
         """E over the second block, where the body is a sum of products of one function of each block."""
-        return _typed(_separated(self.expectation, body), x.shape, x.width, None)
-
-
-def _separated(expectation: Expectation, body: Node) -> Node:
-    if body.inner is None:
-        return body
-    if body.op == "inner":
-        return expectation.solver.solve(expectation.mean, body.args[0])
-    if body.op == "add":
-        return algebra.add([(c, _separated(expectation, a)) for c, a in zip(body.attr, body.args, strict=True)])
-    factors = list(zip(body.args, body.attr, strict=True)) if body.op == "mul" else [(body, 1)]
-    for a, k in factors:
-        if a.op == "add" and a.inner is not None and a.width is not None:
-            if k > 8:
-                break
-            rest = [(b, j) for b, j in factors if b is not a] + ([(a, k - 1)] if k > 1 else [])
-            return algebra.add(
-                [(c, _separated(expectation, algebra.mul([b, *rest]))) for c, b in zip(a.attr, a.args, strict=True)]
-            )
-    outside = [(a, k) for a, k in factors if a.inner is None]
-    inside = [(_uncopied(a), k) for a, k in factors if a.inner is not None]
-    value = expectation.solver.solve(expectation.mean, algebra.mul(inside))
-    return algebra.mul([*outside, value])
-
-
-def _uncopied(x: Node) -> Node:
-    """A function of the second block alone, as a function of the vectors themselves."""
-    from tensorprog.language.node import topological
-
-    done: dict[Node, Node] = {}
-    for y in topological([x], lambda y: () if y.op == "inner" or y.inner is None else y.args):
-        if y.op == "inner":
-            done[y] = y.args[0]
-        elif y.inner is None:
-            if y.width is not None:
-                raise Declined("an OuterNonlin whose body does not separate into functions of each block")
-            done[y] = y
-        elif y.op in ("vector", "matmul", "moment"):
-            raise Declined(f"a {y.op} inside an OuterNonlin")
-        elif y.op == "constant":
-            done[y] = algebra.constant(y.attr, y.shape)
-        else:
-            args = [done[a] for a in y.args]
-            _, width, _ = algebra._common(args)
-            plain = Node(y.op, tuple(args), y.attr, y.shape, width) if y.op not in ("add", "mul", "fn") else None
-            done[y] = (
-                plain
-                or {
-                    "add": lambda: algebra.add(list(zip(y.attr, args, strict=True))),  # noqa: B023
-                    "mul": lambda: algebra.mul(list(zip(args, y.attr, strict=True))),  # noqa: B023
-                    "fn": lambda: algebra.fn(y.attr[0], args[0], *y.attr[1]),  # noqa: B023
-                }[y.op]()
-            )
-    return done[x]
+        return typed(separated(self.expectation, body), x.shape, x.width, None)

@@ -147,19 +147,9 @@ def scalar_version(x: Node) -> Node:
         if y.width is None:
             done[y] = y
             continue
-        args = [done[a] for a in y.args]
-        match y.op:
-            case "constant":
-                z = Node("constant", (), y.attr, y.shape)
-            case "add":
-                z = algebra.add(list(zip(y.attr, args, strict=True)))
-            case "mul":
-                z = algebra.mul(list(zip(args, y.attr, strict=True)))
-            case "fn":
-                z = algebra.fn(y.attr[0], args[0], *y.attr[1])
-            case _:
-                z = algebra.rebuild(y, args)
-        done[y] = algebra._typed(z, y.shape, None, None)
+        plain = y.op == "constant"
+        z = Node("constant", (), y.attr, y.shape) if plain else algebra.applied(y, [done[a] for a in y.args])
+        done[y] = algebra.typed(z, y.shape, None, None)
     return done[x]
 
 

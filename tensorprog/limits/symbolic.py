@@ -135,7 +135,7 @@ class _SymbolicLowering(Lowering):
         if not isinstance(spec.mean, np.ndarray) or spec.distribution is not None:
             return super()._initial(spec)
         centred = super()._initial(VectorSpec(spec.name, spec.width, spec.shape, 0, spec.var, spec.cov))
-        mean = algebra._typed(_data("mu", spec.name, spec.mean), spec.shape, spec.width, None)
+        mean = algebra.typed(_data("mu", spec.name, spec.mean), spec.shape, spec.width, None)
         return algebra.add([(1, mean), (1, centred)])
 
 

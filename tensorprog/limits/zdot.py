@@ -10,7 +10,7 @@ u it is u itself with every leaf Zhat^{W.T y} replaced by Z^y and every other le
 from __future__ import annotations
 
 from tensorprog.language import algebra
-from tensorprog.language.algebra import ONE, ZERO, _typed
+from tensorprog.language.algebra import ONE, ZERO, typed
 from tensorprog.language.node import Node
 from tensorprog.limits.duals import dual
 from tensorprog.limits.expectation import Expectation, carried, factors_of, opened_fully, ordered, without
@@ -101,13 +101,13 @@ class Zdot:
                 collect(ONE, found)
             case "sum":
                 found = yield (self.zdot, name, transposed, x.args[0])
-                body = _typed(combined(found), x.args[0].shape, x.width, None)
+                body = typed(combined(found), x.args[0].shape, x.width, None)
                 out[algebra.sum_axis(body, x.attr)] = ONE
             case "stack":
                 parts = []
                 for a in x.args:
                     found = yield (self.zdot, name, transposed, a)
-                    parts.append(_typed(combined(found), a.shape, x.width, None))
+                    parts.append(typed(combined(found), a.shape, x.width, None))
                 out[algebra.stack(parts, x.attr)] = ONE
             case _:
                 if self.e.structure.facts(x).stacked:
@@ -115,7 +115,7 @@ class Zdot:
                     parts = []
                     for i in range(x.shape[axis]):
                         found = yield (self.zdot, name, transposed, opened_fully(algebra.take(x, axis, i)))
-                        parts.append(_typed(combined(found), x.shape[:axis] + x.shape[axis + 1 :], x.width, None))
+                        parts.append(typed(combined(found), x.shape[:axis] + x.shape[axis + 1 :], x.width, None))
                     out[algebra.stack(parts, axis)] = ONE
                     return out
                 if self.e.structure.facts(x).affine:  # a deterministic multiple
