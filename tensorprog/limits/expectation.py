@@ -149,8 +149,9 @@ class Expectation:
                 return value
         nonlinear_sums = [a for a, _ in factors if a.op in ("add", "sum") and not facts(a).affine]
         if nonlinear_sums:
-            expanded = prod([len(a.args) ** k for a, k in factors if a.op == "add"])
-            if expanded > MANY_TERMS:
+            sums = [(a, k) for a, k in factors if a in nonlinear_sums]
+            expanded = prod([self.structure.terms(a) ** k for a, k in sums])
+            if expanded > MANY_TERMS and sum([k for _, k in sums]) > 2:  # of two sums, pairs are remembered and few
                 value = yield from self._unexpanded(factors, expanded)
                 return value
             value = yield from self._expanded(max(nonlinear_sums, key=lambda a: (a.height, a.digest)), factors)

@@ -24,6 +24,7 @@ MAX_QUADRATURE = 3
 MAX_SAMPLED = 10
 """Up to this many by randomised quasi-Monte-Carlo; beyond, the population limit is the better sampler."""
 MAX_CROSSINGS = 200
+TOUCH = 1e-12
 MAX_TURNS = 10
 """Turns located in one integrand; more of them are left to the comparison of two resolutions, kinks to sampling."""
 _AROUND = np.concatenate([-np.logspace(2, -7, 60), [0.0], np.logspace(-7, 2, 60)])
@@ -85,6 +86,8 @@ class Integrand:
             for location in turn.locations:
                 if turn.kinked:
                     found += [(i, r, s) for r, s in _crossings(argument, location, 0.0, grid)]
+                if turn.singular:  # a root or a logarithm that reaches 0: panels graded down to it
+                    found += [(i, r, TOUCH) for r, _ in _crossings(argument, location, 0.0, grid)]
                 if turn.width:
                     found += [(i, r, s) for r, s in _crossings(argument, location, turn.width, grid)]
                     found += [(i, r, s) for r, s in _approaches(argument, location, turn, grid)]

@@ -253,6 +253,13 @@ class Structure:
                 raise Declined(f"the exact route has no rule for {x.op}")
         return Facts(families, odd - neither, neither, affine, support, stacked)
 
+    def terms(self, x: Node) -> int:
+        """How many terms x has once its sums of sums are written out."""
+        counts: dict[Node, int] = {}
+        for y in topological([x], lambda y: y.args if y.op == "add" else ()):
+            counts[y] = sum([counts[a] for a in y.args]) if y.op == "add" else 1
+        return counts[x]
+
     def atoms(self, x: Node) -> tuple[Node, ...]:
         """The Gaussian variables x is a function of: its maximal affine subexpressions, numeric factors stripped."""
         found = self._atoms.get(x)
