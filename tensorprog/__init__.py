@@ -60,7 +60,11 @@ _LATER = {
 
 def __getattr__(name: str) -> Any:
     if name not in _LATER:
-        raise AttributeError(f"module 'tensorprog' has no attribute {name!r}")
+        from difflib import get_close_matches
+
+        near = " or ".join([f"tp.{other}" for other in get_close_matches(name, __all__)])
+        hint = f"did you mean {near}?" if near else "dir(tensorprog) lists what there is; tp.Function makes functions"
+        raise AttributeError(f"module 'tensorprog' has no attribute {name!r}: {hint}")
     from importlib import import_module
 
     globals()[name] = value = getattr(import_module(_LATER[name]), name)

@@ -8,9 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 __all__ = ["Source", "TensorProgramError", "caller"]
 
-_PACKAGE = str(Path(__file__).parent)
+_PASSED = (str(Path(__file__).parent), str(Path(np.__file__).parent))
+"""Folders whose lines are nobody's program: this package, and NumPy, which calls it back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +36,7 @@ def caller() -> Source | None:
     """The innermost line of code outside this package: where the user wrote what is being built."""
     frame = sys._getframe(1)
     while frame is not None and (
-        frame.f_code.co_filename.startswith(_PACKAGE)
+        frame.f_code.co_filename.startswith(_PASSED)
         or (frame.f_code.co_filename == "<string>" and frame.f_globals.get("__name__", "").startswith("tensorprog."))
     ):  # the __init__ that a dataclass generates has the file <string>
         frame = frame.f_back  # type: ignore[assignment]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, SupportsIndex
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from tensorprog.analysis.judge import FAMILY_ERROR, Judgement, judge
 from tensorprog.analysis.sweep import Interrupted, Rows, sweep
 from tensorprog.errors import TensorProgramError
 from tensorprog.estimate import Estimate, Estimates
+from tensorprog.execute.executor import check_seeds, distinct_integers
 
 if TYPE_CHECKING:
     import xarray
@@ -275,25 +276,16 @@ def _gather(rows: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
     return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
 
-def _integers(what: str, items: Iterable[SupportsIndex]) -> tuple[int, ...]:
-    try:
-        found = tuple(item.__index__() for item in items)
-    except (TypeError, AttributeError):
-        raise TensorProgramError(f"{what} is {items!r}; it must be whole numbers") from None
-    if len(set(found)) < len(found):
-        raise TensorProgramError(f"{what} is {items!r}: a number is in it twice")
-    return found
-
-
 def _widths(widths: Sequence[int]) -> tuple[int, ...]:
-    found = _integers("widths", widths)
-    if not found or min(found) < 1:
-        raise TensorProgramError(f"widths is {widths!r}; it must hold numbers of at least 1")
+    fix = "give a list of integers of at least 1, such as [64, 256, 1024]"
+    found = distinct_integers("widths", widths, fix)
+    if min(found) < 1:
+        raise TensorProgramError(f"widths is {widths!r}", fix=fix)
     return tuple(sorted(found))
 
 
 def _seeds(seeds: int | Sequence[int]) -> tuple[int, ...]:
-    found = tuple(range(seeds)) if isinstance(seeds, (int, np.integer)) else _integers("seeds", seeds)
+    found = check_seeds(seeds)
     if len(found) < 2:
         raise TensorProgramError(
             f"seeds={seeds!r} makes {len(found)} run(s) a width",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ from tensorprog.language.program import Program
 if TYPE_CHECKING:
     import xarray
 
-__all__ = ["Runs", "choose_weights", "execute", "population", "run"]
+__all__ = ["Runs", "check_seeds", "choose_weights", "distinct_integers", "execute", "population", "run"]
 
 
 class Runs(Mapping[str, np.ndarray]):
@@ -145,7 +146,7 @@ def run(
         array([2., 2.])
     """
     program = _check_program(program, gia)
-    n, seeds = _check_width(n), _check_seeds(seeds)
+    n, seeds = _check_width(n), check_seeds(seeds)
     given, code = program.values(values), compiled(program)
     kind = _check_weights(code, n, weights, matrices)
 
@@ -334,21 +335,41 @@ def _check_width(n: Any) -> int:
     return int(n)
 
 
-def _check_seeds(seeds: Any) -> list[int]:
-    if isinstance(seeds, bool):
-        raise TensorProgramError(f"seeds is {seeds!r}", fix="give their number, or a list of integers")
-    if isinstance(seeds, (int, np.integer)):
+def check_seeds(seeds: Any) -> tuple[int, ...]:
+    """The seeds that `seeds` means: 0 to k - 1 for a number k, else those of the list.
+
+    Raises:
+        TensorProgramError: There is none, one is no integer, or one is there twice.
+
+    Example:
+        >>> check_seeds(3), check_seeds([7, 5])
+        ((0, 1, 2), (7, 5))
+    """
+    if isinstance(seeds, (int, np.integer)) and not isinstance(seeds, bool):
         if seeds < 1:
             raise TensorProgramError(f"{seeds} seeds", fix="give at least 1, or a list of seeds")
-        return list(range(int(seeds)))
+        return tuple(range(int(seeds)))
+    return distinct_integers("seeds", seeds, "give their number, or a list of integers")
+
+
+def distinct_integers(what: str, items: Any, fix: str) -> tuple[int, ...]:
+    """A list of integers, none of them twice.
+
+    Raises:
+        TensorProgramError: It is none.
+    """
     try:
-        out = [s for s in seeds if isinstance(s, (int, np.integer)) and not isinstance(s, bool)]
-        complete = len(out) == len(seeds)
+        found = [] if isinstance(items, str) else list(items)
     except TypeError:
-        out, complete = [], False
-    if not out or not complete:
-        raise TensorProgramError(f"seeds is {seeds!r}", fix="give their number, or a list of integers")
-    return [int(s) for s in out]
+        found = []
+    if not found or not all(isinstance(i, (int, np.integer)) and not isinstance(i, bool) for i in found):
+        raise TensorProgramError(f"{what} is {items!r}", fix=fix)
+    repeated = [i for i, k in Counter(found).items() if k > 1]
+    if repeated:
+        raise TensorProgramError(
+            f"{what} has {repeated[0]} twice", why="the same run twice is no second sample", fix="leave one out"
+        )
+    return tuple([int(i) for i in found])
 
 
 def _check_weights(code: Compiled, n: int, weights: str, matrices: Mapping[str, Any] | None) -> str:

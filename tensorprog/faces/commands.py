@@ -95,13 +95,11 @@ def run(args: argparse.Namespace) -> Answer:
     import numpy as np
     from tqdm import tqdm
 
-    from tensorprog.execute.executor import Runs
+    from tensorprog.execute.executor import Runs, check_seeds
     from tensorprog.execute.executor import run as run_program
 
     program, values = _program(args), _values(args)
-    seeds = list(range(args.seeds)) if isinstance(args.seeds, int) else args.seeds
-    if not seeds:
-        raise CommandError("--seeds 0: give at least 1")
+    seeds = check_seeds(args.seeds)
     done: list[Runs] = []
     remark = ""
     try:
