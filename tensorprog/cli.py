@@ -10,8 +10,10 @@ import argparse
 import json
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from types import FrameType
+from typing import Any
 
 from tensorprog.errors import TensorProgramError
 from tensorprog.faces.arguments import spread
@@ -67,7 +69,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(spread(sys.argv[1:] if argv is None else argv))
     command: Command = args.command
     try:
-        answer = command.run(args)
+        with warnings.catch_warnings():  # puts back the function that shows them
+            warnings.showwarning = _warn
+            answer = command.run(args)
         _print(answer, args.json)
         sys.stdout.flush()
     except BrokenPipeError:  # the reader had enough (`| head`): not an error of ours
@@ -99,6 +103,11 @@ def _print(answer: Answer, as_json: bool) -> None:
     if answer.remark:
         sys.stdout.flush()
         print(f"tensorprog: {answer.remark}", file=sys.stderr)
+
+
+def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
+    """A warning in one line: the line of the package that gives it says nothing to whoever sits at a terminal."""
+    print(f"tensorprog: warning: {' '.join(str(message).split())}", file=sys.stderr)
 
 
 def _fail(message: str, error: BaseException, debug: bool) -> int:

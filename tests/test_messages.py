@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 
@@ -51,3 +53,81 @@ def test_a_name_that_is_nearly_right():
         tp.sigmoyd
     with pytest.raises(AttributeError, match=r"tp\.Function"):
         tp.qqq
+
+
+@pytest.mark.parametrize("power", [False, True])
+def test_instructions_inside_an_operator_have_its_line(power):
+    h = W @ x
+    q = (1 + h) ** -2 if power else x / h  # the line
+    program = tp.Program(q=tp.moment(q))
+    with pytest.raises(TensorProgramError, match="which can be 0") as caught:
+        tp.limit(program)
+    assert caught.value.source is not None and caught.value.source.text.endswith("# the line")
+
+
+def test_a_function_without_a_value_in_the_limit_has_its_line():
+    m = tp.moment(W @ x)
+    q = 1 / m  # the line
+    with pytest.raises(TensorProgramError, match="whose limit is 0") as caught:
+        tp.limit(tp.Program(q=q))
+    assert caught.value.source is not None and caught.value.source.text.endswith("# the line")
+
+
+def test_two_things_of_one_name_are_shown_in_the_order_of_lines():
+    first = tp.Matrix("A", n, n, var=1)
+    for var in (2, 3, 4, 5):  # whatever the order of the digests
+        second = tp.Matrix("A", n, n, var=var)
+        with pytest.raises(TensorProgramError) as caught:
+            tp.Program(b=tp.moment(second @ x), a=tp.moment(first @ x))
+        one, two = first.source, second.source
+        assert f"n x n, var 1 at {one} and n x n, var {var} at {two}" in caught.value.what
+        assert caught.value.source == two
+
+
+def test_an_output_that_is_a_vector_points_at_the_program():
+    h = W @ x
+    with pytest.raises(TensorProgramError, match="output q is the vector") as caught:
+        tp.Program(q=h)  # the line
+    assert caught.value.source is not None and caught.value.source.text.endswith("# the line")
+
+
+BUILD = """
+import tensorprog as tp
+def build(act="relu", k=1):
+    s = tp.Scalar("s")  # here
+    x = tp.Vector("x", tp.Width("n"))
+    return tp.Program(m=tp.moment(s * getattr(tp, act)(k * x) ** 2))
+"""
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "model.py"
+    path.write_text(BUILD)
+    return str(path)
+
+
+def said(capsys, *words, status=2):
+    assert main(list(words)) == status
+    return capsys.readouterr().err
+
+
+def test_hyperparameters_on_the_command_line(file, capsys):
+    text = said(capsys, "limit", file)
+    assert "--values s=..." in text and "# here" in text
+    assert "--values s=..." in said(capsys, "limit", file, "--set", "s=2")
+
+
+def test_texts_without_quotes(file, capsys):
+    assert main(["limit", file, "--values", "s=1", "--set", "act=abs"]) == 0
+    assert capsys.readouterr().out == "m = 1 (exact)\n"
+    assert "no Python literal" in said(capsys, "limit", file, "--values", "s=1", "--set", "k=abs")
+    assert "no Python literal" in said(capsys, "limit", file, "--values", "s=abs")
+
+
+def test_warnings_are_one_clean_line(file, capsys):
+    words = ["limit", file, "--values", "s=1", "--method", "population", "--samples", "1000"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        lines = said(capsys, *words, status=0).splitlines()
+    assert len(lines) == 1 and lines[0].startswith("tensorprog: warning: ") and ".py" not in lines[0]

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from tensorprog.errors import Source, TensorProgramError
+from tensorprog.errors import TensorProgramError
 from tensorprog.execute.outer import Outer, boundary
 from tensorprog.execute.random import Array, MatrixSpec, VectorSpec, WidthSpec
 from tensorprog.language.expression import describe
@@ -176,19 +176,8 @@ class Compiled:
                 node, (why, fix) = by_target[i].node, reasons[i]
                 return TensorProgramError(
                     f"output {name} is not finite: that begins at {describe(node)}",
-                    why=why, fix=fix, source=self._source(node), label=node.label,
+                    why=why, fix=fix, source=node.source, label=node.label,
                 )  # fmt: skip
-        return None
-
-    def _source(self, node: Node) -> Source | None:
-        """The user's line of a node, or of the first one made from it that has one."""
-        near = {node}
-        for instruction in self._code:
-            x = instruction.node
-            if x in near or any(a in near for a in x.args):
-                near.add(x)
-                if x.source is not None:
-                    return x.source
         return None
 
 

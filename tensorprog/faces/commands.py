@@ -189,7 +189,7 @@ COMMANDS = (
 
 
 def _program(args: argparse.Namespace) -> Program:
-    return load_program(args.file, assignments("--set", args.set))
+    return load_program(args.file, {}, args.set)
 
 
 def _values(args: argparse.Namespace) -> dict[str, Any] | None:

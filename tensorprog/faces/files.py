@@ -8,7 +8,7 @@ import inspect
 import sys
 import tokenize
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from types import ModuleType
@@ -24,12 +24,13 @@ class CommandError(Exception):
     """A message for the person at the command line; unlike a `TensorProgramError` it has no line of a program."""
 
 
-def load_program(file: str, parameters: Mapping[str, Any]) -> Program:
+def load_program(file: str, parameters: Mapping[str, Any], settings: Sequence[str] = ()) -> Program:
     """The program of a FILE: of a Python file, what its `build(**parameters)` returns; or a program's text (`.tp`).
 
     Args:
         file: The path.
         parameters: Arguments of `build`, checked against its signature.
+        settings: More of them, as `name=value` texts; where the default is a text, so may the value be, without quotes.
 
     Raises:
         CommandError: The file is missing, of another kind, or no such program; a parameter is unknown; or the user's
@@ -51,9 +52,9 @@ def load_program(file: str, parameters: Mapping[str, Any]) -> Program:
     if not path.exists():
         raise CommandError(f"there is no file {file}")
     if path.suffix == ".tp":
-        if parameters:
+        if parameters or settings:
             raise CommandError(
-                f"{file} is a program's text and has no parameters to --set ({', '.join(parameters)}); "
+                f"{file} is a program's text and has no parameters to --set ({', '.join([*parameters, *settings])}); "
                 "hyperparameters get their numbers from --values name=value"
             )
         from tensorprog.language.text import load
@@ -64,7 +65,11 @@ def load_program(file: str, parameters: Mapping[str, Any]) -> Program:
     build = getattr(load_module(path), "build", None)
     if not callable(build):
         raise CommandError(f"{file} does not define build(); let it define one that returns a tensorprog.Program")
-    _check_parameters(file, build, parameters)
+    known = _parameters(build)
+    texts = {p.name for p in known or () if isinstance(p.default, str)}
+    parameters = {**parameters, **assignments("--set", settings, texts)}
+    if known is not None:
+        _check_parameters(file, known, parameters)
     with _user_code(path, f"build({', '.join(f'{k}={v!r}' for k, v in parameters.items())})"):
         program = build(**parameters)
     if not isinstance(program, Program):
@@ -107,11 +112,15 @@ def _user_code(path: Path, what: str) -> Any:
         raise CommandError(f"{place}: {says}{text}\n  while {what} ran (--debug shows the traceback)") from error
 
 
-def _check_parameters(file: str, build: Any, given: Mapping[str, Any]) -> None:
+def _parameters(build: Any) -> list[inspect.Parameter] | None:
+    """None for a builtin: Python itself will say what is wrong with a call."""
     try:
-        parameters = inspect.signature(build).parameters.values()
-    except (TypeError, ValueError):  # a builtin: Python itself will say
-        return
+        return list(inspect.signature(build).parameters.values())
+    except (TypeError, ValueError):
+        return None
+
+
+def _check_parameters(file: str, parameters: Sequence[inspect.Parameter], given: Mapping[str, Any]) -> None:
     if any(p.kind is p.POSITIONAL_ONLY for p in parameters):
         raise CommandError(f"build() of {file} has positional-only parameters; --set gives them by name")
     known = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
@@ -119,7 +128,10 @@ def _check_parameters(file: str, build: Any, given: Mapping[str, Any]) -> None:
     unknown = [name for name in given if name not in names]
     if unknown and not any(p.kind is p.VAR_KEYWORD for p in parameters):
         has = f"it has {', '.join(map(_shown, known))}" if known else "it has none"
-        raise CommandError(f"build() of {file} has no parameter {unknown[0]!r}; {has}")
+        raise CommandError(
+            f"build() of {file} has no parameter {unknown[0]!r}; {has}; "
+            f"a hyperparameter (tp.Scalar) gets its number from --values {unknown[0]}=..."
+        )
     missing = [p.name for p in known if p.default is p.empty and p.name not in given]
     if missing:
         raise CommandError(
@@ -138,8 +150,13 @@ def _described(x: Any) -> str:
 # ---- name=value ----
 
 
-def assignments(option: str, items: Iterable[str]) -> dict[str, Any]:
+def assignments(option: str, items: Iterable[str], texts: Container[str] = ()) -> dict[str, Any]:
     """A dictionary from `name=value` texts; values are Python literals, and fractions such as `1/3`.
+
+    Args:
+        option: The option, for messages.
+        items: The texts.
+        texts: Names whose value may be a text without quotes.
 
     Example:
         >>> assignments("--set", ["mean=3", "ratio=1/3", "shape=[1, 1/2]", "phi='relu'"])
@@ -156,6 +173,9 @@ def assignments(option: str, items: Iterable[str]) -> dict[str, Any]:
         try:
             found[name] = literal(text)
         except ValueError:
+            if name in texts:
+                found[name] = text
+                continue
             quoted = f"; for a text, quote it twice: {option} \"{name}='{text}'\"" if text.isidentifier() else ""
             raise CommandError(
                 f"{option} {item}: {text!r} is no Python literal (a number, fraction, text, list, ...){quoted}"

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tensorprog.errors import TensorProgramError, caller
+from tensorprog.errors import Source, TensorProgramError, caller
 from tensorprog.language import algebra
 from tensorprog.language.functions import PRIMITIVES
 from tensorprog.language.node import Node
@@ -45,7 +45,7 @@ class Expression:
         self.order = tuple(axes)  # by position in the node
         self.axes = tuple(order) if order is not None else self.order  # as the user wrote them
         if node.source is None:
-            node.source = caller()
+            _place(node, caller())
 
     # ---- description ----
     @property
@@ -65,7 +65,9 @@ class Expression:
 
     def aligned_node(self) -> Node:
         """The node with its axes in the user's order."""
-        return algebra.transpose(self.node, [self.order.index(a) for a in self.axes])
+        node = algebra.transpose(self.node, [self.order.index(a) for a in self.axes])
+        _place(node, self.node.source)
+        return node
 
     def __repr__(self) -> str:
         kind = "scalar" if self.width is None else f"vector of width {self.width.name}"
@@ -185,6 +187,16 @@ class Expression:
         )
 
     __rmatmul__ = __matmul__
+
+
+def _place(node: Node, source: Source | None) -> None:
+    """Gives a line to every instruction that has been made on it: x / h has a reciprocal inside."""
+    stack = [node]
+    while stack:
+        x = stack.pop()
+        if x.source is None and (x is node or x.op != "constant"):
+            x.source = source
+            stack.extend(x.args)
 
 
 _OPERATORS: dict[Any, Callable[[Any, Any], Any]] = {

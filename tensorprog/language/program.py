@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tensorprog.errors import TensorProgramError
+from tensorprog.errors import Source, TensorProgramError
 from tensorprog.language.expression import Expression, as_expression, check_name, describe
 from tensorprog.language.node import Node, topological
 from tensorprog.language.symbols import Matrix, VectorSpec, Width, encode, number
@@ -67,7 +67,6 @@ class Program:
                     f"output {name} is the vector {describe(x.node)}",
                     why="a vector has no limit of its own; the Master Theorem is about Moments",
                     fix="take a Moment: tp.moment(phi(x)), or tp.moment(x * y)",
-                    source=x.node.source,
                 )
             self.outputs[name] = Output(x.aligned_node(), x.axes)
         roots = sorted([o.node for o in self.outputs.values()], key=lambda x: x.digest)
@@ -81,12 +80,15 @@ class Program:
         def unique(kind: str, name: str, value: Any, node: Node) -> None:
             other, first = seen.setdefault((kind, name), (value, node))
             if encode(other) != encode(value):
+                # nodes come in the order of their digests; people read in the order of lines
+                given = [(_place(other, first), _attributes(other)), (_place(value, node), _attributes(value))]
+                given.sort(key=lambda item: (item[0].file, item[0].line) if item[0] else ("", 0))
+                places = " and ".join([f"{text} at {at}" if at else text for at, text in given])
                 raise TensorProgramError(
-                    f"two different {kind} are called {name!r}: {_attributes(other)} and {_attributes(value)}"
-                    + (f" (the first at {first.source})" if first.source else ""),
+                    f"two different {kind} are called {name!r}: {places}",
                     why="in a program a name with its attributes is the object: that is how weights are shared",
                     fix="give them different names, or the same attributes",
-                    source=node.source,
+                    source=given[1][0],
                 )
 
         for x in self.nodes:
@@ -163,7 +165,9 @@ class Program:
         missing = [name for name in scalars if name not in out]
         if missing:
             raise TensorProgramError(
-                f"hyperparameter {missing[0]} has no value", fix=f'pass values={{"{missing[0]}": ...}}'
+                f"hyperparameter {missing[0]} has no value",
+                fix=f'pass values={{"{missing[0]}": ...}}; on the command line --values {missing[0]}=...',
+                source=next(x.source for x in self.nodes if x.op == "scalar" and x.attr[0] == missing[0]),
             )
         return out
 
@@ -209,6 +213,11 @@ def _restored(rows: list[tuple[Any, ...]], outputs: dict[str, tuple[int, tuple[s
         x.source, x.label = source, label
         nodes.append(x)
     return Program({name: Output(nodes[i], axes) for name, (i, axes) in outputs.items()})
+
+
+def _place(x: Any, node: Node) -> Source | None:
+    """Where a matrix, or what a node brings into a program, is defined."""
+    return x.source if isinstance(x, Matrix) else node.source
 
 
 def _attributes(x: Any) -> str:
