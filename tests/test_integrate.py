@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.special import erf
 
-from tensorprog.limits.integrate import Feature, gaussian_expectation, pair_expectation, qmc_expectation
+from tensorprog.limits.integrate import Curve, Feature, gaussian_expectation, pair_expectation, qmc_expectation
 
 CORRELATIONS = [0.0, 0.5, -0.5, 1.0, -1.0, 1 - 1e-6, 1 - 1e-12, -1 + 1e-12]
 
@@ -328,3 +328,26 @@ def test_qmc_has_an_honest_standard_error_in_eight_dimensions_of_rank_three():
     # Exact duplicates stay duplicates.
     twin = qmc_expectation(lambda z, p: (z[0] - z[1]) ** 2, [[0, 0]], [[[3, 3], [3, 3]]], (), rng)
     assert twin[0] < 1e-28
+
+
+def test_a_kink_along_a_curve_is_followed():
+    """E relu(x - g(y)) = E[pdf(g) - g (1 - cdf(g))] with g = relu(y) - 0.3, a kink along a broken line."""
+    g = lambda y: np.maximum(y, 0) - 0.3  # noqa: E731
+    curves = [Curve(0, lambda z, p: g(z[1]))]
+    value = gaussian_expectation(
+        lambda z, p: np.maximum(z[0] - g(z[1]), 0),
+        np.zeros((1, 2)),
+        np.eye(2)[None],
+        features=[Feature(1, 0.0)],
+        curves=curves,
+    )
+    from scipy.integrate import quad
+    from scipy.special import ndtr
+
+    def inner(y):
+        return (math.exp(-(g(y) ** 2) / 2) / math.sqrt(2 * math.pi) - g(y) * ndtr(-g(y))) * math.exp(-y * y / 2)
+
+    exact = quad(inner, -12, 12, points=[0], epsabs=1e-13)[0] / math.sqrt(2 * math.pi)
+    assert abs(value[0] - exact) < 1e-13
+    singular = gaussian_expectation(lambda z, p: z[0], np.zeros((1, 2)), np.ones((1, 2, 2)), curves=curves)
+    assert np.isnan(singular[0])  # the variable is determined by the other: nothing can be followed

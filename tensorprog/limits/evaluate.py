@@ -121,7 +121,7 @@ class ScalarProgram:
         return values
 
     def _integral(self, x: Node, args: Sequence[Array], level: int, replicate: int) -> Array:
-        from tensorprog.limits.integrate import Feature, gaussian_expectation, pair_expectation, qmc_expectation
+        from tensorprog.limits.integrate import Curve, Feature, gaussian_expectation, pair_expectation, qmc_expectation
 
         integrand: Integrand = x.attr
         d = integrand.dimension
@@ -144,6 +144,7 @@ class ScalarProgram:
             value = qmc_expectation(integrand, mean, cov, params, rng)
         else:
             parts = integrand.split() if size >= PAIRS_FROM and not integrand.turns else None
+            curves = [Curve(*c) for c in integrand.curves or ()]
             deviations = np.sqrt(np.maximum(np.diagonal(cov, axis1=1, axis2=2), 0))
             if any(turn.parametric for turn in integrand.turns):  # at other places in every row
                 value = np.empty(size)
@@ -152,7 +153,7 @@ class ScalarProgram:
                     features = [
                         Feature(*f) for f in integrand.located(mean[row], deviations[row], [p[0] for p in mine])
                     ]
-                    value[k] = gaussian_expectation(integrand, mean[row], cov[row], mine, features, level)[0]
+                    value[k] = gaussian_expectation(integrand, mean[row], cov[row], mine, features, level, curves)[0]
             elif parts is not None:
                 f, g = parts
                 value = pair_expectation(
@@ -163,7 +164,7 @@ class ScalarProgram:
                 )  # fmt: skip
             else:
                 features = [Feature(*f) for f in integrand.located(mean, deviations, [])]
-                value = gaussian_expectation(integrand, mean, cov, params, features, level)
+                value = gaussian_expectation(integrand, mean, cov, params, features, level, curves)
         return np.asarray(value)[back].reshape(shape)
 
     # ---- with errors ----

@@ -12,7 +12,7 @@ from tensorprog.language import algebra
 from tensorprog.language.arrays import kernel
 from tensorprog.language.functions import PRIMITIVES
 from tensorprog.language.node import Node, topological
-from tensorprog.language.symbols import encode
+from tensorprog.language.symbols import Number, encode
 from tensorprog.limits.closed import Gaussian
 from tensorprog.limits.structure import MOVED, Structure, carrier, opened, scalar_version, slope_and_shift
 from tensorprog.limits.tasks import Declined
@@ -39,13 +39,15 @@ class Integrand:
         parameters: The number of parameters.
         features: (variable, location, scale) of every kink (scale 0) and turn of a variable itself.
         turns: The same of functions of one variable, to be located once the numbers are known.
-        unlocated: Does it kink along a curve in several variables? Then quadrature has no error estimate to be trusted.
+        curves: Kinks along curves: (variable, its place as a function of the others); None if no one variable can be
+            solved for in all of them, so that quadrature would have no error estimate to be trusted.
         blind: Does it turn along one? Then quadrature is trusted where two resolutions agree closely.
     """
 
     def __init__(self, body: Node, dimension: int, parameters: int) -> None:
         self.body, self.dimension, self.parameters = body, dimension, parameters
-        found, self.turns, self.unlocated, self.blind = _roughness(body)
+        found, self.turns, along, self.blind = _roughness(body)
+        self.curves = _curves(along, dimension)
         self.features = tuple(found)
         self._compiled: Callable[..., Any] | None = None
 
@@ -62,7 +64,7 @@ class Integrand:
     @property
     def by_quadrature(self) -> bool:
         """Nested quadrature, or else sampling?"""
-        return self.dimension <= MAX_QUADRATURE and not self.unlocated
+        return self.dimension <= MAX_QUADRATURE and self.curves is not None
 
     def located(self, means: np.ndarray, deviations: np.ndarray, p: Sequence[Any]) -> list[tuple[int, float, float]]:
         """All features, those of turns found on a grid over 12 deviations.
@@ -190,11 +192,14 @@ class Turn(NamedTuple):
     singular: bool
 
 
-def _roughness(body: Node) -> tuple[list[tuple[int, float, float]], list[Turn], bool, bool]:
+def _roughness(
+    body: Node,
+) -> tuple[list[tuple[int, float, float]], list[Turn], list[tuple[Node, tuple[float, ...]]], bool]:
     """Features of variables, turns whose places depend on the numbers; kinks, and turns, along unknown curves?"""
     found: set[tuple[int, float, float]] = set()
     turns: list[Turn] = []
-    unlocated = blind = False
+    along: list[tuple[Node, tuple[float, ...]]] = []
+    blind = False
     for x in topological([body]):
         if x.op != "fn":
             continue
@@ -223,9 +228,41 @@ def _roughness(body: Node) -> tuple[list[tuple[int, float, float]], list[Turn], 
                 )
             )
         elif variables:
-            unlocated = unlocated or bool(row.kinks)
+            if row.kinks:
+                along.append((x.args[0], row.kinks))
             blind = True
-    return sorted(found), turns, unlocated, blind
+    return sorted(found), turns, along, blind
+
+
+def _solvable(argument: Node, i: int) -> tuple[float, list[tuple[Number, Node]]] | None:
+    """(a, terms of g) where an argument is a z_i + g of the other variables; else None."""
+    a = 0.0
+    rest: list[tuple[Number, Node]] = []
+    todo: list[tuple[Number, Node]] = [(1, argument)]
+    while todo:
+        c, x = todo.pop()
+        if x.op == "var" and x.attr == i:
+            a += float(c)
+        elif i not in {y.attr for y in topological([x]) if y.op == "var"}:
+            rest.append((c, x))
+        elif x.op == "add":
+            todo.extend([(c * d, y) for d, y in zip(x.attr, x.args, strict=True)])
+        else:
+            return None
+    return (a, rest) if a else None
+
+
+def _curves(along: list[tuple[Node, tuple[float, ...]]], dimension: int) -> list[tuple[int, Callable[..., Any]]] | None:
+    """(variable, its place as a function of the others) of all kinks along curves, of one variable; None if there is none."""
+    for i in range(dimension):
+        solved = [(_solvable(argument, i), kinks) for argument, kinks in along]
+        if all(s is not None for s, _ in solved):
+            return [(i, _compile(_place(*s, k))) for s, kinks in solved if s is not None for k in kinks]
+    return None
+
+
+def _place(a: float, rest: list[tuple[Number, Node]], kink: float) -> Node:
+    return algebra.add([(-c / a, x) for c, x in rest] + [(1, algebra.constant(kink / a))])
 
 
 def integral(structure: Structure, x: Node, atoms: Sequence[Node], gaussian: Gaussian) -> Node:

@@ -16,14 +16,16 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtri
 
-from tensorprog.limits.nested import Feature, Integrand, line_rule, nested_rule, psd_factor, radius, rule
+from tensorprog.limits.nested import Curve, Feature, Integrand, line_rule, nested_rule, psd_factor, radius, rule
 
-__all__ = ["MAX_DIMENSION", "Feature", "gaussian_expectation", "pair_expectation", "qmc_expectation"]
+__all__ = ["MAX_DIMENSION", "Curve", "Feature", "gaussian_expectation", "pair_expectation", "qmc_expectation"]
 
 Array = NDArray[np.float64]
 
 #: Largest dimension of `gaussian_expectation`.
 MAX_DIMENSION = 3
+CONDITIONED = 1e-4
+"""A curve is followed where its variable keeps this share of its deviation, given the others."""
 
 #: Degrees at which Mehler's series may stop. All coefficients up to the last degree of a row are computed together.
 _DEGREES = ((4, 8, 12, 16, 24, 32), (48, 64, 96, 128), (192, 256, 384, 512))
@@ -40,6 +42,7 @@ def gaussian_expectation(
     params: Sequence[ArrayLike] = (),
     features: Sequence[Feature] = (),
     level: int = 1,
+    curves: Sequence[Curve] = (),
 ) -> Array:
     """Expectations ``E f(z)``, ``z ~ N(mean, cov)``, for a batch of Gaussians.
 
@@ -53,6 +56,8 @@ def gaussian_expectation(
         params: Parameters, each of shape (B,).
         features: Where the integrand is rough; without them it is taken to be smooth on the scale of the Gaussian.
         level: 0 (coarse), 1 (fine, near rounding) or more (each halves the panels of the one before).
+        curves: Kinks of one variable along functions of the others. NaN where that variable is determined by the others:
+            a curve cannot be followed then.
 
     Returns:
         Shape (B,). NaN where the mean or covariance is not finite, and where the integrand has not decayed at 32
@@ -86,8 +91,14 @@ def gaussian_expectation(
 
     # Smooth variables go innermost: they cost fewest panels and smooth nothing that the outer ones must resolve.
     rough = {feature.variable for feature in features}
-    arranged = np.array(sorted(range(dim), key=lambda i: i not in rough), dtype=np.intp)
+    last = curves[0].variable if curves else -1
+    arranged = np.array(sorted(range(dim), key=lambda i: (i == last, i not in rough)), dtype=np.intp)
     factor, order = psd_factor(cov[finite][:, arranged[:, None], arranged[None, :]], resolution.singular)
+    if curves:
+        followed = (order[:, -1] == dim - 1) & (factor[:, -1, -1] > CONDITIONED * np.sqrt(cov[finite][:, last, last]))
+        finite, factor, order = finite[followed], factor[followed], order[followed]
+        if not len(finite):
+            return result
     # Entries that share the order of the variables, the rank pattern and the range are integrated together.
     pattern = np.diagonal(factor, axis1=1, axis2=2) > 0
     variables = arranged[order]
@@ -104,7 +115,7 @@ def gaussian_expectation(
         entries, active = finite[here], np.flatnonzero(group[dim:-1])
         own = [p[entries] for p in columns]
         slim = original[here][:, :, active]
-        result[entries] = nested_rule(f, mean[entries], slim, own, places, group[-1], resolution)
+        result[entries] = nested_rule(f, mean[entries], slim, own, places, group[-1], resolution, curves)
     return result
 
 

@@ -202,6 +202,14 @@ def radius(f: Integrand, mean: Array, factor: Array, params: Sequence[Array], dr
 
 
 @dataclass(frozen=True)
+class Curve:
+    """A kink along a curve: at ``z[variable] == location(z, p)``, where location does not depend on z[variable]."""
+
+    variable: int
+    location: Callable[[Sequence[Array], Sequence[Array]], Array]
+
+
+@dataclass(frozen=True)
 class _Roughness:
     """Rough places of one integration variable ``e_k``, as affine functions of the outer ones.
 
@@ -344,6 +352,7 @@ def nested_rule(
     features: Sequence[Feature],
     radius: float,
     rule: Rule,
+    curves: Sequence[Curve] = (),
 ) -> Array:
     """Integrate ``f(mean + factor @ e)`` over standard normal e in the ball of the given radius.
 
@@ -355,6 +364,7 @@ def nested_rule(
         features: Rough places.
         radius: Truncation in whitened coordinates.
         rule: The resolution.
+        curves: Kinks of the one variable that depends on the last integration variable.
 
     Returns:
         Shape (B,).
@@ -379,6 +389,13 @@ def nested_rule(
             z.append(value)
         return f(z, [p[entry, None] for p in params])
 
+    def along(curve: Curve, entry: NDArray[np.intp], outer: list[Array]) -> Array:
+        """Where the last integration variable meets a curve, given the outer ones."""
+        z = [mean[entry, i] + sum(factor[entry, i, k] * e for k, e in enumerate(outer)) for i in range(dim)]
+        target = curve.location([x[:, None] for x in z], [p[entry, None] for p in params])
+        there = np.broadcast_to(target, (len(entry), 1))[:, 0]
+        return (there - z[curve.variable]) / factor[entry, curve.variable, -1]
+
     def integrate(k: int, entry: NDArray[np.intp], outer: list[Array]) -> Array:
         """Integral over e_k, e_{k+1}, ... for every row (entry and outer values, each (rows,))."""
         if len(entry) > _ROWS:
@@ -386,7 +403,11 @@ def nested_rule(
             return np.concatenate([integrate(k, entry[p], [e[p] for e in outer]) for p in parts])
         # A ball instead of a cube: the corners weigh nothing.
         left = np.sqrt(np.maximum(limit**2 - sum((e**2 for e in outer), np.zeros(len(entry))), 0))
-        row, low, high = _panels(left, *rough[k].at(entry, outer), rule)
+        place, eta = rough[k].at(entry, outer)
+        if curves and k == rank - 1:
+            cut = [along(curve, entry, outer) for curve in curves]
+            place, eta = np.concatenate([place, cut]), np.concatenate([eta, np.zeros((len(cut), len(entry)))])
+        row, low, high = _panels(left, place, eta, rule)
         total = np.empty(len(row))
         step = max(1, _BLOCK // rule.nodes)
         for start in range(0, len(row), step):
