@@ -21,10 +21,10 @@ import tensorprog as tp
 
 FAMILY = 1e-3
 COMPARISONS = 20_000
-REPLICATES = 8
+REPLICATES = 16
 LEVEL = FAMILY / COMPARISONS
 BAR = float(stats.t.isf(LEVEL / 2, REPLICATES - 1))
-WIDTH, SEEDS = 10**5, 4
+WIDTH, SEEDS = 10**5, 16
 FINITE_BAR = float(stats.t.isf(LEVEL / 2, SEEDS - 1))
 
 options = settings(
@@ -73,7 +73,7 @@ def check_width(p: tp.Program, limits: Mapping[str, tp.Estimate]) -> None:
     for name in p:
         a, draws = np.asarray(limits[name].value, dtype=float), np.asarray(runs[name], dtype=float)
         spread = draws.std(0, ddof=1) / np.sqrt(SEEDS)
-        # n**-1/2 itself converges to 0 as slowly as this, and four seeds may have a small spread by chance
+        # n**-1/2 itself converges to 0 as slowly as this, and the seeds may have a small spread by chance
         size = 1 + np.abs(a)
         error = np.minimum(FINITE_BAR * spread, 60 * size / np.sqrt(n * SEEDS)) + 12 * size / np.sqrt(n)
         error = error + 5 * np.asarray(limits[name].error, dtype=float)
@@ -86,7 +86,7 @@ def test_the_exact_limit_is_the_populations(p):
     check_limits(p)
 
 
-@settings(options, max_examples=8)
+@settings(options, max_examples=60)
 @given(programs(max_instructions=6))
 def test_the_exact_limit_is_that_of_wide_networks(p):
     check_width(p, tp.limit(p, samples=2**11, replicates=REPLICATES))
@@ -123,7 +123,7 @@ def test_adjointness(p):
 
 
 @pytest.mark.slow
-@settings(options, max_examples=600)
+@settings(options, max_examples=2000)
 @given(programs())
 def test_many_more_random_programs(p):
     check_limits(p)
