@@ -181,6 +181,25 @@ def test_domain(row, values):
 
 
 @pytest.mark.parametrize(("row", "values"), CASES)
+def test_bounds_monotonicity_and_decay(row, values):
+    low, high = row.bounds
+    grid = np.linspace(row.domain[0] + 1e-3 if row.domain else -25, 25, 200_001)
+    with np.errstate(divide="ignore"):
+        y = f(row, values)(grid)
+    assert y.min() >= low and y.max() <= high
+    assert not math.isfinite(low) or y.min() - low < 0.05  # they are the best
+    assert not math.isfinite(high) or high - y.max() < 0.05
+    rises = np.all(np.diff(y) >= 0)
+    assert rises if row.monotone else row.parameters or not rises
+    if row.domain is not None or low < 0:
+        assert row.decay == 0
+        return
+    ends = [(y_near, y_far) for y_near, y_far in [f(row, values)([s * 10.0, s * 20.0]) for s in (1, -1)] if y_near > 0]
+    rates = [math.log2(math.log(far) / math.log(near)) for near, far in ends if 0 < far < 1e-3]
+    assert [round(rate) for rate in set(map(round, rates))] == ([row.decay] if row.decay else [])
+
+
+@pytest.mark.parametrize(("row", "values"), CASES)
 def test_latex(row, values):
     text = row.latex.format(x="u", **dict(zip(row.parameters, values, strict=True)))
     assert "u" in text and text.count("{") == text.count("}") and "{x}" not in text

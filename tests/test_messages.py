@@ -131,3 +131,40 @@ def test_warnings_are_one_clean_line(file, capsys):
         warnings.simplefilter("default")
         lines = said(capsys, *words, status=0).splitlines()
     assert len(lines) == 1 and lines[0].startswith("tensorprog: warning: ") and ".py" not in lines[0]
+
+
+X = tp.Vector("X", n, axes={"i": 3})
+y = tp.Vector("y", n)
+INFINITE = {
+    "a sum over an axis": lambda: 1 / tp.sum(tp.gaussian(X), "i"),
+    "a stack": lambda: 1 / tp.stack([tp.gaussian(x), tp.exp(y)], "j"),
+    "a negative one": lambda: 1 / -tp.gaussian(x),
+    "its root": lambda: 1 / tp.sqrt(tp.gaussian(x)),
+    "its tanh": lambda: 1 / tp.tanh(tp.gaussian(x)),
+    "exp of its logarithm": lambda: tp.exp(-2 * tp.log(tp.gaussian(x))),
+    "exp of a reciprocal": lambda: tp.exp(1 / tp.sigmoid(x)),
+    "a double exponential": lambda: tp.exp(tp.exp(tp.log(1 + x * x))),
+    "exp of a square": lambda: tp.exp(tp.sqrt(1 + x**4)),
+}
+
+
+@pytest.mark.parametrize("name", INFINITE)
+def test_infinite_moments_are_refused(name):
+    with pytest.raises(TensorProgramError, match="moments are infinite"):
+        tp.limit(tp.Program(q=tp.moment(INFINITE[name]())))
+
+
+FINITE = {
+    "exp of a root": (lambda: tp.exp(tp.sqrt(1 + x * x)), 4.31227),
+    "exp of a logarithm": (lambda: tp.exp(tp.log(1 + x * x)), 2.0),
+    "exp of twice a logarithm": (lambda: tp.exp(2 * tp.log1p(x * x)), 6.0),
+    "one over an exponential": (lambda: 1 / tp.sigmoid(x), 1 + np.exp(0.5)),
+    "a logarithm of an exponential": (lambda: tp.exp(tp.log(1 + tp.exp(x))), 1 + np.exp(0.5)),
+}
+
+
+@pytest.mark.parametrize("name", FINITE)
+def test_finite_moments_are_not(name):
+    build, value = FINITE[name]
+    found = tp.limit(tp.Program(q=tp.moment(build())))["q"]
+    assert float(found) == pytest.approx(value, rel=1e-3)

@@ -19,7 +19,10 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["PRIMITIVES", "Primitive"]
+__all__ = ["PRIMITIVES", "TINY", "Primitive"]
+
+TINY = 5e-324
+"""The smallest positive number: as a lower bound it stands for an open 0."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,9 @@ class Primitive:
         exact: A rational for a rational argument, or None when the value is not rational; None if it never is.
         basis: The function in terms of the basis, like `derivative`.
         domain: (lowest argument, is it included?) or None for all reals; `reciprocal` excludes 0 only.
+        bounds: Between what its values lie; `TINY` below where they are positive and come arbitrarily close to 0.
+        monotone: Is it nondecreasing?
+        decay: p if it is positive and tends to 0 like exp(-c |x|^p), 1 or 2; else 0.
         latex: A template with {x} and the parameters.
         source: Where it comes from.
     """
@@ -62,6 +68,9 @@ class Primitive:
     exact: Callable[..., Any] | None = None
     basis: Callable[..., Any] | None = None
     domain: tuple[float, bool] | None = None
+    bounds: tuple[float, float] = (-math.inf, math.inf)
+    monotone: bool = False
+    decay: int = 0
     latex: str = ""
     source: str = ""
 
@@ -140,7 +149,9 @@ _ROWS = [
         "relu", lambda x: np.maximum(x, 0), lambda s, x: s.Max(x, 0), lambda a, x: a.fn("step", x), kinks=(0.0,),
         width=0.0,
         growth="linear", homogeneity=1, exact=lambda v: max(v, 0),
-        basis=lambda a, x: _half(a, a.mul([x, _one_plus(a, a.fn("sign", x))])), latex=r"\mathrm{{relu}}({x})",
+        basis=lambda a, x: _half(a, a.mul([x, _one_plus(a, a.fn("sign", x))])),
+        bounds=(0, math.inf), monotone=True,
+        latex=r"\mathrm{{relu}}({x})",
     ),
     Primitive(
         "leaky_relu", _leaky, lambda s, x, c: s.Max(x, 0) + c * s.Min(x, 0),
@@ -152,19 +163,24 @@ _ROWS = [
     Primitive(
         "abs", np.abs, lambda s, x: s.Abs(x), lambda a, x: a.fn("sign", x), parity=0, kinks=(0.0,), width=0.0,
         growth="linear",
-        homogeneity=1, exact=abs, basis=lambda a, x: a.mul([x, a.fn("sign", x)]), latex=r"\lvert {x} \rvert",
+        homogeneity=1, exact=abs, basis=lambda a, x: a.mul([x, a.fn("sign", x)]),
+        bounds=(0, math.inf),
+        latex=r"\lvert {x} \rvert",
     ),
     Primitive(
         "sign", np.sign, lambda s, x: s.sign(x), lambda a, x: a.scale(2, a.fn("bump", x, 0)), parity=1, kinks=(0.0,),
         jumps=True,
         width=0.0, lipschitz=False, homogeneity=0, exact=_sign, basis=lambda a, x: a.fn("smooth_sign", x, 0),
+        bounds=(-1, 1), monotone=True,
         latex=r"\mathrm{{sign}}({x})",
     ),
     Primitive(
         "step", lambda x: np.heaviside(x, 0.5), lambda s, x: s.Heaviside(x), lambda a, x: a.fn("bump", x, 0),
         kinks=(0.0,),
         jumps=True, width=0.0, lipschitz=False, homogeneity=0, exact=lambda v: Fraction(1 + _sign(v), 2),
-        basis=lambda a, x: _half(a, _one_plus(a, a.fn("smooth_sign", x, 0))), latex=r"\mathbb{{1}}_{{{x} > 0}}",
+        basis=lambda a, x: _half(a, _one_plus(a, a.fn("smooth_sign", x, 0))),
+        bounds=(0, 1), monotone=True,
+        latex=r"\mathbb{{1}}_{{{x} > 0}}",
         source="value 1/2 at 0, so that step = (1 + sign)/2 everywhere",
     ),
     Primitive(
@@ -180,11 +196,14 @@ _ROWS = [
     # ---- smooth functions ----
     Primitive(
         "erf", _erf, lambda s, x: s.erf(x), lambda a, x: a.scale(2, a.fn("bump", x, Fraction(1, 2))), parity=1,
-        exact=_at_zero(0), basis=lambda a, x: a.fn("smooth_sign", x, Fraction(1, 2)), latex=r"\mathrm{{erf}}({x})",
+        exact=_at_zero(0), basis=lambda a, x: a.fn("smooth_sign", x, Fraction(1, 2)),
+        bounds=(-1, 1), monotone=True,
+        latex=r"\mathrm{{erf}}({x})",
     ),
     Primitive(
         "normal_cdf", _ndtr, lambda s, x: (1 + s.erf(x / s.sqrt(2))) / 2, lambda a, x: a.fn("bump", x, 1),
         exact=lambda v: Fraction(1, 2) if v == 0 else None, basis=lambda a, x: _half(a, _one_plus(a, a.fn("smooth_sign", x, 1))),
+        bounds=(0, 1), monotone=True, decay=2,
         latex=r"\Phi({x})",
     ),
     Primitive(
@@ -196,16 +215,22 @@ _ROWS = [
     Primitive(
         "tanh", np.tanh, lambda s, x: s.tanh(x), lambda a, x: a.add([(1, a.ONE), (-1, a.power(a.fn("tanh", x), 2))]),
         parity=1,
-        exact=_at_zero(0), latex=r"\tanh({x})",
+        exact=_at_zero(0),
+        bounds=(-1, 1), monotone=True,
+        latex=r"\tanh({x})",
     ),
     Primitive(
         "sigmoid", _expit, lambda s, x: 1 / (1 + s.exp(-x)),
         lambda a, x: a.mul([a.fn("sigmoid", x), a.fn("sigmoid", a.neg(x))]),
-        exact=lambda v: Fraction(1, 2) if v == 0 else None, latex=r"\sigma({x})",
+        exact=lambda v: Fraction(1, 2) if v == 0 else None,
+        bounds=(TINY, 1), monotone=True, decay=1,
+        latex=r"\sigma({x})",
     ),
     Primitive(
         "softplus", lambda x: np.logaddexp(x, 0), lambda s, x: s.log(1 + s.exp(x)), lambda a, x: a.fn("sigmoid", x),
-        growth="linear", latex=r"\mathrm{{softplus}}({x})",
+        growth="linear",
+        bounds=(TINY, math.inf), monotone=True, decay=1,
+        latex=r"\mathrm{{softplus}}({x})",
     ),
     Primitive(
         "silu", lambda x: x * _expit(x), lambda s, x: x / (1 + s.exp(-x)),
@@ -214,29 +239,45 @@ _ROWS = [
     ),
     Primitive(
         "sin", np.sin, lambda s, x: s.sin(x), lambda a, x: a.fn("cos", x), parity=1, exact=_at_zero(0),
-        basis=lambda a, x: a.fn("sin", x), latex=r"\sin({x})",
+        basis=lambda a, x: a.fn("sin", x),
+        bounds=(-1, 1),
+        latex=r"\sin({x})",
     ),
     Primitive(
         "cos", np.cos, lambda s, x: s.cos(x), lambda a, x: a.neg(a.fn("sin", x)), parity=0, exact=_at_zero(1),
-        basis=lambda a, x: a.fn("cos", x), latex=r"\cos({x})",
+        basis=lambda a, x: a.fn("cos", x),
+        bounds=(-1, 1),
+        latex=r"\cos({x})",
     ),
     Primitive(
         "exp", np.exp, lambda s, x: s.exp(x), lambda a, x: a.fn("exp", x), growth="exponential", lipschitz=False,
-        exact=_at_zero(1), basis=lambda a, x: a.fn("exp", x), latex=r"e^{{{x}}}",
+        exact=_at_zero(1), basis=lambda a, x: a.fn("exp", x),
+        bounds=(TINY, math.inf), monotone=True, decay=1,
+        latex=r"e^{{{x}}}",
     ),
     Primitive(
         "gaussian", lambda x: np.exp(-x * x), lambda s, x: s.exp(-(x**2)),
         lambda a, x: a.scale(-2, a.mul([x, a.fn("gaussian", x)])), parity=0, exact=_at_zero(1),
-        basis=lambda a, x: a.fn("gauss_exp", x, 1), latex=r"e^{{-({x})^2}}", source="exp(-x^2), as in neural-tangents",
+        basis=lambda a, x: a.fn("gauss_exp", x, 1),
+        bounds=(TINY, 1), decay=2,
+        latex=r"e^{{-({x})^2}}", source="exp(-x^2), as in neural-tangents",
     ),
     Primitive("arctan", np.arctan, lambda s, x: s.atan(x), lambda a, x: a.fn("reciprocal", _one_plus(a, a.power(x, 2))), parity=1,
-              exact=_at_zero(0), latex=r"\arctan({x})"),
+              exact=_at_zero(0),
+              bounds=(-math.pi / 2, math.pi / 2), monotone=True,
+              latex=r"\arctan({x})"),
     Primitive("log1p", np.log1p, lambda s, x: s.log(1 + x), lambda a, x: a.fn("reciprocal", _one_plus(a, x)), growth="singular",
-              lipschitz=False, exact=_at_zero(0), domain=(-1.0, False), latex=r"\log(1 + {x})"),
+              lipschitz=False, exact=_at_zero(0), domain=(-1.0, False),
+              monotone=True,
+              latex=r"\log(1 + {x})"),
     Primitive("log", np.log, lambda s, x: s.log(x), lambda a, x: a.fn("reciprocal", x), growth="singular", lipschitz=False,
-              exact=lambda v: 0 if v == 1 else None, domain=(0.0, False), latex=r"\log({x})"),
+              exact=lambda v: 0 if v == 1 else None, domain=(0.0, False),
+              monotone=True,
+              latex=r"\log({x})"),
     Primitive("sqrt", np.sqrt, lambda s, x: s.sqrt(x), lambda a, x: _half(a, a.fn("reciprocal", a.fn("sqrt", x))),
-              growth="linear", lipschitz=False, exact=_exact_sqrt, domain=(0.0, True), latex=r"\sqrt{{{x}}}"),
+              growth="linear", lipschitz=False, exact=_exact_sqrt, domain=(0.0, True),
+              bounds=(0, math.inf), monotone=True,
+              latex=r"\sqrt{{{x}}}"),
     Primitive("reciprocal", lambda x: 1.0 / x, lambda s, x: 1 / x, lambda a, x: a.neg(a.power(a.fn("reciprocal", x), 2)),
               parity=1, growth="singular", lipschitz=False, exact=_exact_reciprocal, domain=(0.0, False),
               latex=r"\frac{{1}}{{{x}}}"),
@@ -244,19 +285,25 @@ _ROWS = [
     Primitive(
         "smooth_sign", _smooth_sign, lambda s, x, t: s.sign(x) if t == 0 else s.erf(x / s.sqrt(2 * t)),
         lambda a, x, t: a.scale(2, a.fn("bump", x, t)), parity=1, exact=lambda v, t: _sign(v) if t == 0 or v == 0 else None,
-        parameters=("variance",), basis=lambda a, x, t: a.fn("smooth_sign", x, t), latex=r"\mathrm{{sign}}_{{{variance}}}({x})",
+        parameters=("variance",), basis=lambda a, x, t: a.fn("smooth_sign", x, t),
+        bounds=(-1, 1), monotone=True,
+        latex=r"\mathrm{{sign}}_{{{variance}}}({x})",
         source="E sign(x + sqrt(variance) g), g ~ N(0, 1): erf is variance 1/2, 2 Phi - 1 variance 1",
     ),
     Primitive(
         "bump", _bump, lambda s, x, t: s.DiracDelta(x) if t == 0 else s.exp(-(x**2) / (2 * t)) / s.sqrt(2 * s.pi * t),
         lambda a, x, t: a.scale(-Fraction(1) / t, a.mul([x, a.fn("bump", x, t)])), parity=0, lipschitz=False,
-        parameters=("variance",), basis=lambda a, x, t: a.fn("bump", x, t), latex=r"\mathcal{{N}}_{{{variance}}}({x})",
+        parameters=("variance",), basis=lambda a, x, t: a.fn("bump", x, t),
+        bounds=(0, math.inf), decay=2,
+        latex=r"\mathcal{{N}}_{{{variance}}}({x})",
         source="the density of N(0, variance); a Dirac delta at variance 0, which has no values",
     ),
     Primitive(
         "gauss_exp", lambda x, c: np.exp(-float(c) * x * x), lambda s, x, c: s.exp(-c * x**2),
         lambda a, x, c: a.scale(-2 * c, a.mul([x, a.fn("gauss_exp", x, c)])), parity=0, exact=_at_zero(1), parameters=("rate",),
-        basis=lambda a, x, c: a.fn("gauss_exp", x, c), latex=r"e^{{-{rate} ({x})^2}}",
+        basis=lambda a, x, c: a.fn("gauss_exp", x, c),
+        bounds=(0, 1), decay=2,
+        latex=r"e^{{-{rate} ({x})^2}}",
     ),
 ]  # fmt: skip
 

@@ -9,16 +9,17 @@ import numpy as np
 
 from tensorprog.errors import TensorProgramError
 from tensorprog.language.expression import describe
-from tensorprog.language.functions import PRIMITIVES
+from tensorprog.language.functions import PRIMITIVES, TINY
 from tensorprog.language.node import Node, topological
 from tensorprog.language.program import Program
 
 __all__ = ["Range", "check_domains", "check_value", "range_of", "ranges"]
 
-TINY = 5e-324
 INF = math.inf
 EXPONENTIAL = math.inf
 """The degree of growth of exp(linear)."""
+LOGARITHMIC = 1e-9
+"""The degree of growth of the logarithm of a polynomial: exp of it has moments, whatever it is multiplied by."""
 
 
 class Range(NamedTuple):
@@ -131,8 +132,8 @@ def _range(x: Node, args: list[Range]) -> Range:
                 for c, r in zip(map(float, x.attr), args, strict=True)
             ]
             low, high = sum(p[0] for p in parts), sum(p[1] for p in parts)
-            fastest = min([r.vanishing for r in args]) if all(low >= 0 for low, _ in parts) else 0
-            return Range(low, high, max(r.degree for r in args), fastest)
+            # the slowest decides where all have one sign; elsewhere 0 is a value, and refused for that
+            return Range(low, high, max(r.degree for r in args), min(r.vanishing for r in args))
         case "mul":
             return _of_product(x, args)
         case "fn":
@@ -140,10 +141,12 @@ def _range(x: Node, args: list[Range]) -> Range:
         case "view" | "take" | "inner" | "outer" | "moment":
             return args[0]._replace(degree=0, vanishing=0) if x.op == "moment" else args[0]
         case "stack":
-            return Range(min(r.low for r in args), max(r.high for r in args), max(r.degree for r in args))
+            return Range(
+                *[pick(values) for pick, values in zip((min, max, max, max), zip(*args, strict=True), strict=True)]
+            )
         case "sum":
             k = x.args[0].shape[x.attr]
-            return Range(_times(k, args[0].low), _times(k, args[0].high), args[0].degree)
+            return args[0]._replace(low=_times(k, args[0].low), high=_times(k, args[0].high))
         case "softmax":
             return Range(TINY, 1, 0)
         case "matmul":
@@ -202,45 +205,45 @@ def _power(r: Range, k: int) -> tuple[float, float]:
     return a, b
 
 
-_BOUNDS = {
-    "tanh": (-1, 1), "erf": (-1, 1), "sin": (-1, 1), "cos": (-1, 1), "sign": (-1, 1), "smooth_sign": (-1, 1), "step": (0, 1),
-    "sigmoid": (TINY, 1), "normal_cdf": (0, 1), "gaussian": (TINY, 1), "gauss_exp": (0, 1), "arctan": (-math.pi / 2, math.pi / 2),
-    "exp": (TINY, INF), "softplus": (TINY, INF), "relu": (0, INF), "abs": (0, INF), "bump": (0, INF), "sqrt": (0, INF),
-}  # fmt: skip
-_MONOTONE = {"tanh", "erf", "sigmoid", "normal_cdf", "exp", "softplus", "relu", "arctan", "log1p", "log", "sqrt"}
-
-
-_DECAY = {"exp": 1, "sigmoid": 1, "softplus": 1, "gaussian": 2, "gauss_exp": 2, "bump": 2, "normal_cdf": 2}
-"""How fast they tend to 0: 1 like exp(-|x|), 2 like exp(-x^2)."""
-
-
 def _of_function(x: Node, r: Range) -> Range:
     """The range of a primitive of an argument in a range."""
-    vanishing = _DECAY.get(x.attr[0], 0) * (r.degree if math.isfinite(r.degree) else 2)
-    return _values(x, r)._replace(vanishing=vanishing)
-
-
-def _values(x: Node, r: Range) -> Range:
-    name = x.attr[0]
+    name, parameters = x.attr
     row = PRIMITIVES[name]
-    low, high = _BOUNDS.get(name, (-INF, INF))
-    if name in _MONOTONE:
+    low, high = row.bounds
+
+    def value(v: float) -> float:
         with np.errstate(all="ignore"):
-            ends = [float(row.array(np.float64(v))) if math.isfinite(v) else math.nan for v in (r.low, r.high)]
+            return float(row.array(np.float64(v), *parameters)) if math.isfinite(v) else math.nan
+
+    if row.monotone:
+        ends = [value(r.low), value(r.high)]
         low = ends[0] if math.isfinite(ends[0]) and not (ends[0] == 0 and low > 0) else low
         high = ends[1] if math.isfinite(ends[1]) else high
-    if name == "abs":
-        low = 0.0 if r.low <= 0 <= r.high else min(abs(r.low), abs(r.high))
-        high = max(abs(r.low), abs(r.high))
-    if name == "reciprocal" and (r.low > 0 or r.high < 0):
-        corners = sorted([1 / r.low if abs(r.low) > 1e-300 else INF, 1 / r.high if math.isfinite(r.high) else 0.0])
-        return Range(
-            max(corners[0], TINY) if r.low > 0 else corners[0],
-            corners[1],
-            0 if math.isfinite(corners[1]) else max(r.degree, 1),
-        )
+    vanishing = row.decay * (r.degree if math.isfinite(r.degree) else 2)
+    match name:
+        case "abs":
+            low = 0.0 if r.low <= 0 <= r.high else min(abs(r.low), abs(r.high))
+            return Range(low, max(abs(r.low), abs(r.high)), r.degree, r.vanishing)
+        case "sqrt":
+            return Range(low, high, r.degree / 2, r.vanishing)
+        case "log" if r.low <= TINY:  # an argument that comes close to 0
+            return Range(-INF, high, max(_logarithm(r.degree), r.vanishing, LOGARITHMIC))
+        case "log" | "log1p":
+            return Range(low, high, _logarithm(r.degree), r.vanishing if name == "log1p" else 0)
+        case "reciprocal" if r.low > 0 or r.high < 0:
+            corners = sorted([1 / r.low if abs(r.low) > 1e-300 else INF, 1 / r.high if math.isfinite(r.high) else 0.0])
+            degree = 0 if math.isfinite(corners[1]) else EXPONENTIAL if r.vanishing else max(r.degree, 1)
+            vanishing = 1 if r.degree == EXPONENTIAL else 0
+            return Range(max(corners[0], TINY) if r.low > 0 else corners[0], corners[1], degree, vanishing)
+    if r.vanishing and not vanishing and value(0) == 0:  # near 0, tanh(x) is x
+        vanishing = r.vanishing
     if math.isfinite(low) and math.isfinite(high):
-        return Range(low, high, 0)
+        return Range(low, high, 0, vanishing)
     if row.growth == "exponential":
-        return Range(low, high, 0 if r.degree == 0 or math.isfinite(high) else EXPONENTIAL)
-    return Range(low, high, r.degree)
+        return Range(low, high, 0 if r.degree == 0 or math.isfinite(high) else EXPONENTIAL, vanishing)
+    return Range(low, high, r.degree, vanishing)
+
+
+def _logarithm(degree: float) -> float:
+    """The degree of the logarithm of what grows with a degree."""
+    return 1 if degree == EXPONENTIAL else LOGARITHMIC if degree else 0
