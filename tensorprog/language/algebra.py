@@ -32,7 +32,7 @@ __all__ = [
     "stack", "sub", "sum_axis", "take", "terms", "transpose", "typed", "view",
 ]  # fmt: skip
 
-MAX_POWER = 1000
+MAX_POWER = 200
 FOLD_LIMIT = 4096
 """Arrays of constants are folded up to this many entries; larger ones are left to the evaluator."""
 

@@ -81,11 +81,15 @@ _SIMPLE = {int, float, str, Fraction, type(None)}
 def encode(x: Any) -> bytes:
     """Bytes that determine x, its numeric type included (0.5 is not Fraction(1, 2))."""
     kind = type(x)
-    if kind in _SIMPLE:
-        return repr(x).encode()
-    if kind is tuple:
-        if all([type(e) in _SIMPLE for e in x]):
+    try:
+        if kind in _SIMPLE or (kind is tuple and all([type(e) in _SIMPLE for e in x])):
             return repr(x).encode()
+    except ValueError:  # integers of thousands of digits have no repr
+        if kind is int:
+            return hex(x).encode()
+        if kind is Fraction:
+            return f"{x.numerator:x}/{x.denominator:x}".encode()
+    if kind is tuple:
         return b"(" + b",".join([encode(e) for e in x]) + b")"
     if isinstance(x, np.ndarray):
         body = repr(x.ravel().tolist()).encode() if x.dtype == object else np.ascontiguousarray(x).tobytes()
