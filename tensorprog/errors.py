@@ -12,6 +12,9 @@ import numpy as np
 
 __all__ = ["Source", "TensorProgramError", "caller"]
 
+QUOTED = 100
+"""Characters of the user's line that are shown."""
+
 _PASSED = (str(Path(__file__).parent), str(Path(np.__file__).parent))
 """Folders whose lines are nobody's program: this package, and NumPy, which calls it back."""
 
@@ -68,6 +71,7 @@ class TensorProgramError(ValueError):
         lines = [what + (f"   [{label}]" if label else "")]
         if self.source is not None:
             text = self.source.text
+            text = text if len(text) <= QUOTED else text[: QUOTED - 3] + "..."
             lines.append(f"  at {self.source}" + (f":  {text}" if text else ""))
         if why:
             lines.append(f"  why: {why}")

@@ -131,7 +131,7 @@ def test_one_mean_is_exactly_zero():
 
 # ---- Zdot ------------------------------------------------------------------------------------------------------------
 def slope(phi, z=Y):
-    """E[y W phi(W.T y)]/E y^2 = E phi'(W.T y) (theory.md, 2)."""
+    """E[y W phi(W.T y)]/E y^2 = E phi'(W.T y) (Tensor Programs III, Box 1)."""
     return value(tp.moment(z * (W @ phi(W.T @ z))))
 
 

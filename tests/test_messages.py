@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import gc
+import pickle
+import re
 import warnings
+import weakref
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import tensorprog as tp
 from tensorprog.cli import main
-from tensorprog.errors import TensorProgramError
+from tensorprog.errors import Source, TensorProgramError
+from tensorprog.execute.compiled import compiled
+from tensorprog.transforms.decouple import program_for
 
 n = tp.Width("n")
 x = tp.Vector("x", n)
@@ -168,3 +175,69 @@ def test_finite_moments_are_not(name):
     build, value = FINITE[name]
     found = tp.limit(tp.Program(q=tp.moment(build())))["q"]
     assert float(found) == pytest.approx(value, rel=1e-3)
+
+
+def test_single_precision_covariances_say_so():
+    a = np.random.default_rng(0).standard_normal((60, 5)).astype(np.float32)
+    with pytest.raises(TensorProgramError, match="eigenvalue") as caught:
+        tp.Vector("v", n, axes="i", cov=a @ a.T - np.float32(1e-5) * np.eye(60, dtype=np.float32))
+    assert "float64" in caught.value.fix
+    b = a.astype(float)
+    program = tp.Program(q=tp.moment(tp.Vector("v", n, axes="i", cov=b @ b.T) ** 2))
+    np.testing.assert_allclose(tp.limit(program)["q"].value, (b * b).sum(1))
+    assert tp.run(program, 2000)["q"][0] == pytest.approx((b * b).sum(1), rel=0.3)
+
+
+def test_vectors_that_do_not_fit_into_memory():
+    for weights in ("dense", "lazy", "auto"):
+        with pytest.raises(TensorProgramError, match=r"n = 1000000000000 need .* GB are free") as caught:
+            tp.run(tp.Program(q=tp.moment((W @ x) ** 2)), 10**12, weights=weights)
+        assert "lazy" not in caught.value.fix
+    with pytest.raises(TensorProgramError, match="GB are free"):
+        tp.run(p, 10**12)
+
+
+def test_what_is_made_of_a_program_lives_as_long_as_it():
+    program = tp.Program(q=tp.moment((W.T @ (W @ x)) ** 2))
+    tp.run(program, 4, gia=True)
+    free = program_for(program, gia=True)
+    assert program_for(program, gia=True) is free and compiled(free) is compiled(free)
+    tp.run(program, 4)
+    again = pickle.loads(pickle.dumps(program))
+    assert again == program and not again._derived
+    gone = weakref.ref(compiled(program))
+    del program, free
+    gc.collect()
+    assert gone() is None
+
+
+@pytest.mark.parametrize("call", [tp.limit, tp.formula, lambda q: tp.run(q, 4)])
+def test_one_message_for_what_is_no_program(call):
+    with pytest.raises(TensorProgramError, match="Expression is not a Program"):
+        call(tp.moment(x))
+
+
+def test_long_lines_are_cut(tmp_path):
+    path = tmp_path / "long.py"
+    path.write_text("x = 1" + " + 1" * 2000)
+    error = str(TensorProgramError("too long", source=Source(str(path), 1)))
+    assert "x = 1 + 1" in error and error.endswith("...") and len(error) < 150
+
+
+def test_sizes_of_axes_are_shown_as_the_text_has_them():
+    with pytest.raises(TensorProgramError, match=r"axes of vector x are \[i:100000000000\]"):
+        tp.parse("width n\nvector x[i:100000000000] : n, mean 0, var 1\noutput q = 1")
+
+
+def test_widths_that_make_no_sense_say_what_to_give():
+    for call in (lambda: tp.compare(p, [], 2), lambda: tp.compare(p, [4, 4], 2), lambda: tp.compare(p, [0], 2)):
+        with pytest.raises(TensorProgramError) as caught:
+            call()
+        assert caught.value.fix
+
+
+def test_documents_that_are_named_exist():
+    root = Path(__file__).parent.parent
+    for path in [*(root / "tensorprog").rglob("*.py"), *(root / "tests").glob("*.py")]:
+        for name in re.findall(r"[\w/]+\.md\b", path.read_text(encoding="utf-8")):
+            assert any((folder / name).exists() for folder in (root, root / "docs")), f"{path.name} names {name}"

@@ -153,7 +153,7 @@ def test_zdot_of_steps_kinks_and_smooth_functions():
 
 
 def test_zdot_of_the_gradient_independence_counterexample():
-    """x = U xi + 1, h = W x, dx = 2 W.T h: E dx = 2, where gradient independence says 0 (theory.md, 7)."""
+    """x = U xi + 1, h = W x, dx = 2 W.T h: E dx = 2, where gradient independence says 0 (Tensor Programs II, section 6.3)."""
     p = Population(128, rng=7)
     w, x = p.matrix(matrix()), p.vector(vector("x", mean=1))
     assert abs(p.mean(w.apply_transposed(2 * w.apply(x))) - 2) < 1e-12

@@ -1,8 +1,8 @@
 """The statistics of a comparison: samples at finite widths against a limit, as pure functions of arrays.
 
 Model, for one number (a scalar output, or an entry of an array): `mean over seeds at width n = limit + b/n`, b unknown.
-Seeds are independent, widths need not be: one seed draws the same stream at every width, so that its runs at two widths
-are correlated. Everything here is therefore built from *one number a seed*, a fixed linear combination of that seed's
+Seeds are independent, widths need not be: `execute/random.py` draws other streams at another width, but runs made
+elsewhere may share theirs. Everything here is therefore built from *one number a seed*, a fixed linear combination of that seed's
 runs, and spread is only ever measured over seeds. This keeps the t tests exact for Gaussian averages whatever the
 correlation between widths and however the variance depends on the width. For averages of heavy-tailed coordinates they
 are approximate: simulated with squares of Gaussians at widths 64 to 512 a right limit is rejected as often as stated,

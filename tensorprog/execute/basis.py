@@ -6,8 +6,8 @@ what W.T has done fixes the component of W q in the span of W.T's basis P, and t
 
     W q = fresh + adjoint * P (W.T P).T q,
 
-theory.md section 3 with `fresh = (I - P P.T) xi` at finite width, and architecture.md 'The population limit' with
-samples in place of coordinates. The two spaces differ in `fresh` and in the constant alone.
+with `fresh = (I - P P.T) xi` at finite width, and with samples in place of coordinates at infinite width
+(docs/architecture.md, 'Executor and spaces'). The two spaces differ in `fresh` and in the constant alone.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -112,16 +112,26 @@ class Compiled:
                 out[name] = out.get(name, 0) + int(np.prod(x.shape, dtype=int))
         return out
 
-    def peak_entries(self, size: Callable[[WidthSpec], int]) -> int:
-        """The largest number of entries of stored matrices that exist at one time."""
+    def peak_entries(self, size: Callable[[WidthSpec], int], kind: str = "dense") -> int:
+        """The largest number of stored entries of matrices and of their vectors that exist at one time.
+
+        A lazy matrix keeps, of each product, the vector and the result. Elementwise results are not counted.
+        """
+        columns = self.products()
         held: dict[int, int] = {}
-        peak = 0
+        total = peak = 0
         for instruction in self._code:
-            if instruction.matrix is not None:
-                held[instruction.target] = size(instruction.matrix.rows) * size(instruction.matrix.cols)
-                peak = max(peak, sum(held.values()))
+            x, matrix, entries = instruction.node, instruction.matrix, 0
+            if matrix is not None:
+                rows, cols = size(matrix.rows), size(matrix.cols)
+                entries = rows * cols if kind == "dense" else min(columns[matrix.name], rows + cols) * (rows + cols)
+            elif x.op in ("vector", "matmul") and x.width is not None:
+                entries = int(np.prod(x.shape, dtype=int)) * size(x.width)
+            held[instruction.target] = entries
+            total += entries
+            peak = max(peak, total)
             for i in instruction.frees:
-                held.pop(i, None)
+                total -= held.pop(i, 0)
         return peak
 
     # ---- running ----
@@ -217,29 +227,11 @@ def _moment(space: Space, x: Array) -> Array:
     return x[..., 0] if x.shape[-1] == 1 else space.mean(x)
 
 
-class _Same:
-    """A program as a key, by identity: an equal one may have other labels and lines, which errors quote."""
-
-    __slots__ = ("program",)
-
-    def __init__(self, program: Program) -> None:
-        self.program = program
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Same) and other.program is self.program
-
-    def __hash__(self) -> int:
-        return id(self.program)
-
-
-@lru_cache(maxsize=32)
-def _compiled(key: _Same) -> Compiled:
-    return Compiled(key.program)
-
-
 def compiled(program: Program) -> Compiled:
-    """The program ready to run; it is compiled once."""
-    return _compiled(_Same(program))
+    """The program ready to run; it is compiled once, and kept with it."""
+    if "compiled" not in program._derived:
+        program._derived["compiled"] = Compiled(program)
+    return program._derived["compiled"]
 
 
 # ---- why something is not finite ----

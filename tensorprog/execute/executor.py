@@ -16,6 +16,7 @@ from tensorprog.execute.dense import Dense, FiniteSpace
 from tensorprog.execute.lazy import Lazy
 from tensorprog.execute.random import Array
 from tensorprog.language.program import Program
+from tensorprog.transforms.decouple import program_for
 
 if TYPE_CHECKING:
     import xarray
@@ -145,7 +146,7 @@ def run(
         >>> run(p, n=10**6, seeds=2)["mean_dx"].round(1)
         array([2., 2.])
     """
-    program = _check_program(program, gia)
+    program = program_for(program, gia)
     n, seeds = _check_width(n), check_seeds(seeds)
     given, code = program.values(values), compiled(program)
     kind = _check_weights(code, n, weights, matrices)
@@ -231,7 +232,7 @@ def population(
     """
     from tensorprog.execute.population import Population  # scipy.stats takes most of a second to import
 
-    program = _check_program(program, gia)
+    program = program_for(program, gia)
     if isinstance(replicates, bool) or not isinstance(replicates, (int, np.integer)) or replicates < 1:
         raise TensorProgramError(f"replicates={replicates!r}", fix="give a number of populations, 8 for example")
     entropy = int(rng.integers(2**63)) if isinstance(rng, np.random.Generator) else int(rng or 0)
@@ -247,7 +248,7 @@ def _run_checked(code: Compiled, space: Callable[[], Space], values: Mapping[str
         out = code.run(space(), values)
     except MemoryError:
         raise TensorProgramError(
-            f"the run with {where} does not fit into memory", fix="use a smaller n, fewer columns, or lazy weights"
+            f"the run with {where} does not fit into memory", fix="use a smaller n, or fewer columns"
         ) from None
     if not all(np.isfinite(a).all() for a in out.values()):
         raise code.explain(space(), values) or TensorProgramError(
@@ -317,18 +318,6 @@ def _memory() -> float:
 # ---- what users can get wrong ----
 
 
-def _check_program(program: Program, gia: bool) -> Program:
-    if not isinstance(program, Program):
-        raise TensorProgramError(
-            f"{type(program).__name__} is not a Program", fix="make one: tp.Program(q=tp.moment(x * x))"
-        )
-    if gia:
-        from tensorprog.transforms.decouple import decouple
-
-        return decouple(program)
-    return program
-
-
 def _check_width(n: Any) -> int:
     if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1:
         raise TensorProgramError(f"the width n is {n!r}", fix="give a positive integer")
@@ -389,12 +378,14 @@ def _check_weights(code: Compiled, n: int, weights: str, matrices: Mapping[str, 
             "weights are given, and asked to be lazy", why="lazy weights are random", fix='leave out weights="lazy"'
         )
     kind = "dense" if matrices else _choose(code, n) if weights == "auto" else weights
-    if kind == "dense":
-        needed, free = 8.0 * code.peak_entries(FiniteSpace(n).size), _memory()
-        if needed > free:
-            other = any(m.entries is not None for m in code.program.matrices)
-            raise TensorProgramError(
-                f"dense weights at n = {n} need {needed / 2**30:.3g} GB of memory, and {free / 2**30:.3g} GB are free",
-                fix="use a smaller n" + ("" if other or matrices else ', or weights="lazy"'),
-            )
+    size, free = FiniteSpace(n).size, _memory()
+    needed = 8.0 * code.peak_entries(size, kind)
+    if needed > free:
+        gaussian = all(m.entries is None for m in code.program.matrices)
+        lazy = kind == "dense" and gaussian and not matrices and 8.0 * code.peak_entries(size, "lazy") < free
+        raise TensorProgramError(
+            f"vectors and {kind} weights at n = {n} need {needed / 2**30:.3g} GB of memory, "
+            f"and {free / 2**30:.3g} GB are free",
+            fix="use a smaller n" + (', or weights="lazy"' if lazy else ""),
+        )
     return kind

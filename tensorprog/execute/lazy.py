@@ -15,11 +15,11 @@ __all__ = ["Lazy", "LazyMatrix"]
 
 
 class LazyMatrix(ImplicitMatrix):
-    """A Gaussian matrix with iid N(0, variance) entries, sampled only where it is looked at (theory.md, section 3).
+    """A Gaussian matrix with iid N(0, variance) entries, sampled only where it is looked at.
 
     Given what W.T has done to its basis P, and W to its own, W on a new direction q is
     `P (W.T P).T q + (I - P P.T) xi` with xi iid N(0, variance), and the same with the roles exchanged. The projection
-    is off this matrix's own other side and off nothing else.
+    is off this matrix's own other side and off nothing else (docs/architecture.md, 'Executor and spaces').
 
     Args:
         rows: Number of rows.

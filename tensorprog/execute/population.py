@@ -1,7 +1,7 @@
 """Infinite width by joint samples: the same operator as the lazy one, with M samples in place of n coordinates.
 
 Every width is a population of M joint samples of the limit variables Z; the inner product is the sample mean. From the
-Master Theorem, with the Zdot of Stein's lemma in a whitened basis (architecture.md, 'The population limit'):
+Master Theorem, with the Zdot of Stein's lemma in a whitened basis (docs/architecture.md, 'Executor and spaces'):
 
     Z^{W x}   = s [           XF <F, x>  +  rho^-1/2 E <XE, x> ]        Zhat + Zdot
     Z^{W.T y} = s [ rho^1/2   XE <E, y>  +  rho      F <XF, y> ]

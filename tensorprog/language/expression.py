@@ -473,11 +473,13 @@ def _covariance(name: str, cov: Any, shape: tuple[int, ...]) -> np.ndarray:
         raise TensorProgramError(
             f"the covariance of {name} has shape {given.shape}; its axes have {shape}", fix=f"give ({k}, {k})"
         )
+    rounded = getattr(cov, "dtype", None) in (np.float16, np.float32)
+    check = "compute it in float64: this one was not, and its rounding errors are no covariance" if rounded else ""
     matrix = given.reshape(k, k)
     real = matrix.astype(float)
     size = np.abs(real).max(initial=0.0)
     if np.abs(real - real.T).max(initial=0.0) > 1e-12 * size:
-        raise TensorProgramError(f"the covariance of {name} is not symmetric", fix="use (K + K.T) / 2")
+        raise TensorProgramError(f"the covariance of {name} is not symmetric", fix=check or "use (K + K.T) / 2")
     variances = np.diag(real)
     if (variances < 0).any():
         raise TensorProgramError(
@@ -496,7 +498,7 @@ def _covariance(name: str, cov: Any, shape: tuple[int, ...]) -> np.ndarray:
             raise TensorProgramError(
                 f"the correlations of {name} have the negative eigenvalue {lowest:.3g}",
                 why="a covariance is positive semidefinite (it may be singular)",
-                fix="check how it was computed",
+                fix=check or "check how it was computed",
             ) from None
     if not is_exact(matrix):
         matrix = (real + real.T) / 2

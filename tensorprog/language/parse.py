@@ -180,7 +180,7 @@ class _Parser(Expressions):
         if [p for p, _ in sizes] != list(range(len(sizes))) or math.prod([k for _, k in sizes]) > MAX_SIZE:
             self.fail(
                 name,
-                f"the axes of vector {name.text} are {sizes}",
+                f"the axes of vector {name.text} are [{', '.join([f'{letter(p)}:{k}' for p, k in sizes])}]",
                 f"write [i:3, j:4] in this order, {MAX_SIZE} entries at most",
             )
         self.take(":")

@@ -71,6 +71,7 @@ class Program:
             self.outputs[name] = Output(x.aligned_node(), x.axes)
         roots = sorted([o.node for o in self.outputs.values()], key=lambda x: x.digest)
         self.nodes: list[Node] = topological(roots)
+        self._derived: dict[str, Any] = {}  # what other modules make of it once, kept with it and not pickled
         self._check()
 
     # ---- checks ----

@@ -18,6 +18,7 @@ from tensorprog.limits.domain import check_domains, ranges
 from tensorprog.limits.evaluate import ScalarProgram, student
 from tensorprog.limits.expectation import Expectation
 from tensorprog.limits.lower import Lowering
+from tensorprog.transforms.decouple import program_for
 
 __all__ = ["limit"]
 
@@ -67,14 +68,9 @@ def limit(
 
     Source: Master Theorem: Tensor Programs III, theorems 2.10 and E.15; ZHat and ZDot: Box 1 there.
     """
-    if not isinstance(program, Program):
-        raise TensorProgramError(f"the limit of {type(program).__name__}", fix="pass a tp.Program")
+    program = program_for(program, gia)
     if method not in METHODS:
         raise TensorProgramError(f"method {method!r}", fix=f"use one of {', '.join(METHODS)}")
-    if gia:
-        from tensorprog.transforms.decouple import decouple
-
-        program = decouple(program)
     bound = program.values(values)
     check_domains(program)
     rng = _seed(rng)

@@ -34,6 +34,7 @@ from tensorprog.limits.lower import Lowering
 from tensorprog.limits.special import GaussianExpectation, named
 from tensorprog.limits.structure import root
 from tensorprog.limits.tasks import Task
+from tensorprog.transforms.decouple import program_for
 
 __all__ = ["formula"]
 
@@ -80,12 +81,7 @@ def formula(program: Program, gia: bool = False) -> Formula:
     Source: Master Theorem: Tensor Programs III, theorems 2.10 and E.15; the recursions: Cho & Saul 2009, Jacot et al.
         2018.
     """
-    if not isinstance(program, Program):
-        raise TensorProgramError(f"the formula of {type(program).__name__}", fix="pass a tp.Program")
-    if gia:
-        from tensorprog.transforms.decouple import decouple
-
-        program = decouple(program)
+    program = program_for(program, gia)
     check_domains(program)
     lowering = _SymbolicLowering(program, expectation=_SymbolicExpectation())
     for name, o in program.outputs.items():

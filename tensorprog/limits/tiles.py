@@ -132,7 +132,7 @@ class Tiles:
                     full[high:, low:high] = full[low:high, high:].T
 
         bounds = list(self._bounds(shape[0], symmetric))
-        workers = min(os.cpu_count() or 1, 8, len(bounds))
+        workers = min(_cores(), 8, len(bounds))
         if workers > 1 and noise is None:
             with ThreadPoolExecutor(workers) as pool:
                 list(pool.map(tile, bounds))
@@ -149,6 +149,11 @@ class Tiles:
             step = max(1, min(TILE // max(width, 1), 256 if symmetric else rows))
             yield low, min(low + step, rows)
             low += step
+
+
+def _cores() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _part(a: Array, low: int, high: int, start: int) -> Array:

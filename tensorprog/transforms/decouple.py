@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tensorprog.errors import TensorProgramError
 from tensorprog.language import algebra
 from tensorprog.language.node import Node
 from tensorprog.language.program import Program
 from tensorprog.language.symbols import Matrix
 from tensorprog.transforms.rewrite import rewrite
 
-__all__ = ["copy_of", "decouple"]
+__all__ = ["copy_of", "program_for", "decouple"]
 
 
 def copy_of(matrix: Matrix) -> Matrix:
@@ -18,12 +19,29 @@ def copy_of(matrix: Matrix) -> Matrix:
     return matrix if matrix.name.endswith("~") else matrix.renamed(matrix.name + "~")
 
 
+def program_for(program: Program, gia: bool) -> Program:
+    """The program of a call, `decouple`d where it asks for gradient independence, once.
+
+    Raises:
+        TensorProgramError: It is no program.
+    """
+    if not isinstance(program, Program):
+        raise TensorProgramError(
+            f"{type(program).__name__} is not a Program", fix="make one: tp.Program(q=tp.moment(x * x))"
+        )
+    if not gia:
+        return program
+    if "decoupled" not in program._derived:
+        program._derived["decoupled"] = decouple(program)
+    return program._derived["decoupled"]
+
+
 def decouple(program: Program) -> Program:
     """The program under the gradient independence assumption (GIA).
 
     In a bare program nothing says which instructions are back-propagation, so every `W.T` becomes the transpose of one
     independent copy `W~`, the same copy wherever W.T is used. Forward uses of W are untouched: at finite width they
-    have the same weights as before. Whether the limit stays right is another question (theory.md, section 7).
+    have the same weights as before. Whether the limit stays right is another question (`analysis/gia.py`).
 
     Args:
         program: A program.
