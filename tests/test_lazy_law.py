@@ -368,9 +368,3 @@ def test_initial_vectors_have_their_law():
     e = space.vector(vector("e", distribution=stats.expon()))
     assert stats.kstest(e, "expon").pvalue > SHARE
     assert (space.vector(vector("c", mean=3, var=0)) == 3).all()
-
-
-def test_impossible_initial_vectors_say_so():
-    for bad in ({"var": -1}, {"distribution": "cauchy"}, {"cov": [[1]], "distribution": "uniform"}, {"cov": np.eye(2)}):
-        with pytest.raises(TensorProgramError, match="vector v"):
-            Dense(4).vector(vector(**bad))

@@ -90,7 +90,7 @@ class Dense(FiniteSpace):
         """The matrix of this name, drawn from the stream of (seed, name) or taken from `weights`.
 
         Raises:
-            TensorProgramError: The given weights have another shape, or the law of the entries has no variance.
+            TensorProgramError: The given weights have another shape.
         """
         shape = self.size(spec.rows), self.size(spec.cols)
         if spec.name in self.weights:
@@ -102,13 +102,13 @@ class Dense(FiniteSpace):
                 )
             return DenseMatrix(given)
         rng = stream(self.seed, spec.name, "matrix", *shape)
-        weights = _standardised(spec.entries, rng, shape, spec.name)
+        weights = _standardised(spec.entries, rng, shape)
         weights *= math.sqrt(float(spec.var) / shape[1])
         return DenseMatrix(weights)
 
 
-def _standardised(entries: Any, rng: np.random.Generator, shape: tuple[int, int], name: str) -> Array:
-    """Iid entries of mean 0 and variance 1 with the given law."""
+def _standardised(entries: Any, rng: np.random.Generator, shape: tuple[int, int]) -> Array:
+    """Iid entries of mean 0 and variance 1 with the given law, as `tp.Matrix` has checked it."""
     out = np.empty(shape)
     if entries is None:
         rng.standard_normal(out=out)
@@ -118,20 +118,8 @@ def _standardised(entries: Any, rng: np.random.Generator, shape: tuple[int, int]
         rng.random(out=out)
         out -= 0.5
         out *= math.sqrt(12.0)
-    elif hasattr(entries, "rvs"):
-        mean, std = float(entries.mean()), float(entries.std())
-        if not (math.isfinite(mean) and 0.0 < std < math.inf):
-            raise TensorProgramError(
-                f"the entries of {name} have mean {mean} and standard deviation {std}",
-                why="entries are standardised, so their law must have a finite mean and a finite positive variance",
-                fix="choose a law with a finite variance",
-            )
-        out[:] = entries.rvs(size=shape, random_state=rng)
-        out -= mean
-        out /= std
     else:
-        raise TensorProgramError(
-            f"the entries of {name} have the unknown law {entries!r}",
-            fix='use None (Gaussian), "rademacher", "uniform" or a frozen distribution such as scipy.stats.t(5)',
-        )
+        out[:] = entries.rvs(size=shape, random_state=rng)
+        out -= float(entries.mean())
+        out /= float(entries.std())
     return out
