@@ -353,7 +353,7 @@ def test_bound_variables_are_bound():
 
 
 def test_what_has_no_formula_says_why():
-    with pytest.raises(tp.TensorProgramError, match=r"pass a tp\.Program"):
+    with pytest.raises(tp.TensorProgramError, match=r"int is not a Program"):
         tp.formula(3)
     x = tp.Vector("x", n, axes="b", cov=np.eye(12, dtype=int) + 1)
     with pytest.raises(tp.TensorProgramError, match="output q has no formula"):
