@@ -267,9 +267,9 @@ def test_long_sums_are_wrapped():
 
 
 def test_nodes_that_only_transforms_make():
-    spread = algebra._typed(algebra.mul([eta.node, s.node]), (2, 3), n, None)
-    product = algebra.mul([algebra._typed(eta.node, (2,), n, None), (s.node, 2)])
-    total = algebra.add([(2, algebra._typed(eta.node, (2,), n, None)), (-0.5, s.node)])
+    spread = algebra.typed(algebra.mul([eta.node, s.node]), (2, 3), n, None)
+    product = algebra.mul([algebra.typed(eta.node, (2,), n, None), (s.node, 2)])
+    total = algebra.add([(2, algebra.typed(eta.node, (2,), n, None)), (-0.5, s.node)])
     for node in (
         spread,
         product,
