@@ -355,3 +355,11 @@ def test_large_programs_answer_or_decline_in_seconds(build):
     except tp.TensorProgramError as declined:
         assert "variables" in str(declined)
     assert time.perf_counter() - start < 8
+
+
+def test_a_float_elsewhere_in_the_process_does_not_make_rationals_inexact():
+    """0.5 == Fraction(1, 2), so whatever is remembered must know which it was."""
+    v = tp.Vector("v", N, var=2)
+    assert not is_exactly(tp.moment(tp.leaky_relu(v, 0.5) ** 2), Fraction(5, 4))
+    assert is_exactly(tp.moment(tp.leaky_relu(v, Fraction(1, 2)) ** 2), Fraction(5, 4))
+    assert not is_exactly(tp.moment(tp.elu(v, 0.5) * v * 0 + 0.5), Fraction(1, 2))

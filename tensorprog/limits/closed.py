@@ -176,12 +176,15 @@ def _function(x: Node, atoms: _Variables) -> Sum | None:
             return {((("sign", i, _over(parameters[0], c * c)), 1),): 1 if c > 0 else -1}
         case "bump":
             return {((("bump", i, _over(parameters[0], c * c)), 1),): _over(1, c if c > 0 else -c)}
-    return _in_basis(name, parameters, i, c)
+    return _in_basis(name, parameters, i, c, tuple([type(p) for p in (*parameters, c)]))
 
 
 @lru_cache(maxsize=4096)
-def _in_basis(name: str, parameters: tuple[Number, ...], i: int, c: Number) -> Sum | None:
-    """A primitive of c z_i as a sum of monomials of the basis (never changed: it is shared)."""
+def _in_basis(name: str, parameters: tuple[Number, ...], i: int, c: Number, types: tuple[type, ...]) -> Sum | None:
+    """A primitive of c z_i as a sum of monomials of the basis (never changed: it is shared).
+
+    The types of the numbers are part of the key: Fraction(1, 2) == 0.5, and only one of them is exact.
+    """
     basis = PRIMITIVES[name].basis
     if basis is None:
         return None
