@@ -123,6 +123,7 @@ def test_adjointness(p):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @settings(options, max_examples=2000)
 @given(programs())
 def test_many_more_random_programs(p):
