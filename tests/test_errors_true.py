@@ -53,7 +53,7 @@ def truth(f, mean, var, turns=((0, 1),)):
         m, s = exactly(mean), mpmath.sqrt(exactly(var))
         points = {mpmath.mpf(k) for k in (-14, -5, -2, 2, 5, 14)}
         for centre, scale in turns:
-            points |= {(centre + k * scale - m) / s for k in (-64, -16, -4, -1, 0, 1, 4, 16, 64)}
+            points |= {(exactly(centre) + k * exactly(scale) - m) / s for k in (-64, -16, -4, -1, 0, 1, 4, 16, 64)}
         edges = sorted([p for p in points if -14 <= p <= 14])
         return mpmath.quad(lambda t: f(m + s * t) * mpmath.npdf(t), edges)
 
@@ -198,3 +198,53 @@ def test_a_replicated_error_shrinks_with_the_samples():
     p = tp.Program(a=tp.moment(tp.abs(tp.Matrix("W", n, n) @ tp.relu(x)) * x))
     few, many = [tp.limit(p, method="population", samples=2**k, replicates=16)["a"].error for k in (8, 14)]
     assert many < few / 6
+
+
+STEEP = {  # function of an expression, of a number, and where it turns
+    "relu": (tp.relu, lambda x: max(x, mpmath.mpf(0)), 0),
+    "step": (tp.step, lambda x: (1 + mpmath.sign(x)) / 2, 0),
+    "gelu": (tp.gelu, lambda x: x * mpmath.ncdf(x), 0),
+    "tanh(30 x)": (lambda u: tp.tanh(30 * u), lambda x: mpmath.tanh(30 * x), 0),
+    "sigmoid(3 x - 1)": (lambda u: tp.sigmoid(3 * u - 1), lambda x: 1 / (1 + mpmath.exp(1 - 3 * x)), Fraction(1, 3)),
+}
+
+
+@pytest.mark.parametrize("var", [Fraction(1, 10**12), 1, 10**6], ids=str)
+@pytest.mark.parametrize("rho", [-1, 0, 1])
+@pytest.mark.parametrize(
+    "names", [("relu", "tanh(30 x)"), ("step", "gelu"), ("sigmoid(3 x - 1)", "relu")], ids="*".join
+)
+def test_pairs_at_the_edges(names, rho, var):
+    """At correlation 0 and +-1 a pair is one or two integrals in one variable, known to 30 digits."""
+    (f, f_exact, at), (g, g_exact, there) = [STEEP[name] for name in names]
+    half = Fraction(1, 2)  # the second variable has half the deviation, and mean 1/4
+    u, v = tp.vectors(
+        ("u", "v"), N, mean=[0, Fraction(1, 4)], cov=[[var, rho * half * var], [rho * half * var, var / 4]]
+    )
+    found = exact(pair=tp.moment(f(u) * g(v)))["pair"]
+    with mpmath.workdps(DIGITS):
+        if rho:
+            places = [at, (there - Fraction(1, 4)) * 2 * rho]
+            turns = [(place, scale) for place in places for scale in (1, Fraction(1, 30))]
+            true = truth(lambda x: f_exact(x) * g_exact(mpmath.mpf(1) / 4 + rho * x / 2), 0, var, turns)
+        else:
+            true = truth(f_exact, 0, var, [(at, 1)]) * truth(
+                g_exact, Fraction(1, 4), Fraction(var) / 4, [(there, 1), (there, Fraction(1, 30))]
+            )
+    check(found, true, math.inf)
+    assert found.error <= 1e-7 * max(1.0, float(var))
+
+
+@pytest.mark.slow
+def test_standard_errors_cover_as_they_say_over_a_thousand_seeds():
+    """One stated error covers 68.3 % of the time, two 93 % or more (t with 7 degrees); five deviations of a binomial."""
+    n = tp.Width("n")
+    W, x = tp.Matrix("W", n, n), tp.Vector("x", n, mean=1)
+    p = tp.Program(a=tp.moment(tp.relu(W @ tp.tanh(x)) * x * x))
+    true = tp.limit(p, method="exact")["a"].value
+    scores = []
+    for seed in range(1000):
+        found = tp.limit(p, method="population", samples=2**7, replicates=8, rng=seed)["a"]
+        scores.append(abs(found.value - true) / found.error)
+    assert abs(np.mean(np.array(scores) < 1) - 0.683) < 5 * math.sqrt(0.683 * 0.317 / 1000)
+    assert np.mean(np.array(scores) < 2) > 0.93 - 5 * math.sqrt(0.07 * 0.93 / 1000)

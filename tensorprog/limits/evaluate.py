@@ -79,6 +79,7 @@ class ScalarProgram:
             a in inside for step in self.steps if step.node not in inside for a in step.operands
         )
         self.integrals = {x for x in nodes if x.op == "gauss"}
+        self.magnitudes: dict[Node, Array] = {}
         self.sampled = {x for x in self.integrals if not x.attr.by_quadrature}
         self.sampled_below = _downstream(self.floating, self.sampled)
         self.integrated_below = _downstream(self.floating, self.integrals)
@@ -112,6 +113,8 @@ class ScalarProgram:
                     args = [values[a] for a in step.operands]
                     if x.op == "gauss":
                         value = np.asarray(self._integral(x, args, level, replicate))
+                        if perturb is not None:  # an integral that cancels has the rounding of what cancels
+                            value = value + perturb.result(x, self._magnitude(x, args)) - self._magnitude(x, args)
                     else:
                         given = args if perturb is None else perturb.operands(x, args)
                         value = np.asarray(_compute(step)(*given))
@@ -120,10 +123,19 @@ class ScalarProgram:
                     values |= tiles.run(values, perturb, rows)
         return values
 
-    def _integral(self, x: Node, args: Sequence[Array], level: int, replicate: int) -> Array:
+    def _magnitude(self, x: Node, args: Sequence[Array]) -> Array:
+        """E |f| of an integral E f, roughly; the integral itself is enough for large batches and sampled ones."""
+        if x not in self.magnitudes:
+            size = int(np.prod(np.broadcast_shapes(*[a.shape for a in args])))
+            small = x not in self.sampled and size < PAIRS_FROM
+            self.magnitudes[x] = np.abs(self._integral(x, args, 0, 0, absolute=True)) if small else np.zeros(())
+        return self.magnitudes[x]
+
+    def _integral(self, x: Node, args: Sequence[Array], level: int, replicate: int, absolute: bool = False) -> Array:
         from tensorprog.limits.integrate import Curve, Feature, gaussian_expectation, pair_expectation, qmc_expectation
 
         integrand: Integrand = x.attr
+        f: Callable[..., Any] = (lambda z, p: np.abs(integrand(z, p))) if absolute else integrand
         d = integrand.dimension
         level += integrand.blind  # no place to refine at: both resolutions finer
         shape = np.broadcast_shapes(*[a.shape for a in args])
@@ -151,20 +163,20 @@ class ScalarProgram:
                 for k in range(size):
                     row, mine = slice(k, k + 1), [p[k : k + 1] for p in params]
                     features = [
-                        Feature(*f) for f in integrand.located(mean[row], deviations[row], [p[0] for p in mine])
+                        Feature(*at) for at in integrand.located(mean[row], deviations[row], [p[0] for p in mine])
                     ]
-                    value[k] = gaussian_expectation(integrand, mean[row], cov[row], mine, features, level, curves)[0]
+                    value[k] = gaussian_expectation(f, mean[row], cov[row], mine, features, level, curves)[0]
             elif parts is not None:
-                f, g = parts
+                left, right = parts
                 value = pair_expectation(
-                    lambda u: f([u, None], []), lambda v: g([None, v], []),
+                    lambda u: left([u, None], []), lambda v: right([None, v], []),
                     (mean[:, 0], mean[:, 1]), (cov[:, 0, 0], cov[:, 1, 1]), cov[:, 0, 1],
                     features_f=[Feature(0, a, s) for i, a, s in integrand.features if i == 0],
                     features_g=[Feature(0, a, s) for i, a, s in integrand.features if i == 1], level=level,
                 )  # fmt: skip
             else:
-                features = [Feature(*f) for f in integrand.located(mean, deviations, [])]
-                value = gaussian_expectation(integrand, mean, cov, params, features, level, curves)
+                features = [Feature(*at) for at in integrand.located(mean, deviations, [])]
+                value = gaussian_expectation(f, mean, cov, params, features, level, curves)
         return np.asarray(value)[back].reshape(shape)
 
     # ---- with errors ----
