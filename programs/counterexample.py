@@ -13,6 +13,11 @@ With m = `mean` and s = `var` of the coordinates of x (m = 1 and s = 0 by defaul
 
 The output vector here is the constant 1, not a sampled readout with mean zero, so the Simple GIA Check fails.
 
+formula:
+    mean_dx = 2
+    dx2 = 8
+    h2 = 1
+
 check_gia: simple False, bp_like False, holds False (at dx: x has mean 1).
 check_regularity: covered True, Tensor Programs III, theorem 2.10 (no scalars in Nonlins, polynomially bounded
 functions).

@@ -10,6 +10,12 @@ v.(W^p (W^p).T)^k v / n has the limit of (1/n) tr (W^p (W^p).T)^k, a Fuss-Catala
 the same as for a product of p independent matrices. The output `trace` is v.W^p v / n, which tends to 0: so do all
 moments of the eigenvalues, whose law, the circular law, is invariant under rotations of the complex plane.
 
+formula:
+    trace = 0
+    m1 = 1
+    m2 = 3
+    m3 = 12
+
 check_gia: simple False, bp_like False, holds False (v is no readout: it enters products with W).
 check_regularity: covered True, Tensor Programs III, theorem 2.10 (no scalars in Nonlins, polynomially bounded
 functions).

@@ -10,6 +10,13 @@ v.(A A.T)^k v / m has the limit of (1/m) tr (A A.T)^k. The moments are Narayana 
 
 and come out as exact rationals. `order` moments are computed, as outputs m1, m2, ...
 
+formula:
+    m1 = 1
+    m2 = 3/2
+    m3 = 11/4
+    m4 = 45/8
+    m5 = 197/16
+
 check_gia: simple False, bp_like False, holds False (v is no readout: it enters products with A).
 check_regularity: covered True, Tensor Programs III, theorem 2.10 (no scalars in Nonlins, polynomially bounded
 functions).

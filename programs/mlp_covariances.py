@@ -14,6 +14,11 @@ With both variances 1 the diagonal is s/2 + 1/2 in layer 1 and s/4 + 3/4 in laye
 `data` is an array (images, d), a nested list, or the path of an .npy file with one; by default the first `images` of
 the handwritten digits in the package, centred and scaled to |xi|^2 = d.
 
+formula:
+    K1[i, j] = ArcCosineKernel(Sigma[i, i], Sigma[i, j], Sigma[j, j])
+    layer_1[image, other] = K1[image, other]
+    layer_2[image, other] = ArcCosineKernel(Sigma[image, image]/2 + 1, K1[image, other] + 1, Sigma[other, other]/2 + 1)
+
 check_gia: simple True, bp_like True, holds True (no matrix is transposed).
 check_regularity: covered True, Tensor Programs III, theorem 2.10 (no scalars in Nonlins, polynomially bounded
 functions).

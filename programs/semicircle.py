@@ -8,6 +8,16 @@ For v with iid N(0, 1) coordinates, independent of W, v.(W + W.T)^k v / n has th
 the moments of the density sqrt(4 - x^2)/(2 pi) on [-2, 2]. Under the gradient independence assumption W and W.T would
 be independent, and W + W.T like a Ginibre matrix: all moments 0.
 
+formula:
+    m1 = 0
+    m2 = 1
+    m3 = 0
+    m4 = 2
+    m5 = 0
+    m6 = 5
+    m7 = 0
+    m8 = 14
+
 check_gia: simple False, bp_like False, holds False (v is no readout: it enters products with W).
 check_regularity: covered True, Tensor Programs III, theorem 2.10 (no scalars in Nonlins, polynomially bounded
 functions).

@@ -11,6 +11,11 @@ is Zdot, 1/2 the mean derivative of relu. For x with iid N(0, 1) coordinates, r 
 
 At ratio 1 the loss is smallest for var = 2/3, where it is 2/3: even untrained, tying beats the zero map's loss of 1.
 
+formula:
+    overlap = 1/2
+    norm = 3/4
+    loss = 3/4
+
 check_gia: simple False, bp_like False, holds False (W and W.T both belong to the forward pass).
 check_regularity: covered True, Tensor Programs III, theorem 2.10 (no scalars in Nonlins, polynomially bounded
 functions).

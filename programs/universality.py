@@ -9,6 +9,12 @@ for Gaussian); the limit depends on the variance alone. Here with x constant 1, 
     m2        2                 tends to 2              v.(W W.T)^2 v / n, Marchenko-Pastur's second moment
     tanh2     0.394294...       tends to it             mean of tanh(h)^2, for h ~ N(0, 1)
 
+formula:
+    h4 = 3
+    mean_dx = 2
+    m2 = 2
+    tanh2 = E[tanh(z1)**2; z1 ~ N(0, 1)]
+
 check_gia: simple False, bp_like False, holds False (x has mean 1, and v enters products with W).
 check_regularity: covered True, Tensor Programs IVb, theorem 2.6.10 (weights that are not Gaussian, polynomially smooth
 functions).

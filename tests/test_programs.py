@@ -156,3 +156,10 @@ def test_the_docstring_says_how_to_run_it(name: str, capsys: pytest.CaptureFixtu
     text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
     assert "Source:" in text and f"tensorprog limit programs/{name}.py" in text
     assert main(["show", str(path)]) == 0 and "output" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_formula_is_the_one_shown(name: str) -> None:
+    said = ast.get_docstring(ast.parse((FOLDER / f"{name}.py").read_text(encoding="utf-8"))) or ""
+    shown = said.split("formula:\n")[1].split("\n\n")[0]
+    assert [line.strip() for line in shown.split("\n")] == str(tp.formula(program(name))).split("\n")
