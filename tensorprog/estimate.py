@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -55,7 +56,7 @@ class Estimate:
         if self.kind == "exact" and np.ndim(self.value) == 0:
             return f"{self.value} ({how})"
         if np.ndim(self.value) == 0:
-            return f"{float(self.value):.15g} ± {float(self.error):.0e} ({how})"
+            return f"{_digits(float(self.value), float(self.error))} ± {float(self.error):.0e} ({how})"
         worst = float(np.max(self.error, initial=0.0))
         return f"array{np.shape(self.value)} ± {worst:.0e} ({how})\n{np.asarray(self.value, dtype=float)}"
 
@@ -72,6 +73,12 @@ class Estimate:
         if self.note:
             out["note"] = self.note
         return out
+
+
+def _digits(value: float, error: float) -> str:
+    """A value to one digit beyond its error, and to 15 at most."""
+    known = math.log10(abs(value) / error) if value and 0 < error < math.inf else 15.0
+    return f"{value:.{min(15, max(1, math.ceil(known) + 1))}g}"
 
 
 def _plain(x: Any) -> Any:
