@@ -16,7 +16,7 @@ from strategies import X, evaluate, programs
 
 import tensorprog as tp
 from tensorprog.language import algebra
-from tensorprog.language.expression import describe
+from tensorprog.language.describe import describe
 
 n, m = tp.Width("n"), tp.Width("m", ratio=2)
 W, V = tp.Matrix("W", n, n), tp.Matrix("V", m, n)

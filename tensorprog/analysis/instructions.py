@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tensorprog.errors import Source
-from tensorprog.language.expression import describe
+from tensorprog.language.describe import describe
 from tensorprog.language.node import Node
 from tensorprog.language.program import Program
 from tensorprog.language.text import LEAVES, listing

@@ -16,7 +16,7 @@ import numpy as np
 from tensorprog.errors import TensorProgramError
 from tensorprog.execute.outer import Outer, boundary
 from tensorprog.execute.random import Array, MatrixSpec, VectorSpec, WidthSpec
-from tensorprog.language.expression import describe
+from tensorprog.language.describe import describe
 from tensorprog.language.functions import PRIMITIVES
 from tensorprog.language.node import Node
 from tensorprog.language.program import Program

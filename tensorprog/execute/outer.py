@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tensorprog.errors import TensorProgramError
-from tensorprog.language.expression import describe
+from tensorprog.language.describe import describe
 from tensorprog.language.node import Node
 from tensorprog.language.schedule import Step, schedule
 

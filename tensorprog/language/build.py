@@ -10,7 +10,8 @@ import numpy as np
 
 from tensorprog.errors import TensorProgramError
 from tensorprog.language import algebra
-from tensorprog.language.expression import Expression, Vector, align, as_expression, check_name, describe, elementwise
+from tensorprog.language.describe import describe
+from tensorprog.language.expression import Expression, Vector, align, as_expression, check_name, elementwise
 from tensorprog.language.functions import PRIMITIVES
 from tensorprog.language.symbols import Number, Width, number, numbers
 

@@ -12,7 +12,8 @@ import numpy as np
 
 from tensorprog.language import algebra
 from tensorprog.language.build import check_domain
-from tensorprog.language.expression import Expression, describe, product
+from tensorprog.language.describe import describe
+from tensorprog.language.expression import Expression, product
 from tensorprog.language.functions import PRIMITIVES
 from tensorprog.language.node import Node
 from tensorprog.language.symbols import Matrix, Number, Width, number

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tensorprog.errors import Source, TensorProgramError
-from tensorprog.language.expression import Expression, as_expression, check_name, describe
+from tensorprog.language.describe import describe
+from tensorprog.language.expression import Expression, as_expression, check_name
 from tensorprog.language.node import Node, topological
 from tensorprog.language.symbols import Matrix, VectorSpec, Width, encode, number
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tensorprog.errors import TensorProgramError
-from tensorprog.language.expression import describe
+from tensorprog.language.describe import describe
 from tensorprog.language.functions import PRIMITIVES, TINY
 from tensorprog.language.node import Node, topological
 from tensorprog.language.program import Program

@@ -11,7 +11,7 @@ import numpy as np
 
 from tensorprog.errors import TensorProgramError
 from tensorprog.estimate import Estimate, Estimates
-from tensorprog.language.expression import describe
+from tensorprog.language.describe import describe
 from tensorprog.language.functions import PRIMITIVES
 from tensorprog.language.program import Program
 from tensorprog.limits.domain import check_domains, ranges
