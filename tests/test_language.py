@@ -290,3 +290,10 @@ def test_shared_subexpressions_stay_shared():
 def test_what_has_no_translation_is_refused(expression, message):
     with pytest.raises(tp.TensorProgramError, match=message):
         tp.Function("f", expression)
+
+
+def test_a_large_variance_does_not_hide_an_impossible_correlation():
+    n = tp.Width("n")
+    with pytest.raises(tp.TensorProgramError, match="negative eigenvalue"):
+        tp.Vector("z", n, axes=("b",), cov=[[1e6, 0, 0], [0, 1e-6, 2e-6], [0, 2e-6, 1e-6]])
+    tp.Vector("z", n, axes=("b",), cov=[[1e6, 0, 0], [0, 1e-6, 1e-6], [0, 1e-6, 1e-6]])  # singular, and fine

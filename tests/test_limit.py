@@ -363,3 +363,59 @@ def test_a_float_elsewhere_in_the_process_does_not_make_rationals_inexact():
     assert not is_exactly(tp.moment(tp.leaky_relu(v, 0.5) ** 2), Fraction(5, 4))
     assert is_exactly(tp.moment(tp.leaky_relu(v, Fraction(1, 2)) ** 2), Fraction(5, 4))
     assert not is_exactly(tp.moment(tp.elu(v, 0.5) * v * 0 + 0.5), Fraction(1, 2))
+
+
+# ---- what has no limit, what is sampled, what is large ------------------------------------------------------------------
+@pytest.mark.parametrize("vector", [False, True])
+def test_zero_over_zero_is_refused(vector):
+    """moment(x)/moment(x) is 1 at every width, and 0/0 in the limit."""
+    x = tp.Vector("x", N)
+    m = tp.moment(x)
+    with pytest.raises(tp.TensorProgramError, match="whose limit is 0"):
+        limit(out=tp.moment(x * m / m) if vector else m / m)
+
+
+def test_a_constant_cannot_be_normalised():
+    one = tp.Vector("one", N, mean=1, var=0)
+    centred = one - tp.moment(one)
+    with pytest.raises(tp.TensorProgramError, match="whose limit is 0"):
+        limit(out=tp.moment((centred / tp.sqrt(tp.moment(centred**2))) ** 2))
+
+
+def test_narrow_turns_along_a_curve_are_seen():
+    """E exp(-(100 (x y - 1/2))^2) is close to sqrt(pi)/100 times the density of x y at 1/2, K_0(1/2)/pi."""
+    from scipy.special import k0
+
+    x, y = tp.Vector("x", N), tp.Vector("y", N)
+    found = limit(out=tp.moment(tp.gaussian(100 * (x * y - 0.5))))["out"]
+    assert abs(found.value - math.sqrt(math.pi) / 100 * k0(0.5) / math.pi) < 5 * found.error + 1e-5
+    assert found.error < 1e-3
+
+
+def test_rows_of_unequal_scale_state_their_rounding():
+    """3 E relu(u) relu(v) - E relu(3 u) relu(v) = 0, up to what rounding leaves of entries of 1e16."""
+    k = 200
+    scale = np.where(np.arange(k) < 16, 1, 1e8)
+    g = np.random.default_rng(0).standard_normal((k, 300))
+    z = tp.Vector("z", N, axes=("i",), cov=g @ g.T / 300 * np.outer(scale, scale))
+    other = tp.relu(tp.rename(z, i="j"))
+    found = limit(out=3 * tp.moment(tp.relu(z) * other) - tp.moment(tp.relu(3 * z) * other))["out"]
+    assert np.all(np.abs(found.value) <= found.error)
+
+
+def test_an_outer_of_a_high_power_declines_in_time():
+    x, y = tp.Vector("x", N), tp.Vector("y", N)
+    body = lambda a, b: sum(tp.tanh((i + 1) * a) * tp.tanh((i + 2) * b) for i in range(8)) ** 6  # noqa: E731
+    with pytest.raises(tp.TensorProgramError, match="separates into more than"):
+        limit(out=tp.moment(tp.outer(body, x, y)))
+
+
+def test_products_of_sums_of_one_variable_are_one_integral():
+    x = tp.Vector("x", N)
+    total = sum(tp.tanh((i + 1) * x + Fraction(i, 3)) for i in range(12))
+    p = tp.Program(out=tp.moment(total**6))
+    from tensorprog.language.node import topological
+    from tensorprog.limits.lower import Lowering
+
+    scalar = Lowering(p, {}).z[p.outputs["out"].node]
+    assert len([y for y in topological([scalar]) if y.op == "gauss"]) == 1
