@@ -114,7 +114,8 @@ class ScalarProgram:
                     if x.op == "gauss":
                         value = np.asarray(self._integral(x, args, level, replicate))
                         if perturb is not None:  # an integral that cancels has the rounding of what cancels
-                            value = value + perturb.result(x, self._magnitude(x, args)) - self._magnitude(x, args)
+                            size = self._magnitude(x, args)
+                            value = value + (perturb.result(x, size) - size)
                     else:
                         given = args if perturb is None else perturb.operands(x, args)
                         value = np.asarray(_compute(step)(*given))
