@@ -11,6 +11,7 @@ from tensorprog.errors import TensorProgramError
 from tensorprog.estimate import Estimate, Estimates
 from tensorprog.language.build import *  # noqa: F403
 from tensorprog.language.build import __all__ as _build
+from tensorprog.language.deferred import layer
 from tensorprog.language.expression import Expression, Scalar, Vector, inverse_sqrt
 from tensorprog.language.program import Program
 from tensorprog.language.symbols import Matrix, Width
@@ -27,14 +28,25 @@ if TYPE_CHECKING:
     from tensorprog.limits.formula import Formula
     from tensorprog.limits.limit import limit
     from tensorprog.limits.symbolic import formula
+    from tensorprog.networks.inputs import Input
+    from tensorprog.networks.layers import dense, readout, residual
+    from tensorprog.networks.network import Network
 
 __version__ = "0.1.0"
+
+# Layers, by the module of `networks/` they are in.
+_NETWORKS = {
+    "inputs": ("Input",),
+    "layers": ("dense", "readout", "residual"),
+    "network": ("Network",),
+}
+_networks = [name for names in _NETWORKS.values() for name in names]
 
 __all__ = [
     "Comparison", "Estimate", "Estimates", "Expression", "Formula", "Function", "GIAReport", "Matrix", "Program",
     "RegularityReport", "Runs", "Scalar",
     "TensorProgramError", "Vector", "Width", "check_gia", "check_regularity", "compare", "formula", "inverse_sqrt",
-    "latex", "limit", "load", "parse", "run", "save", *_build,
+    "latex", "layer", "limit", "load", "parse", "run", "save", *_build, *_networks,
 ]  # fmt: skip
 
 # Imported when first used: writing and printing programs should not wait for SciPy.
@@ -55,7 +67,7 @@ _LATER = {
     "parse": "tensorprog.language.parse",
     "run": "tensorprog.execute.executor",
     "save": "tensorprog.language.text",
-}
+} | {name: f"tensorprog.networks.{module}" for module, names in _NETWORKS.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:

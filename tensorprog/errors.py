@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import linecache
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-__all__ = ["Source", "TensorProgramError", "caller"]
+__all__ = ["Source", "TensorProgramError", "caller", "located"]
 
 QUOTED = 100
 """Characters of the user's line that are shown."""
@@ -35,6 +38,19 @@ class Source:
         return f"{Path(self.file).name}:{self.line}"
 
 
+_RECORDED: ContextVar[Source | None] = ContextVar("recorded", default=None)
+
+
+@contextmanager
+def located(source: Source | None) -> Iterator[None]:
+    """While a recorded call is carried out, `caller` answers with the line where it was recorded."""
+    token = _RECORDED.set(source)
+    try:
+        yield
+    finally:
+        _RECORDED.reset(token)
+
+
 def caller() -> Source | None:
     """The innermost line of code outside this package: where the user wrote what is being built."""
     frame = sys._getframe(1)
@@ -42,6 +58,8 @@ def caller() -> Source | None:
         frame.f_code.co_filename.startswith(_PASSED)
         or (frame.f_code.co_filename == "<string>" and frame.f_globals.get("__name__", "").startswith("tensorprog."))
     ):  # the __init__ that a dataclass generates has the file <string>
+        if frame.f_code.co_name == "carry_out" and _RECORDED.get() is not None:
+            return _RECORDED.get()
         frame = frame.f_back  # type: ignore[assignment]
     return None if frame is None else Source(frame.f_code.co_filename, frame.f_lineno)
 

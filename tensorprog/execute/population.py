@@ -181,6 +181,7 @@ class Population:
             )
         self._rng = int(rng.integers(2**63)) if isinstance(rng, np.random.Generator) else int(rng)
         self._widths: dict[str, Samples] = {}
+        self._embedded: dict[str, Array] = {}
 
     def size(self, width: WidthSpec) -> int:
         """M, whatever the width."""
@@ -193,6 +194,14 @@ class Population:
     def vector(self, spec: VectorSpec) -> Array:
         """Samples of Z of initial vectors, (*spec.shape, M); Gaussian ones have exactly their mean and covariance."""
         population, scale = self._population(spec.width), math.sqrt(self.samples)
+        if getattr(spec, "data", None) is not None:  # the same U for all data
+
+            def rows(count: int) -> Array:
+                if spec.name not in self._embedded:
+                    self._embedded[spec.name] = scale * population.fresh(count)
+                return self._embedded[spec.name]
+
+            return initial_vector(spec, self.samples, rows)
         return initial_vector(spec, self.samples, lambda count: scale * population.fresh(count))
 
     def matrix(self, spec: MatrixSpec) -> PopulationMatrix:

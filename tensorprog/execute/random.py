@@ -132,6 +132,11 @@ def initial_vector(spec: VectorSpec, size: int, normals: Callable[[int], Array])
         normals: `normals(k)` returns (k, size) fresh iid standard normal coordinates.
     """
     count = math.prod(spec.shape)
+    data = getattr(spec, "data", None)
+    if data is not None:  # an input layer: a row of U for every coordinate, whatever the data
+        rows = data.coordinates.reshape(count, -1)
+        scale = math.sqrt(float(spec.var) / data.features)
+        return np.asarray((rows * scale) @ normals(rows.shape[1])).reshape(*spec.shape, size)
     law = spec.distribution
     if hasattr(law, "ppf"):
         values = np.asarray(law.ppf(ndtr(normals(count))), dtype=np.float64)

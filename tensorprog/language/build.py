@@ -10,6 +10,7 @@ import numpy as np
 
 from tensorprog.errors import TensorProgramError
 from tensorprog.language import algebra
+from tensorprog.language.deferred import layer
 from tensorprog.language.describe import describe
 from tensorprog.language.expression import Expression, Vector, align, as_expression, check_name, elementwise
 from tensorprog.language.functions import PRIMITIVES
@@ -27,6 +28,7 @@ __all__ = [
 # ---- scalars ----
 
 
+@layer
 def moment(x: Any) -> Expression:
     """The Moment of a vector: (1/n) times the sum of its coordinates, a scalar for every position of its axes.
 
@@ -42,6 +44,7 @@ def moment(x: Any) -> Expression:
     return Expression(algebra.moment(x.node), x.order, x.axes)
 
 
+@layer
 def dot(x: Any, y: Any) -> Expression:
     """x.y/n, a scalar: `moment(x * y)`.
 
@@ -84,6 +87,7 @@ def _without(names: Sequence[str], axis: str) -> tuple[str, ...]:
     return tuple([a for a in names if a != axis])
 
 
+@layer
 def take(x: Any, axis: str, index: int) -> Expression:
     """One position of an axis, which is dropped; negative positions count from the end.
 
@@ -106,6 +110,7 @@ def take(x: Any, axis: str, index: int) -> Expression:
     return Expression(algebra.take(x.node, i, index % size), _without(x.order, axis), _without(x.axes, axis))
 
 
+@layer
 def stack(xs: Sequence[Any], axis: str) -> Expression:
     """Expressions along a new axis, which comes first.
 
@@ -132,6 +137,7 @@ def stack(xs: Sequence[Any], axis: str) -> Expression:
     return Expression(algebra.stack(nodes, 0), (axis, *positions), (axis, *order))
 
 
+@layer
 def rename(x: Any, **names: str) -> Expression:
     """The same random vectors under other axis names: `rename(x, t="s")`.
 
@@ -150,6 +156,7 @@ def rename(x: Any, **names: str) -> Expression:
     return Expression(x.node, order, [names.get(a, a) for a in x.axes])
 
 
+@layer
 def sum(x: Any, axis: str | Sequence[str] | None = None) -> Expression:
     """The contraction of one or several axes; all of them by default (over the width, use `moment`).
 
@@ -165,6 +172,7 @@ def sum(x: Any, axis: str | Sequence[str] | None = None) -> Expression:
     return x
 
 
+@layer
 def mean(x: Any, axis: str | Sequence[str] | None = None) -> Expression:
     """The mean over one or several axes; all of them by default (over the width, use `moment`).
 
@@ -182,6 +190,7 @@ def mean(x: Any, axis: str | Sequence[str] | None = None) -> Expression:
     return sum(x, names) * Fraction(1, size)
 
 
+@layer
 def softmax(x: Any, axis: str) -> Expression:
     """exp(x) / sum exp(x) along an axis of a scalar (attention weights).
 
@@ -206,6 +215,7 @@ def softmax(x: Any, axis: str) -> Expression:
 def _activation(name: str, what: str = "") -> Callable[[Any], Expression]:
     row = PRIMITIVES[name]
 
+    @layer
     def apply(x: Any) -> Expression:
         x = as_expression(x)
         if row.domain is not None and x.node.op == "constant":
@@ -255,6 +265,7 @@ sqrt = _activation("sqrt", "The square root, where the argument is not negative"
 reciprocal = _activation("reciprocal", "1/x, where x is not 0")
 
 
+@layer
 def leaky_relu(x: Any, slope: Number = Fraction(1, 100)) -> Expression:
     """x for x > 0, slope x below.
 
@@ -268,6 +279,7 @@ def leaky_relu(x: Any, slope: Number = Fraction(1, 100)) -> Expression:
     return elementwise(lambda node: algebra.fn("leaky_relu", node, slope), x)
 
 
+@layer
 def elu(x: Any, alpha: Number = 1) -> Expression:
     """x for x > 0, alpha (exp(x) - 1) below.
 
@@ -280,6 +292,7 @@ def elu(x: Any, alpha: Number = 1) -> Expression:
     return elementwise(lambda node: algebra.fn("elu", node, alpha), x)
 
 
+@layer
 def rectified_power(x: Any, k: int) -> Expression:
     """x^k for x > 0, 0 below: `step` for k = 0, `relu` for k = 1.
 
@@ -293,6 +306,7 @@ def rectified_power(x: Any, k: int) -> Expression:
     return relu(x) ** k if k else step(x)
 
 
+@layer
 def identity(x: Any) -> Expression:
     """x itself.
 
@@ -304,6 +318,7 @@ def identity(x: Any) -> Expression:
     return as_expression(x)
 
 
+@layer
 def polynomial(x: Any, coefficients: Sequence[Number]) -> Expression:
     """c_0 + c_1 x + c_2 x^2 + ...
 
@@ -316,6 +331,7 @@ def polynomial(x: Any, coefficients: Sequence[Number]) -> Expression:
     return elementwise(lambda node: algebra.add([(c, algebra.power(node, k)) for k, c in enumerate(cs)]), x)
 
 
+@layer
 def hermite(x: Any, k: int, normalized: bool = False) -> Expression:
     """The probabilists' Hermite polynomial He_k(x): 1, x, x^2 - 1, ..; `normalized` divides by sqrt(k!).
 
@@ -344,6 +360,7 @@ def hermite(x: Any, k: int, normalized: bool = False) -> Expression:
 # ---- OuterNonlin and groups ----
 
 
+@layer
 def outer(body: Callable[..., Any], xs: Any, ys: Any) -> Expression:
     """OuterNonlin: x_a = (1/n_y) sum_b body(xs_a, ys_b), as in Tensor Programs IVb.
 

@@ -10,6 +10,7 @@ import sympy
 
 from tensorprog.errors import TensorProgramError
 from tensorprog.language import build
+from tensorprog.language.deferred import Deferred, has_deferred
 from tensorprog.language.expression import Expression, as_expression
 from tensorprog.language.symbols import Number, check_name, number
 
@@ -106,6 +107,8 @@ class Function:
 
     def __call__(self, *xs: Any) -> Expression:
         """The function of vectors or scalars, one for each argument."""
+        if has_deferred(xs):
+            return Deferred(self.__call__, xs)  # type: ignore[return-value]
         if len(xs) != len(self.args):
             raise TensorProgramError(
                 f"{self.name} is called with {len(xs)} arguments",

@@ -11,6 +11,7 @@ import numpy as np
 
 from tensorprog.errors import Source, TensorProgramError, caller
 from tensorprog.language import algebra
+from tensorprog.language.deferred import Deferred, has_deferred, layer
 from tensorprog.language.describe import describe
 from tensorprog.language.functions import PRIMITIVES
 from tensorprog.language.node import Node
@@ -145,6 +146,8 @@ class Expression:
         return elementwise(lambda x, y: algebra.mul([x, y]), other, self)
 
     def __truediv__(self, other: Any) -> Expression:
+        if isinstance(other, Deferred):
+            return NotImplemented
         other = as_expression(other)
         if other.node.op == "constant" and np.any(np.asarray(other.node.attr) == 0):
             raise TensorProgramError(f"{describe(self.node)} is divided by 0", fix="divide by something else")
@@ -226,6 +229,8 @@ def as_expression(x: Any) -> Expression:
 
 def elementwise(rule: Callable[..., Node], *operands: Any) -> Expression:
     """Aligns the axes of the operands by name, checks their widths, and applies a rule to the nodes."""
+    if has_deferred(operands):
+        return Deferred(elementwise, (rule, *operands))  # type: ignore[return-value]
     xs = [as_expression(x) for x in operands]
     widths: dict[Width, Expression] = {}
     inners: dict[Width, Expression] = {}
@@ -274,6 +279,7 @@ def align(xs: Sequence[Expression]) -> tuple[list[Node], tuple[str, ...], tuple[
     return nodes, tuple(positions), tuple(order)
 
 
+@layer
 def product(matrix: Matrix, transposed: bool, x: Any) -> Expression:
     """W @ x or W.T @ x, widths checked."""
     name = f"{matrix.name}.T" if transposed else matrix.name
@@ -318,6 +324,7 @@ def Vector(
     axes: Iterable[str] | dict[str, int] = (),
     cov: Any = None,
     distribution: Any = None,
+    trainable: bool = False,
 ) -> Expression:
     """An initial vector; with axes, a multi-vector of jointly Gaussian vectors.
 
@@ -335,6 +342,7 @@ def Vector(
             singular.
         distribution: None for Gaussian; `"rademacher"` or `"uniform"` with this mean and variance; or a frozen SciPy
             distribution.
+        trainable: Is it a parameter, with a part in the tangent kernel of a Network?
 
     Raises:
         TensorProgramError: on a negative variance, a covariance that is not symmetric positive semidefinite, or sizes
@@ -378,7 +386,7 @@ def Vector(
         var = number(1 if var is None else var, f"the variance of {name}")
         if var < 0:
             raise TensorProgramError(f"vector {name} has variance {var}", fix="a variance is at least 0")
-    return Expression(algebra.initial(VectorSpec(name, width, shape, mean, var, cov, distribution)), names)
+    return Expression(algebra.initial(VectorSpec(name, width, shape, mean, var, cov, distribution, trainable)), names)
 
 
 def _axes(name: str, axes: Any, cov: Any, mean: Any) -> tuple[tuple[str, ...], tuple[int, ...]]:

@@ -99,7 +99,7 @@ class Program:
                 for w in (x.attr[0].rows, x.attr[0].cols):
                     unique("widths", w.name, w, x)
             elif x.op == "vector":
-                unique("vectors", x.attr.name, x.attr, x)
+                unique("vectors", x.attr.name, getattr(x.attr, "weights", x.attr), x)
                 unique("widths", x.attr.width.name, x.attr.width, x)
             elif x.op == "scalar":
                 unique("hyperparameters", x.attr[0], x.attr, x)

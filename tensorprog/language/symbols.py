@@ -312,6 +312,7 @@ class VectorSpec:
         var: The variance of every column, independent of each other; None when `cov` is given.
         cov: The covariance of the columns, (k, k) with k the product of the axes, possibly singular; else None.
         distribution: None for Gaussian; "rademacher" and "uniform" with this mean and variance; or a frozen SciPy distribution.
+        trainable: Is it a parameter of a network?
     """
 
     name: str
@@ -321,11 +322,14 @@ class VectorSpec:
     var: Any = 1
     cov: Any = None
     distribution: Distribution = None
+    trainable: bool = False
 
     @_remembered
     def encoded(self) -> bytes:
         """What digests know of it."""
-        return encode(("vector", self.name, self.width, self.shape, self.mean, self.var, self.cov, self.distribution))
+        trained = ("trainable",) if self.trainable else ()
+        law = (self.mean, self.var, self.cov, self.distribution)
+        return encode(("vector", self.name, self.width, self.shape, *law, *trained))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, VectorSpec) and self.encoded() == other.encoded()

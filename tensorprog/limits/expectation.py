@@ -19,6 +19,7 @@ from math import prod
 
 from tensorprog.language import algebra
 from tensorprog.language.algebra import ONE, ZERO, typed
+from tensorprog.language.data import Embedding
 from tensorprog.language.node import Node
 from tensorprog.language.symbols import Number
 from tensorprog.limits.closed import Gaussian, closed_form
@@ -342,13 +343,17 @@ class Expectation:
             x, y = carried(u, a.args[0]), carried(v, b.args[0])
             value = yield (self.mean, algebra.mul([opened_fully(x), opened_fully(y)]))
             return algebra.scale(variance_factor(*a.attr), value)
-        if a.attr != b.attr:
+        if isinstance(a.attr, Embedding) and isinstance(b.attr, Embedding):
+            if a.attr.name != b.attr.name:
+                return ZERO
+            covariance = a.attr.covariance_with(b.attr)
+        elif a.attr != b.attr:
             return ZERO
-        spec = a.attr
-        k = len(spec.shape)
-        if spec.cov is None and not spec.shape:
-            return algebra.constant(spec.var)
-        covariance = _covariance_of_columns(spec)
+        elif a.attr.cov is None and not a.attr.shape:
+            return algebra.constant(a.attr.var)
+        else:
+            covariance = _covariance_of_columns(a.attr)
+        k = len(a.attr.shape)
         for axis, i in reversed(_takes(v)):
             covariance = algebra.take(covariance, k + axis, i)
         for axis, i in reversed(_takes(u)):

@@ -11,12 +11,20 @@ from tensorprog.language.program import Program
 from tensorprog.language.symbols import Matrix
 from tensorprog.transforms.rewrite import rewrite
 
-__all__ = ["copy_of", "program_for", "decouple"]
+__all__ = ["backward_copy", "copy_of", "program_for", "decouple"]
 
 
 def copy_of(matrix: Matrix) -> Matrix:
     """The independent copy W~ of W: the same law under another name, always the same one; W~ is its own copy."""
     return matrix if matrix.name.endswith("~") else matrix.renamed(matrix.name + "~")
+
+
+def backward_copy(matrix: Matrix, transposed: bool) -> Matrix:
+    """The copy that a backward pass uses where the forward pass had W (`transposed`: it is W.T now), or W.T.
+
+    The two are independent of each other, as Tensor Programs II counts W and W.T as different matrices (theorem A.6).
+    """
+    return copy_of(matrix if transposed else matrix.renamed(f"{matrix.name}_T"))
 
 
 def program_for(program: Program, gia: bool) -> Program:

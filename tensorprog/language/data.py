@@ -1,0 +1,154 @@
+"""Data of fixed dimension, and the initial vectors that a random matrix makes of it: U x for every row x of the data.
+
+An input layer U has one row for each coordinate of the width and d columns. For data of shape (*axes, d) it makes a
+multi-vector with those axes; the Z of its columns are jointly Gaussian with covariance var x.x'/d, which is all that a
+limit needs to know. Two multi-vectors made with the same U from different data are jointly Gaussian too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from tensorprog.errors import TensorProgramError
+from tensorprog.language import algebra
+from tensorprog.language.node import Node
+from tensorprog.language.symbols import Number, VectorSpec, Width, encode
+
+__all__ = ["ArrayData", "Data", "Embedding", "SlotData"]
+
+
+class Data:
+    """Rows of features, along some axes.
+
+    Attributes:
+        shape: The sizes of its axes, that of the features left out.
+    """
+
+    shape: tuple[int, ...]
+
+    def gram(self, other: Data) -> Node:
+        """x.x'/d for every row of this and every row of the other data, as a scalar of shape (*shape, *other.shape)."""
+        raise NotImplementedError
+
+    def encoded(self) -> bytes:
+        """What digests know of it."""
+        raise NotImplementedError
+
+
+class ArrayData(Data):
+    """Rows of numbers.
+
+    Args:
+        array: Shape (*axes, d).
+        coordinates: Shape (*axes, r): the rows in coordinates that a finite network may use in place of their d
+            features, with the same inner products; the array itself by default.
+    """
+
+    def __init__(self, array: np.ndarray, coordinates: np.ndarray | None = None) -> None:
+        self.array = array
+        self.coordinates = array if coordinates is None else coordinates
+        self.shape = array.shape[:-1]
+        self._encoded = encode(("data", array))
+
+    @property
+    def features(self) -> int:
+        """d."""
+        return self.array.shape[-1]
+
+    @property
+    def rows(self) -> np.ndarray:
+        """Shape (product of the axes, d)."""
+        return self.array.reshape(-1, self.features)
+
+    def products(self, other: ArrayData) -> np.ndarray:
+        """x.x'/d, shape (*shape, *other.shape); symmetric to the last bit where the data is the same."""
+        a, b = self.rows, other.rows
+        product = a @ b.T
+        if self is other or self._encoded == other._encoded:
+            product = (product + product.T) / 2
+        return np.asarray(product / self.features).reshape(*self.shape, *other.shape)
+
+    def gram(self, other: Data) -> Node:
+        """See `Data`."""
+        if not isinstance(other, ArrayData):
+            raise TensorProgramError("numbers meet data that is not known yet", fix="please report this")
+        return algebra.constant(self.products(other), (*self.shape, *other.shape))
+
+    def encoded(self) -> bytes:
+        """What digests know of it."""
+        return self._encoded
+
+
+@dataclass(frozen=True)
+class SlotData(Data):
+    """One example of a batch that is given when the limit is evaluated: its inner products are data, too.
+
+    Attributes:
+        name: Of the Input.
+        slot: 0 for an example of the first batch, 1 for one of the second.
+        shape: The sizes of the axes of one example.
+        features: d.
+        transform: What is done to an example before (patches of an image), see `networks/inputs.py`.
+    """
+
+    name: str
+    slot: int
+    shape: tuple[int, ...]
+    features: int
+    transform: tuple[Any, ...] = ()
+
+    def gram(self, other: Data) -> Node:
+        """See `Data`."""
+        if isinstance(other, SlotData):
+            key = (self.name, self.transform, other.name, other.transform, self.slot, other.slot)
+            if self.slot > other.slot:  # x'.x is x.x'
+                turned = other.gram(self)
+                k, j = len(other.shape), len(self.shape)
+                return algebra.transpose(turned, [*range(k, k + j), *range(k)])
+            return Node("data", (), key, (*self.shape, *other.shape))
+        if not isinstance(other, ArrayData):
+            raise TensorProgramError(f"data of kind {type(other).__name__}", fix="please report this")
+        key = (self.name, self.transform, "", other, self.slot, self.slot)
+        return Node("data", (), key, (*self.shape, *other.shape))
+
+    def encoded(self) -> bytes:
+        """What digests know of it."""
+        return encode(("slot", self.name, self.slot, self.shape, self.features, self.transform))
+
+
+@dataclass(frozen=True, eq=False)
+class Embedding(VectorSpec):
+    """The initial vectors U x, x the rows of some data, U with iid N(0, var/d) entries.
+
+    Attributes:
+        data: The rows.
+    """
+
+    data: Any = None
+    trainable: bool = True
+
+    @classmethod
+    def of(cls, name: str, width: Width, var: Number, data: Data, trainable: bool = True) -> Embedding:
+        """The embedding of data by the matrix of that name."""
+        return cls(name, width, data.shape, 0, var, None, None, trainable, data)
+
+    @cached_property
+    def _encoded_embedding(self) -> bytes:
+        return encode(("embedding", self.name, self.width, self.var, self.data, self.trainable))
+
+    def encoded(self) -> bytes:
+        """What digests know of it."""
+        return self._encoded_embedding
+
+    @property
+    def weights(self) -> tuple[Any, ...]:
+        """What U is, whatever it is applied to: the same name with other weights is an error."""
+        return ("embedding", self.name, self.width, self.var, getattr(self.data, "features", None), self.trainable)
+
+    def covariance_with(self, other: Embedding) -> Node:
+        """Cov of its columns with another's: var x.x'/d, shape (*shape, *other.shape); a scalar."""
+        return algebra.scale(self.var, self.data.gram(other.data))

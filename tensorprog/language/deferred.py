@@ -1,0 +1,203 @@
+"""Calls that wait for the shapes of the data.
+
+`tp.Input("x")` has no shape before there is data. What is done with it is recorded, not carried out: a `Deferred` is a
+function, its arguments and the user's line. A Network carries the calls out when it is given data, and an error then names
+the line where the call was recorded. Layers are ordinary functions of expressions; the decorator `layer` records them.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping
+from functools import wraps
+from typing import Any, TypeVar
+
+from tensorprog.errors import Source, TensorProgramError, caller, located
+
+__all__ = ["Deferred", "carry_out", "has_deferred", "layer"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Deferred:
+    """A recorded call. Operators and the functions of this package record more of them.
+
+    Attributes:
+        function: What is called; None for a place that a value is given for.
+        args: Its positional arguments, which may contain Deferred ones.
+        keywords: Its keyword arguments.
+        source: The user's line.
+    """
+
+    def __init__(
+        self, function: Callable[..., Any] | None, args: tuple[Any, ...] = (), keywords: Mapping[str, Any] | None = None
+    ) -> None:
+        self.function, self.args, self.keywords = function, args, dict(keywords or {})
+        self.source: Source | None = caller()
+        self.name = getattr(function, "__name__", "input")
+
+    def label(self, name: str) -> Deferred:
+        """As `Expression.label`."""
+        return Deferred(_label, (self, name))
+
+    def __repr__(self) -> str:
+        return f"<{self.name}(...) of an Input: shapes are known when there is data>"
+
+    def _unknown(self, what: str) -> TensorProgramError:
+        return TensorProgramError(
+            f"the {what} of {self!r}",
+            why="an Input has no shape before there is data",
+            fix="write a function of the input, tp.Network(f), or decorate the layer with @tp.layer: both run when it has",
+        )
+
+    @property
+    def shape(self) -> Any:
+        """Not known yet."""
+        raise self._unknown("shape")
+
+    @property
+    def axes(self) -> Any:
+        """Not known yet."""
+        raise self._unknown("axes")
+
+    @property
+    def width(self) -> Any:
+        """Not known yet."""
+        raise self._unknown("width")
+
+    def __bool__(self) -> bool:
+        raise TensorProgramError(
+            "a Tensor Program cannot branch on a value", why="programs are straight-line", fix="use tp.step or tp.relu"
+        )
+
+    def __iter__(self) -> Any:
+        raise TensorProgramError(f"{self!r} cannot be iterated", fix='use tp.take(x, "axis", i)')
+
+    def __getitem__(self, index: Any) -> Any:
+        raise TensorProgramError(f"{self!r} is indexed", fix='use tp.take(x, "axis", i)')
+
+    def __add__(self, other: Any) -> Deferred:
+        return Deferred(operator.add, (self, other))
+
+    def __radd__(self, other: Any) -> Deferred:
+        return Deferred(operator.add, (other, self))
+
+    def __sub__(self, other: Any) -> Deferred:
+        return Deferred(operator.sub, (self, other))
+
+    def __rsub__(self, other: Any) -> Deferred:
+        return Deferred(operator.sub, (other, self))
+
+    def __mul__(self, other: Any) -> Deferred:
+        return Deferred(operator.mul, (self, other))
+
+    def __rmul__(self, other: Any) -> Deferred:
+        return Deferred(operator.mul, (other, self))
+
+    def __truediv__(self, other: Any) -> Deferred:
+        return Deferred(operator.truediv, (self, other))
+
+    def __rtruediv__(self, other: Any) -> Deferred:
+        return Deferred(operator.truediv, (other, self))
+
+    def __pow__(self, other: Any) -> Deferred:
+        return Deferred(operator.pow, (self, other))
+
+    def __neg__(self) -> Deferred:
+        return Deferred(operator.neg, (self,))
+
+    def __pos__(self) -> Deferred:
+        return self
+
+    def __abs__(self) -> Deferred:
+        return Deferred(operator.abs, (self,))
+
+    __array_ufunc__ = None  # NumPy numbers on the left leave the operation to us
+
+
+def _label(x: Any, name: str) -> Any:
+    return x.label(name)
+
+
+def has_deferred(x: Any) -> bool:
+    """Is it, or does a list, tuple or dictionary contain, something recorded?"""
+    if isinstance(x, Deferred):
+        return True
+    if isinstance(x, (list, tuple)):
+        return any(map(has_deferred, x))
+    return isinstance(x, dict) and any(map(has_deferred, x.values()))
+
+
+def layer(function: F) -> F:
+    """Makes a function of expressions a layer: given an Input, or what was made of one, it runs when there is data.
+
+    Inside, arguments have their shapes, so that loops over time steps and pixels are Python loops. Weights are shared by
+    name, as everywhere.
+
+    Example:
+        >>> import tensorprog as tp
+        >>> @tp.layer
+        ... def sum_over_time(x):
+        ...     return sum(tp.take(x, "t", t) for t in range(x.shape[x.axes.index("t")]))
+        >>> n = tp.Width("n")
+        >>> h = sum_over_time(tp.dense("U", tp.Input("x", axes=("t",)), n))
+        >>> net = tp.Network(tp.readout("v", tp.relu(h)))
+        >>> tp.kernel_fn(net)([[[1.0, 0.0], [0.0, 1.0]]], get="nngp")
+        array([[0.5]])
+    """
+
+    @wraps(function)
+    def recorded(*args: Any, **keywords: Any) -> Any:
+        if any(map(has_deferred, args)) or any(map(has_deferred, keywords.values())):
+            return Deferred(recorded, args, keywords)
+        return function(*args, **keywords)
+
+    return recorded  # type: ignore[return-value]
+
+
+def carry_out(wanted: Any, given: Mapping[int, Any]) -> Any:
+    """The value of something recorded, every recorded call carried out once.
+
+    Args:
+        wanted: A Deferred, or a list of them.
+        given: `id` of a place to its value.
+    """
+    values: dict[int, Any] = dict(given)
+
+    def settled(x: Any) -> Any:
+        if isinstance(x, Deferred):
+            return values[id(x)]
+        if isinstance(x, (list, tuple)):
+            return type(x)(map(settled, x))
+        return {k: settled(v) for k, v in x.items()} if isinstance(x, dict) else x
+
+    stack = [wanted]
+    while stack:  # not recursive: recurrent networks are deep
+        x = stack[-1]
+        if not isinstance(x, Deferred) or id(x) in values:
+            stack.pop()
+            if isinstance(x, (list, tuple)):
+                stack.extend(x)
+            elif isinstance(x, dict):
+                stack.extend(x.values())
+            continue
+        missing = [y for y in _parts([x.args, x.keywords]) if id(y) not in values]
+        if missing:
+            stack.extend(missing)
+            continue
+        if x.function is None:
+            raise TensorProgramError(
+                f"there is no data for {x!r}", fix="give an array for every Input: {'x': X, ...}", source=x.source
+            )
+        with located(x.source):
+            values[id(x)] = x.function(*settled(x.args), **settled(x.keywords))
+    return settled(wanted)
+
+
+def _parts(x: Any) -> list[Deferred]:
+    """The recorded calls in nested lists and dictionaries."""
+    if isinstance(x, Deferred):
+        return [x]
+    if isinstance(x, dict):
+        x = list(x.values())
+    return [y for item in x for y in _parts(item)] if isinstance(x, (list, tuple)) else []

@@ -1,0 +1,277 @@
+"""The layers that everything is built from: dense, and the readout.
+
+A layer is a function of expressions with the decorator `layer`; so are those of the other modules of this folder, and those
+that users write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from fractions import Fraction
+from math import prod
+from typing import Any
+
+from tensorprog.errors import TensorProgramError
+from tensorprog.language import algebra, build
+from tensorprog.language.data import Embedding
+from tensorprog.language.deferred import layer
+from tensorprog.language.describe import describe
+from tensorprog.language.expression import Expression, Vector, as_expression
+from tensorprog.language.symbols import Matrix, Number, Width, is_exact, number
+from tensorprog.networks.inputs import Bound
+
+__all__ = ["Layers", "Readout", "bias", "dense", "readout", "recording", "residual", "share", "squared"]
+
+
+@dataclass
+class Layers:
+    """What layers know and programs do not: filled while a network is built.
+
+    Attributes:
+        shares: Name of a matrix to its part of the layer's fan-in, where that is not all of it.
+        fan_ins: Name of a readout vector to its fan-in, over the reference width.
+    """
+
+    shares: dict[str, Number] = field(default_factory=dict)
+    fan_ins: dict[str, Number] = field(default_factory=dict)
+
+
+_LAYERS: ContextVar[Layers | None] = ContextVar("layers", default=None)
+
+
+@contextmanager
+def recording(layers: Layers) -> Any:
+    """While a network is built, its layers are noted here."""
+    token = _LAYERS.set(layers)
+    try:
+        yield layers
+    finally:
+        _LAYERS.reset(token)
+
+
+def share(name: str, part: Number) -> None:
+    """Notes that a matrix stands for a part of a layer's fan-in."""
+    layers = _LAYERS.get()
+    if layers is not None and part != 1:
+        layers.shares[name] = part
+
+
+def squared(std: Any, what: str) -> Number:
+    """The variance for a standard deviation: 2**0.5 gives 2 to the last bit."""
+    s = number(std, what)
+    if s < 0:
+        raise TensorProgramError(f"{what} is {s}", fix="a standard deviation is at least 0")
+    v = s * s
+    return v if is_exact(v) else _nearby(float(v))
+
+
+def _nearby(v: float) -> Number:
+    """What is a short rational but for the rounding of a square root becomes that number again, as a float."""
+    near = Fraction(v).limit_denominator(10_000)
+    return float(near) if abs(v - float(near)) <= 4e-16 * abs(v) else v
+
+
+def note_fan_in(name: str, fan_in: Number) -> None:
+    """Notes the fan-in of a readout."""
+    layers = _LAYERS.get()
+    if layers is not None:
+        layers.fan_ins[name] = fan_in
+
+
+@layer
+def dense(
+    name: str,
+    x: Any,
+    n: Width,
+    W_std: Any = 1,
+    b_std: Any = None,
+) -> Expression:
+    """A dense layer: W x + b.
+
+    Of data, W has d columns with entries N(0, W_std^2/d): the result are initial vectors. Of a vector of width n', W is the
+    Matrix `name` with entries N(0, W_std^2/n'). A list of vectors means their concatenation: one matrix for each,
+    `name_0`, `name_1`, .., with the variance W_std^2 over the whole fan-in. The same name is the same weights.
+
+    Args:
+        name: The name of W; the bias is `name_b`.
+        x: An Input, a vector, or a list of vectors; axes are kept.
+        n: The width of the result.
+        W_std: Standard deviation of the weights, times the root of the fan-in.
+        b_std: Standard deviation of the biases; None for no bias.
+
+    Returns:
+        A vector of width n with the axes of x.
+
+    Example:
+        >>> import tensorprog as tp
+        >>> n = tp.Width("n")
+        >>> x = tp.Vector("x", n)
+        >>> tp.limit(tp.Program(q=tp.moment(tp.dense("W", tp.relu(x), n, W_std=2, b_std=1) ** 2)))
+        q = 3 (exact)
+
+    Source: parametrization of Jacot et al. 2018, and of neural-tangents' Dense.
+    """
+    if not isinstance(n, Width):
+        raise TensorProgramError(f"layer {name} is given {n!r} as its width", fix='make one with tp.Width("n")')
+    var = squared(W_std, f"W_std of layer {name}")
+    if isinstance(x, Bound):
+        node = algebra.initial(Embedding.of(name, n, var, x.data))
+        h = Expression(node, x.axes)
+    elif isinstance(x, (list, tuple)):
+        parts = [_vector(y, name) for y in x]
+        if not parts:
+            raise TensorProgramError(f"layer {name} is given an empty list", fix="give vectors")
+        total = sum([p.width.ratio for p in parts])  # type: ignore[union-attr]
+        h = None  # type: ignore[assignment]
+        for i, p in enumerate(parts):
+            part = _ratio(p.width.ratio, total)  # type: ignore[union-attr]
+            share(f"{name}_{i}", part)
+            g = Matrix(f"{name}_{i}", n, p.width, var * part) @ p  # type: ignore[arg-type]
+            h = g if h is None else h + g
+    else:
+        y = _vector(x, name)
+        h = Matrix(name, n, y.width, var) @ y  # type: ignore[arg-type]
+    return h if b_std is None else h + bias(f"{name}_b", n, b_std)
+
+
+def _ratio(a: Number, b: Number) -> Number:
+    return number(Fraction(a) / Fraction(b)) if is_exact(a) and is_exact(b) else float(a) / float(b)
+
+
+def _vector(x: Any, name: str) -> Expression:
+    if isinstance(x, Bound):
+        raise TensorProgramError(
+            f"layer {name} is given a list with data in it", fix="make vectors of the data first, with tp.dense"
+        )
+    x = as_expression(x)
+    if x.width is None:
+        raise TensorProgramError(f"layer {name} multiplies the scalar {describe(x.node)}", fix="give it a vector")
+    return x
+
+
+def bias(name: str, n: Width, b_std: Any) -> Expression:
+    """A trained vector with N(0, b_std^2) coordinates."""
+    return Vector(name, n, mean=0, var=squared(b_std, f"b_std of {name}"), trainable=True)
+
+
+@dataclass(frozen=True)
+class Readout:
+    """An output f = v.x / sqrt(n) (+ b) of a network; made by `readout`.
+
+    Attributes:
+        theta: f = n**1/2 theta, n the reference width; a scalar of the program.
+        parts: What v multiplies, each with its part of the fan-in.
+        over: The axes along which v varies.
+        var: The variance of the coordinates of v.
+        bias_var: That of the bias, 0 without one.
+        vectors: The names of the readout vectors.
+    """
+
+    theta: Expression
+    parts: tuple[tuple[Expression, Number], ...]
+    over: tuple[str, ...]
+    var: Number
+    bias_var: Number
+    vectors: tuple[str, ...]
+
+    def covariance(self, other: Readout, **names: str) -> Expression:
+        """Of f with another input's f, given the body: W_std^2 x.x'/n + b_std^2; `names` rename the other's axes."""
+        total: Any = algebra_constant(self.bias_var)
+        for (x, part), (y, _) in zip(self.parts, other.parts, strict=True):
+            c = build.moment(x * build.rename(y, **{a: b for a, b in names.items() if a in y.axes}))
+            total = total + (build.sum(c, self.over) if self.over else c) * _times(self.var, part)
+        return total
+
+
+@layer
+def readout(name: Any, x: Any, W_std: Any = 1, b_std: Any = None, over: str | Sequence[str] = ()) -> Readout:
+    """The output f = v.x/sqrt(n) (+ b) of a network, v ~ N(0, W_std^2).
+
+    Args:
+        name: The name of v; or a `tp.Vector` that stands in for it (one that is used inside the network as well, say).
+        x: A vector; its axes but the examples' must be summed, averaged or named in `over`. A list of vectors means
+            their concatenation, with one v for each, `name_0`, `name_1`, ...
+        W_std: Standard deviation of the coordinates of v.
+        b_std: Standard deviation of a bias; None for none.
+        over: Axes to flatten: one v for each of the P positions, f = sum_p v_p.x_p / sqrt(n P).
+
+    Returns:
+        What `tp.Network` takes.
+
+    Example:
+        >>> import tensorprog as tp
+        >>> x = tp.dense("U", tp.Input("x"), tp.Width("n"))
+        >>> tp.kernel_fn(tp.Network(tp.readout("v", tp.relu(x), b_std=1)))([[2.0]], get=("nngp", "ntk"))
+        Kernel(nngp=array([[3.]]), ntk=array([[5.]]))
+    """
+    axes = (over,) if isinstance(over, str) else tuple(over)
+    xs = [_vector(y, "readout") for y in (x if isinstance(x, (list, tuple)) else [x])]
+    ratios = [y.width.ratio for y in xs]  # type: ignore[union-attr]
+    for y in xs:
+        missing = [a for a in axes if a not in y.axes]
+        if missing:
+            raise TensorProgramError(
+                f"a readout over the axis {missing[0]!r}, and {describe(y.node)} has {y.axes or 'none'}",
+                fix="name an axis of the vector",
+            )
+    sizes = {a: xs[0].shape[xs[0].axes.index(a)] for a in axes}
+    fan_in = _times(sum(ratios), prod(sizes.values()))  # over the reference width
+    var: Number
+    if isinstance(name, Expression):
+        if name.node.op != "vector" or len(xs) > 1 or axes or name.axes:
+            raise TensorProgramError(
+                "a readout is given an expression for its vector", fix="give one tp.Vector without axes, or a name"
+            )
+        vectors, var = [name], name.node.attr.var
+    else:
+        var = squared(W_std, f"W_std of readout {name}")
+        keys = [f"{name}_{i}" for i in range(len(xs))] if len(xs) > 1 else [name]
+        vectors = [
+            Vector(key, y.width, mean=0, var=var, axes=sizes, trainable=True)  # type: ignore[arg-type]
+            for key, y in zip(keys, xs, strict=True)
+        ]
+    names = tuple([v.node.attr.name for v in vectors])
+    for key in names:
+        note_fan_in(key, fan_in)
+    theta: Any = 0
+    for v, y, r in zip(vectors, xs, ratios, strict=True):
+        t = build.moment(v * y)
+        theta = theta + (build.sum(t, axes) if axes else t) * (_root(_ratio(_times(r, r), fan_in)))
+    bias_var: Number = 0
+    if b_std is not None:
+        b = bias(f"{name}_b" if isinstance(name, str) else f"{names[0]}_b", xs[0].width, b_std)  # type: ignore[arg-type]
+        bias_var = b.node.attr.var
+        theta = theta + build.moment(b) * _root(ratios[0])
+    parts = tuple([(y, _ratio(r, fan_in)) for y, r in zip(xs, ratios, strict=True)])
+    return Readout(theta, parts, axes, var, bias_var, names)
+
+
+def algebra_constant(x: Number) -> Expression:
+    """A number as an expression."""
+    return Expression(algebra.constant(x))
+
+
+def _root(x: Number) -> Expression:
+    return Expression(algebra.fn("sqrt", algebra.constant(x)))
+
+
+def _times(a: Number, b: Number) -> Number:
+    return number(a * b)
+
+
+def residual(block: Callable[..., Any], x: Any, scale: Any = 1) -> Any:
+    """x + scale block(x): a residual connection; before or after the activation, as the block says.
+
+    Example:
+        >>> import tensorprog as tp
+        >>> n = tp.Width("n")
+        >>> x = tp.Vector("x", n)
+        >>> tp.limit(tp.Program(q=tp.moment(tp.residual(lambda y: tp.dense("W", tp.relu(y), n), x) ** 2)))
+        q = 3/2 (exact)
+
+    Source: He et al. 2016.
+    """
+    return x + (block(x) if isinstance(scale, int) and scale == 1 else scale * block(x))

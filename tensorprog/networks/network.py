@@ -1,0 +1,340 @@
+"""Networks: functions of data with random weights, and the programs of their kernels."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from tensorprog.errors import Source, TensorProgramError, caller
+from tensorprog.language import algebra
+from tensorprog.language.data import ArrayData, Data
+from tensorprog.language.deferred import Deferred, carry_out
+from tensorprog.language.describe import describe
+from tensorprog.language.expression import Expression, inverse_sqrt
+from tensorprog.language.node import Node
+from tensorprog.language.program import Output, Program
+from tensorprog.networks.inputs import EXAMPLE, Bound, Input
+from tensorprog.networks.layers import Layers, Readout, recording
+from tensorprog.networks.samples import Batch, batches, reduced
+from tensorprog.transforms.backprop import Backward, backprop
+from tensorprog.transforms.tangent import Parametrization, parameters, parametrization, tangent
+
+__all__ = ["Body", "Network"]
+
+OTHER = "example2"
+"""The examples of the second batch, along the columns of a kernel."""
+OUTPUTS = ("output", "output2")
+
+
+@dataclass(frozen=True)
+class Body:
+    """A network on one batch: its outputs as expressions, and their gradients.
+
+    Attributes:
+        outputs: A `Readout`, or the scalar of an average readout, for every output.
+        backward: The gradients of each.
+        layers: What the layers noted.
+    """
+
+    outputs: tuple[Any, ...]
+    backward: tuple[Backward, ...]
+    layers: Layers
+
+
+class Network:
+    """A network: one or several outputs as functions of data.
+
+    Args:
+        outputs: A `tp.readout`, or a scalar (a Moment: an average readout); a list of them; or a function of the Inputs that
+            returns such, called once for every shape of an example, with weights shared by name.
+        inputs: The Inputs a function is called with; by default one for each of its parameters, with the parameter's name
+            (a parameter's default value may be an Input, which gives it axes).
+
+    Raises:
+        TensorProgramError: what is no output.
+
+    Example:
+        >>> import tensorprog as tp
+        >>> n = tp.Width("n")
+        >>> h = tp.dense("U", tp.Input("x"), n)
+        >>> net = tp.Network(tp.readout("v", tp.relu(tp.dense("W", tp.relu(h), n, W_std=2**0.5))))
+        >>> print(tp.limit(net.program([[1.0, 2.0], [1.0, 2.0]])))
+        nngp (example: 2, example2: 2), closed form
+          [[1.25 1.25] [1.25 1.25]] ± at most 5e-15
+        ntk (example: 2, example2: 2), closed form
+          [[3.75 3.75] [3.75 3.75]] ± at most 1e-14
+
+    Source: Tensor Programs II (arXiv:2006.14548), section 2: programs of networks of any architecture.
+    """
+
+    def __init__(self, outputs: Any, inputs: Sequence[Input] | None = None) -> None:
+        self.source: Source | None = caller()
+        self.function: Callable[..., Any] | None = None
+        self._several = isinstance(outputs, (list, tuple))
+        self._bodies: dict[Any, Body] = {}
+        self._programs: dict[Any, Program] = {}
+        if callable(outputs) and not isinstance(outputs, (Expression, Deferred)):
+            self.function = outputs
+            self.inputs = tuple(inputs) if inputs is not None else _inputs_of(outputs)
+            return
+        self.outputs = tuple(outputs) if self._several else (outputs,)
+        found = {x.key: x for x in _places(list(self.outputs))}
+        self.inputs = tuple(found[k] for k in sorted(found)) if inputs is None else tuple(inputs)
+        for o in self.outputs:
+            if not isinstance(o, (Deferred, Readout, Expression)):
+                raise TensorProgramError(
+                    f"an output of a network is {type(o).__name__}",
+                    fix='give tp.readout("v", x), or a scalar such as tp.moment(x * x)',
+                )
+
+    # ---- building ----
+    def body(self, data: Mapping[str, tuple[Data, tuple[str, ...]]], gia: bool = False) -> Body:
+        """The network on data.
+
+        Args:
+            data: Name of an Input to its data and the names of the data's axes.
+            gia: Back-propagate with independent copies.
+        """
+        key = (tuple(sorted((k, d.encoded(), a) for k, (d, a) in data.items())), gia)
+        if key not in self._bodies:
+            layers = Layers()
+            with recording(layers):
+                outputs = self._outputs({k: Bound(d, a) for k, (d, a) in data.items()})
+            thetas = [o.theta if isinstance(o, Readout) else o for o in outputs]
+            backward = tuple([backprop(_one_axis(t, data), gia) for t in thetas])
+            if len(self._bodies) > 8:
+                self._bodies.clear()
+            self._bodies[key] = Body(tuple(outputs), backward, layers)
+        return self._bodies[key]
+
+    def _outputs(self, bound: Mapping[str, Bound]) -> list[Any]:
+        given = {}
+        for x in self.inputs:
+            given[x.key] = Bound(ArrayData(x.value), x.axis_names) if x.value is not None else bound[x.key]
+        if self.function is not None:
+            found = self.function(*[given[x.key] for x in self.inputs])
+            self._several = isinstance(found, (list, tuple))
+        else:
+            places = {id(x): given[x.key] for x in _places(list(self.outputs))}
+            found = carry_out(list(self.outputs), places)
+        outputs = list(found) if isinstance(found, (list, tuple)) else [found]
+        for o in outputs:
+            theta = o.theta if isinstance(o, Readout) else o
+            if not isinstance(theta, Expression) or theta.width is not None or theta.node.inner is not None:
+                what = describe(theta.node) if isinstance(theta, Expression) else repr(theta)
+                raise TensorProgramError(
+                    f"an output of the network is {what}",
+                    why="an output is a readout or a Moment",
+                    fix='use tp.readout("v", x), or tp.moment(x * x)',
+                    source=self.source,
+                )
+            extra = [a for a in theta.axes if a != EXAMPLE]
+            if extra:
+                raise TensorProgramError(
+                    f"an output of the network has the axis {extra[0]!r}",
+                    why="an output is one number for each example",
+                    fix=f'sum or average: tp.mean(x, "{extra[0]}"); or tp.readout(.., over="{extra[0]}") for one v a position',
+                    source=theta.node.source or self.source,
+                )
+        return outputs
+
+    # ---- programs ----
+    def program(
+        self,
+        X: Any = None,
+        X2: Any = None,
+        of: str | Sequence[str] = ("nngp", "ntk"),
+        parametrization: str = "ntk",
+        width: int | None = None,
+        gia: bool = False,
+    ) -> Program:
+        """The program of the network's kernels on data: print it, take its limit, run it at finite width, compare.
+
+        Args:
+            X: Data: an array (examples, *axes, features); a list of arrays (*axes, features) of different sizes; a dictionary
+                of such for several Inputs; or a shape, for seeded generic data. X is one batch.
+            X2: Data of a second batch, for the columns of the kernels; X itself by default.
+            of: `"nngp"` (or `"f0_cov"`: the covariance of the outputs given the body, W_std^2 x.x'/n + b_std^2), `"ntk"`,
+                `"ntk_NAME"` for the part of one parameter, `"f"` for the outputs themselves, which have no limit: at finite
+                width only. An average readout has no NNGP; its NTK is N Theta, and its `"f"` has a limit.
+            parametrization: `"ntk"`, `"tp"` or `"standard"` (with a width), see `transforms/tangent.py`.
+            width: For `"standard"`.
+            gia: With independent copies of the matrices in back-propagation (gradient independence).
+
+        Returns:
+            A Program with outputs of the shape (examples, examples of X2), for several outputs with two more axes.
+        """
+        from tensorprog.transforms.tangent import parametrization as named
+
+        scheme = named(parametrization, width)
+        wanted = (of,) if isinstance(of, str) else tuple(of)
+        first = batches(self.inputs, X, self.source)
+        second = first if X2 is None else batches(self.inputs, X2, self.source)
+        reduced([*first, *([] if second is first else second)])
+        key = (tuple([b.key for b in first]), tuple([b.key for b in second]), wanted, scheme.name, width, gia)
+        if key not in self._programs:
+            if len(self._programs) > 8:
+                self._programs.clear()
+            self._programs[key] = self._program(first, second, wanted, scheme, gia)
+        return self._programs[key]
+
+    def _program(
+        self, first: list[Batch], second: list[Batch], wanted: tuple[str, ...], scheme: Parametrization, gia: bool
+    ) -> Program:
+        left = [self.body(b.data, gia) for b in first]
+        right = [self.body(b.data, gia) for b in second]
+        outputs: dict[str, Output] = {}
+        for name in wanted:
+            if name == "f":
+                node, axes = self._f(left, first)
+            else:
+                node, axes = self._kernel(name, left, right, first, second, scheme)
+            outputs[name] = Output(node, axes)
+        program = Program(outputs)
+        if not gia and any(name != "f" for name in wanted):
+            program._derived["network"] = (self, first, second, wanted, scheme)
+        return program
+
+    def decoupled(self, first: list[Batch], second: list[Batch], wanted: Any, scheme: Any) -> Program:
+        """The same program under gradient independence."""
+        return self._program(first, second, wanted, scheme, True)
+
+    def _f(self, bodies: list[Body], parts: list[Batch]) -> tuple[Any, tuple[str, ...]]:
+        columns = []
+        for k in range(len(bodies[0].outputs)):
+            groups = []
+            for body in bodies:
+                o = body.outputs[k]
+                f = o.theta * _root_of_reference(o) if isinstance(o, Readout) else o
+                groups.append(algebra.typed(_aligned(f), _examples(body, k), None, None))
+            columns.append(_joined(groups, [b.places for b in parts]))
+        if not self._several:
+            return columns[0], (EXAMPLE,)
+        return algebra.stack(columns, 1), (EXAMPLE, OUTPUTS[0])
+
+    def _kernel(
+        self,
+        name: str,
+        left: list[Body],
+        right: list[Body],
+        first: list[Batch],
+        second: list[Batch],
+        scheme: Parametrization,
+    ) -> tuple[Any, tuple[str, ...]]:
+        count = len(left[0].outputs)
+        known = parameters([b for body in left for b in body.backward])
+        only = name.removeprefix("ntk_") if name.startswith("ntk_") else None
+        if name not in ("nngp", "f0_cov", "ntk") and only not in known:
+            raise TensorProgramError(
+                f"a network has no {name!r}",
+                fix=f"ask for nngp, ntk, f, or the part of a parameter: {', '.join('ntk_' + k for k in known)}",
+                source=self.source,
+            )
+        rows = []
+        for i in range(count):
+            row = []
+            for j in range(count):
+                blocks = [
+                    [self._block(name, a, b, i, j, scheme, only) for b in right] for a in left
+                ]
+                row.append(_joined_blocks(blocks, [b.places for b in first], [b.places for b in second]))
+            rows.append(row)
+        if not self._several:
+            return rows[0][0], (EXAMPLE, OTHER)
+        inner = [algebra.stack(row, 2) for row in rows]
+        return algebra.stack(inner, 2), (EXAMPLE, OTHER, *OUTPUTS)
+
+    def _block(self, name: str, a: Body, b: Body, i: int, j: int, scheme: Parametrization, only: str | None) -> Any:
+        shape = (*_examples(a, i), *_examples(b, j))
+        if name in ("nngp", "f0_cov"):
+            f, g = a.outputs[i], b.outputs[j]
+            if not isinstance(f, Readout) or not isinstance(g, Readout):
+                raise TensorProgramError(
+                    "an average readout has no NNGP", why="it has a limit, not a law", fix='ask for "ntk" or "f"',
+                    source=self.source,
+                )  # fmt: skip
+            if i != j and not set(f.vectors) & set(g.vectors):
+                return algebra.constant(0, shape)
+            c = f.covariance(g, **{EXAMPLE: OTHER})
+            return algebra.typed(_aligned(c, (EXAMPLE, OTHER)), shape, None, None)
+        noted = replace(scheme, shares=a.layers.shares, fan_ins=a.layers.fan_ins)
+        return tangent(a.backward[i], b.backward[j], noted, only)
+
+
+def _root_of_reference(o: Readout) -> Expression:
+    """n**1/2 for the reference width n."""
+    width = o.parts[0][0].width
+    assert width is not None
+    return inverse_sqrt(width) ** -1 * Expression(algebra.fn("sqrt", algebra.constant(width.ratio))) ** -1
+
+
+def _places(x: Any) -> list[Input]:
+    """The Inputs that recorded calls go back to."""
+    found: dict[int, Input] = {}
+    seen: set[int] = set()
+    stack = [x]
+    while stack:
+        y = stack.pop()
+        if isinstance(y, dict):
+            stack.extend(y.values())
+        elif isinstance(y, (list, tuple)):
+            stack.extend(y)
+        elif isinstance(y, Input):
+            found[id(y)] = y
+        elif isinstance(y, Deferred) and id(y) not in seen:
+            seen.add(id(y))
+            stack.extend([y.args, y.keywords])
+    return list(found.values())
+
+
+def _one_axis(theta: Expression, data: Mapping[str, tuple[Data, tuple[str, ...]]]) -> Node:
+    """An output as a node, with the examples' axis where there is one, even if it does not depend on the example."""
+    node = _aligned(theta)
+    sizes = {d.shape[a.index(EXAMPLE)] for d, a in data.values() if EXAMPLE in a}
+    return algebra.typed(node, (sizes.pop(),), None, None) if sizes and not node.shape else node
+
+
+def _aligned(x: Expression, axes: tuple[str, ...] = ()) -> Node:
+    """A scalar's node, its axes in the given order."""
+    if not axes:
+        return x.aligned_node()
+    order = [a for a in axes if a in x.axes]
+    node = algebra.transpose(x.node, [x.order.index(a) for a in order])
+    if len(order) < len(axes):
+        raise TensorProgramError("an output does not depend on the example", fix="give it data through tp.dense")
+    return node
+
+
+def _examples(body: Body, k: int) -> tuple[int, ...]:
+    return body.backward[k].output.shape
+
+
+def _joined(groups: list[Node], places: list[tuple[int, ...]]) -> Node:
+    """Arrays of groups of examples (first axis) as one array in the order of the places."""
+    if len(groups) == 1:
+        return groups[0]
+    found = {p: algebra.take(g, 0, i) for g, at in zip(groups, places, strict=True) for i, p in enumerate(at)}
+    return algebra.stack([found[p] for p in sorted(found)], 0)
+
+
+def _joined_blocks(blocks: list[list[Node]], rows: list[tuple[int, ...]], columns: list[tuple[int, ...]]) -> Node:
+    if len(blocks) == 1 and len(blocks[0]) == 1:
+        return blocks[0][0]
+
+    def across(row: list[Node]) -> Node:
+        turned = [algebra.transpose(b, [1, 0]) for b in row]
+        return algebra.transpose(_joined(turned, columns), [1, 0])
+
+    return _joined([across(row) for row in blocks], rows)
+
+
+def _inputs_of(function: Callable[..., Any]) -> tuple[Input, ...]:
+    found = []
+    for p in inspect.signature(function).parameters.values():
+        if isinstance(p.default, Input):
+            found.append(p.default)
+        elif p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD):
+            found.append(Input(p.name, axes=None))
+    return tuple(found)

@@ -1,0 +1,440 @@
+"""Back-propagation: from a program to the program of its gradients, in the scaling in which both are Tensor Programs.
+
+The output is a scalar theta, and the network's output f is n**1/2 theta (a readout v.x/sqrt(n), theta its Moment) or theta
+itself (an average readout). With N the reference width and n_x = r N the width of x, the gradients are
+
+    dx := sqrt(N n_x) dtheta/dx   for a vector,      dt := dtheta/dt   for a scalar,
+
+of order one per coordinate. For a readout dx = sqrt(n_x) df/dx. The rules, for every instruction once:
+
+    g = W h                     dh += sqrt(n_in/n_out) W.T dg           and with W for W.T
+    x = phi(y; t)               dy += dx dphi/dy,       dt += sqrt(r) Moment(dx dphi/dt)
+    t = Moment phi(x; t')       dx += dt dphi/dx / sqrt(r),      dt' += dt Moment(dphi/dt')
+    x = OuterNonlin phi(y, z)   dy += mean_b (dx dphi/dy),       dz += sqrt(r_x/r_z) mean_a (dx dphi/dz)
+
+Axes. theta may have an axis of its own (the examples of a batch): then every gradient is a Jacobian J[o, i], o the output's
+axis, i the axes of the vector. Where examples do not mix, J[o, i] = delta(o, i_p) a[i] for the axis p of x that runs over
+the examples; this is kept as (a, p), *tied*, so that N examples cost N, not N^2, gradients. What mixes them (batch
+normalisation) leads to a full Jacobian with the axis o in front.
+
+Source: Yang, Tensor Programs II (arXiv:2006.14548), section 6; the scaling of mixed widths and Moments was derived and
+checked against finite differences for this project.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tensorprog.errors import TensorProgramError
+from tensorprog.language import algebra
+from tensorprog.language.algebra import ONE
+from tensorprog.language.describe import describe
+from tensorprog.language.functions import PRIMITIVES
+from tensorprog.language.node import Node, topological
+from tensorprog.language.symbols import Matrix, Width
+from tensorprog.transforms.decouple import backward_copy
+
+__all__ = ["Backward", "Gradient", "Use", "backprop"]
+
+
+@dataclass(frozen=True)
+class Gradient:
+    """The gradient of theta with respect to a node x.
+
+    Attributes:
+        node: Of the shape of x; with one more axis in front if `full`.
+        tie: The axis of x that is the output's axis (J vanishes off its diagonal), or None.
+        full: Has it an axis for the outputs in front?
+    """
+
+    node: Node
+    tie: int | None = None
+    full: bool = False
+
+
+@dataclass(frozen=True)
+class Use:
+    """One product g = W h, or g = W.T h, of the forward pass.
+
+    Attributes:
+        matrix: W.
+        transposed: Is it W.T?
+        operand: h.
+        gradient: dg.
+    """
+
+    matrix: Matrix
+    transposed: bool
+    operand: Node
+    gradient: Gradient
+
+
+@dataclass(frozen=True)
+class Backward:
+    """All gradients of one output.
+
+    Attributes:
+        output: theta.
+        gradients: Of every node theta depends on.
+        uses: The products of the forward pass, in its order.
+    """
+
+    output: Node
+    gradients: dict[Node, Gradient]
+    uses: tuple[Use, ...]
+
+
+def root_of_ratio(width: Width | None, other: Width | None = None) -> Node:
+    """sqrt(n_width / n_other); N for None. Exact where it is rational."""
+    above = algebra.constant(1 if width is None else width.ratio)
+    if other is None or other.ratio == 1:
+        return algebra.fn("sqrt", above)
+    return algebra.fn("sqrt", algebra.div(above, algebra.constant(other.ratio)))
+
+
+def backprop(output: Node, gia: bool = False) -> Backward:
+    """The gradients of a scalar with respect to everything it is made of.
+
+    Args:
+        output: theta, a scalar with at most one axis.
+        gia: Multiply by independent copies of the matrices in the backward pass: W~.T for W.T; for W, where the forward
+            pass used W.T, a copy of its own (Tensor Programs II counts W and W.T as different matrices).
+
+    Raises:
+        TensorProgramError: The output is a vector or has several axes; an instruction has no derivative.
+
+    Example:
+        >>> import tensorprog as tp
+        >>> n = tp.Width("n")
+        >>> W, x = tp.Matrix("W", n, n), tp.Vector("x", n, mean=1, var=0)
+        >>> h = W @ x
+        >>> dx = backprop(tp.moment(h * h).node).gradients[x.node].node
+        >>> tp.limit(tp.Program(mean_dx=tp.Expression(algebra.moment(dx))))  # the counterexample of Tensor Programs II
+        mean_dx = 2 (exact)
+    """
+    if output.width is not None or output.inner is not None or len(output.shape) > 1:
+        raise TensorProgramError(
+            f"back-propagation from {describe(output)}",
+            why="an output is a scalar, with one axis at most",
+            fix="take a tp.readout or a tp.moment",
+            source=output.source,
+        )
+    return _Pass(output, gia).run()
+
+
+class _Pass:
+    """One backward pass over the nodes, last first."""
+
+    def __init__(self, output: Node, gia: bool) -> None:
+        self.output, self.gia = output, gia
+        self.outputs = output.shape  # () or (number of outputs,)
+        self.collected: dict[Node, list[Gradient]] = {}
+        self.taken: dict[Node, dict[tuple[int, bool], dict[int, Gradient]]] = {}
+        self.uses: list[Use] = []
+
+    def run(self) -> Backward:
+        seed = algebra.constant(1, self.outputs)
+        self.collected[self.output] = [Gradient(seed, 0 if self.outputs else None)]
+        gradients: dict[Node, Gradient] = {}
+        order = topological([self.output], lambda x: boundary_of(x) if x.op == "outer" else x.args)
+        for x in reversed(order):
+            g = self._total(x)
+            if g is None:
+                continue
+            gradients[x] = g
+            if x.args:
+                self._pass_on(x, g)
+        return Backward(self.output, gradients, tuple(reversed(self.uses)))
+
+    # ---- bookkeeping ----
+    def _give(self, x: Node, g: Gradient) -> None:
+        if not g.node.is_zero and x.op != "constant":
+            self.collected.setdefault(x, []).append(g)
+
+    def _total(self, x: Node) -> Gradient | None:
+        parts = self.collected.pop(x, [])
+        parts += [self._stacked(x, axis, full, found) for (axis, full), found in self.taken.pop(x, {}).items()]
+        if not parts:
+            return None
+        if len({(p.tie, p.full) for p in parts}) > 1:
+            parts = [self._full(x.shape, p) for p in parts]
+        total = algebra.add([(1, p.node) for p in parts])
+        wanted = (*self.outputs, *x.shape) if parts[0].full else x.shape
+        total = algebra.typed(total, wanted, x.width or x.inner, None)
+        return None if total.is_zero else Gradient(total, parts[0].tie, parts[0].full)
+
+    def _full(self, shape: tuple[int, ...], g: Gradient) -> Gradient:
+        """The Jacobian with the outputs' axis in front."""
+        if g.full or g.tie is None:
+            return g
+        (k,) = self.outputs
+        full = (k, *shape)
+        a = algebra.view(g.node, range(1, len(full)), full) if g.node.shape else g.node
+        delta = algebra.view(algebra.constant(np.eye(k, dtype=np.int64)), (0, 1 + g.tie), full)
+        return Gradient(algebra.mul([a, delta]), None, True)
+
+    def _stacked(self, x: Node, axis: int, full: bool, found: dict[int, Gradient]) -> Gradient:
+        """The gradients of the positions of an axis, together."""
+        one = next(iter(found.values()))
+        shape = x.shape[:axis] + x.shape[axis + 1 :]
+        shape = (*self.outputs, *shape) if full else shape
+        zero = algebra.constant(0, shape, x.width)
+        parts = [
+            algebra.typed(found[i].node, shape, x.width, None) if i in found else zero for i in range(x.shape[axis])
+        ]
+        tie = None if one.tie is None else one.tie + (one.tie >= axis)
+        return Gradient(algebra.stack(parts, axis + (len(self.outputs) if full else 0)), tie, full)
+
+    # ---- rules ----
+    def _pass_on(self, x: Node, g: Gradient) -> None:
+        first = x.args[0]
+        lead = len(self.outputs) if g.full else 0
+        match x.op:
+            case "add" | "mul" | "fn":
+                for a, slope in self._slopes(x):
+                    self._elementwise(x, a, g, slope)
+            case "matmul":
+                self._matmul(x, g)
+            case "moment":
+                scaled = algebra.mul([g.node, algebra.fn("reciprocal", root_of_ratio(first.width))])
+                shape = g.node.shape
+                self._give(first, Gradient(algebra.typed(scaled, shape, first.width, None), g.tie, g.full))
+            case "view":
+                self._view(x, g)
+            case "take":
+                axis, i = x.attr
+                tie = None if g.tie is None else g.tie + (g.tie >= axis)
+                slot = self.taken.setdefault(first, {}).setdefault((axis, g.full), {})
+                if i in slot or any(other.tie != g.tie for other in slot.values()):
+                    self._give(first, self._alone(first, axis, i, g, tie))
+                else:
+                    slot[i] = g
+            case "pick":
+                axis, index = x.attr
+                if g.tie == axis:
+                    g, lead = self._full(x.shape, g), len(self.outputs)
+                node = algebra.typed(g.node, (*self.outputs[:lead], *x.shape), x.width, None)
+                back = algebra.pick_transposed(node, axis + lead, index, first.shape[axis])
+                self._give(first, Gradient(back, g.tie, g.full))
+            case "stack":
+                axis = x.attr
+                if g.tie == axis:
+                    g, lead = self._full(x.shape, g), len(self.outputs)
+                tie = None if g.tie is None else g.tie - (g.tie > axis)
+                node = algebra.typed(g.node, (*self.outputs[:lead], *x.shape), x.width, None)
+                for i, a in enumerate(x.args):
+                    self._give(a, Gradient(self._narrowed(a, algebra.take(node, axis + lead, i)), tie, g.full))
+            case "sum":
+                axis = x.attr
+                tie = None if g.tie is None else g.tie + (g.tie >= axis)
+                shape = (*self.outputs[:lead], *first.shape)
+                index = [i + (i >= axis + lead) for i in range(len(shape) - 1)]
+                node = algebra.view(g.node, index, shape) if g.node.shape else algebra.typed(g.node, shape, x.width, None)
+                self._give(first, Gradient(node, tie, g.full))
+            case "softmax":
+                if g.tie == x.attr:
+                    g, lead = self._full(x.shape, g), len(self.outputs)
+                shape = (*self.outputs[:lead], *x.shape)
+                a = algebra.view(x, range(lead, len(shape)), shape)
+                weighted = algebra.mul([a, algebra.typed(g.node, shape, None, None)])
+                axis = x.attr + lead
+                total = algebra.view(
+                    algebra.sum_axis(weighted, axis), [i for i in range(len(shape)) if i != axis], shape
+                )
+                centred = algebra.add([(1, weighted), (-1, algebra.mul([a, total]))])
+                self._give(first, Gradient(centred, g.tie, g.full))
+            case "outer":
+                self._outer(x, g)
+            case _:
+                raise TensorProgramError(f"no rule differentiates {x.op!r}", fix="please report this", source=x.source)
+
+    def _slopes(self, x: Node) -> list[tuple[Node, Node]]:
+        """Every operand of an elementwise node, and the derivative in it."""
+        if x.op == "add":
+            return [(a, algebra.constant(c)) for c, a in zip(x.attr, x.args, strict=True)]
+        if x.op == "mul":
+            found = []
+            for a, k in zip(x.args, x.attr, strict=True):
+                others = [(b, j) for b, j in zip(x.args, x.attr, strict=True) if b is not a]
+                found.append((a, algebra.scale(k, algebra.mul([*([(a, k - 1)] if k > 1 else []), *others, ONE]))))
+            return found
+        name, parameters = x.attr
+        row = PRIMITIVES[name]
+        if row.derivative is None or (name == "bump" and parameters[0] == 0):
+            raise TensorProgramError(
+                f"{describe(x)} has no derivative", why="back-propagation needs one", source=x.source, label=x.label
+            )
+        return [(x.args[0], row.derivative(algebra, x.args[0], *parameters))]
+
+    def _elementwise(self, x: Node, a: Node, g: Gradient, slope: Node) -> None:
+        """Gives the operand a of x the gradient g times the slope, summed over what a does not have."""
+        lead = len(self.outputs) if g.full else 0
+        shape = (*self.outputs[:lead], *x.shape)
+        if slope.shape and lead:
+            slope = algebra.view(slope, range(lead, len(shape)), shape)
+        product = algebra.mul([g.node, slope])
+        if a.shape == x.shape:
+            self._give(a, Gradient(self._narrowed(a, algebra.typed(product, shape, x.width, x.inner), x), g.tie, g.full))
+            return
+        tie, full = g.tie, g.full
+        product = algebra.typed(product, shape, x.width, x.inner)
+        for axis in reversed(range(len(shape))):  # a has no axes: all but the outputs' are summed
+            if axis >= lead and axis != tie:
+                product = algebra.sum_axis(product, axis)
+        if tie is not None:
+            tie, full = None, True
+        self._give(a, Gradient(self._narrowed(a, product, x), tie, full))
+
+    def _narrowed(self, a: Node, product: Node, x: Node | None = None) -> Node:
+        """A gradient over a width as one of a scalar operand: sqrt(r) times its Moment."""
+        width = product.width if x is None else x.width
+        if a.width is None and a.inner is None and width is not None:
+            product = algebra.typed(product, product.shape, width, None)
+            return algebra.mul([root_of_ratio(width), algebra.moment(product)])
+        return product
+
+    def _matmul(self, x: Node, g: Gradient) -> None:
+        matrix, transposed = x.attr
+        (h,) = x.args
+        self.uses.append(Use(matrix, transposed, h, g))
+        used = backward_copy(matrix, not transposed) if self.gia else matrix
+        node = algebra.typed(g.node, g.node.shape, x.width, None)
+        back = algebra.matmul(used, not transposed, node)
+        self._give(h, Gradient(algebra.mul([root_of_ratio(h.width, x.width), back]), g.tie, g.full))
+
+    def _view(self, x: Node, g: Gradient) -> None:
+        (y,) = x.args
+        index = x.attr
+        if len(set(index)) < len(index):
+            self._diagonal(x, g)
+            return
+        if g.tie is not None and g.tie not in index:  # the operand does not have the examples' axis: it becomes o
+            node = algebra.typed(g.node, x.shape, x.width, None)
+            order = [g.tie, *[i for i in range(len(x.shape)) if i != g.tie]]
+            node, positions, full, tie = algebra.transpose(node, order), order[1:], True, None
+        else:
+            lead = len(self.outputs) if g.full else 0
+            node = algebra.typed(g.node, (*self.outputs[:lead], *x.shape), x.width, None)
+            positions, full = list(range(len(x.shape))), g.full
+            tie = None if g.tie is None else index.index(g.tie)
+        lead = len(self.outputs) if full else 0
+        for k in reversed(range(len(positions))):
+            if positions[k] not in index:
+                node = algebra.sum_axis(node, lead + k)
+        kept = [p for p in positions if p in index]
+        node = algebra.transpose(node, [*range(lead), *[lead + kept.index(p) for p in index]])
+        self._give(y, Gradient(node, tie, full))
+
+    def _diagonal(self, x: Node, g: Gradient) -> None:
+        """y[i] = x[i, i]: through one more axis for each repetition and a constant identity."""
+        (y,) = x.args
+        g = self._full(x.shape, g) if self.outputs else g
+        lead = len(self.outputs) if g.full else 0
+        node = algebra.typed(g.node, (*self.outputs[:lead], *x.shape), x.width, None)
+        shape, seen, factors = list(node.shape), set(), []
+        place = []
+        for p in x.attr:
+            if p in seen:
+                factors.append((lead + p, len(shape), x.shape[p]))
+                place.append(len(shape))
+                shape.append(x.shape[p])
+            else:
+                place.append(lead + p)
+            seen.add(p)
+        spread = algebra.view(node, range(len(node.shape)), shape)
+        deltas = [algebra.view(algebra.constant(np.eye(k, dtype=np.int64)), (i, j), shape) for i, j, k in factors]
+        node = algebra.mul([spread, *deltas])
+        kept = list(range(len(shape)))
+        for axis in reversed(range(lead, len(shape))):
+            if axis not in place:
+                node = algebra.sum_axis(node, axis)
+                kept.remove(axis)
+        node = algebra.transpose(node, [*range(lead), *[kept.index(p) for p in place]])
+        self._give(y, Gradient(node, None, g.full))
+
+    def _alone(self, x: Node, axis: int, i: int, g: Gradient, tie: int | None) -> Gradient:
+        return self._stacked(x, axis, g.full, {i: g})
+
+    # ---- OuterNonlin ----
+    def _outer(self, x: Node, g: Gradient) -> None:
+        """The rules of the module's head, by a pass over the body with both coordinates in sight."""
+        (body,) = x.args
+        outer_width, inner_width = body.width, body.inner
+        assert outer_width is not None and inner_width is not None
+        given: dict[Node, list[Node]] = {}
+        lead = len(self.outputs) if g.full else 0
+
+        def lifted(a: Node) -> Node:
+            shape = (*self.outputs[:lead], *a.shape)
+            return algebra.view(a, range(lead, len(shape)), shape) if a.shape and lead else a
+
+        shape = (*self.outputs[:lead], *body.shape)
+        given[body] = [algebra.typed(g.node, shape, outer_width, inner_width)]
+        for y in reversed(topological([body], lambda y: y.args if y.inner is not None and y.op != "inner" else ())):
+            parts = given.pop(y, [])
+            if not parts:
+                continue
+            total = algebra.add([(1, p) for p in parts])
+            if y.inner is None or y.op == "inner":
+                self._from_body(x, y, total, g)
+                continue
+            if y.op not in ("add", "mul", "fn"):
+                raise TensorProgramError(
+                    f"back-propagation through {y.op} inside an OuterNonlin",
+                    fix="take axes apart before tp.outer, or sum after it",
+                    source=x.source,
+                )
+            for a, slope in self._slopes(y):
+                if a.op != "constant":
+                    product = algebra.mul([total, lifted(slope)])
+                    if a.shape != y.shape:
+                        raise TensorProgramError(
+                            f"{describe(a)} has fewer axes than the body of an OuterNonlin",
+                            fix="give all vectors inside tp.outer the same axes",
+                            source=x.source,
+                        )
+                    given.setdefault(a, []).append(algebra.typed(product, shape, outer_width, inner_width))
+
+    def _from_body(self, x: Node, y: Node, total: Node, g: Gradient) -> None:
+        """A gradient with both coordinates as one of a vector, a vector of the second block, or a scalar."""
+        body = x.args[0]
+        if y.op == "inner":
+            (z,) = y.args
+            turned = algebra.outer(_swapped(total))
+            self._give(z, Gradient(algebra.mul([root_of_ratio(body.width, z.width), turned]), g.tie, g.full))
+        elif y.width is not None:
+            self._give(y, Gradient(algebra.outer(total), g.tie, g.full))
+        else:
+            mean = algebra.mul([root_of_ratio(body.width), algebra.moment(algebra.outer(total))])
+            self._give(y, Gradient(mean, g.tie, g.full))
+
+
+def boundary_of(x: Node) -> tuple[Node, ...]:
+    """The operands of an OuterNonlin: what its body uses and is not part of it."""
+    found: dict[Node, None] = {}
+    for y in topological([x.args[0]], lambda y: y.args if y.inner is not None and y.op != "inner" else ()):
+        if y.op == "inner":
+            found[y.args[0]] = None
+        elif y.inner is None:
+            found[y] = None
+    return tuple(found)
+
+
+def _swapped(body: Node) -> Node:
+    """A body with its two coordinates exchanged."""
+    done: dict[Node, Node] = {}
+    for y in topological([body], lambda y: y.args if y.inner is not None and y.op != "inner" else ()):
+        if y.op == "inner":
+            done[y] = y.args[0]
+        elif y.inner is None:
+            done[y] = y if y.width is None else algebra.inner(y)
+        elif y.op == "constant":
+            done[y] = Node("constant", (), y.attr, y.shape, y.inner, y.width)
+        else:
+            args: Sequence[Node] = [done[a] for a in y.args]
+            out = algebra.applied(y, args)
+            done[y] = algebra.typed(out, y.shape, y.inner, y.width) if y.op in ("add", "mul", "fn") else out
+    return done[body]

@@ -1,0 +1,243 @@
+"""The tangent kernel of a network, as a program: the sum over all pairs of uses of every trained parameter.
+
+    Theta(xi, xi') = sum_W s2 sum over uses g = W h under xi and g' = W h' under xi' of  Moment(dg dg') Moment(h h')
+                   + sum_U s2 (xi.xi'/d) Moment(dh dh')  +  sum_v var Moment(dv dv')
+
+over matrices W, input layers U and trained vectors v (readouts, biases), in the scaling of `backprop.py`; for an average
+readout it is N Theta. A use y = W.T z enters as the pair (sqrt(rho) z, dy) in place of (dg, h).
+
+Nothing is assumed: no gradient independence, no particular architecture. Run at finite width the same program is the
+empirical kernel of the network.
+
+Source: Yang, Tensor Programs II (arXiv:2006.14548), equations 11 and 12; Jacot et al. 2018 for the parametrization.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tensorprog.errors import TensorProgramError
+from tensorprog.language import algebra
+from tensorprog.language.algebra import ZERO
+from tensorprog.language.data import Embedding
+from tensorprog.language.node import Node
+from tensorprog.language.symbols import Matrix, Number, VectorSpec
+from tensorprog.transforms.backprop import Backward, Gradient, root_of_ratio
+
+__all__ = ["Parametrization", "parameters", "parametrization", "tangent"]
+
+
+@dataclass(frozen=True)
+class Parametrization:
+    """What is trained, as factors in front of the parts of the kernel.
+
+    Attributes:
+        name: "ntk", "tp" or "standard".
+        width: The reference width, for "standard".
+        shares: Name of a matrix to its part of the fan-in, where a layer is made of several (the filter of a convolution).
+        fan_ins: Name of a readout vector to its fan-in over the reference width.
+    """
+
+    name: str
+    width: int | None = None
+    shares: Mapping[str, Number] = field(default_factory=dict)
+    fan_ins: Mapping[str, Number] = field(default_factory=dict)
+
+    def matrix(self, w: Matrix) -> Number:
+        """For W = sigma omega / sqrt(fan-in): sigma^2 / fan-in n_cols, 1 / fan-in n_cols, n_cols."""
+        if self.name == "ntk":
+            return w.var
+        if self.name == "tp":
+            return self.shares.get(w.name, 1)
+        assert self.width is not None
+        return self.width * w.cols.ratio
+
+    def embedding(self, u: Embedding) -> Number:
+        """For an input layer; multiplies x.x'/d."""
+        return u.var if self.name == "ntk" else 1 if self.name == "tp" else u.data.features
+
+    def vector(self, v: VectorSpec) -> Number:
+        """For a trained vector with independent columns: a readout, or a bias."""
+        if self.name == "ntk":
+            return v.var
+        return 1 if self.name == "tp" or v.name not in self.fan_ins else (self.width or 1) * self.fan_ins[v.name]
+
+
+def parametrization(name: str, width: int | None = None) -> Parametrization:
+    """The parametrization of that name.
+
+    Args:
+        name: `"ntk"` trains omega ~ N(0, 1) with W = sigma omega / sqrt(n) (Jacot 2018); `"tp"` trains
+            omega ~ N(0, sigma^2) with W = omega / sqrt(n) (Tensor Programs II); `"standard"` trains the entries of W
+            themselves, so that the kernel grows with the width.
+        width: The reference width, for `"standard"` only.
+
+    Raises:
+        TensorProgramError: an unknown name; `"standard"` without a width, or another one with it.
+
+    Example:
+        >>> parametrization("ntk").name
+        'ntk'
+    """
+    if name not in ("ntk", "tp", "standard"):
+        raise TensorProgramError(f"parametrization {name!r}", fix='use "ntk", "tp" or "standard"')
+    if (name == "standard") != (width is not None):
+        raise TensorProgramError(
+            f'parametrization "{name}" with width={width}',
+            why="in standard parametrization the kernel grows with the width; in the others it has a limit",
+            fix='give width=64, say, with "standard" and only there',
+        )
+    if width is not None and (not isinstance(width, int) or width < 1):
+        raise TensorProgramError(f"width={width!r}", fix="give a positive integer")
+    return Parametrization(name, width)
+
+
+def parameters(sides: Iterable[Backward]) -> list[str]:
+    """The names of what is trained: matrices, input layers, trained vectors."""
+    found: set[str] = set()
+    for side in sides:
+        found |= {use.matrix.name for use in side.uses}
+        found |= {x.attr.name for x in side.gradients if x.op == "vector" and x.attr.trainable}
+    return sorted(found)
+
+
+def tangent(
+    left: Backward, right: Backward, scheme: Parametrization, only: str | None = None
+) -> Node:
+    """The tangent kernel of two outputs (the same one twice, or of two networks that share weights).
+
+    Args:
+        left: Gradients of the first output, with an axis of k examples or none.
+        right: Gradients of the second, with an axis of k' examples or none.
+        scheme: The parametrization.
+        only: The part of the parameter of this name alone.
+
+    Returns:
+        A scalar of shape (k, k'), (k,), (k',) or ().
+    """
+    return _Pairs(left, right, scheme).total(only)
+
+
+class _Pairs:
+    def __init__(self, left: Backward, right: Backward, scheme: Parametrization) -> None:
+        self.left, self.right, self.scheme = left, right, scheme
+        self.lead = len(left.output.shape), len(right.output.shape)
+        self.outputs = (*left.output.shape, *right.output.shape)
+        # Moment(dg dg') of a pair of gradients, to the sum of what multiplies it, and the shape of both.
+        self.parts: dict[tuple[Node, tuple[int, ...]], list[tuple[Number, Node]]] = {}
+
+    def total(self, only: str | None) -> Node:
+        self._matrices(only)
+        self._vectors(only)
+        terms = []
+        for (first, shape), others in self.parts.items():
+            product = algebra.mul([first, algebra.add(others)])
+            product = algebra.typed(product, shape, None, None)
+            for axis in reversed(range(len(self.outputs), len(shape))):
+                product = algebra.sum_axis(product, axis)
+            terms.append((1, product))
+        return algebra.typed(algebra.add(terms) if terms else ZERO, self.outputs, None, None)
+
+    def _add(self, first: Node, second: Node, factor: Number, shape: tuple[int, ...]) -> None:
+        if factor != 0 and not first.is_zero and not second.is_zero:
+            self.parts.setdefault((first, shape), []).append((factor, second))
+
+    # ---- axes ----
+    def _places(self, g: Gradient, sizes: tuple[int, ...], side: int, after: int) -> tuple[list[int], list[int]]:
+        """Where the axes i of a vector go, and the positions that are new: those `after` the ones in use."""
+        own = 0 if side == 0 else self.lead[0]
+        places, fresh = [], []
+        for i in range(len(sizes)):
+            if g.tie == i:
+                places.append(own)
+            else:
+                places.append(after + len(fresh))
+                fresh.append(i)
+        return places, fresh
+
+    def _shape(self, g: Gradient, h: Gradient, left: tuple[int, ...], right: tuple[int, ...]) -> tuple[Any, ...]:
+        """The places of the axes of both sides, and the common shape: outputs, left's axes, right's axes."""
+        after = len(self.outputs)
+        places, fresh = self._places(g, left, 0, after)
+        others, more = self._places(h, right, 1, after + len(fresh))
+        shape = (*self.outputs, *[left[i] for i in fresh], *[right[i] for i in more])
+        return places, others, shape
+
+    def _seen(self, x: Node, places: list[int], shape: tuple[int, ...]) -> Node:
+        return algebra.view(x, places, shape) if x.shape else x
+
+    def _jacobian(self, g: Gradient, places: list[int], side: int, shape: tuple[int, ...]) -> Node:
+        front = [0 if side == 0 else self.lead[0]] if g.full else []
+        return self._seen(g.node, [*front, *places], shape)
+
+    # ---- parameters ----
+    def _matrices(self, only: str | None) -> None:
+        for a in self.left.uses:
+            for b in self.right.uses:
+                if a.matrix.name != b.matrix.name or only not in (None, a.matrix.name):
+                    continue
+                places, others, shape = self._shape(a.gradient, b.gradient, a.operand.shape, b.operand.shape)
+                dg, dh = self._jacobian(a.gradient, places, 0, shape), self._jacobian(b.gradient, others, 1, shape)
+                h, k = self._seen(a.operand, places, shape), self._seen(b.operand, others, shape)
+                root = root_of_ratio(a.matrix.rows, a.matrix.cols)
+                scale = [root] * (a.transposed + b.transposed)
+                rows = [h if a.transposed else dg, k if b.transposed else dh]
+                cols = [dg if a.transposed else h, dh if b.transposed else k]
+                over_rows = algebra.moment(self._vector(rows, a.matrix.rows))
+                over_cols = algebra.moment(self._vector(cols, a.matrix.cols))
+                if a.transposed and b.transposed:  # what gradients multiply comes first, so that it is shared
+                    over_rows, over_cols = over_cols, over_rows
+                self._add(over_rows, algebra.mul([*scale, over_cols]), self.scheme.matrix(a.matrix), shape)
+
+    def _vector(self, factors: list[Node], width: Any) -> Node:
+        product = algebra.mul(factors)
+        return algebra.typed(product, product.shape, width, None)
+
+    def _vectors(self, only: str | None) -> None:
+        mine, theirs = _trained(self.left), _trained(self.right)
+        for x, g in mine:
+            for y, h in theirs:
+                if x.attr.name != y.attr.name or only not in (None, x.attr.name):
+                    continue
+                if isinstance(x.attr, Embedding) and isinstance(y.attr, Embedding):
+                    places, others, shape = self._shape(g, h, x.shape, y.shape)
+                    metric = x.attr.data.gram(y.attr.data)
+                    metric = self._seen(metric, [*places, *others], shape)
+                    factor = self.scheme.embedding(x.attr)
+                elif x.attr.cov is None:
+                    places, others, shape, metric = self._columns(x, g, h)
+                    factor = self.scheme.vector(x.attr)
+                else:
+                    places, others, shape, metric, factor = self._correlated(x, g, h)
+                dx, dy = self._jacobian(g, places, 0, shape), self._jacobian(h, others, 1, shape)
+                self._add(algebra.moment(self._vector([dx, dy], x.width)), metric, factor, shape)
+
+    def _columns(self, x: Node, g: Gradient, h: Gradient) -> tuple[Any, ...]:
+        """Independent columns: one sum over them, the same column on both sides."""
+        if g.tie is not None or h.tie is not None:
+            raise TensorProgramError(
+                f"the trained vector {x.attr.name} has an axis that runs over the examples",
+                why="every example would have parameters of its own",
+                fix="train a vector without that axis",
+                source=x.source,
+            )
+        after = len(self.outputs)
+        places = list(range(after, after + len(x.shape)))
+        return places, places, (*self.outputs, *x.shape), algebra.ONE
+
+    def _correlated(self, x: Node, g: Gradient, h: Gradient) -> tuple[Any, ...]:
+        if self.scheme.name != "ntk":
+            places, others, shape, metric = self._columns(x, g, h)
+            return places, others, shape, metric, 1
+        places, others, shape = self._shape(g, h, x.shape, x.shape)
+        cov = algebra.constant(x.attr.cov.reshape(*x.shape, *x.shape), (*x.shape, *x.shape))
+        return places, others, shape, self._seen(cov, [*places, *others], shape), 1
+
+
+def _trained(side: Backward) -> list[tuple[Node, Gradient]]:
+    found = [(x, g) for x, g in side.gradients.items() if x.op == "vector" and x.attr.trainable]
+    return sorted(found, key=lambda item: item[0].digest)
+
+
