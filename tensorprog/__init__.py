@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tensorprog.analysis.gia import GIAReport, check_gia
     from tensorprog.analysis.regularity import RegularityReport, check_regularity
     from tensorprog.execute.executor import Runs, run
+    from tensorprog.kernels import kernel_fn
     from tensorprog.language.custom import Function
     from tensorprog.language.latex import latex
     from tensorprog.language.parse import parse
@@ -46,7 +47,7 @@ __all__ = [
     "Comparison", "Estimate", "Estimates", "Expression", "Formula", "Function", "GIAReport", "Matrix", "Program",
     "RegularityReport", "Runs", "Scalar",
     "TensorProgramError", "Vector", "Width", "check_gia", "check_regularity", "compare", "formula", "inverse_sqrt",
-    "latex", "layer", "limit", "load", "parse", "run", "save", *_build, *_networks,
+    "kernel_fn", "latex", "layer", "limit", "load", "parse", "run", "save", *_build, *_networks,
 ]  # fmt: skip
 
 # Imported when first used: writing and printing programs should not wait for SciPy.
@@ -61,6 +62,7 @@ _LATER = {
     "check_regularity": "tensorprog.analysis.regularity",
     "compare": "tensorprog.analysis.compare",
     "formula": "tensorprog.limits.symbolic",
+    "kernel_fn": "tensorprog.kernels",
     "latex": "tensorprog.language.latex",
     "limit": "tensorprog.limits.limit",
     "load": "tensorprog.language.text",

@@ -293,3 +293,9 @@ def _of_constant(x: Node) -> tuple[Any, Any, str, str]:
 
 def _plain(value: Any) -> Any:
     return float(value) if np.ndim(value) == 0 else np.asarray(value)
+
+
+def integrate_arrays(x: Node, args: Sequence[Array], level: int) -> Array:
+    """An integral by quadrature, for arrays of means, covariances and parameters that broadcast."""
+    program = ScalarProgram([])
+    return program._integral(x, args, level, 0)
