@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from tensorprog.errors import TensorProgramError
+from tensorprog.errors import MissingAxis, TensorProgramError
 from tensorprog.limits.batched import Batched
 from tensorprog.limits.perturb import NOISE, Perturbation
+from tensorprog.networks.inputs import EXAMPLE
 from tensorprog.networks.network import Network
 from tensorprog.networks.pairs import Compiled, Products, compile_pair
 from tensorprog.networks.samples import Batch, batches
@@ -132,7 +133,9 @@ class KernelFunction:
         if key not in self._compiled:
             try:
                 self._compiled[key] = compile_pair(self.network, *shapes, names, self.scheme, self.gia)
-            except TensorProgramError:  # the network needs its batch; or it is wrong, which its program says better
+            except MissingAxis as error:  # of the batch: the network mixes examples
+                if error.axis != EXAMPLE:
+                    raise
                 self._compiled[key] = None
         return self._compiled[key]
 

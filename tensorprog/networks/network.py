@@ -208,7 +208,7 @@ class Network:
             for body in bodies:
                 o = body.outputs[k]
                 f = o.theta * _root_of_reference(o) if isinstance(o, Readout) else o
-                groups.append(algebra.typed(_aligned(f), _examples(body, k), None, None))
+                groups.append(algebra.typed(f.aligned_node(), _examples(body, k), None, None))
             columns.append(_joined(groups, [b.places for b in parts]))
         if not self.several:
             return columns[0], (EXAMPLE,)
@@ -251,7 +251,8 @@ class Network:
             if i != j and not set(f.vectors) & set(g.vectors):
                 return algebra.constant(0, shape)
             c = f.covariance(g, **{EXAMPLE: OTHER})
-            return algebra.typed(_aligned(c, (EXAMPLE, OTHER)), shape, None, None)
+            there = [name for name, side in ((EXAMPLE, a), (OTHER, b)) if _examples(side, 0)]
+            return algebra.view(c.node, [there.index(name) for name in c.order], shape)
         known = parameters([*a.backward, *b.backward])
         only = name.removeprefix("ntk_") if name.startswith("ntk_") else None
         if name != "ntk" and only not in known:
@@ -292,20 +293,9 @@ def _places(x: Any) -> list[Input]:
 
 def _one_axis(theta: Expression, data: Mapping[str, tuple[Data, tuple[str, ...]]]) -> Node:
     """An output as a node, with the examples' axis where there is one, even if it does not depend on the example."""
-    node = _aligned(theta)
+    node = theta.aligned_node()
     sizes = {d.shape[a.index(EXAMPLE)] for d, a in data.values() if EXAMPLE in a}
     return algebra.typed(node, (sizes.pop(),), None, None) if sizes and not node.shape else node
-
-
-def _aligned(x: Expression, axes: tuple[str, ...] = ()) -> Node:
-    """A scalar's node, its axes in the given order."""
-    if not axes:
-        return x.aligned_node()
-    order = [a for a in axes if a in x.axes]
-    node = algebra.transpose(x.node, [x.order.index(a) for a in order])
-    if len(order) < len(axes):
-        raise TensorProgramError("an output does not depend on the example", fix="give it data through tp.dense")
-    return node
 
 
 def _examples(body: Body, k: int) -> tuple[int, ...]:
