@@ -23,7 +23,7 @@ from tensorprog.language.arrays import aligned
 from tensorprog.language.node import Node, topological
 from tensorprog.language.schedule import Step, schedule
 from tensorprog.language.symbols import Width
-from tensorprog.limits.duals import DUALS
+from tensorprog.limits.duals import DUALS, JOINT
 from tensorprog.limits.perturb import Perturbation
 
 __all__ = ["Batched", "Block"]
@@ -32,6 +32,8 @@ Array = np.ndarray
 ROWS, COLUMNS = Width("rows"), Width("columns")
 TILE = 2**15
 """Entries of the largest array of a tile."""
+MIRROR = 128
+"""Side of the squares in which the lower half of a symmetric result is filled in: a transposed square fits the first cache."""
 INTEGRALS = ("gauss",)
 
 
@@ -73,7 +75,7 @@ class Batched:
             x = step.node
             self.once[x.width is not None, x.inner is not None].append(_Carried(step))
         self.integrals = [s.node for s in steps if s.node.op in INTEGRALS]
-        self.pairs = self.once.pop((True, True))
+        self.pairs = _joined(self.once.pop((True, True)))
         last: dict[Node, int] = {}
         for k, s in enumerate(self.pairs):
             for a in (*s.operands, s.node):
@@ -116,14 +118,29 @@ class Batched:
             workers = min(_cores(), 8, len(tiles)) if noise is None else 1
 
             def tile(bounds: tuple[int, int, int, int]) -> None:
-                self._tile(bounds, block, values, out, symmetric, noise, level, dtype)
+                self._tile(bounds, block, values, out, noise, level, dtype)
 
+            def mirror(bounds: tuple[int, int]) -> None:
+                i, j = bounds
+                for full in out:
+                    if j > i:
+                        full[..., j : j + MIRROR, i : i + MIRROR] = np.swapaxes(
+                            full[..., i : i + MIRROR, j : j + MIRROR], -1, -2
+                        )
+                    else:
+                        low, high = np.tril_indices(min(MIRROR, n - i), -1)
+                        full[..., i + low, i + high] = full[..., i + high, i + low]
+
+            halves = [(i, j) for i in range(0, n, MIRROR) for j in range(i, n, MIRROR)] if symmetric else []
             if workers > 1:
                 with ThreadPoolExecutor(workers) as pool:
                     list(pool.map(tile, tiles))
+                    list(pool.map(mirror, halves))
             else:
                 for bounds in tiles:
                     tile(bounds)
+                for half in halves:
+                    mirror(half)
         return out
 
     def _tile(
@@ -132,7 +149,6 @@ class Batched:
         block: Block,
         known: dict[Node, Array],
         out: list[Array],
-        symmetric: bool,
         noise: Perturbation | None,
         level: int,
         dtype: Any,
@@ -155,19 +171,15 @@ class Batched:
             for s in self.pairs:
                 if s.is_data:
                     local[s.node] = np.asarray(block.products[s.node.attr][..., low:high, left:right], dtype)
-                else:
-                    result = s.compute([value(a) for a in s.operands], noise, level)
-                    local[s.node] = result
+                elif s.partner is not None and noise is None:
+                    local[s.node], local[s.partner] = s.joint(*[value(a) for a in s.operands])
+                elif s.node not in local:
+                    local[s.node] = s.compute([value(a) for a in s.operands], noise, level)
                 for a in s.frees:
                     local.pop(a, None)
         for x, full in zip(self.outputs, out, strict=True):
             if x in local and x.width is not None and x.inner is not None:
-                part = local[x]
-                full[..., low:high, left:right] = part
-                first = max(left, high)
-                if symmetric and first < right:
-                    whole = np.broadcast_to(part, (*full.shape[:-2], high - low, right - left))
-                    full[..., first:right, low:high] = np.swapaxes(whole[..., first - left :], -1, -2)
+                full[..., low:high, left:right] = local[x]
 
 
 class _Carried:
@@ -177,6 +189,8 @@ class _Carried:
         self.node, self.operands = step.node, step.operands
         self.is_data = step.node.op == "data"
         self.frees: list[Node] = []
+        self.partner: Node | None = None  # a closed form of the same operands that is cheaper together with this one
+        self.joint: Callable[..., Any] = lambda *_: None
         x = step.node
         self._kernel: Callable[..., Any] | None = step.compute
         if x.op == "dual":
@@ -213,6 +227,25 @@ def _with_axes(a: Array, y: Node, x: Node) -> Array:
         a = a[..., None] if x.inner is None else a[..., None, :] if y.inner is not None else a[..., None]
     missing = len(x.shape) - len(y.shape)
     return a.reshape((1,) * missing + a.shape) if missing else a
+
+
+def _joined(steps: list[_Carried]) -> list[_Carried]:
+    """The steps, pairs of closed forms that are cheaper together marked at the one that comes first."""
+    by_operands: dict[tuple[Node, ...], list[_Carried]] = {}
+    for s in steps:
+        if s.node.op == "dual":
+            by_operands.setdefault(s.node.args, []).append(s)
+    for found in by_operands.values():
+        for names, function in JOINT.items():
+            both = [next((s for s in found if s.node.attr == name), None) for name in names]
+            if None not in both:
+                a, b = both
+                first = next(s for s in steps if s is a or s is b)
+                turned = first is b
+                first.partner = (a if turned else b).node  # type: ignore[union-attr]
+                ordered = (lambda *x, f=function: f(*x)[::-1]) if turned else function
+                first.joint = aligned(ordered, first.node)
+    return steps
 
 
 def _lifted(outputs: Sequence[Node]) -> dict[Node, Node]:

@@ -111,16 +111,8 @@ class Products:
         """Pairs (i, j, sign) with x_i = sign x'_j, for data without axes: their products are the squares, to the last bit."""
         if len(self.arrays[0]) != 1 or next(iter(self.arrays[0].values())).ndim != 2:
             return []
-        found: list[tuple[int, int, int]] = []
         (a,), (b,) = [list(d.values()) for d in self.arrays]
-        seen: dict[bytes, list[tuple[int, int]]] = {}
-        for i, (key, sign) in enumerate(_directions(a)):
-            seen.setdefault(key, []).append((i, sign))
-        if self.same and all(len(v) == 1 for v in seen.values()):
-            return []
-        for j, (key, sign) in enumerate(_directions(b)):
-            found += [(i, j, s * sign) for i, s in seen.get(key, ())]
-        return [] if len(found) > 50 * (len(a) + len(b)) else found
+        return _equal_rows(a, b, self.same)
 
     def block(self, data: Sequence[Node], rows: slice, columns: slice) -> Block:
         """The arrays of the `data` nodes for some rows and columns."""
@@ -185,12 +177,30 @@ def _moved(value: np.ndarray, lead: int, own: slice, slot: int) -> np.ndarray:
     return np.ascontiguousarray(np.moveaxis(value[own], lead, -1))
 
 
-def _directions(a: np.ndarray) -> list[tuple[bytes, int]]:
-    """Every row up to its sign, and the sign."""
-    first = np.argmax(a != 0, axis=1)
-    signs = np.where(a[np.arange(len(a)), first] < 0, -1.0, 1.0)
-    turned = np.ascontiguousarray(a * signs[:, None]) + 0.0
-    return [(row.tobytes(), int(s)) for row, s in zip(turned, signs, strict=True)]
+def _equal_rows(a: np.ndarray, b: np.ndarray, same: bool) -> list[tuple[int, int, int]]:
+    """Pairs (i, j, sign) with a[i] = sign b[j] exactly: candidates by one random projection, sorted."""
+    direction = np.random.default_rng(0).standard_normal(a.shape[1])
+    marks = np.abs(np.concatenate([a @ direction] if same else [a @ direction, b @ direction]))
+    order = np.argsort(marks, kind="stable")
+    near = np.diff(marks[order]) <= 1e-10 * marks[order][1:]
+    found: list[tuple[int, int, int]] = []
+    start = 0
+    for stop in [*(np.flatnonzero(~near) + 1).tolist(), len(order)] if near.any() else []:
+        group = order[start:stop].tolist()
+        start = stop
+        if len(group) < 2:
+            continue
+        rows = [i for i in group if i < len(a)]
+        columns = rows if same else [i - len(a) for i in group if i >= len(a)]
+        for i in rows:
+            for j in columns:
+                if np.array_equal(a[i], b[j]):
+                    found.append((i, j, 1))
+                elif np.array_equal(a[i], -b[j]):
+                    found.append((i, j, -1))
+        if len(found) > 50 * (len(a) + len(b)):
+            return []
+    return found
 
 
 def refuse_gram(why: str) -> TensorProgramError:
