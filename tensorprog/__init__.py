@@ -29,9 +29,11 @@ if TYPE_CHECKING:
     from tensorprog.limits.formula import Formula
     from tensorprog.limits.limit import limit
     from tensorprog.limits.symbolic import formula
-    from tensorprog.networks.inputs import Input
-    from tensorprog.networks.layers import dense, readout, residual
-    from tensorprog.networks.network import Network
+    from tensorprog.networks.inputs import Input as Input
+    from tensorprog.networks.layers import dense as dense
+    from tensorprog.networks.layers import readout as readout
+    from tensorprog.networks.layers import residual as residual
+    from tensorprog.networks.network import Network as Network
 
 __version__ = "0.1.0"
 

@@ -15,7 +15,8 @@ from tensorprog.limits.batched import Batched
 from tensorprog.limits.perturb import NOISE, Perturbation
 from tensorprog.networks.inputs import EXAMPLE
 from tensorprog.networks.network import Network
-from tensorprog.networks.pairs import Compiled, Products, compile_pair
+from tensorprog.networks.pairs import Compiled, GramProducts, Products, compile_pair
+from tensorprog.networks.results import Results
 from tensorprog.networks.samples import Batch, batches
 from tensorprog.transforms.tangent import parametrization as named
 
@@ -27,7 +28,9 @@ SAMPLED = 8
 """Rows on which errors are measured."""
 
 
-def kernel_fn(network: Network, parametrization: str = "ntk", width: int | None = None, gia: bool = False) -> KernelFunction:
+def kernel_fn(
+    network: Network, parametrization: str = "ntk", width: int | None = None, gia: bool = False
+) -> KernelFunction:
     """The infinite-width kernels of a network as a function of data.
 
     Args:
@@ -105,10 +108,18 @@ class KernelFunction:
         if dtype not in (np.float64, np.float32):
             raise TensorProgramError(f"dtype {dtype}", fix="use float64 or float32")
         if gram is not None:
-            raise NotImplementedError
+            return self._of_gram(X1, X2, gram, names, get, dtype, progress)
         first = batches(self.network.inputs, X1, self.network.source)
         second = first if X2 is None else batches(self.network.inputs, X2, self.network.source)
-        results = _Results(names, first, second, self.network.several, dtype, out)
+        results = Results(
+            names,
+            first,
+            second,
+            self.network.several,
+            dtype,
+            out,
+            self._identity(first, second, names) if out is not None else "",
+        )
         checks: list[Callable[[], dict[str, float]]] = []
         for i, a in enumerate(first):
             for j, b in enumerate(second):
@@ -128,7 +139,11 @@ class KernelFunction:
 
     # ---- the exact route ----
     def _compile(self, a: Batch, b: Batch, names: tuple[str, ...]) -> Compiled | None:
-        shapes = [{k: v.shape[1:] for k, v in batch.arrays.items()} for batch in (a, b)]
+        first, second = [{k: v.shape[1:] for k, v in batch.arrays.items()} for batch in (a, b)]
+        return self._compile_shapes(first, second, names)
+
+    def _compile_shapes(self, first: Any, second: Any, names: tuple[str, ...]) -> Compiled | None:
+        shapes = first, second
         key = (tuple([tuple(sorted(s.items())) for s in shapes]), names)
         if key not in self._compiled:
             try:
@@ -140,7 +155,14 @@ class KernelFunction:
         return self._compiled[key]
 
     def _evaluate(
-        self, c: Compiled, p: Products, results: _Results, a: Batch, b: Batch, mirror: bool, progress: bool | None
+        self,
+        c: Compiled,
+        p: Products | GramProducts,
+        results: Results,
+        a: Batch,
+        b: Batch,
+        mirror: bool,
+        progress: bool | None,
     ) -> None:
         assert c.pair is not None and c.same is not None
         from tqdm import tqdm
@@ -160,7 +182,7 @@ class KernelFunction:
                     x[..., k, k] = d[..., 0]
             results.put(found, a.places, b.places, rows, columns, mirror or (p.same and rows != columns))
 
-    def _errors(self, c: Compiled, p: Products, names: tuple[str, ...]) -> dict[str, float]:
+    def _errors(self, c: Compiled, p: Products | GramProducts, names: tuple[str, ...]) -> dict[str, float]:
         """The largest error of each kernel, measured on some rows: rounding by perturbation, integrals at two resolutions."""
         assert c.pair is not None
         chosen = np.unique(np.linspace(0, p.counts[0] - 1, SAMPLED).astype(int))
@@ -178,6 +200,52 @@ class KernelFunction:
                 error = 4 * np.abs(x - y) * scale + NOISE * scale * np.abs(x) + 10 * np.abs(x - z)
                 worst[k] = max(worst[k], float(np.max(error, where=use, initial=0.0)))
         return worst
+
+    def _of_gram(
+        self, X1: Any, X2: Any, gram: Any, names: tuple[str, ...], get: Any, dtype: Any, progress: bool | None
+    ) -> Any:
+        wanted = [x for x in self.network.inputs if x.value is None]
+        why = (
+            "data is given, too" if X1 is not None or X2 is not None
+            else "it stands for the data of one input" if len(wanted) != 1
+            else "its features are not known, and in standard parametrization the kernel depends on their number"
+            if self.scheme.name == "standard"
+            else "the axes of the input have positions, which it does not know" if wanted[0].axis_names
+            else ""
+        )  # fmt: skip
+        if why:
+            raise TensorProgramError("gram= in place of data", why=why, fix="give the data")
+        products = GramProducts(gram, wanted[0].key, dtype)
+        shapes = {wanted[0].key: (1,)}
+        batch = [Batch({}, {}, tuple(range(k))) for k in products.counts]
+        compiled = self._compile_shapes(shapes, shapes, names)
+        if compiled is None or compiled.declined:
+            raise TensorProgramError(
+                "gram= in place of data",
+                why=compiled.declined if compiled else "the network mixes the examples of a batch",
+                fix="give data with these inner products: rows of a Cholesky factor, times the root of their number",
+            )
+        results = Results(names, batch[:1], batch[1:], self.network.several, dtype, None, "")
+        self._evaluate(compiled, products, results, batch[0], batch[1], False, progress)
+        results.check(self.network)
+        if isinstance(get, str):
+            return results.arrays[get]
+        check = lambda: self._errors(compiled, products, names)  # noqa: E731
+        return _named(names, [results.arrays[k] for k in names], [check], "closed form")
+
+    def _identity(self, first: list[Batch], second: list[Batch], names: tuple[str, ...]) -> str:
+        """What a folder of results is for."""
+        import hashlib
+
+        h = hashlib.blake2b(digest_size=12)
+        for side in (first, second):
+            for b in side:
+                h.update(b.key)
+        rows, columns = [{k: v.shape[1:] for k, v in side[0].arrays.items()} for side in (first, second)]
+        compiled = self._compile_shapes(rows, columns, names)
+        if compiled is not None and not compiled.declined:
+            h.update(compiled.digest)
+        return h.hexdigest()
 
     # ---- any other ----
     def _by_program(self, X1: Any, X2: Any, names: tuple[str, ...], get: Any, rng: int) -> Any:
@@ -202,81 +270,18 @@ def _blocks(n: int, m: int, same: bool) -> list[tuple[slice, slice]]:
     return [(r, c) for r in rows for c in columns if not same or c.start >= r.start]
 
 
-def _diagonal(p: Products, c: Batched, rows: slice) -> Any:
+def _diagonal(p: Products | GramProducts, c: Batched, rows: slice) -> Any:
     from tensorprog.limits.batched import Block
 
     block = p.block([x for x in c.data], rows, rows)
     return Block(block.products, block.rows, 1)
 
 
-class _Results:
-    """The arrays of the answers, in memory or in files."""
-
-    def __init__(
-        self,
-        names: tuple[str, ...],
-        first: list[Batch],
-        second: list[Batch],
-        several: bool,
-        dtype: Any,
-        out: str | Path | None,
-    ) -> None:
-        self.names, self.several, self.dtype = names, several, dtype
-        self.shape = tuple([sum([len(b.places) for b in side]) for side in (first, second)])
-        self.whole = len(first) == 1 and len(second) == 1
-        self.arrays: dict[str, np.ndarray] = {}
-
-    def done(self, rows: slice, columns: slice) -> bool:
-        """Is this block there from an interrupted call?"""
-        return False
-
-    def put(
-        self,
-        found: list[np.ndarray],
-        at: Sequence[int],
-        across: Sequence[int],
-        rows: slice,
-        columns: slice,
-        mirror: bool,
-    ) -> None:
-        """A block of every kernel."""
-        for name, x in zip(self.names, found, strict=True):
-            value = np.moveaxis(x, (0, 1), (-2, -1)) if self.several else x
-            if self.whole and value.shape[:2] == self.shape:
-                self.arrays[name] = value
-                continue
-            if name not in self.arrays:
-                self.arrays[name] = np.empty((*self.shape, *value.shape[2:]), self.dtype)
-            full = self.arrays[name]
-            if self.whole:
-                full[rows, columns] = value
-                if mirror:
-                    full[columns, rows] = np.swapaxes(value, 0, 1)
-            else:
-                i, j = np.asarray(at)[rows], np.asarray(across)[columns]
-                full[np.ix_(i, j)] = value
-                if mirror:
-                    full[np.ix_(j, i)] = np.swapaxes(value, 0, 1)
-
-    def check(self, network: Network) -> None:
-        """Refuses what is not finite."""
-        for name, x in self.arrays.items():
-            if not np.isfinite(np.sum(x)):
-                bad = np.argwhere(~np.isfinite(x))
-                if len(bad):
-                    raise TensorProgramError(
-                        f"{name} is not finite for the examples {tuple(map(int, bad[0][:2]))}",
-                        why="a moment is infinite, or a number is larger than 1e308",
-                        fix="look for a function without a value there: a division by 0, a derivative of a jump",
-                        source=network.source,
-                    )
-
-
 @cache
 def _type(names: tuple[str, ...]) -> Any:
     base = namedtuple("Kernel", names)  # type: ignore[misc]
 
-    class Kernel(base):  # type: ignore[misc, valid-type]
+    class Kernel(base):
         """Kernels by name; `error` and `method` say how far to trust them."""
 
         _checks: Any = ()

@@ -102,17 +102,14 @@ class Batched:
                 for s in part:
                     values[s.node] = s.value(values, block, noise, level, dtype)
             n, m = block.rows, block.columns
-            out = [
-                np.empty((*shape, n, m), dtype) if x.width is not None or x.inner is not None else np.empty(shape, dtype)
-                for x, shape in zip(self.outputs, self.shapes, strict=True)
-            ]
+            out = [np.empty((*shape, n, m), dtype) for shape in self.shapes]
             done = {s.node for s in self.pairs}
             for x, full in zip(self.outputs, out, strict=True):
                 if x not in done:
-                    known = values[x]
-                    if x.inner is None and x.width is not None:
-                        known = known[..., None]
-                    full[...] = known
+                    known = np.asarray(values[x])
+                    if x.inner is None:
+                        known = known[..., None] if x.width is not None else known[..., None, None]
+                    full[...] = known if x.width is not None or x.inner is None else known[..., None, :]
             symmetric = block.symmetric and noise is None
             tiles = list(_tiles(n, m, max(1, TILE // self.depth), symmetric))
             workers = min(_cores(), 8, len(tiles)) if noise is None else 1
@@ -211,7 +208,9 @@ class _Carried:
         if x.op in INTEGRALS:
             from tensorprog.limits.evaluate import integrate_arrays
 
-            result = integrate_arrays(x, [_with_axes(a, y, x) for a, y in zip(arrays, self.operands, strict=True)], level)
+            result = integrate_arrays(
+                x, [_with_axes(a, y, x) for a, y in zip(arrays, self.operands, strict=True)], level
+            )
         else:
             assert self._kernel is not None, f"no scalar rule for {x.op}: please report this"
             given = arrays if noise is None else noise.operands(x, arrays)
@@ -255,9 +254,7 @@ def _lifted(outputs: Sequence[Node]) -> dict[Node, Node]:
         args = [new[a] for a in x.args]
         if x.op == "data":
             slots = x.attr[-2:]
-            new[x] = Node(
-                "data", (), x.attr, x.shape, ROWS if 0 in slots else None, COLUMNS if 1 in slots else None
-            )
+            new[x] = Node("data", (), x.attr, x.shape, ROWS if 0 in slots else None, COLUMNS if 1 in slots else None)
             continue
         if not args or all(a is b for a, b in zip(args, x.args, strict=True)):
             new[x] = x

@@ -19,7 +19,7 @@ from tensorprog.networks.inputs import EXAMPLE, Bound, Input
 from tensorprog.networks.layers import Layers, Readout, recording
 from tensorprog.networks.samples import Batch, batches, reduced
 from tensorprog.transforms.backprop import Backward, backprop
-from tensorprog.transforms.tangent import Parametrization, parameters, parametrization, tangent
+from tensorprog.transforms.tangent import Parametrization, parameters, tangent
 
 __all__ = ["Body", "Network"]
 
@@ -140,6 +140,12 @@ class Network:
                 )
         return outputs
 
+    @property
+    def averages(self) -> bool:
+        """Is an output an average readout, which has no NNGP? Known once the network has seen data."""
+        bodies = list(self._bodies.values())
+        return any(not isinstance(o, Readout) for body in bodies for o in body.outputs)
+
     # ---- programs ----
     def program(
         self,
@@ -228,9 +234,7 @@ class Network:
         for i in range(count):
             row = []
             for j in range(count):
-                blocks = [
-                    [self.block(name, a, b, i, j, scheme) for b in right] for a in left
-                ]
+                blocks = [[self.block(name, a, b, i, j, scheme) for b in right] for a in left]
                 row.append(_joined_blocks(blocks, [b.places for b in first], [b.places for b in second]))
             rows.append(row)
         if not self.several:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import prod
@@ -40,6 +41,7 @@ class Compiled:
 
     def __init__(self, pair: Program, same: Program) -> None:
         self.declined = ""
+        self.digest = hashlib.blake2b((pair.digest + same.digest).encode(), digest_size=16).digest()
         self.pair, self.same = [self._compiled(p) for p in (pair, same)]
 
     def _compiled(self, program: Program) -> Batched | None:
@@ -123,6 +125,7 @@ class Products:
     def _array(self, x: Node, rows: slice, columns: slice) -> np.ndarray:
         name, transform, other, change, slot, slot2 = x.attr
         a = self._view(name, transform, slot)
+        value: Any
         own = columns if slot else rows
         if isinstance(change, ArrayData):  # fixed data: positions
             b = change.rows.astype(self.dtype)
@@ -133,8 +136,8 @@ class Products:
             key = (name, transform, other, change, slot)
             if key not in self._alone:
                 b = self._view(other, change, slot2)
-                flat_a, flat_b = a.reshape(len(a), -1, a.shape[-1]), b.reshape(len(b), -1, b.shape[-1])
-                value = np.matmul(flat_a, flat_b.swapaxes(1, 2)) if a.ndim > 2 else np.vecdot(flat_a, flat_b)[..., None]
+                rows_a, rows_b = a.reshape(len(a), -1, a.shape[-1]), b.reshape(len(b), -1, b.shape[-1])
+                value = np.matmul(rows_a, rows_b.swapaxes(1, 2))
                 self._alone[key] = (value / a.shape[-1]).reshape(len(a), *a.shape[1:-1], *b.shape[1:-1])
             return _moved(self._alone[key], 0, own, slot)
         b = self._view(other, change, 1)
@@ -177,6 +180,44 @@ def _moved(value: np.ndarray, lead: int, own: slice, slot: int) -> np.ndarray:
     return np.ascontiguousarray(np.moveaxis(value[own], lead, -1))
 
 
+class GramProducts:
+    """Inner products that are given.
+
+    Args:
+        gram: (N, N), or (K11, K12, K22) of two batches; entries x.x'/d.
+        name: Of the Input.
+        dtype: float64 or float32.
+
+    Raises:
+        TensorProgramError: matrices that do not fit together, or are not symmetric with a diagonal of at least 0.
+    """
+
+    def __init__(self, gram: Any, name: str, dtype: Any) -> None:
+        self.same = not (isinstance(gram, (tuple, list)) and len(gram) == 3 and all(np.ndim(g) == 2 for g in gram))
+        k11, k12, k22 = [np.array(g, dtype) for g in ((gram, gram, gram) if self.same else gram)]
+        fits = k11.ndim == k22.ndim == k12.ndim == 2 and k12.shape == (len(k11), len(k22))
+        for k in (k11, k22):
+            symmetric = k.ndim == 2 and k.shape == k.T.shape and np.allclose(k, k.T, rtol=1e-10, atol=0)
+            if not (fits and symmetric and np.isfinite(k).all() and (np.diag(k) >= 0).all()):
+                raise TensorProgramError(
+                    f"gram= with the shapes {k11.shape}" + ("" if self.same else f", {k12.shape}, {k22.shape}"),
+                    why="it holds x.x'/d: symmetric, of finite numbers, the diagonal at least 0",
+                    fix="give X @ X.T / d, or (X1 @ X1.T / d, X1 @ X2.T / d, X2 @ X2.T / d)",
+                )
+        self.products, self.alone = (k12 + k12.T) / 2 if self.same else k12, (np.diag(k11), np.diag(k22))
+        self.counts, self.dtype = (len(k11), len(k22)), dtype
+
+    def block(self, data: Sequence[Node], rows: slice, columns: slice) -> Block:
+        """As that of `Products`."""
+        products = {}
+        for x in data:
+            slots = x.attr[-2:]
+            own = self.products[rows, columns] if slots == (0, 1) else self.alone[slots[0]][(rows, columns)[slots[0]]]
+            products[x.attr] = np.ascontiguousarray(own)
+        n, m = len(range(self.counts[0])[rows]), len(range(self.counts[1])[columns])
+        return Block(products, n, m, self.same and rows == columns)
+
+
 def _equal_rows(a: np.ndarray, b: np.ndarray, same: bool) -> list[tuple[int, int, int]]:
     """Pairs (i, j, sign) with a[i] = sign b[j] exactly: candidates by one random projection, sorted."""
     direction = np.random.default_rng(0).standard_normal(a.shape[1])
@@ -201,8 +242,3 @@ def _equal_rows(a: np.ndarray, b: np.ndarray, same: bool) -> list[tuple[int, int
         if len(found) > 50 * (len(a) + len(b)):
             return []
     return found
-
-
-def refuse_gram(why: str) -> TensorProgramError:
-    """What cannot be done from inner products alone."""
-    return TensorProgramError("gram= in place of data", why=why, fix="give the data")

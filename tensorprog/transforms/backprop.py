@@ -232,7 +232,9 @@ class _Pass:
                 tie = None if g.tie is None else g.tie + (g.tie >= axis)
                 shape = (*self.outputs[:lead], *first.shape)
                 index = [i + (i >= axis + lead) for i in range(len(shape) - 1)]
-                node = algebra.view(g.node, index, shape) if g.node.shape else algebra.typed(g.node, shape, x.width, None)
+                node = (
+                    algebra.view(g.node, index, shape) if g.node.shape else algebra.typed(g.node, shape, x.width, None)
+                )
                 self._give(first, Gradient(node, tie, g.full))
             case "softmax":
                 if g.tie == x.attr:
@@ -277,7 +279,9 @@ class _Pass:
             slope = algebra.view(slope, range(lead, len(shape)), shape)
         product = algebra.mul([g.node, slope])
         if a.shape == x.shape:
-            self._give(a, Gradient(self._narrowed(a, algebra.typed(product, shape, x.width, x.inner), x), g.tie, g.full))
+            self._give(
+                a, Gradient(self._narrowed(a, algebra.typed(product, shape, x.width, x.inner), x), g.tie, g.full)
+            )
             return
         tie, full = g.tie, g.full
         product = algebra.typed(product, shape, x.width, x.inner)
