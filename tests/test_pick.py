@@ -248,6 +248,16 @@ def test_back_propagation_through_a_convolution():
     assert np.all(np.abs(np.diag(found[0][1])) > 1e-3)
 
 
+def test_positions_of_a_stack_that_are_zero():
+    """What is under a mask in one part of a stack is deterministic there, and random in the others."""
+    mask = tp.array([0, 1, 1, 1], "t")
+    for move in (shifted, lambda x, index: by_takes(x, "t", index)):
+        e = limit(m=tp.moment(tp.relu(W @ (mask * move(Z, [3, 0, 1, 2]))) ** 2), o=tp.moment(W @ by_takes(Z, "t", [1])))
+        second = [0, 4, 2, Fraction(9, 4)]  # E z^2 at 3 (masked), 0, 1, 2
+        np.testing.assert_allclose(np.asarray(e["m"].value, dtype=float), [float(Fraction(5, 8) * s) for s in second])
+        assert np.shape(e["o"].value) == (1,)
+
+
 def test_exact_numbers_stay_exact():
     y = tp.pick(W @ Z, "t", [3, 1]) - tp.pick(Z, "t", [0, 2])
     q = limit(q=tp.moment(y * tp.rename(y, t="s")))["q"]

@@ -91,7 +91,7 @@ class Expectation:
                 values = []
                 for a in x.args:
                     value = yield (self.mean, a)
-                    values.append(value)
+                    values.append(typed(value, a.shape, None, None))
                 return algebra.stack(values, x.attr)
         if facts.stacked:
             value = yield from self._unstacked(x)
@@ -142,8 +142,9 @@ class Expectation:
         axis = self.stack_axis(x)
         parts = []
         for i in range(x.shape[axis]):
-            value = yield (self.mean, settled(algebra.take(x, axis, i)))
-            parts.append(value)
+            y = settled(algebra.take(x, axis, i))
+            value = yield (self.mean, y)
+            parts.append(typed(value, y.shape, None, None))
         return algebra.stack(parts, axis)
 
     def stack_axis(self, x: Node) -> int:
