@@ -63,7 +63,7 @@ class Expectation:
             return scalar_version(x)
         if facts.picks:
             (inside,), picked = self._without_picks((x,), facts.picks)
-            if inside != x:
+            if picked:
                 value = yield (self.mean, inside)
                 return _picked(value, inside.shape, picked)
         if len(x.shape) > 1 or len(facts.support) < len(x.shape):
@@ -319,10 +319,11 @@ class Expectation:
             u, v = [self._restricted(x, order) if x.shape else x for x in (u, v)]
             value = yield (self.covariance, u, v)
             return algebra.view(value, order, shape) if value.shape else value
-        known = [(f.support, f.picks) for x in (u, v) if x.shape for f in (self.structure.facts(x),)]
-        if any(picks for _, picks in known) and (common := common_picks(known)):
+        if shape:
+            known = [self.structure.facts(x) for x in (u, v) if x.shape]
+            common = common_picks([(f.support, f.picks) for f in known])
             (a, b), picked = self._without_picks((u, v), common)
-            if (a, b) != (u, v):
+            if picked:
                 value = yield (self.covariance, *ordered(a, b))
                 return _picked(value, a.shape or b.shape, picked)
         if is_variable(u) and is_variable(v):

@@ -291,8 +291,9 @@ class Structure:
                 support = frozenset([i + (i >= x.attr) for i in support]) | {x.attr}
             case _:
                 raise Declined(f"the exact route has no rule for {x.op}")
-        shaped = [p for a, p in zip(x.args, parts, strict=True) if a.shape]
-        picks = {} if stacked else picks_of(x, [(p.support, p.picks) for p in shaped])
+        picks: Picks = {}
+        if x.shape and not stacked:
+            picks = picks_of(x, [(p.support, p.picks) for a, p in zip(x.args, parts, strict=True) if a.shape])
         return Facts(families, odd - neither, neither, affine, support, stacked, picks)
 
     def unpicked(self, x: Node, axis: int, size: int) -> Node:
