@@ -16,6 +16,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from dataclasses import replace
 from functools import lru_cache
 
@@ -132,6 +133,7 @@ class _Expansion:
     """Coefficients up to one degree for all rows of some marginals.
 
     Attributes:
+        row: The number of every Gaussian among the distinct ones, which are the rows below; a last row has NaN.
         coefficients: Shape (K + 1, rows).
         norm: Of f, shape (rows,); NaN where f is not square integrable.
         error: Of the coefficients, Euclidean norm, relative to `norm`.
@@ -176,8 +178,8 @@ class _Expansion:
         reach = np.where(norm == 0, np.inf, reach)
         place = np.full(len(m.centre), len(good))  # of what is not finite: a column of NaN at the end
         place[good] = np.arange(len(good))
-        row = place[m.row]
-        self.norm, self.slope, self.coefficients, self.reach = (_with_nan(x, row) for x in (norm, slope, found, reach))
+        self.row = place[m.row]
+        self.norm, self.slope, self.coefficients, self.reach = (_with_nan(x) for x in (norm, slope, found, reach))
 
 
 def _rest(coefficients: Array, square: Array) -> Array:
@@ -185,11 +187,9 @@ def _rest(coefficients: Array, square: Array) -> Array:
     return np.maximum(square - np.cumsum(coefficients**2, axis=0), _NORM_ROUNDING * square)
 
 
-def _with_nan(x: Array, row: NDArray[np.intp]) -> Array:
-    """Columns of an array; NaN one beyond the last."""
-    if len(row) and row.max() == x.shape[-1]:
-        x = np.concatenate([x, np.full((*x.shape[:-1], 1), np.nan)], axis=-1)
-    return np.ascontiguousarray(x[..., row])
+def _with_nan(x: Array) -> Array:
+    """One more column."""
+    return np.concatenate([x, np.full((*x.shape[:-1], 1), np.nan)], axis=-1)
 
 
 class _Table:
@@ -274,7 +274,7 @@ class PairSeries:
         mean_v: ArrayLike | None = None,
         var_v: ArrayLike | None = None,
     ) -> None:
-        """Take the marginals. Coefficients are computed when the first entry needs them.
+        """Take the marginals. Coefficients are computed when the first entry needs them, once, whatever the thread.
 
         Args:
             mean_u: Means of u, a number or shape (N1,).
@@ -317,9 +317,7 @@ class PairSeries:
             return _some(both, slice(None, len(left.mean))), _some(both, slice(len(left.mean), None))
 
     # ---- sums ----
-    def __call__(
-        self, rows: Rows, cols: Rows, cov: ArrayLike, errors: bool = False
-    ) -> Array | tuple[Array, Array]:
+    def __call__(self, rows: Rows, cols: Rows, cov: ArrayLike, errors: bool = False) -> Array | tuple[Array, Array]:
         """A tile of expectations.
 
         Args:
@@ -420,17 +418,21 @@ class PairSeries:
                     full[high:, low:high] = full[low:high, high:].T
             return r + low, c + first
 
-        with ThreadPoolExecutor(min(cores(), 8)) as pool:
-            found = list(pool.map(tile, bounds))
-            r, c = (np.concatenate(x) for x in zip(*found, strict=True)) if found else (row[:0], row[:0])
-            if symmetric:
-                r, c = r[r <= c], c[r <= c]
-            if len(r):
-                rest = self.pairs(r, c, cov[r, c], errors, shared=size + across)
-                for full, part in zip(out, rest if isinstance(rest, tuple) else (rest,), strict=True):
-                    full[r, c] = part
-                    if symmetric:
-                        full[c, r] = part
+        workers = min(cores(), 8, len(bounds))
+        if workers > 1:
+            with ThreadPoolExecutor(workers) as pool:
+                found = list(pool.map(tile, bounds))
+        else:
+            found = [tile(bound) for bound in bounds]
+        r, c = (np.concatenate(x) for x in zip(*found, strict=True)) if found else (row[:0], row[:0])
+        if symmetric:
+            r, c = r[r <= c], c[r <= c]
+        if len(r):
+            rest = self.pairs(r, c, cov[r, c], errors, shared=size + across)
+            for full, part in zip(out, rest if isinstance(rest, tuple) else (rest,), strict=True):
+                full[r, c] = part
+                if symmetric:
+                    full[c, r] = part
         return (out[0], out[1]) if errors else out[0]
 
     def _tile(
@@ -463,7 +465,8 @@ class PairSeries:
         def apart(stage: int, number: int) -> tuple[NDArray[np.bool_], bool]:
             """Entries that need more than this degree; are they few enough to be summed one by one?"""
             left, right = self._stage(stage)
-            np.multiply(left.reach[number, i][:, None], right.reach[number, j], out=bound)
+            u, v = left.row[i], right.row[j]
+            np.multiply(left.reach[number, u][:, None], right.reach[number, v], out=bound)
             mask = ~(size <= bound)  # NaN stays apart
             return mask, int(np.count_nonzero(mask)) * _APART <= _STAGES[stage][number] * rho.size
 
@@ -483,10 +486,11 @@ class PairSeries:
                     else:
                         low = middle + 1
                 left, right = self._stage(stage)
-                a, b = left.coefficients[:, i], right.coefficients[:, j]
-                _horner(value, a[:, :, None], b[:, None, :], rho, _terms(left, right, degrees[high]), bound)
+                u, v, degree = left.row[i], right.row[j], degrees[high]
+                a, b = left.coefficients[: degree + 1, u], right.coefficients[: degree + 1, v]
+                _horner(value, a[:, :, None], b[:, None, :], rho, _terms(left, right, degree), bound)
                 if error is not None:
-                    error[:] = self._bound(left, right, i[:, None], j[None, :], size)
+                    error[:] = self._bound(left, right, u[:, None], v[None, :], size)
                 return rest
         return np.ones(rho.shape, dtype=bool)
 
@@ -511,7 +515,8 @@ class PairSeries:
             left, right = self._stage(stage)
             for number in range((len(degrees) - 1) % 3, len(degrees), 3):
                 degree = degrees[number]
-                good = size[pending] <= left.reach[number, i[pending]] * right.reach[number, j[pending]]
+                u, v = left.row[i[pending]], right.row[j[pending]]
+                good = size[pending] <= left.reach[number, u] * right.reach[number, v]
                 done, pending = pending[good], pending[~good]
                 if not len(done):
                     continue
@@ -519,12 +524,14 @@ class PairSeries:
                 step = max(1, 4 * _SUM_BLOCK // (degree + 1))
                 for start in range(0, len(done), step):
                     part = done[start : start + step]
-                    a, b = left.coefficients.take(i[part], axis=1), right.coefficients.take(j[part], axis=1)
+                    u, v = left.row[i[part]], right.row[j[part]]
+                    a = left.coefficients[: degree + 1].take(u, axis=1)
+                    b = right.coefficients[: degree + 1].take(v, axis=1)
                     total = np.empty(len(part))
                     _horner(total, a, b, rho[part], terms, np.empty(len(part)))
                     value[part] = total
                     if error is not None:
-                        error[part] = self._bound(left, right, i[part], j[part], size[part])
+                        error[part] = self._bound(left, right, u, v, size[part])
         if len(pending):
             found = self._nested(i[pending], j[pending], cov[pending], self.level)
             value[pending] = found
@@ -541,14 +548,9 @@ class PairSeries:
         return gaussian_expectation(lambda z, _: f(z[0]) * g(z[1]), centre, matrix, features=features, level=level)
 
     def _bound(
-        self,
-        left: _Expansion,
-        right: _Expansion,
-        i: NDArray[np.intp],
-        j: NDArray[np.intp],
-        size: Array,
+        self, left: _Expansion, right: _Expansion, i: NDArray[np.intp], j: NDArray[np.intp], size: Array
     ) -> Array:
-        """Tail, coefficients, rounding of the sum, and of rho."""
+        """Tail, coefficients, rounding of the sum, and of rho, for rows of the expansions."""
         relative = tolerance(self.level) + left.error + right.error + 16 * _EPS
         return relative * left.norm[i] * right.norm[j] + 2 * _EPS * size * left.slope[i] * right.slope[j]
 
@@ -563,11 +565,9 @@ def _columns(mean: ArrayLike | None, var: ArrayLike | None) -> tuple[Array, Arra
 
 
 def _some(whole: _Expansion, part: slice) -> _Expansion:
-    """The rows of a part."""
-    new = _Expansion.__new__(_Expansion)
-    new.error, new.size = whole.error, whole.size
-    new.norm, new.slope = whole.norm[part], whole.slope[part]
-    new.coefficients, new.reach = whole.coefficients[:, part], whole.reach[:, part]
+    """The same rows, for some of the Gaussians."""
+    new = copy(whole)
+    new.row = whole.row[part]
     return new
 
 
