@@ -127,7 +127,9 @@ class _Marginals:
         self.f = f
         self.features = sorted({replace(x, variable=0) for x in features}, key=repr)
         self.mean, self.var = mean, var
-        rows, self.row = np.unique(mean + 1j * var, return_inverse=True)  # complex numbers sort fast, pairs do not
+        both = np.empty(len(mean), dtype=complex)  # complex numbers sort fast, pairs do not
+        both.real, both.imag = mean, var
+        rows, self.row = np.unique(both, return_inverse=True)
         self.usable = np.isfinite(rows)
         if np.any(rows.imag < 0):
             raise ValueError("a variance is negative")
@@ -413,6 +415,7 @@ class PairSeries:
             low = high
 
         row, column = np.arange(size), np.arange(across)
+        below = np.tri(max((high - low for low, high in bounds), default=0) if symmetric else 0, k=-1, dtype=bool)
 
         def tile(bound: tuple[int, int]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
             low, high = bound
@@ -422,6 +425,8 @@ class PairSeries:
             if symmetric:
                 for full in out:
                     full[high:, low:high] = full[low:high, high:].T
+                    square = full[low:high, low:high]
+                    np.copyto(square, square.T.copy(), where=below[: high - low, : high - low])
             return r + low, c + first
 
         workers = min(cores(), 8, len(bounds))
