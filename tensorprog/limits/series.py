@@ -2,7 +2,7 @@
 
 With ``a_k(i)`` the coefficients of ``x -> f(mean_i + sd_i x)`` in normalised Hermite polynomials, and ``b_k(j)`` those
 of g, ``E f(u_i) g(v_j) = sum_k rho_ij**k a_k(i) b_k(j)`` (Mehler 1866; O'Donnell, *Analysis of Boolean Functions*,
-proposition 11.31). Coefficients cost one matrix product for all rows; the sum costs three passes over a tile that stays
+section 11.2). Coefficients cost one matrix product for all rows; the sum costs three passes over a tile that stays
 in the cache for each degree.
 
 Three errors, all relative to the norms ``sqrt(E f(u)**2)`` and ``sqrt(E g(v)**2)``: by Cauchy-Schwarz and Parseval the
