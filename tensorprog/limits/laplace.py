@@ -222,7 +222,13 @@ def laplace(rules: Expectation, shape: tuple[int, ...], inverse: list[tuple[Form
         apart = yield (rules.mean, algebra.mul(far))
         if apart.is_zero:
             return ZERO
-    value = yield from _tilted(rules, shape, inverse, near)
+    support: set[int] = set().union(*[form.axes for form, _ in inverse], *[facts(a).support for a, _ in near if a.shape])
+    kept = tuple(sorted(support))
+    near = [(rules.restricted(a, kept) if a.shape else a, k) for a, k in near]
+    inverse = [(form._replace(axes=tuple([kept.index(i) for i in form.axes])), k) for form, k in inverse]
+    value = yield from _tilted(rules, tuple([shape[i] for i in kept]), inverse, near)
+    if kept and len(kept) < len(shape):
+        value = algebra.view(value, kept, shape)
     return algebra.mul([*fixed, typed(apart, shape, None, None), typed(value, shape, None, None)])
 
 
