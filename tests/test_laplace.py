@@ -41,7 +41,8 @@ def two_batches(k: np.ndarray, first: int):
     h = tp.Vector("h", n, axes=("all",), cov=k)
     chosen = np.eye(len(k), dtype=int)
     return tuple(
-        tp.sum(h * tp.array(rows, (axis, "all")), "all") for rows, axis in ((chosen[:first], "b"), (chosen[first:], "c"))
+        tp.sum(h * tp.array(rows, (axis, "all")), "all")
+        for rows, axis in ((chosen[:first], "b"), (chosen[first:], "c"))
     )
 
 
@@ -113,9 +114,7 @@ def direct(k: np.ndarray, k1: int, k2: int, first: int, u: int, v: int) -> float
     d[..., first - 1 :] = np.exp(t)[None, :, None] / (len(k) - first)
     tilted = np.linalg.inv(precision + 2 * d[..., None] * np.eye(len(k) - 2))
     number = np.sqrt(np.linalg.det(tilted) * np.linalg.det(precision))
-    uu, uv, vv = [
-        np.einsum("i,stij,j->st", rows[i], tilted, rows[j]) for i, j in ((u, u), (u, v), (v, v))
-    ]
+    uu, uv, vv = [np.einsum("i,stij,j->st", rows[i], tilted, rows[j]) for i, j in ((u, u), (u, v), (v, v))]
     rho = uv / np.sqrt(uu * vv)
     dual = np.sqrt(uu * vv) / (2 * np.pi) * (np.sqrt(1 - rho * rho) + rho * (np.pi - np.arccos(rho)))
     powers = np.exp(k1 / 2 * t)[:, None] * np.exp(k2 / 2 * t) / (math.gamma(k1 / 2) * math.gamma(k2 / 2))
@@ -135,7 +134,9 @@ def test_two_batches_by_another_rule():
 def test_taken_and_stacked_columns_are_the_same_program():
     k = gram(9)
     h = tp.Vector("h", n, axes=("all",), cov=k)
-    stacked = [tp.stack([tp.take(h, "all", i) for i in rows], axis) for rows, axis in ((range(5), "b"), (range(5, 9), "c"))]
+    stacked = [
+        tp.stack([tp.take(h, "all", i) for i in rows], axis) for rows, axis in ((range(5), "b"), (range(5, 9), "c"))
+    ]
     values = []
     for b, c in (stacked, two_batches(k, 5)):
         x, y = tp.relu(batch_norm(b, "b")), tp.relu(batch_norm(c, "c"))
@@ -223,7 +224,9 @@ def test_infinite_moments_are_refused():
     for batch in (2, 3):
         c, s = normalised(tp.Vector("h", n, axes=("e",), cov=gram(batch)), "e")
         assert "infinite" in infinite(tp.moment(1 / s**2)), batch
-        assert "rank" in infinite(tp.moment(tp.exp(-1 * s) / s**2)), batch  # nothing exact, and sampling would not notice
+        assert "rank" in infinite(tp.moment(tp.exp(-1 * s) / s**2)), (
+            batch
+        )  # nothing exact, and sampling would not notice
         assert np.isfinite(exact(x=tp.moment(tp.relu(c / s) ** 2))["x"].value).all()
     rows = [0, 1, 2, 2, 2]  # five examples, three different ones
     c, s = normalised(tp.Vector("h", n, axes=("e",), cov=gram(3)[np.ix_(rows, rows)]), "e")
@@ -346,11 +349,11 @@ def test_tangent_kernel_of_a_batch_of_three_is_infinite():
 
 @pytest.mark.slow
 def test_tangent_kernel_of_two_layers_against_finite_width():
-    """Gradients of a network of width 4096 by hand, 24 seeds: every z-score below 5 (20 numbers; P < 1e-3 with 23 degrees)."""
-    k, matrix, v = gram(6), tp.Matrix("W", n, n), tp.Vector("v", n)
+    """Gradients through batch norm twice, width 4096, 32 seeds: |z| < 5.5 for 72 numbers (P < 1e-3: t with 31 degrees)."""
+    k, matrix, v = gram(8), tp.Matrix("W", n, n), tp.Vector("v", n)
     h = tp.Vector("h", n, axes=("b",), cov=k)
     x = tp.relu(batch_norm(h, "b"))
-    dg, _ = backward(matrix @ x, v * tp.array(np.eye(6, dtype=int), ("o", "b")), "b")
+    dg, _ = backward(matrix @ x, v * tp.array(np.eye(8, dtype=int), ("o", "b")), "b")
     dh, _ = backward(h, matrix.T @ dg, "b")
 
     def tangent_of(dh, gram):
@@ -359,8 +362,9 @@ def test_tangent_kernel_of_two_layers_against_finite_width():
     second = tangent_of(dg, tp.moment(x * tp.rename(x, b="c")))
     found = exact(first=tangent_of(dh, tp.array(k, ("b", "c"))), second=second)
     program = tp.Program(first=tangent_of(dh, tp.array(k, ("b", "c"))), second=second)
-    draws = [tp.run(program, 4096, rng=seed) for seed in range(24)]
+    runs = tp.run(program, 4096, seeds=32)
     for name in found:
-        sample = np.stack([np.asarray(d[name]) for d in draws])
+        sample = np.asarray(runs[name])
         z = (sample.mean(0) - found[name].value) / (sample.std(0, ddof=1) / np.sqrt(len(sample)))
-        assert np.max(np.abs(z)) < 5, name
+        assert np.max(np.abs(z)) < 5.5, name
+        assert distance(sample.mean(0), found[name].value) < 0.05

@@ -222,7 +222,9 @@ def laplace(rules: Expectation, shape: tuple[int, ...], inverse: list[tuple[Form
         apart = yield (rules.mean, algebra.mul(far))
         if apart.is_zero:
             return ZERO
-    support: set[int] = set().union(*[form.axes for form, _ in inverse], *[facts(a).support for a, _ in near if a.shape])
+    support: set[int] = set().union(
+        *[form.axes for form, _ in inverse], *[facts(a).support for a, _ in near if a.shape]
+    )
     kept = tuple(sorted(support))
     near = [(rules.restricted(a, kept) if a.shape else a, k) for a, k in near]
     inverse = [(form._replace(axes=tuple([kept.index(i) for i in form.axes])), k) for form, k in inverse]
@@ -276,9 +278,9 @@ def _tilted(rules: Expectation, shape: tuple[int, ...], inverse: list[tuple[Form
             full = (*shape, *e)
             vi = _placed(v, [*form.axes, *range(lead, lead + len(e))], full)
             ui = _placed(u, range(lead), full)
-            covariance = yield (rules.covariance, *ordered(ui, vi))
+            covariance = yield from _spread_covariance(rules, ui, vi)
             covariances.append(covariance)
-        variance = yield (rules.covariance, u, u)
+        variance = yield from _spread_covariance(rules, u, u)
         variances.append(variance)
         checks += [variance, *covariances]
         projection = Projection(law, lead)
@@ -286,7 +288,7 @@ def _tilted(rules: Expectation, shape: tuple[int, ...], inverse: list[tuple[Form
     tilted = {}
     for i, u in enumerate(atoms):
         for j in range(i + 1):
-            covariance = yield (rules.covariance, *ordered(u, atoms[j]))
+            covariance = yield from _spread_covariance(rules, u, atoms[j])
             given = (spread, projections[i], projections[j], covariance, variances[i], variances[j])
             tilted[i, j] = Node("laplace", given, Covariance(law, lead, i == j), (*shape, law.nodes))
     degrees = tuple([(_degree(a) * k, tuple([atoms.index(u) for u in mine])) for a, k, mine in known])
@@ -300,6 +302,17 @@ def _tilted(rules: Expectation, shape: tuple[int, ...], inverse: list[tuple[Form
     everywhere = algebra.view(weights, [*axes, lead], (*shape, law.nodes))
     whole = typed(algebra.mul([everywhere, value]), (*shape, law.nodes), None, None)
     return algebra.sum_axis(whole, lead)
+
+
+def _spread_covariance(rules: Expectation, u: Node, v: Node) -> Task:
+    """Cov(u, v), as an array that has size 1 along axes on which neither varies, also where it is a constant."""
+    shape = u.shape or v.shape
+    support: set[int] = set().union(*[rules.structure.facts(x).support for x in (u, v) if x.shape])
+    kept = tuple(sorted(support))
+    if len(kept) < len(shape):
+        u, v = [rules.restricted(x, kept) if x.shape else x for x in (u, v)]
+    value = yield (rules.covariance, *ordered(u, v))
+    return Node("view", (value,), kept, shape) if value.shape and len(kept) < len(shape) else value
 
 
 def _made_of(rules: Expectation, u: Node) -> Task:
