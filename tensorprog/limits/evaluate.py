@@ -80,7 +80,8 @@ class ScalarProgram:
         self.products: dict[Node, PairProduct | None] = {}
         self.sampled = {x for x in self.integrals if not x.attr.by_quadrature}
         self.sampled_below = _downstream(self.floating, self.sampled)
-        self.integrated_below = _downstream(self.floating, self.integrals)
+        self.refined = self.integrals | {x for x in nodes if x.op == "laplace"}
+        self.integrated_below = _downstream(self.floating, self.refined)
 
     # ---- one evaluation ----
     def run(
@@ -114,6 +115,8 @@ class ScalarProgram:
                         if perturb is not None:  # an integral that cancels has the rounding of what cancels
                             size = self._magnitude(x, args)
                             value = value + (perturb.result(x, size) - size)
+                    elif x.op == "laplace":
+                        value = x.attr(args, level)
                     else:
                         given = args if perturb is None else perturb.operands(x, args)
                         value = np.asarray(_compute(step)(*given))
@@ -188,13 +191,13 @@ class ScalarProgram:
         answers = {x: _of_constant(x) for x in self.outputs if x.op == "constant"}
         if self.floating:
             base = self.run()
-            coarse = self.run(level=0) if self.integrals else base
+            coarse = self.run(level=0) if self.refined else base
             rough = {x for x in self.integrals - self.sampled if x.attr.blind and not _close(base[x], coarse[x])}
             if rough:  # turns along curves that the quadrature does not resolve
                 self.sampled |= rough
                 self.sampled_below = _downstream(self.floating, self.sampled)
                 base, coarse = self.run(), self.run(level=0)
-            runs = 1 if self.large else 3 if self.integrals else PERTURBED_RUNS
+            runs = 1 if self.large else 3 if self.refined else PERTURBED_RUNS
             rows = self._telling_rows(base) if self.large and self.tiles_are_last else None
             moved = [self.run(noise=i, rows=rows) for i in range(runs)]
             replicates = [base]
