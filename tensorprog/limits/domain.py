@@ -165,7 +165,7 @@ def _is_square(x: Node) -> bool:
     Whether the moments of its inverse powers are finite depends on the rank of the covariance and on what else is in the
     product; `tilt.py:Weights` finds out.
     """
-    while x.op in ("view", "take", "sum"):
+    while x.op in ("view", "take", "pick", "sum"):
         x = x.args[0]
     return x.op == "mul" and x.width is not None and all(k % 2 == 0 for k in x.attr)
 

@@ -56,6 +56,8 @@ class Compiled:
         batched = Batched(outputs)
         if any(not x.attr.by_quadrature for x in batched.integrals):
             self.declined = "an integral in many variables is sampled"
+        if batched.others:
+            self.declined = f"{batched.others[0]} is computed for the program of all examples"
         return batched
 
 
