@@ -23,6 +23,7 @@ from tensorprog.language.arrays import aligned
 from tensorprog.language.node import Node, topological
 from tensorprog.language.schedule import Step, schedule
 from tensorprog.language.symbols import Width
+from tensorprog.limits.diagonal import on_diagonals
 from tensorprog.limits.duals import DUALS, JOINT
 from tensorprog.limits.pairseries import PairProduct
 from tensorprog.limits.perturb import Perturbation
@@ -70,6 +71,7 @@ class Batched:
 
     def __init__(self, outputs: Sequence[Node]) -> None:
         self.shapes = [x.shape for x in outputs]
+        outputs = on_diagonals(outputs)
         lifted = _lifted(outputs)
         self.outputs = [lifted[x] for x in outputs]
         self.data = [x for x in topological(outputs) if x.op == "data"]
@@ -294,7 +296,7 @@ def _lifted(outputs: Sequence[Node]) -> dict[Node, Node]:
     for x in topological(outputs):
         args = [new[a] for a in x.args]
         if x.op == "data":
-            slots = x.attr[-2:]
+            slots = x.attr[4:6]
             new[x] = Node("data", (), x.attr, x.shape, ROWS if 0 in slots else None, COLUMNS if 1 in slots else None)
             continue
         if not args or all(a is b for a, b in zip(args, x.args, strict=True)):

@@ -17,6 +17,7 @@ import numpy as np
 
 from tensorprog.language.node import Node, topological
 from tensorprog.language.schedule import Step, schedule
+from tensorprog.limits.diagonal import on_diagonals
 from tensorprog.limits.duals import DUALS
 from tensorprog.limits.integral import Integrand
 from tensorprog.limits.pairseries import SAFETY, PairProduct
@@ -54,7 +55,7 @@ class ScalarProgram:
     """
 
     def __init__(self, outputs: Sequence[Node], rng: int = 0) -> None:
-        self.outputs = list(outputs)
+        self.outputs = on_diagonals(outputs)
         self.floating = [x for x in self.outputs if x.op != "constant"]
         self.rng = rng
         self.steps: list[Step] = schedule(self.floating, moments=False)
