@@ -23,7 +23,7 @@ from tensorprog.language.expression import Expression, Vector, as_expression
 from tensorprog.language.symbols import Matrix, Number, Width, is_exact, number
 from tensorprog.networks.inputs import Bound
 
-__all__ = ["Layers", "Readout", "bias", "dense", "readout", "recording", "residual", "share", "squared"]
+__all__ = ["Layers", "Readout", "bias", "dense", "readout", "recording", "residual", "share", "squared", "vector"]
 
 
 @dataclass
@@ -121,7 +121,7 @@ def dense(
         node = algebra.initial(Embedding.of(name, n, var, x.data))
         h = Expression(node, x.axes)
     elif isinstance(x, (list, tuple)):
-        parts = [_vector(y, name) for y in x]
+        parts = [vector(y, name) for y in x]
         if not parts:
             raise TensorProgramError(f"layer {name} is given an empty list", fix="give vectors")
         total = sum([p.width.ratio for p in parts])  # type: ignore[union-attr]
@@ -132,7 +132,7 @@ def dense(
             g = Matrix(f"{name}_{i}", n, p.width, var * part) @ p  # type: ignore[arg-type]
             h = g if h is None else h + g
     else:
-        y = _vector(x, name)
+        y = vector(x, name)
         h = Matrix(name, n, y.width, var) @ y  # type: ignore[arg-type]
     return h if b_std is None else h + bias(f"{name}_b", n, b_std)
 
@@ -141,14 +141,21 @@ def _ratio(a: Number, b: Number) -> Number:
     return number(Fraction(a) / Fraction(b)) if is_exact(a) and is_exact(b) else float(a) / float(b)
 
 
-def _vector(x: Any, name: str) -> Expression:
+def vector(x: Any, name: str) -> Expression:
+    """What a layer is given, as a vector of the program.
+
+    Raises:
+        TensorProgramError: data, a scalar, numbers.
+    """
     if isinstance(x, Bound):
         raise TensorProgramError(
-            f"layer {name} is given a list with data in it", fix="make vectors of the data first, with tp.dense"
+            f"layer {name} is given data where it needs vectors",
+            why="data has a fixed dimension",
+            fix="make vectors of the data first, with tp.dense",
         )
     x = as_expression(x)
     if x.width is None:
-        raise TensorProgramError(f"layer {name} multiplies the scalar {describe(x.node)}", fix="give it a vector")
+        raise TensorProgramError(f"layer {name} is given the scalar {describe(x.node)}", fix="give it a vector")
     return x
 
 
@@ -208,7 +215,7 @@ def readout(name: Any, x: Any, W_std: Any = 1, b_std: Any = None, over: str | Se
         Kernel(nngp=array([[3.]]), ntk=array([[5.]]))
     """
     axes = (over,) if isinstance(over, str) else tuple(over)
-    xs = [_vector(y, "readout") for y in (x if isinstance(x, (list, tuple)) else [x])]
+    xs = [vector(y, "readout") for y in (x if isinstance(x, (list, tuple)) else [x])]
     ratios = [y.width.ratio for y in xs]  # type: ignore[union-attr]
     for y in xs:
         missing = [a for a in axes if a not in y.axes]
