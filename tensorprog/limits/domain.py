@@ -138,7 +138,7 @@ def _range(x: Node, args: list[Range]) -> Range:
             return _of_product(x, args)
         case "fn":
             return _of_function(x, args[0])
-        case "view" | "take" | "inner" | "outer" | "moment":
+        case "view" | "take" | "pick" | "inner" | "outer" | "moment":
             return args[0]._replace(degree=0, vanishing=0) if x.op == "moment" else args[0]
         case "stack":
             return Range(

@@ -24,7 +24,8 @@ from tensorprog.language.node import Node
 from tensorprog.language.symbols import Number
 from tensorprog.limits.closed import Gaussian, closed_form
 from tensorprog.limits.integral import integral
-from tensorprog.limits.structure import Structure, carrier, is_variable, opened, root, scalar_version
+from tensorprog.limits.picks import Picks, common_picks, split
+from tensorprog.limits.structure import MOVES, Structure, carrier, is_variable, opened, root, scalar_version, settled
 from tensorprog.limits.tasks import Declined, Solver, Task
 
 __all__ = ["Expectation"]
@@ -61,6 +62,11 @@ class Expectation:
         facts = self.structure.facts(x)
         if not facts.families:
             return scalar_version(x)
+        if facts.picks:
+            (inside,), picked = self._without_picks((x,), facts.picks)
+            if inside != x:
+                value = yield (self.mean, inside)
+                return _picked(value, inside.shape, picked)
         if len(x.shape) > 1 or len(facts.support) < len(x.shape):
             order = self._canonical_axes(x)
             if order != tuple(range(len(x.shape))):
@@ -73,6 +79,9 @@ class Expectation:
                     value = yield (self.mean, a)
                     pairs.append((c, value))
                 return typed(algebra.add(pairs), x.shape, None, None)
+            case "pick":
+                value = yield (self.mean, opened(x))
+                return typed(value, x.shape, None, None)
             case "view" | "take":
                 value = yield (self.mean, x.args[0])
                 return algebra.view(value, x.attr, x.shape) if x.op == "view" else algebra.take(value, *x.attr)
@@ -112,27 +121,36 @@ class Expectation:
             if axis not in order:
                 y = algebra.take(y, axis, 0)
         kept = sorted(order)
-        y = algebra.transpose(y, [kept.index(a) for a in order])
-        while y.op in ("view", "take") and not is_variable(y):
-            y = opened(y)
-        return y
+        return settled(algebra.transpose(y, [kept.index(a) for a in order]))
+
+    def _without_picks(
+        self, xs: tuple[Node, ...], picks: Picks
+    ) -> tuple[tuple[Node, ...], list[tuple[int, tuple[int, ...]]]]:
+        """Aligned expressions without the given picks that they share, and what is picked of their expectation or covariance."""
+        outside = []
+        for axis, pick in sorted(picks.items()):
+            index, inside = split(pick)
+            used = pick[1] if inside is None else inside
+            if index != tuple(range(len(used))) or inside is None:
+                xs = tuple([self.structure.unpicked(x, axis, pick[0]) if x.shape else x for x in xs])
+                if inside is not None:
+                    xs = tuple([settled(algebra.pick(x, axis, inside)) if x.shape else x for x in xs])
+                outside.append((axis, index))
+        return xs, outside
 
     def _unstacked(self, x: Node) -> Task:
         """E of a function of stacks: position by position along the first axis that is one."""
         axis = self.stack_axis(x)
         parts = []
         for i in range(x.shape[axis]):
-            y = algebra.take(x, axis, i)
-            while y.op in ("view", "take") and not is_variable(y):
-                y = opened(y)
-            value = yield (self.mean, y)
+            value = yield (self.mean, settled(algebra.take(x, axis, i)))
             parts.append(value)
         return algebra.stack(parts, axis)
 
     def stack_axis(self, x: Node) -> int:
         """The axis of the first stack that a walk from x meets."""
         while x.op != "stack":
-            if x.op in ("view", "take"):
+            if x.op in MOVES:
                 x = opened(x)
             elif x.op == "sum":
                 raise Declined("a nonlinear function of a contracted stack")
@@ -144,7 +162,7 @@ class Expectation:
     def _product(self, x: Node, factors: list[tuple[Node, int]]) -> Task:
         facts = self.structure.facts
         for a, k in factors:  # a factor that is a view of a product or a sum is moved down first
-            if a.op in ("view", "take") and not facts(a).affine:
+            if a.op in MOVES and not facts(a).affine:
                 rest = without(factors, a)
                 value = yield (self.mean, algebra.mul([(opened(a), k), *rest]))
                 return value
@@ -301,13 +319,19 @@ class Expectation:
             u, v = [self._restricted(x, order) if x.shape else x for x in (u, v)]
             value = yield (self.covariance, u, v)
             return algebra.view(value, order, shape) if value.shape else value
+        known = [(f.support, f.picks) for x in (u, v) if x.shape for f in (self.structure.facts(x),)]
+        if any(picks for _, picks in known) and (common := common_picks(known)):
+            (a, b), picked = self._without_picks((u, v), common)
+            if (a, b) != (u, v):
+                value = yield (self.covariance, *ordered(a, b))
+                return _picked(value, a.shape or b.shape, picked)
         if is_variable(u) and is_variable(v):
             value = yield from self._covariance_of_leaves(u, v)
             return value
         if is_variable(u) or (not is_variable(v) and root(v).height > root(u).height):
             u, v = v, u  # the later one is taken apart, so that the pairs that occur stay few
         match u.op:
-            case "view" | "take":
+            case "view" | "take" | "pick":
                 value = yield (self.covariance, opened(u), v)
                 return value
             case "add":
@@ -353,17 +377,7 @@ class Expectation:
             return algebra.constant(a.attr.var)
         else:
             covariance = _covariance_of_columns(a.attr)
-        k = len(a.attr.shape)
-        for axis, i in reversed(_takes(v)):
-            covariance = algebra.take(covariance, k + axis, i)
-        for axis, i in reversed(_takes(u)):
-            covariance = algebra.take(covariance, axis, i)
-        shape = u.shape or v.shape
-        index = [
-            *(u.attr if u.op == "view" else range(len(u.shape))),
-            *(v.attr if v.op == "view" else range(len(v.shape))),
-        ]
-        return algebra.view(covariance, index, shape)
+        return covariance_at(covariance, u, v)
 
 
 # ---- helpers ----
@@ -399,28 +413,39 @@ def _spread(x: Node, size: int) -> Node:
 
 
 def opened_fully(x: Node) -> Node:
-    while x.op in ("view", "take") and not is_variable(x) and x.width is not None:
+    while x.op in MOVES and not is_variable(x) and x.width is not None:
         x = opened(x)
     return x
 
 
 def carried(u: Node, x: Node) -> Node:
-    """x under the same views and takes as u's root is under in u."""
-    if u.op == "view":
-        return algebra.view(carried(u.args[0], x), u.attr, u.shape)
-    if u.op == "take":
-        return algebra.take(carried(u.args[0], x), *u.attr)
+    """x under the same views, takes and picks as u's root is under in u."""
+    if u.op in MOVES:
+        return algebra.applied(u, [carried(u.args[0], x)])
     return x
 
 
-def _takes(u: Node) -> list[tuple[int, int]]:
-    """The takes under a view, outermost first."""
-    u = u.args[0] if u.op == "view" else u
-    found = []
-    while u.op == "take":
-        found.append(u.attr)
-        u = u.args[0]
-    return found
+def covariance_at(covariance: Node, u: Node, v: Node) -> Node:
+    """The covariance of the columns of a leaf, seen as u and v see the leaf: u's axes are the first half of its axes."""
+    for first, x in ((len(root(u).shape), v), (0, u)):
+        moves = [x.args[0] if x.op == "view" else x]
+        while moves[-1].op in ("take", "pick"):
+            moves.append(moves[-1].args[0])
+        for y in reversed(moves[:-1]):
+            axis, what = y.attr
+            move = algebra.take if y.op == "take" else algebra.pick
+            covariance = move(covariance, first + axis, what)
+    index = [p for x in (u, v) for p in (x.attr if x.op == "view" else range(len(x.shape)))]
+    return algebra.view(covariance, index, u.shape or v.shape)
+
+
+def _picked(value: Node, shape: tuple[int, ...], picks: list[tuple[int, tuple[int, ...]]]) -> Node:
+    """An expectation of an expression of the given shape at positions of its axes; one number (without axes) is itself."""
+    if value.shape:
+        value = typed(value, shape, None, None)
+        for axis, index in picks:
+            value = algebra.pick(value, axis, index)
+    return value
 
 
 def _covariance_of_columns(spec: object) -> Node:

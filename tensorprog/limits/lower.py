@@ -16,7 +16,7 @@ from tensorprog.language.symbols import Matrix, VectorSpec
 from tensorprog.limits.domain import check_value
 from tensorprog.limits.expectation import Expectation, variance_factor
 from tensorprog.limits.pairs import separated
-from tensorprog.limits.structure import opened, scalar_version
+from tensorprog.limits.structure import MOVES, PASSED, opened, root, scalar_version, settled
 from tensorprog.limits.tasks import Declined
 from tensorprog.limits.zdot import Zdot, combined
 
@@ -42,11 +42,14 @@ class Lowering:
         self.zdot = Zdot(self.expectation)
         self.z: dict[Node, Node] = {}
         self.declined: dict[Node, str] = {}
+        picks = any(x.op == "pick" for x in program.nodes)
         for x in program.nodes:
             reason = next((self.declined[a] for a in x.args if a in self.declined), None)
             if reason is None:
                 try:
                     self.z[x] = self._lower(x, [self.z[a] for a in x.args])
+                    if picks and x.op in ("add", "mul", "fn", "sum"):
+                        self.z[x] = self._picked_last(self.z[x])
                 except Declined as declined:
                     reason = declined.reason
             if reason is not None:
@@ -72,13 +75,11 @@ class Lowering:
                 return algebra.inner(args[0]) if args[0].width is not None else args[0]
             case "outer":
                 return self._outer(x, args[0])
-            case "view" | "take":
+            case "view" | "take" | "pick":
                 z = algebra.rebuild(x, args)
-                while (
-                    z.op in ("view", "take")
-                    and z.width is not None
-                    and z.args[0].op in ("add", "mul", "fn", "sum", "stack")
-                ):
+                if z.inner is None:
+                    return settled(z)
+                while z.op in MOVES and root(z).op in PASSED:
                     z = opened(z)
                 return z
             case "fn":
@@ -95,6 +96,17 @@ class Lowering:
                 return algebra.rebuild(x, args)
             case _:
                 return algebra.rebuild(x, args)
+
+    def _picked_last(self, z: Node) -> Node:
+        """relu(pick(h)) as pick(relu(h)), so that all that is made of relu(h) finds the same one."""
+        if z.width is None or z.inner is not None:
+            return z
+        picks = self.expectation.structure.facts(z).picks
+        for axis, (size, _) in sorted(picks.items()):
+            z = self.expectation.structure.unpicked(z, axis, size)
+        for axis, (_, index) in sorted(picks.items()):
+            z = settled(algebra.pick(z, axis, index))
+        return z
 
     def _initial(self, spec: VectorSpec) -> Node:
         mean = algebra.constant(spec.mean, spec.shape, spec.width)
@@ -141,6 +153,14 @@ class Lowering:
                 rest = algebra.mul([(a, k) for a, k in zip(z.args, z.attr, strict=True) if structure.facts(a).families])
                 inside = self._matmul(matrix, transposed, rest)
                 return typed(algebra.mul([*[(scalar_version(a), k) for a, k in scalars], inside]), z.shape, width, None)
+        picks = structure.facts(z).picks
+        if picks:  # W is applied to every position alike
+            for axis, (size, _) in picks.items():
+                z = structure.unpicked(z, axis, size)
+            y = self._matmul(matrix, transposed, z)
+            for axis, (_, index) in picks.items():
+                y = algebra.pick(y, axis, index) if y.shape else y
+            return settled(y)
         if z.op == "stack":
             return algebra.stack([self._matmul(matrix, transposed, a) for a in z.args], z.attr)
         hat = Node("hat", (z,), (matrix, transposed), z.shape, width)

@@ -15,7 +15,7 @@ EPS = float(np.finfo(float).eps)
 NOISE = 4 * EPS
 """Relative perturbation of functions and closed forms: NumPy's are within 4 units in the last place. Arithmetic gets one."""
 _ARITHMETIC = ("add", "mul", "sum", "constant")
-_MOVING = ("view", "take", "stack")
+_MOVING = ("view", "take", "pick", "stack")
 
 
 class Perturbation:
