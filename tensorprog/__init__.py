@@ -29,11 +29,13 @@ if TYPE_CHECKING:
     from tensorprog.limits.limit import limit
     from tensorprog.limits.symbolic import formula
     from tensorprog.networks.attention import attention, self_attention, transformer_block
+    from tensorprog.networks.convolution import conv
     from tensorprog.networks.graph import graph_conv
     from tensorprog.networks.inputs import Input
     from tensorprog.networks.layers import dense, readout, residual
     from tensorprog.networks.network import Network
     from tensorprog.networks.normalization import batch_norm, layer_norm
+    from tensorprog.networks.pooling import avg_pool, global_avg_pool, max_over
     from tensorprog.networks.recurrent import bidirectional, gru, lstm, rnn
 
 __version__ = "0.1.0"
@@ -41,11 +43,13 @@ __version__ = "0.1.0"
 # Layers, by the module of `networks/` they are in.
 _NETWORKS = {
     "attention": ("attention", "self_attention", "transformer_block"),
+    "convolution": ("conv",),
     "graph": ("graph_conv",),
     "inputs": ("Input",),
     "layers": ("dense", "readout", "residual"),
     "network": ("Network",),
     "normalization": ("batch_norm", "layer_norm"),
+    "pooling": ("avg_pool", "global_avg_pool", "max_over"),
     "recurrent": ("bidirectional", "gru", "lstm", "rnn"),
 }
 _networks = [name for names in _NETWORKS.values() for name in names]
