@@ -16,7 +16,7 @@ from tensorprog.language.deferred import layer
 from tensorprog.language.expression import Expression
 from tensorprog.language.symbols import Matrix, Width
 from tensorprog.networks.inputs import EXAMPLE, Bound
-from tensorprog.networks.layers import bias, dense, share, squared, vector
+from tensorprog.networks.layers import bias, dense, ordered, share, squared, vector
 
 __all__ = ["Places", "conv", "places", "sizes"]
 
@@ -44,7 +44,8 @@ def places(size: int, window: int, stride: int, padding: str, what: str) -> Plac
         count, low = (size - window) // stride + 1, 0
         if size < window:
             raise TensorProgramError(
-                f"the window of {what} has size {window}, and its axis {size}", fix='use a smaller one, or padding="SAME"'
+                f"the window of {what} has size {window}, and its axis {size}",
+                fix='use a smaller one, or padding="SAME"',
             )
     else:
         count = -(-size // stride)
@@ -61,7 +62,7 @@ def sizes(value: Any, axes: Sequence[str], what: str) -> tuple[int, ...]:
     given = tuple(value) if isinstance(value, (list, tuple)) else (value,) * len(axes)
     if len(given) != len(axes) or not all(isinstance(k, (int, np.integer)) and k > 0 for k in given):
         raise TensorProgramError(
-            f"{what} is {value!r}, for the axes {tuple(axes)}", fix="give a positive integer, or one for each axis"
+            f"{what}: {value!r}, for the axes {tuple(axes)}", fix="give a positive integer, or one for each axis"
         )
     return tuple([int(k) for k in given])
 
@@ -71,7 +72,7 @@ def conv(
     name: str,
     x: Any,
     n: Width,
-    filter: int | Sequence[int] = (3, 3),
+    filter: int | Sequence[int] = 3,
     axes: str | Sequence[str] = ("h", "w"),
     padding: str = "SAME",
     strides: int | Sequence[int] = 1,
@@ -109,10 +110,12 @@ def conv(
         >>> h = tp.relu(tp.conv("W", h, n, filter=3, axes="t", W_std=2**0.5))
         >>> net = tp.Network(tp.readout("v", tp.mean(h, "t")))
         >>> tp.limit(net.program([[[1.0], [0.0], [0.0], [-1.0]]], of="nngp"))["nngp"].value.round(3)
-        array([[0.2...]])
+        array([[0.161]])
 
     Source: LeCun et al. 1989; Tensor Programs II (arXiv:2006.14548), appendix E.3; fan-in as neural-tangents' Conv.
     """
+    if not isinstance(n, Width):
+        raise TensorProgramError(f"layer {name} is given {n!r} as its width", fix='make one with tp.Width("n")')
     over = (axes,) if isinstance(axes, str) else tuple(axes)
     x = x if isinstance(x, Bound) else vector(x, name)
     for a in over:
@@ -142,6 +145,7 @@ def conv(
         share(key, part)
         g = Matrix(key, n, x.width, var) @ shifted  # type: ignore[arg-type]
         h = g if h is None else h + g
+    h = ordered(h, x.axes)
     return h if b_std is None else h + bias(f"{name}_b", n, b_std)
 
 
@@ -150,8 +154,9 @@ def _shifted(x: Expression, axis: str, index: tuple[int, ...]) -> Expression:
     inside = [i >= 0 for i in index]
     if not any(inside):
         return 0 * build.pick(x, axis, [0] * len(index))
-    # Where there is padding, a position is picked that goes on with the shift, as far as there is one, and masked.
+    # What stands in for padding is masked. Without strides it continues the shift around the end: the adjoint of a
+    # permutation, in back-propagation, is one pick; of a pick with repeats, several.
     size = x.shape[x.axes.index(axis)]
     shift = next(i - p for p, i in enumerate(index) if i >= 0) if len(index) == size else 0
     picked = build.pick(x, axis, [i if i >= 0 else (p + shift) % size for p, i in enumerate(index)])
-    return picked if all(inside) else build.array(np.array(inside, dtype=np.int64), axis) * picked
+    return picked if all(inside) else picked * build.array(np.array(inside, dtype=np.int64), axis)

@@ -11,7 +11,7 @@ from tensorprog.language import build
 from tensorprog.language.deferred import layer
 from tensorprog.language.expression import Expression
 from tensorprog.language.symbols import Width
-from tensorprog.networks.layers import bias, dense
+from tensorprog.networks.layers import bias, dense, ordered
 
 __all__ = ["graph_conv"]
 
@@ -50,7 +50,7 @@ def graph_conv(
         >>> h = tp.graph_conv("W2", tp.relu(tp.graph_conv("W1", x, n, path)), n, path)
         >>> net = tp.Network(tp.readout("v", tp.mean(h, "node")))
         >>> tp.limit(net.program([[[1.0], [1.0], [1.0]]], of="nngp"))["nngp"].value.round(6)
-        array([[0.4...]])
+        array([[0.49069]])
 
     Source: Kipf, Welling 2017 (arXiv:1609.02907), equation 2.
     """
@@ -64,7 +64,7 @@ def graph_conv(
     while other in h.axes:
         other += "_"
     weights = _weights(adjacency, h.shape[h.axes.index(axis)], name, normalize)
-    h = build.sum(build.array(weights, (axis, other)) * build.rename(h, **{axis: other}), other)
+    h = ordered(build.sum(build.array(weights, (axis, other)) * build.rename(h, **{axis: other}), other), h.axes)
     return h if b_std is None else h + bias(f"{name}_b", n, b_std)
 
 

@@ -23,7 +23,7 @@ from tensorprog.language.expression import Expression, Vector, as_expression
 from tensorprog.language.symbols import Matrix, Number, Width, is_exact, number
 from tensorprog.networks.inputs import Bound
 
-__all__ = ["Layers", "Readout", "bias", "dense", "readout", "recording", "residual", "share", "squared", "vector"]
+__all__ = ["Layers", "Readout", "bias", "dense", "ordered", "readout", "recording", "residual", "share", "squared", "vector"]
 
 
 @dataclass
@@ -153,10 +153,19 @@ def vector(x: Any, name: str) -> Expression:
             why="data has a fixed dimension",
             fix="make vectors of the data first, with tp.dense",
         )
+    if isinstance(x, (list, tuple)):
+        raise TensorProgramError(
+            f"layer {name} is given a list where it needs one vector", fix="tp.dense and tp.readout take lists"
+        )
     x = as_expression(x)
     if x.width is None:
         raise TensorProgramError(f"layer {name} is given the scalar {describe(x.node)}", fix="give it a vector")
     return x
+
+
+def ordered(x: Expression, axes: Sequence[str]) -> Expression:
+    """The same with its axes in that order, as far as it has them."""
+    return Expression(x.node, x.order, [*[a for a in axes if a in x.axes], *[a for a in x.axes if a not in axes]])
 
 
 def bias(name: str, n: Width, b_std: Any) -> Expression:

@@ -34,9 +34,10 @@ def layer_norm(x: Any, eps: Number = 0) -> Expression:
     Example:
         >>> import tensorprog as tp
         >>> x = tp.Vector("x", tp.Width("n"), mean=3, var=4)
-        >>> tp.limit(tp.Program(q=tp.moment(tp.layer_norm(x) ** 2), q_eps=tp.moment(tp.layer_norm(x, eps=4) ** 2)))
+        >>> tp.limit(tp.Program(q=tp.moment(tp.layer_norm(x) ** 2)))
         q = 1 (exact)
-        q_eps = 1/2 (exact)
+        >>> tp.limit(tp.Program(q=tp.moment(tp.layer_norm(x, eps=4) ** 2)))["q"].value
+        0.5
 
     Source: Ba, Kiros, Hinton 2016 (arXiv:1607.06450), equation 3; Tensor Programs II (arXiv:2006.14548), appendix D.
     """

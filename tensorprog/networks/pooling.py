@@ -15,7 +15,7 @@ from tensorprog.language.describe import describe
 from tensorprog.language.expression import Expression, as_expression
 from tensorprog.networks.convolution import places, sizes
 from tensorprog.networks.inputs import EXAMPLE
-from tensorprog.networks.layers import vector
+from tensorprog.networks.layers import ordered, vector
 
 __all__ = ["avg_pool", "global_avg_pool", "max_over"]
 
@@ -66,7 +66,7 @@ def avg_pool(
         while source in x.axes:
             source += "_"
         y = build.rename(x, **{a: source})
-        x = build.sum(build.array(counts, (a, source)) * y, source) * Fraction(1, k)
+        x = ordered(build.sum(build.array(counts, (a, source)) * y, source) * Fraction(1, k), x.axes)
     return x
 
 

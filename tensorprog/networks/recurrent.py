@@ -15,7 +15,7 @@ from tensorprog.language.deferred import layer
 from tensorprog.language.describe import describe
 from tensorprog.language.expression import Expression
 from tensorprog.language.symbols import Matrix, Width
-from tensorprog.networks.layers import bias, dense, squared
+from tensorprog.networks.layers import bias, dense, ordered, squared
 
 __all__ = ["bidirectional", "gru", "lstm", "rnn"]
 
@@ -33,7 +33,7 @@ class _Gate:
                 f"the recurrent layer {name} runs along the axis {axis!r}, and {describe(u.node)} has {u.axes or 'none'}",
                 fix='give the input a time axis, tp.Input("x", axes=("t",)), or name another: axis=..',
             )
-        self.axis, self.steps = axis, u.shape[u.axes.index(axis)]
+        self.axis, self.axes, self.steps = axis, u.axes, u.shape[u.axes.index(axis)]
         self.W = Matrix(f"{name}_W", n, n, squared(W_std, f"W_std of {name}"))
 
     def __call__(self, t: int, h: Any) -> Any:
@@ -46,8 +46,8 @@ def _times(steps: int, reverse: bool) -> list[int]:
     return list(range(steps))[:: -1 if reverse else 1]
 
 
-def _in_order(states: list[Any], axis: str, reverse: bool) -> Expression:
-    return build.stack(states[:: -1 if reverse else 1], axis)
+def _stacked(states: list[Any], gate: _Gate, reverse: bool) -> Expression:
+    return ordered(build.stack(states[:: -1 if reverse else 1], gate.axis), gate.axes)
 
 
 @layer
@@ -78,15 +78,15 @@ def rnn(
         state: A vector of width n to start from.
 
     Returns:
-        The states of all times: a vector of width n, with the axis first, then the other axes of x.
+        The states of all times: a vector of width n with the axes of x.
 
     Example:
         >>> import tensorprog as tp
         >>> h = tp.rnn("R", tp.Input("x", axes=("t",)), tp.Width("n"), phi=tp.relu, W_std=2**0.5)
         >>> net = tp.Network(tp.readout("v", tp.take(h, "t", -1)))
         >>> tp.limit(net.program([[[1.0], [0.0]], [[1.0], [2.0]]], of="nngp"))["nngp"].value.round(6)
-        array([[0.5     , 0.67...],
-               [0.67..., 2.5     ]])
+        array([[0.5     , 0.642102],
+               [0.642102, 2.5     ]])
 
     Source: Elman 1990; Tensor Programs II (arXiv:2006.14548), section 6.2.1.
     """
@@ -95,7 +95,7 @@ def rnn(
     for t in _times(gate.steps, reverse):
         h = phi(gate(t, h))
         states.append(h)
-    return _in_order(states, axis, reverse)
+    return _stacked(states, gate, reverse)
 
 
 @layer
@@ -120,6 +120,8 @@ def bidirectional(cell: Callable[..., Any], name: str, x: Any, n: Width, **optio
 
     Source: Schuster, Paliwal 1997.
     """
+    if not callable(cell):
+        raise TensorProgramError(f"bidirectional {name} is given {cell!r}", fix="give tp.rnn, tp.gru or tp.lstm first")
     return [cell(f"{name}_forward", x, n, **options), cell(f"{name}_backward", x, n, reverse=True, **options)]
 
 
@@ -157,7 +159,7 @@ def gru(
         state: A vector of width n to start from.
 
     Returns:
-        The states of all times: a vector of width n, with the axis first, then the other axes of x.
+        The states of all times: a vector of width n with the axes of x.
 
     Example:
         >>> import tensorprog as tp
@@ -174,7 +176,7 @@ def gru(
         new = update * phi(c(t, None if h is None else gate(r(t, h)) * h))
         h = new if h is None else (1 - update) * h + new
         states.append(h)
-    return _in_order(states, axis, reverse)
+    return _stacked(states, c, reverse)
 
 
 @layer
@@ -209,7 +211,7 @@ def lstm(
         state: A pair (h, c) of vectors of width n to start from.
 
     Returns:
-        The states h of all times: a vector of width n, with the axis first, then the other axes of x.
+        The states h of all times: a vector of width n with the axes of x.
 
     Example:
         >>> import tensorprog as tp
@@ -220,6 +222,8 @@ def lstm(
     Source: Hochreiter, Schmidhuber 1997; with the forget gate f: Gers, Schmidhuber, Cummins 2000.
     """
     i, f, o, g = (_Gate(f"{name}_{k}", x, n, W_std, U_std, b_std, axis) for k in "ifog")
+    if state is not None and not (isinstance(state, (list, tuple)) and len(state) == 2):
+        raise TensorProgramError(f"the state of {name} is no pair", fix="give (h, c), the state and the memory")
     states: list[Any] = []
     h, c = (None, None) if state is None else state
     for t in _times(g.steps, reverse):
@@ -227,4 +231,4 @@ def lstm(
         c = new if c is None else gate(f(t, h)) * c + new
         h = gate(o(t, h)) * phi(c)
         states.append(h)
-    return _in_order(states, axis, reverse)
+    return _stacked(states, g, reverse)
