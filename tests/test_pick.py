@@ -8,7 +8,6 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from strategies import evaluate  # noqa: F401  (the strategies know pick: see test_text, test_limit_random)
 
 import tensorprog as tp
 from tensorprog.language import algebra
@@ -17,6 +16,7 @@ from tensorprog.language.node import topological
 from tensorprog.language.symbols import VectorSpec
 from tensorprog.limits.expectation import Expectation
 from tensorprog.limits.lower import Lowering
+from tensorprog.transforms.decouple import decouple
 
 N = tp.Width("n")
 W, V = tp.Matrix("W", N, N, var=Fraction(5, 4)), tp.Matrix("V", N, N, var=Fraction(1, 2))
@@ -137,7 +137,7 @@ def test_adjoint():
         assert node.shape == (2, size) and node.width == N
         values = {}
         for z in topological([node]):
-            values[z] = y[..., None] if z == a else kernel(z)(*[values[b] for b in z.args])
+            values[z] = y[..., None].astype(float) if z == a else kernel(z)(*[values[b] for b in z.args])
         assert np.sum(x[:, index] * y) == np.sum(x * np.broadcast_to(values[node], (2, size, 1))[..., 0])
         assert sum(z.op == "pick" for z in topological([node])) <= max(map(index.count, index))
     turned = algebra.pick_transposed(G, 1, (2, 0, 3, 1), 4)
@@ -149,10 +149,10 @@ def test_runs():
     index = [3, 0, 0, 2]
     h = tp.relu(W @ tp.pick(Z, "t", index)) + tp.pick(W @ Z, "t", index)
     other = tp.relu(W @ by_takes(Z, "t", index)) + by_takes(W @ Z, "t", index)
-    for kwargs in ({"method": "dense"}, {"method": "lazy"}):
-        found = tp.run(tp.Program(a=tp.moment(h * h), b=tp.moment(other * other)), {"n": 32}, rng=3, **kwargs)
-        np.testing.assert_allclose(found["a"], found["b"], rtol=1e-12)
     p = tp.Program(a=tp.moment(h * h), b=tp.moment(other * other))
+    for weights in ("dense", "lazy"):
+        found = tp.run(p, 32, seeds=2, weights=weights)
+        np.testing.assert_allclose(found["a"], found["b"], rtol=1e-10)
     found = tp.limit(p, method="population", samples=256, replicates=2)
     np.testing.assert_allclose(found["a"].value, found["b"].value, rtol=1e-9)
 
@@ -179,7 +179,7 @@ def backward(x, move):
 
 
 def inside(x, move):
-    return tp.relu(move(x, [1, 2, 3, 0]) + 2 * move(x, [1, 2, 3, 0])) * move(tp.erf(x), [3, 3, 0, 1])
+    return tp.relu(move(x, [1, 2, 3, 0]) + 2 * move(x, [3, 2, 1, 0])) - move(tp.relu(x), [3, 3, 0, 1])
 
 
 def padded(x, move):
@@ -216,6 +216,46 @@ def test_limits_are_those_of_single_positions(network):
         other, slack = values[1][name]
         np.testing.assert_allclose(value, other, rtol=0, atol=float(error + slack) + 1e-12)
         assert error < 1e-5
+
+
+def wrapped(rule, x, *args):
+    """A rule of nodes with one axis, as one of expressions."""
+    return tp.Expression(rule(x.node, 0, *args), x.axes)
+
+
+def test_back_propagation_through_a_convolution():
+    """One dimension, three offsets, zero padding, the same matrices transposed: Zdot and the covariances of the gradient."""
+    x = tp.relu(V @ tp.Vector("z", N, cov=COV[:3, :3], axes=("t",)))
+    offsets = [([0, 0, 1], [0, 1, 1]), ([0, 1, 2], [1, 1, 1]), ([1, 2, 2], [1, 1, 0])]
+    matrices = [tp.Matrix(f"C{k}", N, N, var=Fraction(1, 3)) for k in range(3)]
+    found = []
+    for pick, transposed in (
+        (tp.pick, lambda a, index: wrapped(algebra.pick_transposed, a, index, 3)),
+        (by_takes, lambda a, index: tp.stack(
+            [sum([tp.take(a, "t", i) for i in range(3) if index[i] == j], 0 * tp.take(a, "t", 0)) for j in range(3)], "t")),
+    ):  # fmt: skip
+        parts = list(zip(matrices, offsets, strict=True))
+        h = sum(m @ (tp.array(mask, "t") * pick(x, "t", index)) for m, (index, mask) in parts)
+        dh = tp.erf(h) + tp.Vector("v", N)
+        dx = sum(transposed(tp.array(mask, "t") * (m.T @ dh), index) for m, (index, mask) in parts)
+        outputs = limit(
+            a=tp.moment(dx * tp.rename(dx, t="s")), b=tp.moment(dx * tp.rename(x, t="s")), c=tp.moment(dx * dx)
+        )
+        assert all(e.method != "population" for e in outputs.values())
+        found.append([np.asarray(outputs[name].value, dtype=float) for name in "abc"])
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-14)
+    assert np.all(np.abs(np.diag(found[0][1])) > 1e-3)
+
+
+def test_positions_of_a_stack_that_are_zero():
+    """What is under a mask in one part of a stack is deterministic there, and random in the others."""
+    mask = tp.array([0, 1, 1, 1], "t")
+    for move in (shifted, lambda x, index: by_takes(x, "t", index)):
+        e = limit(m=tp.moment(tp.relu(W @ (mask * move(Z, [3, 0, 1, 2]))) ** 2), o=tp.moment(W @ by_takes(Z, "t", [1])))
+        second = [0, 4, 2, Fraction(9, 4)]  # E z^2 at 3 (masked), 0, 1, 2
+        np.testing.assert_allclose(np.asarray(e["m"].value, dtype=float), [float(Fraction(5, 8) * s) for s in second])
+        assert np.shape(e["o"].value) == (1,)
 
 
 def test_exact_numbers_stay_exact():
@@ -261,14 +301,14 @@ def test_formula():
         p = tp.Program(q=tp.moment(y * tp.rename(y, t="s")))
         f = tp.formula(p)
         np.testing.assert_allclose(f.evalf(20)["q"].astype(float), np.asarray(tp.limit(p)["q"].value), rtol=1e-13)
-        assert ("Mod(" in str(f)) == (index == [2, 3, 0, 1]) and ("P1[" in str(f)) == (index == [3, 0, 0])
+        assert ("Mod(" in str(f)) == (index == [2, 3, 0, 1]) and ("P[" in str(f)) == (index == [3, 0, 0])
 
 
 def test_regularity_and_gia_pass_through():
     h = W @ tp.pick(Z, "t", [1, 0])
     p = tp.Program(q=tp.moment(tp.pick(tp.relu(h), "t", [1, 1, 0])))
     assert tp.check_regularity(p).covered
-    assert tp.decouple(p) == p
+    assert decouple(p) == p
 
 
 # ---- convolutional networks ------------------------------------------------------------------------------------------
@@ -349,5 +389,6 @@ def test_a_convolution_at_finite_width():
     k = image(3, seed=5)
     h = tp.Vector("h", N, cov=k.reshape(9, 9), axes={"h": 3, "w": 3})
     p = network_of(tp.relu(h), 1, 1, False)
-    c = tp.compare(p, widths=[64, 128], seeds=16, rng=0)
+    c = tp.compare(p, widths=[64, 128], seeds=16)
+    print(c)
     assert c.agrees

@@ -3,8 +3,8 @@
 Every node of every program is made here, so this is where the few rewriting rules live: numbers are folded (rationals
 exactly), coefficients are pulled out of products, equal terms and factors are merged, commutative operands are ordered
 by
-their digests (results must not depend on build order), views of views and picks of picks fold, and single positions see through stacks.
-Nothing
+their digests (results must not depend on build order), views of views and picks of picks fold, and single positions see
+through stacks. Nothing
 that needs knowledge of a meaning (expectations, derivatives) happens here. Nested sums are not flattened: shared
 partial sums
 stay shared, which keeps long traces linear in size.

@@ -18,7 +18,7 @@ from tensorprog.language.algebra import view_array
 from tensorprog.language.functions import PRIMITIVES
 from tensorprog.language.node import Node
 
-__all__ = ["KERNELS", "Kernel", "kernel", "raised", "rank"]
+__all__ = ["KERNELS", "Kernel", "aligned", "kernel", "raised", "rank"]
 
 Kernel = Callable[..., Any]
 """Operand arrays to the node's array (0-dimensional ones may be NumPy scalars)."""
@@ -74,6 +74,11 @@ def _aligned(function: Kernel, indices: Sequence[tuple[Any, ...] | None]) -> Ker
         if j is None:
             return lambda x, y: function(x[i], y)
     return lambda *xs: function(*[x if index is None else x[index] for x, index in zip(xs, indices, strict=True)])
+
+
+def aligned(function: Kernel, node: Node) -> Kernel:
+    """A function of the operands' arrays of an elementwise node, whatever axes, width and inner width they lack."""
+    return _aligned(function, _alignments(node))
 
 
 # ---- one kernel for each instruction ----

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tensorprog.errors import TensorProgramError
+from tensorprog.errors import MissingAxis, TensorProgramError
 from tensorprog.language import algebra
 from tensorprog.language.deferred import layer
 from tensorprog.language.describe import describe
@@ -77,9 +77,11 @@ def array(values: Any, axes: str | Sequence[str]) -> Expression:
 
 def _position(x: Expression, axis: str) -> int:
     if axis not in x.order:
-        raise TensorProgramError(
+        error = MissingAxis(
             f"{describe(x.node)} has no axis {axis!r}", why=f"its axes are {x.axes or 'none'}", fix="name one of them"
         )
+        error.axis = axis
+        raise error
     return x.order.index(axis)
 
 

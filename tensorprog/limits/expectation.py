@@ -64,7 +64,7 @@ class Expectation:
             return scalar_version(x)
         if facts.picks:
             (inside,), picked = self._without_picks((x,), facts.picks)
-            if inside != x:
+            if picked:
                 value = yield (self.mean, inside)
                 return _picked(value, inside.shape, picked)
         if len(x.shape) > 1 or len(facts.support) < len(x.shape):
@@ -92,7 +92,7 @@ class Expectation:
                 values = []
                 for a in x.args:
                     value = yield (self.mean, a)
-                    values.append(value)
+                    values.append(typed(value, a.shape, None, None))
                 return algebra.stack(values, x.attr)
         if facts.stacked:
             value = yield from self._unstacked(x)
@@ -143,8 +143,9 @@ class Expectation:
         axis = self.stack_axis(x)
         parts = []
         for i in range(x.shape[axis]):
-            value = yield (self.mean, settled(algebra.take(x, axis, i)))
-            parts.append(value)
+            y = settled(algebra.take(x, axis, i))
+            value = yield (self.mean, y)
+            parts.append(typed(value, y.shape, None, None))
         return algebra.stack(parts, axis)
 
     def stack_axis(self, x: Node) -> int:
@@ -319,10 +320,11 @@ class Expectation:
             u, v = [self._restricted(x, order) if x.shape else x for x in (u, v)]
             value = yield (self.covariance, u, v)
             return algebra.view(value, order, shape) if value.shape else value
-        known = [(f.support, f.picks) for x in (u, v) if x.shape for f in (self.structure.facts(x),)]
-        if any(picks for _, picks in known) and (common := common_picks(known)):
+        if shape:
+            known = [self.structure.facts(x) for x in (u, v) if x.shape]
+            common = common_picks([(f.support, f.picks) for f in known])
             (a, b), picked = self._without_picks((u, v), common)
-            if (a, b) != (u, v):
+            if picked:
                 value = yield (self.covariance, *ordered(a, b))
                 return _picked(value, a.shape or b.shape, picked)
         if is_variable(u) and is_variable(v):

@@ -165,14 +165,29 @@ def _past_stack(x: Node, y: Node) -> Node:
 def scalar_version(x: Node) -> Node:
     """A deterministic expression as a scalar: the same number in every coordinate."""
     done: dict[Node, Node] = {}
-    for y in topological([x], lambda y: () if y.width is None else y.args):
+
+    def operands(y: Node) -> tuple[Node, ...]:
+        if y.width is None:
+            return ()
+        return (opened(y),) if y.op in MOVES and _has_leaves(y) else y.args
+
+    for y in topological([x], operands):
         if y.width is None:
             done[y] = y
+            continue
+        if y.op in MOVES and operands(y) != y.args:
+            done[y] = done[opened(y)]
             continue
         plain = y.op == "constant"
         z = Node("constant", (), y.attr, y.shape) if plain else algebra.applied(y, [done[a] for a in y.args])
         done[y] = algebra.typed(z, y.shape, None, None)
     return done[x]
+
+
+def _has_leaves(x: Node) -> bool:
+    """Is there something random below, which a deterministic expression does not see: other parts of a stack?"""
+    below = topological([x], lambda y: () if y.width is None or y.op in ("leaf", "hat") else y.args)
+    return any(y.op in ("leaf", "hat") for y in below)
 
 
 def carrier(x: Node) -> Node:
@@ -276,8 +291,9 @@ class Structure:
                 support = frozenset([i + (i >= x.attr) for i in support]) | {x.attr}
             case _:
                 raise Declined(f"the exact route has no rule for {x.op}")
-        shaped = [p for a, p in zip(x.args, parts, strict=True) if a.shape]
-        picks = {} if stacked else picks_of(x, [(p.support, p.picks) for p in shaped])
+        picks: Picks = {}
+        if x.shape and not stacked:
+            picks = picks_of(x, [(p.support, p.picks) for a, p in zip(x.args, parts, strict=True) if a.shape])
         return Facts(families, odd - neither, neither, affine, support, stacked, picks)
 
     def unpicked(self, x: Node, axis: int, size: int) -> Node:

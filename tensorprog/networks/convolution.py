@@ -143,7 +143,7 @@ def conv(
             continue
         key = "_".join([name, *map(str, offset)])
         share(key, part)
-        g = Matrix(key, n, x.width, var) @ shifted  # type: ignore[arg-type]
+        g = Matrix(key, n, x.width, var) @ shifted
         h = g if h is None else h + g
     h = ordered(h, x.axes)
     return h if b_std is None else h + bias(f"{name}_b", n, b_std)

@@ -17,6 +17,8 @@ axis, i the axes of the vector. Where examples do not mix, J[o, i] = delta(o, i_
 the examples; this is kept as (a, p), *tied*, so that N examples cost N, not N^2, gradients. What mixes them (batch
 normalisation) leads to a full Jacobian with the axis o in front.
 
+Functions that jump (sign, step) have derivative 0: that is the gradient of the network at every width, almost surely.
+
 Source: Yang, Tensor Programs II (arXiv:2006.14548), section 6; the scaling of mixed widths and Moments was derived and
 checked against finite differences for this project.
 """
@@ -232,7 +234,9 @@ class _Pass:
                 tie = None if g.tie is None else g.tie + (g.tie >= axis)
                 shape = (*self.outputs[:lead], *first.shape)
                 index = [i + (i >= axis + lead) for i in range(len(shape) - 1)]
-                node = algebra.view(g.node, index, shape) if g.node.shape else algebra.typed(g.node, shape, x.width, None)
+                node = (
+                    algebra.view(g.node, index, shape) if g.node.shape else algebra.typed(g.node, shape, x.width, None)
+                )
                 self._give(first, Gradient(node, tie, g.full))
             case "softmax":
                 if g.tie == x.attr:
@@ -263,6 +267,8 @@ class _Pass:
             return found
         name, parameters = x.attr
         row = PRIMITIVES[name]
+        if row.jumps:  # flat almost everywhere: a network has no gradient there, at any width
+            return []
         if row.derivative is None or (name == "bump" and parameters[0] == 0):
             raise TensorProgramError(
                 f"{describe(x)} has no derivative", why="back-propagation needs one", source=x.source, label=x.label
@@ -277,7 +283,9 @@ class _Pass:
             slope = algebra.view(slope, range(lead, len(shape)), shape)
         product = algebra.mul([g.node, slope])
         if a.shape == x.shape:
-            self._give(a, Gradient(self._narrowed(a, algebra.typed(product, shape, x.width, x.inner), x), g.tie, g.full))
+            self._give(
+                a, Gradient(self._narrowed(a, algebra.typed(product, shape, x.width, x.inner), x), g.tie, g.full)
+            )
             return
         tie, full = g.tie, g.full
         product = algebra.typed(product, shape, x.width, x.inner)
