@@ -164,6 +164,8 @@ class ScalarProgram:
             for j in range(i + 1):
                 cov[:, i, j] = cov[:, j, i] = triangle[k]
                 k += 1
+        if any(a in self.sampled_below for a in x.args):
+            cov = _semidefinite(cov)
         if x in self.sampled:
             key = int.from_bytes(hashlib.blake2b(x.digest, digest_size=8).digest(), "little")
             rng = np.random.default_rng([self.rng, replicate, key])
@@ -247,6 +249,23 @@ class ScalarProgram:
             error = SAFETY * np.abs(base[x] - coarse[x]) + rounding
             return _plain(value), _plain(np.broadcast_to(error, x.shape)), "quadrature", "bound"
         return _plain(value), _plain(np.broadcast_to(rounding, x.shape)), "closed form", "rounding"
+
+
+def _semidefinite(cov: Array) -> Array:
+    """Covariances that are sampled themselves, in reach of the nearest correlations that are possible.
+
+    Entries that are equal in truth come from different samples: copies of one variable then have a negative eigenvalue of the
+    size of the error. What changes is of that size too, and different in every replicate, whose spread is the error stated.
+    """
+    deviation = np.sqrt(np.maximum(np.diagonal(cov, axis1=1, axis2=2), 0))
+    if not np.isfinite(cov).all():
+        return cov
+    inverse = np.divide(1, deviation, out=np.zeros_like(deviation), where=deviation > 0)
+    value, vector = np.linalg.eigh(cov * inverse[:, :, None] * inverse[:, None, :])
+    if value.min(initial=0.0) >= -1e-12:
+        return cov
+    root = vector * np.sqrt(np.maximum(value, 0))[:, None, :] * deviation[:, :, None]
+    return np.asarray(root @ root.swapaxes(1, 2))
 
 
 def _close(a: Array, b: Array) -> bool:
