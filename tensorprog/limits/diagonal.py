@@ -153,12 +153,14 @@ class _Pass:
             return algebra.sum_axis(done[0], x.attr - (j < x.attr))
         if x.op == "pick" and done:
             (y,) = done
-            for axis, index in sorted(_picks(x)[1].items()):
+            for axis, positions in sorted(_picks(x)[1].items()):
                 if axis != j:
-                    y = algebra.pick(y, axis - (axis > j), index)
+                    y = algebra.pick(y, axis - (axis > j), positions)
             return y
         if x.op == "data":
             return _data(x, i, j)
+        if x.op == "constant":
+            return algebra.view(x, [k if k < j else i if k == j else k - 1 for k in range(len(x.shape))], shape)
         return _diagonal(x, i, j)
 
 
