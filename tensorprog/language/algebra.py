@@ -111,7 +111,11 @@ def _times(a: Any, b: Any, k: int = 1) -> Any:
             if _largest(a) * _largest(b) ** k < 2**62:
                 return a * b**k
         a, b = _unbounded(a), _unbounded(b)
-    elif isinstance(a, np.ndarray) and a.dtype.kind == "i" and not (isinstance(b, int) and _largest(a) * abs(b) ** k < 2**62):
+    elif (
+        isinstance(a, np.ndarray)
+        and a.dtype.kind == "i"
+        and not (isinstance(b, int) and _largest(a) * abs(b) ** k < 2**62)
+    ):
         a = _unbounded(a)
     return a * b**k
 
@@ -364,7 +368,18 @@ def pick(x: Node, axis: int, index: Sequence[int]) -> Node:
             return pick(pick(x.args[0], axis, index), other, positions)
     elif x.op in ("add", "mul") and not any(a.shape for a in x.args):  # spread over the axis
         return rebuild(x, x.args, shape)
+    elif x.op == "add" and len(x.args) == 1:
+        return scale(x.attr[0], pick(x.args[0], axis, index))
+    elif x.op == "mul" and x.is_scalar and any(map(_is_mask, x.args)):  # masks outside, so that picks meet picks
+        masks = [(pick(a, axis, index), k) for a, k in zip(x.args, x.attr, strict=True) if _is_mask(a)]
+        rest = mul([(a, k) for a, k in zip(x.args, x.attr, strict=True) if not _is_mask(a)])
+        return mul([*masks, pick(rest, axis, index) if rest.shape else rest])
     return Node("pick", (x,), (axis, index), shape, x.width, x.inner)
+
+
+def _is_mask(x: Node) -> bool:
+    """An array of numbers, or a view of one."""
+    return bool(x.shape) and (x.args[0] if x.op == "view" else x).op == "constant"
 
 
 def pick_transposed(a: Node, axis: int, index: Sequence[int], size: int) -> Node:

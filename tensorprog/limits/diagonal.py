@@ -1,4 +1,4 @@
-"""Scalars that vanish off a diagonal are computed on it alone.
+"""Scalars that vanish off a diagonal, or are seen on it alone, are computed on it alone.
 
 The readout of a flattened image has one vector for each position, independent of each other: E[dx_s dx_t] = 0 for s != t, and
 so it stays through a network that shifts both positions alike. A contraction over s and t of such a product is one over s of
@@ -33,7 +33,8 @@ def on_diagonals(outputs: Sequence[Node]) -> list[Node]:
         37.0
     """
     nodes = topological(outputs)
-    if not any(x.op == "constant" and isinstance(x.attr, np.ndarray) and x.attr.ndim > 1 for x in nodes):
+    off = any(x.op == "constant" and isinstance(x.attr, np.ndarray) and x.attr.ndim > 1 for x in nodes)
+    if not off and not any(x.op == "view" and len(set(x.attr)) < len(x.attr) for x in nodes):
         return list(outputs)
     pass_ = _Pass()
     for x in nodes:
@@ -62,6 +63,13 @@ class _Pass:
                     order.insert(partner - 1, moved)
                     self.new[x] = algebra.transpose(self.new[x], order)
                 return
+        if x.op == "view" and len(set(x.attr)) < len(x.attr):
+            (y,), index = args, list(x.attr)
+            while repeated := next(((i, j) for j in range(len(index)) for i in range(j) if index[i] == index[j]), None):
+                y = self.restricted(y, *repeated)
+                index.pop(repeated[1])
+            self.new[x] = algebra.view(y, index, x.shape)
+            return
         self.new[x] = x if all(a is b for a, b in zip(args, x.args, strict=True)) else _rebuilt(x, args)
 
     # ---- where it vanishes ----
@@ -132,7 +140,9 @@ class _Pass:
             return [(x.args[0], i + (i >= x.attr), j + (j >= x.attr))]
         if x.op == "pick":
             base, picks = _picks(x)
-            return [(base, i, j)] if picks.get(i) == picks.get(j) else []
+            if picks.get(i) == picks.get(j):
+                return [(base, i, j)]
+            return [(y, i, j)] if (y := _opened(x)) is not None else []
         return []
 
     def _restrict(self, x: Node, i: int, j: int) -> Node:
@@ -153,15 +163,15 @@ class _Pass:
             return algebra.sum_axis(done[0], x.attr - (j < x.attr))
         if x.op == "pick" and done:
             (y,) = done
+            if _picks(x)[1].get(i) != _picks(x)[1].get(j):
+                return y
             for axis, positions in sorted(_picks(x)[1].items()):
                 if axis != j:
                     y = algebra.pick(y, axis - (axis > j), positions)
             return y
         if x.op == "data":
             return _data(x, i, j)
-        if x.op == "constant":
-            return algebra.view(x, [k if k < j else i if k == j else k - 1 for k in range(len(x.shape))], shape)
-        return _diagonal(x, i, j)
+        return algebra.view(x, [k if k < j else i if k == j else k - 1 for k in range(len(x.shape))], shape)
 
 
 def _places(x: Node, i: int, j: int) -> Pair | None:
@@ -182,6 +192,18 @@ def _picks(x: Node) -> tuple[Node, dict[int, tuple[int, ...]]]:
     return x, picks
 
 
+def _opened(x: Node) -> Node | None:
+    """A pick carried out on the operands, where that may meet another pick there; None if there are none."""
+    (y,) = x.args
+    axis, index = x.attr
+    if y.op == "pick":  # of another axis
+        inner = _opened(y)
+        return None if inner is None else algebra.pick(inner, axis, index)
+    if y.op not in ("add", "mul", "fn", "dual"):
+        return None
+    return _rebuilt(y, [algebra.pick(a, axis, index) if a.shape else a for a in y.args], x.shape)
+
+
 def _rebuilt(x: Node, args: Sequence[Node], shape: tuple[int, ...] | None = None) -> Node:
     shape = x.shape if shape is None else shape
     if x.op in ("add", "mul"):
@@ -190,12 +212,6 @@ def _rebuilt(x: Node, args: Sequence[Node], shape: tuple[int, ...] | None = None
         out = algebra.applied(x, args)
         return algebra.typed(out, shape, None, None) if x.op == "fn" else out
     return Node(x.op, tuple(args), x.attr, shape, x.width, x.inner)
-
-
-def _diagonal(x: Node, i: int, j: int) -> Node:
-    """The diagonal of anything, by taking positions together: for what has no rule, such as softmax."""
-    parts = [algebra.take(algebra.take(x, j, k), i, k) for k in range(x.shape[i])]
-    return algebra.stack(parts, i)
 
 
 def _data(x: Node, i: int, j: int) -> Node:
@@ -219,5 +235,3 @@ def _of_constant(x: Node) -> frozenset[Pair]:
                 if total == diagonal:
                     found.append((i, j))
     return frozenset(found)
-
-
