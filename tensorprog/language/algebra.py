@@ -35,6 +35,8 @@ __all__ = [
 MAX_POWER = 200
 FOLD_LIMIT = 4096
 """Arrays of constants are folded up to this many entries; larger ones are left to the evaluator."""
+SMALL = 64
+"""Up to this many entries arrays of whole numbers become arrays of fractions, and broadcasts are written out."""
 
 _LAST = b"\xff" * 17
 
@@ -102,6 +104,27 @@ def _unbounded(a: Any) -> Any:
     return a.astype(object) if isinstance(a, np.ndarray) and a.dtype.kind == "i" else a
 
 
+def _times(a: Any, b: Any, k: int = 1) -> Any:
+    """a b**k for numbers and arrays; whole numbers stay machine integers where they fit (masks are long)."""
+    if isinstance(b, np.ndarray) and b.dtype.kind == "i":
+        if isinstance(a, int) or (isinstance(a, np.ndarray) and a.dtype.kind == "i"):
+            if _largest(a) * _largest(b) ** k < 2**62:
+                return a * b**k
+        a, b = _unbounded(a), _unbounded(b)
+    elif isinstance(a, np.ndarray) and a.dtype.kind == "i" and not (isinstance(b, int) and _largest(a) * abs(b) ** k < 2**62):
+        a = _unbounded(a)
+    return a * b**k
+
+
+def _largest(a: Any) -> int:
+    return int(np.max(np.abs(a), initial=0)) if isinstance(a, np.ndarray) else abs(a)
+
+
+def _is_long(x: Node) -> bool:
+    """A constant array of whole numbers too long to become one of fractions?"""
+    return isinstance(x.attr, np.ndarray) and x.attr.dtype.kind == "i" and x.attr.size > SMALL
+
+
 def terms(x: Node) -> list[tuple[Number, Node]]:
     """x as a list of (coefficient, node); a node that is not a sum is one term."""
     if x.op == "add":
@@ -118,8 +141,10 @@ def add(pairs: Iterable[tuple[Number, Node]]) -> Node:
     for c, x in pairs:
         while x.op == "add" and len(x.args) == 1:  # a multiple, or a broadcast
             c, x = c * x.attr[0], x.args[0]
-        if x.op == "constant" and not (isinstance(x.attr, np.ndarray) and x.attr.size > FOLD_LIMIT):
-            bias = bias + c * _unbounded(x.attr)
+        if x.op == "constant" and isinstance(c, Fraction) and _is_long(x):
+            merged[x] = merged.get(x, 0) + c
+        elif x.op == "constant" and not (isinstance(x.attr, np.ndarray) and x.attr.size > FOLD_LIMIT):
+            bias = bias + _times(c, x.attr)
         else:
             merged[x] = merged.get(x, 0) + c
     kept = [(x, c) for x, c in merged.items() if c != 0]
@@ -162,6 +187,7 @@ def mul(factors: Iterable[Node | tuple[Node, int]]) -> Node:
     todo = [f if isinstance(f, tuple) else (f, 1) for f in factors]
     shape, width, inner_width = common_type([x for x, _ in todo])
     coefficient: Any = 1
+    array: Any = 1
     merged: dict[Node, int] = {}
     while todo:
         x, k = todo.pop()
@@ -171,16 +197,21 @@ def mul(factors: Iterable[Node | tuple[Node, int]]) -> Node:
             coefficient = coefficient * _raised(x.attr[0], k)
             todo.append((x.args[0], k))
         elif x.op == "constant" and not (isinstance(x.attr, np.ndarray) and x.attr.size > FOLD_LIMIT):
-            coefficient = coefficient * _unbounded(x.attr) ** k
+            if isinstance(x.attr, np.ndarray):
+                array = _times(array, x.attr, k)
+            else:
+                coefficient = coefficient * _raised(x.attr, k)
         else:
             merged[x] = merged.get(x, 0) + k
-    if isinstance(coefficient, np.ndarray):
-        folded = constant(coefficient)
-        if isinstance(folded.attr, np.ndarray):
+    if isinstance(array, np.ndarray):
+        folded = constant(array)
+        if isinstance(folded.attr, np.ndarray) and isinstance(coefficient, Fraction) and _is_long(folded):
             merged[folded] = 1
-            coefficient = 1
         else:
-            coefficient = folded.attr
+            folded = constant(_times(coefficient, folded.attr))
+            coefficient = folded.attr if not isinstance(folded.attr, np.ndarray) else 1
+            if isinstance(folded.attr, np.ndarray):
+                merged[folded] = 1
     if merged and max(merged.values()) > MAX_POWER:
         raise TensorProgramError(
             f"the power {max(merged.values())}",
@@ -245,7 +276,7 @@ def view(x: Node, index: Sequence[int], shape: Sequence[int]) -> Node:
     if x.op == "constant":
         if not isinstance(x.attr, np.ndarray):
             return constant(x.attr, shape, x.width, x.inner)
-        if x.attr.ndim == len(x.shape) and int(np.prod(shape)) <= FOLD_LIMIT:
+        if x.attr.ndim == len(x.shape) and int(np.prod(shape)) <= max(SMALL, min(x.attr.size, FOLD_LIMIT)):
             return Node("constant", (), _view_array(x.attr, index, shape), shape, x.width, x.inner)
     return Node("view", (x,), index, shape, x.width, x.inner)
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from tensorprog.language.node import Node, topological
 from tensorprog.language.schedule import Step, schedule
+from tensorprog.limits.diagonal import on_diagonals
 from tensorprog.limits.duals import DUALS
 from tensorprog.limits.integral import Integrand
 from tensorprog.limits.pairseries import SAFETY, PairProduct
@@ -54,7 +55,7 @@ class ScalarProgram:
     """
 
     def __init__(self, outputs: Sequence[Node], rng: int = 0) -> None:
-        self.outputs = list(outputs)
+        self.outputs = on_diagonals(outputs)
         self.floating = [x for x in self.outputs if x.op != "constant"]
         self.rng = rng
         self.steps: list[Step] = schedule(self.floating, moments=False)
@@ -80,7 +81,8 @@ class ScalarProgram:
         self.products: dict[Node, PairProduct | None] = {}
         self.sampled = {x for x in self.integrals if not x.attr.by_quadrature}
         self.sampled_below = _downstream(self.floating, self.sampled)
-        self.integrated_below = _downstream(self.floating, self.integrals)
+        self.refined = self.integrals | {x for x in nodes if x.op == "laplace"}
+        self.integrated_below = _downstream(self.floating, self.refined)
 
     # ---- one evaluation ----
     def run(
@@ -114,6 +116,8 @@ class ScalarProgram:
                         if perturb is not None:  # an integral that cancels has the rounding of what cancels
                             size = self._magnitude(x, args)
                             value = value + (perturb.result(x, size) - size)
+                    elif x.op == "laplace":
+                        value = x.attr(args, level)
                     else:
                         given = args if perturb is None else perturb.operands(x, args)
                         value = np.asarray(_compute(step)(*given))
@@ -190,13 +194,13 @@ class ScalarProgram:
         answers = {x: _of_constant(x) for x in self.outputs if x.op == "constant"}
         if self.floating:
             base = self.run()
-            coarse = self.run(level=0) if self.integrals else base
+            coarse = self.run(level=0) if self.refined else base
             rough = {x for x in self.integrals - self.sampled if x.attr.blind and not _close(base[x], coarse[x])}
             if rough:  # turns along curves that the quadrature does not resolve
                 self.sampled |= rough
                 self.sampled_below = _downstream(self.floating, self.sampled)
                 base, coarse = self.run(), self.run(level=0)
-            runs = 1 if self.large else 3 if self.integrals else PERTURBED_RUNS
+            runs = 1 if self.large else 3 if self.refined else PERTURBED_RUNS
             rows = self._telling_rows(base) if self.large and self.tiles_are_last else None
             moved = [self.run(noise=i, rows=rows) for i in range(runs)]
             replicates = [base]

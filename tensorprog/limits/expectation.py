@@ -5,8 +5,9 @@
 1. linearity: sums, contractions, stacks, deterministic factors;
 2. parity: a product that is odd in one independent family of leaves (or in all of them) has mean zero;
 3. sums inside products are expanded; affine factors are stripped by Stein's lemma (Wick's, if all are affine);
-4. factors with zero covariance split;
-5. closed forms (`closed.py`), else a Gaussian integral in a few variables, else the rule declines.
+4. inverse powers of sums of squares become integrals over tilted Gaussians (`laplace.py`);
+5. factors with zero covariance split;
+6. closed forms (`closed.py`), else a Gaussian integral in a few variables, else the rule declines.
 
 Everything is pointwise in the axes: x has one shape, E x has the same, and the covariance of two aligned variables is
 taken
@@ -24,8 +25,21 @@ from tensorprog.language.node import Node
 from tensorprog.language.symbols import Number
 from tensorprog.limits.closed import Gaussian, closed_form
 from tensorprog.limits.integral import integral
+from tensorprog.limits.laplace import inverse_powers, laplace
 from tensorprog.limits.picks import Picks, common_picks, split
-from tensorprog.limits.structure import MOVES, Structure, carrier, is_variable, opened, root, scalar_version, settled
+from tensorprog.limits.structure import (
+    MOVES,
+    Structure,
+    carrier,
+    is_variable,
+    opened,
+    opened_fully,
+    ordered,
+    root,
+    scalar_version,
+    settled,
+    summand,
+)
 from tensorprog.limits.tasks import Declined, Solver, Task
 
 __all__ = ["Expectation"]
@@ -70,7 +84,7 @@ class Expectation:
         if len(x.shape) > 1 or len(facts.support) < len(x.shape):
             order = self._canonical_axes(x)
             if order != tuple(range(len(x.shape))):
-                value = yield (self.mean, self._restricted(x, order))
+                value = yield (self.mean, self.restricted(x, order))
                 return algebra.view(value, order, x.shape) if order else typed(value, x.shape, None, None)
         match x.op:
             case "add":
@@ -109,12 +123,12 @@ class Expectation:
     def _canonical_axes(self, x: Node) -> tuple[int, ...]:
         order = _axes_by_appearance(x, self.structure.facts(x).support)
         if len(order) == len(x.shape) and order != tuple(range(len(order))):
-            y = self._restricted(x, order)  # a transposition is worth it only where it leads to a form that stays
+            y = self.restricted(x, order)  # a transposition is worth it only where it leads to a form that stays
             if _axes_by_appearance(y, self.structure.facts(y).support) != tuple(range(len(order))):
                 return tuple(range(len(order)))
         return order
 
-    def _restricted(self, x: Node, order: tuple[int, ...]) -> Node:
+    def restricted(self, x: Node, order: tuple[int, ...]) -> Node:
         """x along the given axes only (it does not vary along the others)."""
         y = x
         for axis in reversed(range(len(x.shape))):
@@ -176,6 +190,13 @@ class Expectation:
                 return value
             value = yield from self._expanded(max(nonlinear_sums, key=lambda a: (a.height, a.digest)), factors)
             return value
+        powers = inverse_powers(self, factors)
+        if powers is not None:
+            try:
+                value = yield from laplace(self, x.shape, *powers)
+                return value
+            except Declined:  # a function of few variables may still be integrated
+                pass
         affine = [(a, k) for a, k in factors if facts(a).affine]
         rest = [(a, k) for a, k in factors if not facts(a).affine]
         if not rest:
@@ -210,7 +231,7 @@ class Expectation:
         pairs = []
         if a.op == "sum":
             shape = next((b.shape for b, _ in factors if b.shape), ())
-            inside = _summand(a, shape)
+            inside = summand(a, shape)
             spread = [(_spread(b, inside.shape[-1]), j) for b, j in rest]
             value = yield (self.mean, algebra.mul([inside, *spread]))
             return algebra.sum_axis(typed(value, inside.shape, None, None), len(shape))
@@ -317,7 +338,7 @@ class Expectation:
         shape = u.shape or v.shape
         order = tuple(sorted(frozenset().union(*[self.structure.facts(x).support for x in (u, v) if x.shape])))
         if order != tuple(range(len(shape))):
-            u, v = [self._restricted(x, order) if x.shape else x for x in (u, v)]
+            u, v = [self.restricted(x, order) if x.shape else x for x in (u, v)]
             value = yield (self.covariance, u, v)
             return algebra.view(value, order, shape) if value.shape else value
         if shape:
@@ -348,7 +369,7 @@ class Expectation:
                 value = yield (self.covariance, z, v)
                 return algebra.mul([*[(scalar_version(a), k) for a, k in scalars], value])
             case "sum":
-                inside = _summand(u, shape)
+                inside = summand(u, shape)
                 value = yield (self.covariance, inside, _spread(v, inside.shape[-1]))
                 return algebra.sum_axis(typed(value, inside.shape, None, None), len(shape))
             case "stack":
@@ -398,26 +419,9 @@ def without(factors: list[tuple[Node, int]], a: Node) -> list[tuple[Node, int]]:
     return [(b, k) for b, k in factors if b != a]
 
 
-def ordered(u: Node, v: Node) -> tuple[Node, Node]:
-    return (u, v) if u.digest <= v.digest else (v, u)
-
-
-def _summand(a: Node, shape: tuple[int, ...]) -> Node:
-    """What a contraction sums, over the given shape (the contraction's, or a larger one) and one more axis at the end."""
-    body, last = a.args[0], len(shape)
-    index = [*range(a.attr), last, *range(a.attr, len(body.shape) - 1)] if a.shape else [last]
-    return opened_fully(algebra.view(body, index, [*shape, body.shape[a.attr]]))
-
-
 def _spread(x: Node, size: int) -> Node:
     """x with one more axis at the end, along which it does not vary."""
     return algebra.view(x, range(len(x.shape)), [*x.shape, size]) if x.shape else x
-
-
-def opened_fully(x: Node) -> Node:
-    while x.op in MOVES and not is_variable(x) and x.width is not None:
-        x = opened(x)
-    return x
 
 
 def carried(u: Node, x: Node) -> Node:

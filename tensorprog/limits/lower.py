@@ -15,6 +15,7 @@ from tensorprog.language.program import Program
 from tensorprog.language.symbols import Matrix, VectorSpec
 from tensorprog.limits.domain import check_value
 from tensorprog.limits.expectation import Expectation, variance_factor
+from tensorprog.limits.laplace import homogeneous
 from tensorprog.limits.pairs import separated
 from tensorprog.limits.structure import MOVES, PASSED, opened, root, scalar_version, settled
 from tensorprog.limits.tasks import Declined
@@ -84,7 +85,11 @@ class Lowering:
                 return z
             case "fn":
                 check_value(x, args[0])
-                return algebra.rebuild(x, args)
+                pulled = homogeneous(self.expectation.structure, x, args[0])
+                return algebra.rebuild(x, args) if pulled is None else pulled
+            case "stack":
+                gathered = _gathered(x, args)
+                return algebra.rebuild(x, args) if gathered is None else gathered
             case "sum":
                 z = args[0]
                 if (
@@ -174,3 +179,19 @@ class Lowering:
     def _outer(self, x: Node, body: Node) -> Node:
         """E over the second block, where the body is a sum of products of one function of each block."""
         return typed(separated(self.expectation, body), x.shape, x.width, None)
+
+
+def _gathered(x: Node, args: list[Node]) -> Node | None:
+    """Positions of one Gaussian multi-vector, taken and stacked: a contraction with a selection, which stays one array."""
+    if not all(a.op == "take" and a.args == args[0].args and a.attr[0] == args[0].attr[0] for a in args):
+        return None
+    (z,), source = args[0].args, args[0].attr[0]
+    chosen = np.zeros((len(args), z.shape[source]), dtype=np.int64)
+    chosen[range(len(args)), [a.attr[1] for a in args]] = 1
+    shape = (*z.shape, len(args))
+    selection = algebra.view(algebra.constant(chosen, chosen.shape), [len(z.shape), source], shape)
+    spread = algebra.view(z, range(len(z.shape)), shape)
+    summed = algebra.sum_axis(typed(algebra.mul([selection, spread]), shape, z.width, None), source)
+    order = list(range(len(summed.shape) - 1))
+    order.insert(x.attr, len(summed.shape) - 1)
+    return algebra.transpose(summed, order)

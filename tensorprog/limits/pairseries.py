@@ -74,6 +74,23 @@ class PairProduct:
         value = np.asarray(_moved(series.matrix(cov, errors=level == 0)))
         return value if rows else value.T
 
+    def tiled(self, rows: Sequence[Array], cols: Sequence[Array], shape: tuple[int, int], level: int) -> Any:
+        """For tiles of a matrix of values: called with rows, columns (slices) and the tile's covariances.
+
+        Args:
+            rows: Mean and variance of the variable that depends on the row, shape (N1,) or (1,).
+            cols: Of the other one.
+            shape: (N1, N2).
+            level: As for `outer`.
+        """
+        series = self._series(level)
+        series.prepare(*[np.broadcast_to(a, n) for part, n in zip((rows, cols), shape, strict=True) for a in part])
+
+        def tile(i: slice, j: slice, cov: Array) -> Array:
+            return np.asarray(_moved(series(i, j, cov, errors=level == 0)))
+
+        return tile
+
     def listed(self, mean: Array, cov: Array, level: int) -> Array:
         """Values for a list of Gaussians, mean (B, 2) and cov (B, 2, 2)."""
         series = self._series(level)

@@ -34,7 +34,11 @@ class Perturbation:
 
     def result(self, x: Node, value: Any) -> Any:
         """The result of an instruction, moved; whole constants are what they are."""
-        if x.op in _MOVING or (x.op == "constant" and np.all(value == np.round(value))):
+        if (
+            x.op in _MOVING
+            or (x.op == "laplace" and not x.attr.moves)
+            or (x.op == "constant" and np.all(value == np.round(value)))
+        ):
             return value
         return self._moved(value, EPS if x.op in _ARITHMETIC else NOISE)
 

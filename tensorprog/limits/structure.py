@@ -33,10 +33,13 @@ __all__ = [
     "family",
     "is_variable",
     "opened",
+    "opened_fully",
+    "ordered",
     "root",
     "scalar_version",
     "settled",
     "slope_and_shift",
+    "summand",
 ]
 
 Family = tuple[str, ...]
@@ -160,6 +163,25 @@ def _past_stack(x: Node, y: Node) -> Node:
         return algebra.stack([algebra.pick(a, position - (position > axis), positions) for a in y.args], axis)
     target = x.attr[axis]
     return algebra.stack([algebra.take(x, target, i) for i in range(len(y.args))], target)
+
+
+def opened_fully(x: Node) -> Node:
+    """x without views, takes and picks on top, unless it is a variable."""
+    while x.op in MOVES and not is_variable(x) and x.width is not None:
+        x = opened(x)
+    return x
+
+
+def ordered(u: Node, v: Node) -> tuple[Node, Node]:
+    """The two in the order of their digests: a pair is one question."""
+    return (u, v) if u.digest <= v.digest else (v, u)
+
+
+def summand(a: Node, shape: tuple[int, ...]) -> Node:
+    """What a contraction sums, over the given shape (the contraction's, or a larger one) and one more axis at the end."""
+    body, last = a.args[0], len(shape)
+    index = [*range(a.attr), last, *range(a.attr, len(body.shape) - 1)] if a.shape else [last]
+    return opened_fully(algebra.view(body, index, [*shape, body.shape[a.attr]]))
 
 
 def scalar_version(x: Node) -> Node:

@@ -291,6 +291,12 @@ class _Writer:
                 return named[x.attr](*args) if x.attr in named else DUALS[x.attr].sympy(sympy, *args)
             case "gauss":
                 return _expectation(x.attr, args)
+            case "laplace":
+                raise TensorProgramError(
+                    "inverse powers of sums of squares (batch normalisation) have no formula here, only numbers",
+                    why="they are integrals over Gaussian laws tilted by a matrix inverse at every node",
+                    fix="take tp.limit(program)",
+                )
         raise TensorProgramError(
             f"the instruction {x.op} has no symbolic form",
             why="formulas know sums, products, primitives, axes, closed forms and Gaussian integrals",
