@@ -161,8 +161,7 @@ def test_tangent_kernels_of_tensor_programs_ii() -> None:
 
 def test_batch_norm_at_finite_width() -> None:
     """Of width 4096, 24 seeds, within 6 standard errors of the limits: fails for one in ten thousand choices of seeds."""
-    data = golden("batchnorm_ntk_notebook")
-    network = net(tp.relu(tp.batch_norm(tp.dense("U", VECTOR, N))))
+    data, network = golden("batchnorm_ntk"), net(tp.relu(tp.batch_norm(tp.dense("U", VECTOR, N))))
     for X2, columns in ((None, slice(7)), (data["x2"], slice(7, 12))):
         runs = tp.run(network.program(data["x1"], X2, parametrization="tp"), n=4096, seeds=24)
         for kernel in ("nngp", "ntk"):
@@ -170,6 +169,16 @@ def test_batch_norm_at_finite_width() -> None:
             error = found.std(0, ddof=1) / 24**0.5
             assert (np.abs(found.mean(0) - want) < 6 * error).all()
             assert np.linalg.norm(found.mean(0) - want) < 0.03 * np.linalg.norm(want)
+
+
+@pytest.mark.parametrize("two", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_batch_norm_has_an_exact_limit(two: bool) -> None:
+    """The golden values are accurate to 3e-8."""
+    data, network = golden("batchnorm_ntk"), net(tp.relu(tp.batch_norm(tp.dense("U", VECTOR, N))))
+    kernel = tp.kernel_fn(network, parametrization="tp")(data["x1"], data["x2"] if two else None)
+    for found, name in ((kernel.nngp, "nngp"), (kernel.ntk, "ntk")):
+        want = data[name][:7, 7:] if two else data[name][:7, :7]
+        assert np.linalg.norm(found - want) < 3e-8 * np.linalg.norm(want)
 
 
 # ---- against finite widths ----

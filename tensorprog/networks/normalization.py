@@ -67,11 +67,12 @@ def batch_norm(x: Any, eps: Number = 0, axis: str = EXAMPLE, axes: str | Sequenc
 
     Example:
         >>> import tensorprog as tp
-        >>> x = tp.Vector("x", tp.Width("n"), axes={"example": 4})
-        >>> y = tp.batch_norm(x)
-        >>> runs = tp.run(tp.Program(q=tp.mean(tp.moment(y * y))), n=64, seeds=1)
-        >>> print(round(float(runs["q"][0]), 12))
-        1.0
+        >>> h = tp.batch_norm(tp.dense("U", tp.Input("x"), tp.Width("n")))
+        >>> tp.kernel_fn(tp.Network(tp.readout("v", h)))([[1.0], [2.0], [3.0], [4.0]], get="nngp").round(6)
+        array([[ 1.8,  0.6, -0.6, -1.8],
+               [ 0.6,  0.2, -0.2, -0.6],
+               [-0.6, -0.2,  0.2,  0.6],
+               [-1.8, -0.6,  0.6,  1.8]])
 
     Source: Ioffe, Szegedy 2015 (arXiv:1502.03167), algorithm 1; Tensor Programs II (arXiv:2006.14548), appendix D.
     """
