@@ -81,16 +81,17 @@ NEURAL_TANGENTS: dict[str, Callable[[], Any]] = {
 
 @pytest.mark.parametrize("name", NEURAL_TANGENTS)
 def test_kernels_of_neural_tangents(name: str) -> None:
-    data, network = golden(name), NEURAL_TANGENTS[name]()
-    for X2, ending in ((None, "11"), (data["x2"], "12")):
-        limit = tp.limit(network.program(data["x1"], X2), method="exact")
-        for kernel in ("nngp", "ntk"):
-            want = data[kernel + ending]
-            tolerance = np.full(want.shape, 1e-9)
-            if ending == "11" and kernel == "ntk":
-                np.fill_diagonal(tolerance, 2e-7)  # theirs is off by 4e-8 there, at kinks
-            relative = np.abs(limit[kernel].value - want) / np.abs(want).max(1, keepdims=True)
-            assert (relative < tolerance).all(), (kernel + ending, relative.max())
+    data, kernel_fn = golden(name), tp.kernel_fn(NEURAL_TANGENTS[name]())
+    same, cross = kernel_fn(data["x1"]), kernel_fn(data["x1"], data["x2"])
+    assert cross.method == {"nngp": "closed form", "ntk": "closed form"}
+    for kernel in ("nngp", "ntk"):
+        ours, want = getattr(same, kernel), data[f"{kernel}11"]
+        scale = np.abs(want).max(1, keepdims=True)
+        tolerance = np.full(want.shape, 1e-9)
+        if kernel == "ntk":
+            np.fill_diagonal(tolerance, 2e-7)  # theirs is off by 4e-8 there, at kinks
+        assert (np.abs(ours - want) < tolerance * scale).all()
+        assert (np.abs(getattr(cross, kernel) - data[f"{kernel}12"]) < 1e-9 * scale).all()
 
 
 @pytest.mark.parametrize(("heads", "ratio"), [(1, 1), (2, Fraction(1, 2))])
@@ -160,8 +161,7 @@ def test_tangent_kernels_of_tensor_programs_ii() -> None:
 
 def test_batch_norm_at_finite_width() -> None:
     """Of width 4096, 24 seeds, within 6 standard errors of the limits: fails for one in ten thousand choices of seeds."""
-    data = golden("batchnorm_ntk_notebook")
-    network = net(tp.relu(tp.batch_norm(tp.dense("U", VECTOR, N))))
+    data, network = golden("batchnorm_ntk"), net(tp.relu(tp.batch_norm(tp.dense("U", VECTOR, N))))
     for X2, columns in ((None, slice(7)), (data["x2"], slice(7, 12))):
         runs = tp.run(network.program(data["x1"], X2, parametrization="tp"), n=4096, seeds=24)
         for kernel in ("nngp", "ntk"):
@@ -171,13 +171,24 @@ def test_batch_norm_at_finite_width() -> None:
             assert np.linalg.norm(found.mean(0) - want) < 0.03 * np.linalg.norm(want)
 
 
+@pytest.mark.parametrize("two", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_batch_norm_has_an_exact_limit(two: bool) -> None:
+    """The golden values are accurate to 3e-8."""
+    data, network = golden("batchnorm_ntk"), net(tp.relu(tp.batch_norm(tp.dense("U", VECTOR, N))))
+    kernel = tp.kernel_fn(network, parametrization="tp")(data["x1"], data["x2"] if two else None)
+    for found, name in ((kernel.nngp, "nngp"), (kernel.ntk, "ntk")):
+        want = data[name][:7, 7:] if two else data[name][:7, :7]
+        assert np.linalg.norm(found - want) < 3e-8 * np.linalg.norm(want)
+
+
 # ---- against finite widths ----
 
 
 def decoder() -> Any:
     e = tp.relu(tp.dense("E", tp.Input("y", axes=("s",)), N))
     q, k, v = tp.relu(tp.dense("Q", SEQUENCE, N)), tp.relu(tp.dense("K", e, N)), tp.dense("V", e, N)
-    return tp.mean(tp.relu(q + tp.attention(q, k, v, keys="s", mask=np.tri(3, 5, 2), scale=2)), "t")
+    attended = tp.attention(q, k, v, keys="s", mask=np.tri(3, 5, 2), scale=2)
+    return tp.mean(tp.relu(tp.dense("O", q + attended, N)), "t")
 
 
 def positions() -> Any:
@@ -204,7 +215,7 @@ FINITE: dict[str, tuple[Any, Any]] = {
     "states of states": (
         tp.take(tp.rnn("S", tp.rnn("R", SEQUENCE, N, phi=tp.erf), N, phi=tp.erf, reverse=True, state=tp.Vector("s", N)),
                 "t", 0), WORDS),
-    "bidirectional": (tp.mean(tp.relu(tp.dense("O", BOTH, N)), "t"), WORDS),
+    "bidirectional": (tp.mean(tp.relu(tp.dense("O", BOTH, N)), "t"), WORDS[:1]),
     "bidirectional readout": (tp.layer(pooled)(BOTH), WORDS),
     "graph": (tp.mean(tp.relu(tp.graph_conv("W", tp.relu(tp.graph_conv("U", GRAPH, N, PATH)), N, PATH, b_std=0.2)),
                       "node"), WORDS),
@@ -212,7 +223,7 @@ FINITE: dict[str, tuple[Any, Any]] = {
     "VALID 1": (convolved("VALID", 1), PIXELS),
     "CIRCULAR 2": (convolved("CIRCULAR", 2), PIXELS),
     "average pooling": (tp.global_avg_pool(
-        tp.relu(tp.conv("W", tp.avg_pool(tp.relu(tp.conv("U", IMAGE, N)), 2), N, b_std=0.1))), PIXELS),
+        tp.relu(tp.conv("W", tp.avg_pool(tp.relu(tp.conv("U", IMAGE, N)), 2), N, b_std=0.1))), PIXELS[:, :3, :4]),
     "maximum": (tp.max_over([tp.take(U, "t", i) for i in range(2)]), WORDS),
 }  # fmt: skip
 
