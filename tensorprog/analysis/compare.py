@@ -213,9 +213,8 @@ def compare(
     """Runs a program at several widths and judges whether its outputs tend to the limit, and how fast.
 
     Args:
-        program: The Program; or a network; its data X then is the second argument, and the options of `Network.program` (`X2`, `of`,
-            `parametrization`, `width`) are keywords, as
-            are `widths` and `seeds`.
+        program: The program, or a network: then its data X is the second argument, and all others are keywords,
+            with `X2`, `of`, `parametrization` and `width` of `Network.program` among them.
         widths: At least one width; the verdict and the slope need two, and three or more are better. Doubling or
             quadrupling them is a good plan.
         seeds: How many (0..k-1) or which; at least two, as spread is measured over seeds. 32 is a good start.

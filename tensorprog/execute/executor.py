@@ -122,9 +122,9 @@ def run(
     same weights in another program and in a run under gradient independence.
 
     Args:
-        program: The program; or a network; its data X then is the second argument, and the options of `Network.program` (`X2`, `of`,
-            `parametrization`, `width`) are keywords, n
-            among them. Its outputs are then "f", "nngp" and "ntk".
+        program: The program, or a network: then its data X is the second argument, and all others are keywords,
+            with `X2`, `of`, `parametrization` and `width` of `Network.program` among them; the
+            outputs by default "f", "nngp" and "ntk".
         n: The reference width; a width of ratio r has round(r n) coordinates.
         seeds: k for the seeds 0 to k - 1, or a list of seeds.
         weights: "dense" stores every matrix, 8 rows cols bytes each; "lazy" samples Gaussian matrices where they are

@@ -42,8 +42,8 @@ def limit(
     """The infinite-width limit of every output, with its error.
 
     Args:
-        program: The program; or a network; its data X then is the second argument, and the options of `Network.program` (`X2`, `of`,
-            `parametrization`, `width`) are keywords.
+        program: The program, or a network: then its data X is the second argument, and all others are keywords,
+            with `X2`, `of`, `parametrization` and `width` of `Network.program` among them.
         method: `"exact"`: lower the program by the Master Theorem and evaluate the closed forms and integrals that are left;
             `"population"`: sample it (M joint samples of every Z, independent replicates); `"auto"`: exact, and one
             population run for the outputs the exact route declines. Every `Estimate` says which.

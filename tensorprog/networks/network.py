@@ -249,9 +249,7 @@ class Network:
         for i in range(count):
             row = []
             for j in range(count):
-                blocks = [
-                    [self._block(name, a, b, i, j, scheme, only) for b in right] for a in left
-                ]
+                blocks = [[self._block(name, a, b, i, j, scheme, only) for b in right] for a in left]
                 row.append(_joined_blocks(blocks, [b.places for b in first], [b.places for b in second]))
             rows.append(row)
         if not self._several:

@@ -164,6 +164,7 @@ class _Pass:
         total = algebra.add([(1, p.node) for p in parts])
         wanted = (*self.outputs, *x.shape) if parts[0].full else x.shape
         total = algebra.typed(total, wanted, x.width or x.inner, None)
+        total.source = total.source or x.source  # reports name the user's line that is differentiated
         return None if total.is_zero else Gradient(total, parts[0].tie, parts[0].full)
 
     def _full(self, shape: tuple[int, ...], g: Gradient) -> Gradient:
@@ -303,6 +304,7 @@ class _Pass:
         used = backward_copy(matrix, not transposed) if self.gia else matrix
         node = algebra.typed(g.node, g.node.shape, x.width, None)
         back = algebra.matmul(used, not transposed, node)
+        back.source = back.source or x.source
         self._give(h, Gradient(algebra.mul([root_of_ratio(h.width, x.width), back]), g.tie, g.full))
 
     def _view(self, x: Node, g: Gradient) -> None:
