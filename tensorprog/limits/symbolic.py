@@ -57,8 +57,8 @@ def formula(program: Program, gia: bool = False) -> Formula:
     out) and expectations without a closed form stay unevaluated, as `GaussianExpectation`.
 
     Args:
-        program: The program (its hyperparameters need no values), or a network: then its data X is the second argument, and all others are keywords,
-            with `X2`, `of`, `parametrization` and `width` of `Network.program` among them.
+        program: The program (its hyperparameters need no values), or a network: then its data X is the second argument,
+            and all others are keywords, with `X2`, `of`, `parametrization` and `width` of `Network.program` among them.
         gia: Take the limit under the gradient independence assumption, as `limit` does.
 
     Returns:

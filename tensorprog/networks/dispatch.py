@@ -95,8 +95,8 @@ def of_networks(of: str | None = None) -> Callable[[Callable[Concatenate[Program
             options = {k: keywords.pop(k) for k in OPTIONS if k in keywords}
             if args:
                 options["X"] = args[0]
-            return function(program_of(program, **{"of": of, **options}), **keywords)
+            return function(program_of(program, **{"of": of, **options}), **keywords)  # type: ignore[call-arg]
 
-        return wrapper  # type: ignore[return-value]
+        return wrapper
 
     return decorate

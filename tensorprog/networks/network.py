@@ -176,7 +176,7 @@ class Network:
         first = batches(self.inputs, X, self.source)
         second = first if X2 is None else batches(self.inputs, X2, self.source)
         reduced([*first, *([] if second is first else second)])
-        wanted = self._wanted(of, first, gia)
+        wanted = self.wanted(of, first, gia)
         key = (tuple([b.key for b in first]), tuple([b.key for b in second]), wanted, scheme.name, width, gia)
         if key not in self._programs:
             if len(self._programs) > 8:
@@ -184,7 +184,8 @@ class Network:
             self._programs[key] = self._program(first, second, wanted, scheme, gia)
         return self._programs[key]
 
-    def _wanted(self, of: str | Sequence[str] | None, first: list[Batch], gia: bool) -> tuple[str, ...]:
+    def wanted(self, of: str | Sequence[str] | None, first: list[Batch], gia: bool = False) -> tuple[str, ...]:
+        """The outputs that `of` means, of `program`."""
         if of is not None and of != "all":
             return (of,) if isinstance(of, str) else tuple(of)
         if all(isinstance(o, Readout) for o in self.body(first[0].data, gia).outputs):
