@@ -70,7 +70,7 @@ class ArrayData(Data):
         product = a @ b.T
         if self is other or self._encoded == other._encoded:
             product = (product + product.T) / 2
-        return np.asarray(product / self.features).reshape(*self.shape, *other.shape)
+        return np.asarray(product / self.features).reshape((*self.shape, *other.shape))
 
     def gram(self, other: Data) -> Node:
         """See `Data`."""

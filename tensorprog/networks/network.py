@@ -162,7 +162,7 @@ class Network:
             of: `"nngp"` (or `"f0_cov"`: the covariance of the outputs given the body, W_std^2 x.x'/n + b_std^2), `"ntk"`,
                 `"ntk_NAME"` for the part of one parameter, `"f"` for the outputs themselves, which have no limit: at finite
                 width only. An average readout has no NNGP; its NTK is N Theta, and its `"f"` has a limit. By default
-                `("nngp", "ntk")`, with an average readout `("f", "ntk")`; `"all"` is `"f"` and the default.
+                `("nngp", "ntk")`, of an average readout `("f", "ntk")`; `"all"` is `"f"` and the kernels there are.
             parametrization: `"ntk"`, `"tp"` or `"standard"` (with a width), see `transforms/tangent.py`.
             width: For `"standard"`.
             gia: With independent copies of the matrices in back-propagation (gradient independence).
@@ -188,9 +188,9 @@ class Network:
         """The outputs that `of` means, of `program`."""
         if of is not None and of != "all":
             return (of,) if isinstance(of, str) else tuple(of)
-        if all(isinstance(o, Readout) for o in self.body(first[0].data, gia).outputs):
-            return ("nngp", "ntk") if of is None else ("f", "nngp", "ntk")
-        return ("f", "ntk")
+        kinds = {isinstance(o, Readout) for o in self.body(first[0].data, gia).outputs}
+        kernels = ("ntk",) if False in kinds else ("nngp", "ntk")
+        return ("f", *kernels) if of == "all" or True not in kinds else kernels
 
     def _program(
         self, first: list[Batch], second: list[Batch], wanted: tuple[str, ...], scheme: Parametrization, gia: bool

@@ -147,7 +147,20 @@ class _Pass:
             gradients[x] = g
             if x.args:
                 self._pass_on(x, g)
+        if self.gia:
+            self._check_copies()
         return Backward(self.output, gradients, tuple(reversed(self.uses)))
+
+    def _check_copies(self) -> None:
+        """The copy for a W.T of the forward pass is called W_T~: so is that of a matrix W_T."""
+        names = {use.matrix.name for use in self.uses}
+        for use in self.uses:
+            if use.transposed and f"{use.matrix.name}_T" in names:
+                raise TensorProgramError(
+                    f"under gradient independence the copies of {use.matrix.name}.T and of {use.matrix.name}_T have one name",
+                    fix=f"call the matrix {use.matrix.name}_T otherwise",
+                    source=self.output.source,
+                )
 
     # ---- bookkeeping ----
     def _give(self, x: Node, g: Gradient) -> None:
@@ -233,7 +246,9 @@ class _Pass:
                 tie = None if g.tie is None else g.tie + (g.tie >= axis)
                 shape = (*self.outputs[:lead], *first.shape)
                 index = [i + (i >= axis + lead) for i in range(len(shape) - 1)]
-                node = algebra.view(g.node, index, shape) if g.node.shape else algebra.typed(g.node, shape, x.width, None)
+                node = (
+                    algebra.view(g.node, index, shape) if g.node.shape else algebra.typed(g.node, shape, x.width, None)
+                )
                 self._give(first, Gradient(node, tie, g.full))
             case "softmax":
                 if g.tie == x.attr:
@@ -278,7 +293,9 @@ class _Pass:
             slope = algebra.view(slope, range(lead, len(shape)), shape)
         product = algebra.mul([g.node, slope])
         if a.shape == x.shape:
-            self._give(a, Gradient(self._narrowed(a, algebra.typed(product, shape, x.width, x.inner), x), g.tie, g.full))
+            self._give(
+                a, Gradient(self._narrowed(a, algebra.typed(product, shape, x.width, x.inner), x), g.tie, g.full)
+            )
             return
         tie, full = g.tie, g.full
         product = algebra.typed(product, shape, x.width, x.inner)
