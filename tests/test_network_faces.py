@@ -199,7 +199,7 @@ def test_errors_of_kernel_fn_are_shown(
     """The command reads the named tuple of `tp.kernel_fn`, its `error` and `method`."""
 
     class Kernel(namedtuple("Kernel", ["nngp", "ntk"])):
-        method, error = "closed form", {"nngp": 1e-15, "ntk": 2e-15}  # noqa: RUF012
+        method, error = "closed form", {"nngp": 1e-15, "ntk": 2e-15}
 
     module = ModuleType("tensorprog.kernels")
     module.__spec__ = sys.modules["tensorprog"].__spec__
