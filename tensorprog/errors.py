@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Source", "TensorProgramError", "caller", "located"]
+__all__ = ["MissingAxis", "Source", "TensorProgramError", "caller", "located"]
 
 QUOTED = 100
 """Characters of the user's line that are shown."""
@@ -99,6 +99,16 @@ class TensorProgramError(ValueError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _restored, (type(self), self.what, self.why, self.fix, self.source, self.label)
+
+
+class MissingAxis(TensorProgramError):
+    """A vector or scalar does not have the axis that is asked for.
+
+    Attributes:
+        axis: Its name.
+    """
+
+    axis: str = ""
 
 
 def _restored(

@@ -104,7 +104,7 @@ class SlotData(Data):
     def gram(self, other: Data) -> Node:
         """See `Data`."""
         if isinstance(other, SlotData):
-            key = (self.name, self.transform, other.name, other.transform, self.slot, other.slot)
+            key: tuple[Any, ...] = (self.name, self.transform, other.name, other.transform, self.slot, other.slot)
             if self.slot > other.slot:  # x'.x is x.x'
                 turned = other.gram(self)
                 k, j = len(other.shape), len(self.shape)

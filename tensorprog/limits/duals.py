@@ -18,7 +18,7 @@ from tensorprog.language.algebra import ZERO, common_type
 from tensorprog.language.node import Node
 from tensorprog.language.symbols import is_exact
 
-__all__ = ["DUALS", "Dual", "dual"]
+__all__ = ["DUALS", "JOINT", "Dual", "dual"]
 
 
 @dataclass(frozen=True)
@@ -44,26 +44,51 @@ SNAP = 8 * np.finfo(float).eps
 """Correlations closer to +-1 than this are +-1: the rounding of duplicate inputs, not information."""
 
 
-def _correlation(a: Any, c: Any, b: Any) -> tuple[np.ndarray, np.ndarray]:
+def _correlation(a: Any, c: Any, b: Any, snap: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """sqrt(ab) and the correlation, within [-1, 1]; 0 where a variance is 0. Both are new arrays of the full shape.
 
-    sqrt(a * a) is a, rounding included, so that duplicate inputs have correlation 1 exactly.
+    sqrt(a * a) is a, rounding included, so that duplicate inputs have correlation 1 exactly. Extrema are cheaper than masks,
+    and tell that most arrays need no mending.
     """
-    a, b = np.maximum(a, 0.0), np.maximum(b, 0.0)
-    size = np.empty(np.broadcast_shapes(np.shape(a), np.shape(c), np.shape(b)))
+    positive = np.min(a, initial=1.0) > 0 and np.min(b, initial=1.0) > 0
+    if not positive:
+        a, b = np.maximum(a, 0.0), np.maximum(b, 0.0)
+    size = _empty(a, c, b)
     np.sqrt(np.multiply(a, b, out=size), out=size)
-    if np.min(a, initial=1.0) > 0 and np.min(b, initial=1.0) > 0:
+    if positive:
         rho = np.divide(c, size, out=np.empty_like(size))
     else:
         rho = np.divide(c, size, out=np.zeros_like(size), where=size > 0)
-    return size, np.clip(rho, -1.0, 1.0, out=rho)
+    near = 8 * np.finfo(rho.dtype).eps
+    edge = 1.0 - near if snap else 1.0
+    if rho.size and not (rho.max() < edge and rho.min() > -edge):
+        np.clip(rho, -1.0, 1.0, out=rho)
+        if snap:
+            np.sign(rho, out=rho, where=1.0 - np.abs(rho) < near)
+    return size, rho
+
+
+def _empty(*arrays: Any) -> np.ndarray:
+    kind = np.result_type(*[x for x in arrays if np.ndim(x)]) if any(np.ndim(x) for x in arrays) else float
+    return np.empty(np.broadcast_shapes(*[np.shape(x) for x in arrays]), kind)
 
 
 def _arccos1(a: Any, c: Any, b: Any) -> np.ndarray:
     """In place, since large kernels spend their time here; arccos is exact at the correlation given, and faster than arctan2."""
-    size, rho = _correlation(a, c, b)
+    return _finished_arccos1(*_correlation(a, c, b))[0]
+
+
+def arccos1_and_arcsine(a: Any, c: Any, b: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Both for one pair of variables, as the kernel of a relu network and its derivative want them: one arccos for two."""
+    return _finished_arccos1(*_correlation(a, c, b, snap=True), wanted=True)
+
+
+def _finished_arccos1(size: np.ndarray, rho: np.ndarray, wanted: bool = False) -> tuple[np.ndarray, np.ndarray]:
     angle = np.arccos(rho, out=np.empty_like(rho))
     np.subtract(np.pi, angle, out=angle)
+    arcsine = angle * (2 / np.pi) if wanted else angle
+    if wanted:
+        arcsine -= 1.0
     angle *= rho
     root = np.subtract(1.0, rho, out=np.empty_like(rho))
     rho += 1.0
@@ -72,21 +97,24 @@ def _arccos1(a: Any, c: Any, b: Any) -> np.ndarray:
     root += angle
     size *= 0.5 / np.pi
     root *= size
-    return root
-
-
-def _snapped(rho: np.ndarray) -> np.ndarray:
-    return np.where(1.0 - np.abs(rho) < SNAP, np.sign(rho), rho)
+    return root, arcsine
 
 
 def _arcsine(a: Any, c: Any, b: Any) -> np.ndarray:
-    _, rho = _correlation(a, c, b)
-    return (2 / np.pi) * np.arcsin(_snapped(rho))
+    _, rho = _correlation(a, c, b, snap=True)
+    np.arcsin(rho, out=rho)
+    rho *= 2 / np.pi
+    return rho
 
 
 def _density(m: Any, q: Any) -> np.ndarray:
-    q = np.asarray(q, dtype=float)
+    q = np.asarray(q)
+    q = q if q.dtype.kind == "f" else q.astype(float)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        if not np.any(m) and np.min(q, initial=1.0) > 0:  # of a centred variable: the usual case
+            out = np.multiply(q, 2 * np.pi, out=np.empty(np.broadcast_shapes(q.shape, np.shape(m)), q.dtype))
+            np.sqrt(out, out=out)
+            return np.divide(1.0, out, out=out)
         return np.where(q > 0, np.exp(-0.5 * np.square(m) / q) / np.sqrt(2 * np.pi * q), 0.0)
 
 
@@ -98,11 +126,23 @@ def _pinv(q: Any) -> np.ndarray:
 
 def _residual(x: Any, y: Any, z: Any, q: Any) -> np.ndarray:
     """x - y z / q, and x where q is 0; a difference within rounding of its terms is 0, so that collinear variables stay so."""
-    x, q = np.asarray(x, dtype=float), np.asarray(q, dtype=float)
+    positive = np.min(q, initial=1.0) > 0
+    taken = _empty(x, y, z, q)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        taken = np.where(q > 0, y * z / np.where(q > 0, q, 1.0), 0.0)
-    left = x - taken
-    return np.where(np.abs(left) <= SNAP * np.maximum(np.abs(x), np.abs(taken)), 0.0, left)
+        np.multiply(y, z, out=taken)
+        if positive:
+            np.divide(taken, q, out=taken)
+        else:
+            taken = np.where(np.asarray(q) > 0, taken / np.where(np.asarray(q) > 0, q, 1.0), 0.0)
+    left = np.subtract(x, taken, out=np.empty_like(taken))
+    if not left.size:
+        return left
+    largest = max(np.max(x), -np.min(x), taken.max(), -taken.min())
+    if min(left.min(), -left.max()) > SNAP * largest or left.min() > SNAP * largest:
+        return left
+    near = np.abs(left) <= SNAP * np.maximum(np.abs(x), np.abs(taken))
+    left[near] = 0.0
+    return left
 
 
 def _sign_mean(m: Any, q: Any) -> np.ndarray:
@@ -118,7 +158,7 @@ def _sign_pair(m1: Any, m2: Any, a: Any, c: Any, b: Any) -> np.ndarray:
     from scipy.special import ndtr, owens_t
 
     m1, m2, a, c, b = np.broadcast_arrays(*[np.asarray(x, dtype=float) for x in (m1, m2, a, c, b)])
-    rho = _snapped(_correlation(a, c, b)[1])
+    rho = _correlation(a, c, b, snap=True)[1]
     root = np.sqrt((1.0 - rho) * (1.0 + rho))
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         h, k = 0.0 - m1 / np.sqrt(a), 0.0 - m2 / np.sqrt(b)  # not -0.0, whose sign counts below
@@ -219,3 +259,7 @@ def _folded(name: str, arguments: tuple[Node, ...]) -> Node | None:
         case "sign_pair" if arguments[0].is_zero and arguments[1].is_zero:
             return dual("arcsine", *arguments[2:])
     return None
+
+
+JOINT = {("arccos1", "arcsine"): arccos1_and_arcsine}
+"""Two closed forms of the same operands that are cheaper together."""

@@ -113,7 +113,9 @@ def transformed(array: np.ndarray, lead: int, transform: Transform) -> np.ndarra
     kind, *options = transform
     if kind != "patches":
         raise TensorProgramError(f"an unknown transform {kind!r}", fix="please report this")
-    (places,) = options  # for each axis: for each offset of the filter, the position read by each output, -1 for padding
+    (places,) = (
+        options  # for each axis: for each offset of the filter, the position read by each output, -1 for padding
+    )
     parts = [array]
     for axis, offsets in enumerate(places):
         parts = [_picked(a, lead + axis, index) for a in parts for index in offsets]
@@ -124,7 +126,7 @@ def _picked(a: np.ndarray, axis: int, index: tuple[int, ...]) -> np.ndarray:
     found = np.take(a, np.maximum(index, 0), axis)
     outside = np.asarray(index) < 0
     if outside.any():
-        found[(*[slice(None)] * axis, outside)] = 0
+        found.swapaxes(0, axis)[outside] = 0
     return found
 
 

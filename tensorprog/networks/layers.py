@@ -23,7 +23,9 @@ from tensorprog.language.expression import Expression, Vector, as_expression
 from tensorprog.language.symbols import Matrix, Number, Width, is_exact, number
 from tensorprog.networks.inputs import Bound
 
-__all__ = ["Layers", "Readout", "bias", "dense", "readout", "recording", "residual", "share", "squared"]
+__all__ = [
+    "Layers", "Readout", "bias", "dense", "ordered", "readout", "recording", "residual", "share", "squared", "vector",
+]  # fmt: skip
 
 
 @dataclass
@@ -121,19 +123,18 @@ def dense(
         node = algebra.initial(Embedding.of(name, n, var, x.data))
         h = Expression(node, x.axes)
     elif isinstance(x, (list, tuple)):
-        parts = [_vector(y, name) for y in x]
+        parts = [vector(y, name) for y in x]
         if not parts:
             raise TensorProgramError(f"layer {name} is given an empty list", fix="give vectors")
-        total = sum([p.width.ratio for p in parts])  # type: ignore[union-attr]
-        h = None  # type: ignore[assignment]
-        for i, p in enumerate(parts):
-            part = _ratio(p.width.ratio, total)  # type: ignore[union-attr]
+        ratios = [_width(p).ratio for p in parts]
+        h = algebra_constant(0)
+        for i, (p, r) in enumerate(zip(parts, ratios, strict=True)):
+            part = _ratio(r, sum(ratios))
             share(f"{name}_{i}", part)
-            g = Matrix(f"{name}_{i}", n, p.width, var * part) @ p  # type: ignore[arg-type]
-            h = g if h is None else h + g
+            h = h + Matrix(f"{name}_{i}", n, _width(p), var * part) @ p
     else:
-        y = _vector(x, name)
-        h = Matrix(name, n, y.width, var) @ y  # type: ignore[arg-type]
+        y = vector(x, name)
+        h = Matrix(name, n, _width(y), var) @ y
     return h if b_std is None else h + bias(f"{name}_b", n, b_std)
 
 
@@ -141,15 +142,36 @@ def _ratio(a: Number, b: Number) -> Number:
     return number(Fraction(a) / Fraction(b)) if is_exact(a) and is_exact(b) else float(a) / float(b)
 
 
-def _vector(x: Any, name: str) -> Expression:
+def vector(x: Any, name: str) -> Expression:
+    """What a layer is given, as a vector of the program.
+
+    Raises:
+        TensorProgramError: data, a scalar, numbers.
+    """
     if isinstance(x, Bound):
         raise TensorProgramError(
-            f"layer {name} is given a list with data in it", fix="make vectors of the data first, with tp.dense"
+            f"layer {name} is given data where it needs vectors",
+            why="data has a fixed dimension",
+            fix="make vectors of the data first, with tp.dense",
+        )
+    if isinstance(x, (list, tuple)):
+        raise TensorProgramError(
+            f"layer {name} is given a list where it needs one vector", fix="tp.dense and tp.readout take lists"
         )
     x = as_expression(x)
     if x.width is None:
-        raise TensorProgramError(f"layer {name} multiplies the scalar {describe(x.node)}", fix="give it a vector")
+        raise TensorProgramError(f"layer {name} is given the scalar {describe(x.node)}", fix="give it a vector")
     return x
+
+
+def _width(x: Expression) -> Width:
+    assert x.width is not None
+    return x.width
+
+
+def ordered(x: Expression, axes: Sequence[str]) -> Expression:
+    """The same with its axes in that order, as far as it has them."""
+    return Expression(x.node, x.order, [*[a for a in axes if a in x.axes], *[a for a in x.axes if a not in axes]])
 
 
 def bias(name: str, n: Width, b_std: Any) -> Expression:
@@ -208,8 +230,8 @@ def readout(name: Any, x: Any, W_std: Any = 1, b_std: Any = None, over: str | Se
         Kernel(nngp=array([[3.]]), ntk=array([[5.]]))
     """
     axes = (over,) if isinstance(over, str) else tuple(over)
-    xs = [_vector(y, "readout") for y in (x if isinstance(x, (list, tuple)) else [x])]
-    ratios = [y.width.ratio for y in xs]  # type: ignore[union-attr]
+    xs = [vector(y, "readout") for y in (x if isinstance(x, (list, tuple)) else [x])]
+    ratios = [_width(y).ratio for y in xs]
     for y in xs:
         missing = [a for a in axes if a not in y.axes]
         if missing:
@@ -230,8 +252,7 @@ def readout(name: Any, x: Any, W_std: Any = 1, b_std: Any = None, over: str | Se
         var = squared(W_std, f"W_std of readout {name}")
         keys = [f"{name}_{i}" for i in range(len(xs))] if len(xs) > 1 else [name]
         vectors = [
-            Vector(key, y.width, mean=0, var=var, axes=sizes, trainable=True)  # type: ignore[arg-type]
-            for key, y in zip(keys, xs, strict=True)
+            Vector(key, _width(y), mean=0, var=var, axes=sizes, trainable=True) for key, y in zip(keys, xs, strict=True)
         ]
     names = tuple([v.node.attr.name for v in vectors])
     for key in names:
@@ -242,7 +263,7 @@ def readout(name: Any, x: Any, W_std: Any = 1, b_std: Any = None, over: str | Se
         theta = theta + (build.sum(t, axes) if axes else t) * (_root(_ratio(_times(r, r), fan_in)))
     bias_var: Number = 0
     if b_std is not None:
-        b = bias(f"{name}_b" if isinstance(name, str) else f"{names[0]}_b", xs[0].width, b_std)  # type: ignore[arg-type]
+        b = bias(f"{name}_b" if isinstance(name, str) else f"{names[0]}_b", _width(xs[0]), b_std)
         bias_var = b.node.attr.var
         theta = theta + build.moment(b) * _root(ratios[0])
     parts = tuple([(y, _ratio(r, fan_in)) for y, r in zip(xs, ratios, strict=True)])

@@ -20,7 +20,7 @@ from tensorprog.networks.inputs import EXAMPLE, Bound, Input
 from tensorprog.networks.layers import Layers, Readout, recording
 from tensorprog.networks.samples import Batch, batches, reduced
 from tensorprog.transforms.backprop import Backward, backprop
-from tensorprog.transforms.tangent import Parametrization, parameters, parametrization, tangent
+from tensorprog.transforms.tangent import Parametrization, parameters, tangent
 
 __all__ = ["Body", "Network"]
 
@@ -73,14 +73,14 @@ class Network:
     def __init__(self, outputs: Any, inputs: Sequence[Input] | None = None) -> None:
         self.source: Source | None = caller()
         self.function: Callable[..., Any] | None = None
-        self._several = isinstance(outputs, (list, tuple))
+        self.several = isinstance(outputs, (list, tuple))
         self._bodies: dict[Any, Body] = {}
         self._programs: dict[Any, Program] = {}
         if callable(outputs) and not isinstance(outputs, (Expression, Deferred)):
             self.function = outputs
             self.inputs = tuple(inputs) if inputs is not None else _inputs_of(outputs)
             return
-        self.outputs = tuple(outputs) if self._several else (outputs,)
+        self.outputs = tuple(outputs) if self.several else (outputs,)
         found = {x.key: x for x in _places(list(self.outputs))}
         self.inputs = tuple(found[k] for k in sorted(found)) if inputs is None else tuple(inputs)
         for o in self.outputs:
@@ -118,7 +118,7 @@ class Network:
             given[x.key] = Bound(ArrayData(x.value), x.axis_names) if x.value is not None else bound[x.key]
         if self.function is not None:
             found = self.function(*[given[x.key] for x in self.inputs])
-            self._several = isinstance(found, (list, tuple))
+            self.several = isinstance(found, (list, tuple))
         else:
             places = {id(x): given[x.key] for x in _places(list(self.outputs))}
             found = carry_out(list(self.outputs), places)
@@ -142,6 +142,12 @@ class Network:
                     source=theta.node.source or self.source,
                 )
         return outputs
+
+    @property
+    def averages(self) -> bool:
+        """Is an output an average readout, which has no NNGP? Known once the network has seen data."""
+        bodies = list(self._bodies.values())
+        return any(not isinstance(o, Readout) for body in bodies for o in body.outputs)
 
     # ---- programs ----
     def program(
@@ -222,9 +228,9 @@ class Network:
             for body in bodies:
                 o = body.outputs[k]
                 f = o.theta * _root_of_reference(o) if isinstance(o, Readout) else o
-                groups.append(algebra.typed(_aligned(f), _examples(body, k), None, None))
+                groups.append(algebra.typed(f.aligned_node(), _examples(body, k), None, None))
             columns.append(_joined(groups, [b.places for b in parts]))
-        if not self._several:
+        if not self.several:
             return columns[0], (EXAMPLE,)
         return algebra.stack(columns, 1), (EXAMPLE, OUTPUTS[0])
 
@@ -238,27 +244,20 @@ class Network:
         scheme: Parametrization,
     ) -> tuple[Any, tuple[str, ...]]:
         count = len(left[0].outputs)
-        known = parameters([b for body in left for b in body.backward])
-        only = name.removeprefix("ntk_") if name.startswith("ntk_") else None
-        if name not in ("nngp", "f0_cov", "ntk") and only not in known:
-            raise TensorProgramError(
-                f"a network has no {name!r}",
-                fix=f"ask for nngp, ntk, f, or the part of a parameter: {', '.join('ntk_' + k for k in known)}",
-                source=self.source,
-            )
         rows = []
         for i in range(count):
             row = []
             for j in range(count):
-                blocks = [[self._block(name, a, b, i, j, scheme, only) for b in right] for a in left]
+                blocks = [[self.block(name, a, b, i, j, scheme) for b in right] for a in left]
                 row.append(_joined_blocks(blocks, [b.places for b in first], [b.places for b in second]))
             rows.append(row)
-        if not self._several:
+        if not self.several:
             return rows[0][0], (EXAMPLE, OTHER)
         inner = [algebra.stack(row, 2) for row in rows]
         return algebra.stack(inner, 2), (EXAMPLE, OTHER, *OUTPUTS)
 
-    def _block(self, name: str, a: Body, b: Body, i: int, j: int, scheme: Parametrization, only: str | None) -> Any:
+    def block(self, name: str, a: Body, b: Body, i: int, j: int, scheme: Parametrization) -> Node:
+        """One kernel of output i on one batch and output j on another, a scalar of shape (examples, examples)."""
         shape = (*_examples(a, i), *_examples(b, j))
         if name in ("nngp", "f0_cov"):
             f, g = a.outputs[i], b.outputs[j]
@@ -270,7 +269,16 @@ class Network:
             if i != j and not set(f.vectors) & set(g.vectors):
                 return algebra.constant(0, shape)
             c = f.covariance(g, **{EXAMPLE: OTHER})
-            return algebra.typed(_aligned(c, (EXAMPLE, OTHER)), shape, None, None)
+            there = [name for name, side in ((EXAMPLE, a), (OTHER, b)) if _examples(side, 0)]
+            return algebra.view(c.node, [there.index(name) for name in c.order], shape)
+        known = parameters([*a.backward, *b.backward])
+        only = name.removeprefix("ntk_") if name.startswith("ntk_") else None
+        if name != "ntk" and only not in known:
+            raise TensorProgramError(
+                f"a network has no {name!r}",
+                fix=f"ask for nngp, ntk, f, or the part of a parameter: {', '.join('ntk_' + k for k in known)}",
+                source=self.source,
+            )
         noted = replace(scheme, shares=a.layers.shares, fan_ins=a.layers.fan_ins)
         return tangent(a.backward[i], b.backward[j], noted, only)
 
@@ -303,20 +311,9 @@ def _places(x: Any) -> list[Input]:
 
 def _one_axis(theta: Expression, data: Mapping[str, tuple[Data, tuple[str, ...]]]) -> Node:
     """An output as a node, with the examples' axis where there is one, even if it does not depend on the example."""
-    node = _aligned(theta)
+    node = theta.aligned_node()
     sizes = {d.shape[a.index(EXAMPLE)] for d, a in data.values() if EXAMPLE in a}
     return algebra.typed(node, (sizes.pop(),), None, None) if sizes and not node.shape else node
-
-
-def _aligned(x: Expression, axes: tuple[str, ...] = ()) -> Node:
-    """A scalar's node, its axes in the given order."""
-    if not axes:
-        return x.aligned_node()
-    order = [a for a in axes if a in x.axes]
-    node = algebra.transpose(x.node, [x.order.index(a) for a in order])
-    if len(order) < len(axes):
-        raise TensorProgramError("an output does not depend on the example", fix="give it data through tp.dense")
-    return node
 
 
 def _examples(body: Body, k: int) -> tuple[int, ...]:

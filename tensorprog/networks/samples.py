@@ -84,7 +84,8 @@ def arrays(inputs: Sequence[Input], X: Any, source: Source | None) -> Arrays:
         )
     else:
         raise TensorProgramError(
-            f"the network has {len(wanted)} inputs", fix="give a dictionary: {'" + "': .., '".join(x.key for x in wanted) + "': ..}"
+            f"the network has {len(wanted)} inputs",
+            fix="give a dictionary: {'" + "': .., '".join(x.key for x in wanted) + "': ..}",
         )
     found = {x.key: _array(x, given[x.key]) for x in wanted}
     counts = {k: len(a) for k, a in found.items()}
@@ -104,8 +105,10 @@ def _array(x: Input, given: Any) -> Any:
     try:
         a: Any = checked(given, x.key)
     except TensorProgramError:
-        if not isinstance(given, (list, tuple)) or len({np.shape(e) for e in given}) == 1 or not all(
-            isinstance(e, (list, tuple, np.ndarray)) for e in given
+        if (
+            not isinstance(given, (list, tuple))
+            or len({np.shape(e) for e in given}) == 1
+            or not all(isinstance(e, (list, tuple, np.ndarray)) for e in given)
         ):
             raise
         a = [checked(e, x.key) for e in given]
@@ -122,7 +125,9 @@ def _array(x: Input, given: Any) -> Any:
         raise TensorProgramError(
             f"the data for input {x.key} has shape {shape}",
             why=f"its axes are {', '.join([EXAMPLE, *(names or ()), 'features'])}",
-            fix="one example is an array with one row: X[None]" if ndim == expected - 1 else "name its axes: tp.Input(.., axes=..)",
+            fix="one example is an array with one row: X[None]"
+            if ndim == expected - 1
+            else "name its axes: tp.Input(.., axes=..)",
         )
     return a
 
@@ -157,7 +162,7 @@ def reduced(parts: Sequence[Batch]) -> None:
         if rows >= d:
             continue
         X = np.concatenate([b.arrays[key].reshape(-1, d) for b in parts])
-        L = np.linalg.qr(X.T, mode="r").T
+        L = np.asarray(np.linalg.qr(X.T, mode="r")).T
         start = 0
         for b in parts:
             size = prod(b.arrays[key].shape[:-1])

@@ -103,9 +103,7 @@ def parameters(sides: Iterable[Backward]) -> list[str]:
     return sorted(found)
 
 
-def tangent(
-    left: Backward, right: Backward, scheme: Parametrization, only: str | None = None
-) -> Node:
+def tangent(left: Backward, right: Backward, scheme: Parametrization, only: str | None = None) -> Node:
     """The tangent kernel of two outputs (the same one twice, or of two networks that share weights).
 
     Args:
@@ -148,7 +146,8 @@ class _Pairs:
     def _places(self, g: Gradient, sizes: tuple[int, ...], side: int, after: int) -> tuple[list[int], list[int]]:
         """Where the axes i of a vector go, and the positions that are new: those `after` the ones in use."""
         own = 0 if side == 0 else self.lead[0]
-        places, fresh = [], []
+        places: list[int] = []
+        fresh: list[int] = []
         for i in range(len(sizes)):
             if g.tie == i:
                 places.append(own)
@@ -239,5 +238,3 @@ class _Pairs:
 def _trained(side: Backward) -> list[tuple[Node, Gradient]]:
     found = [(x, g) for x, g in side.gradients.items() if x.op == "vector" and x.attr.trainable]
     return sorted(found, key=lambda item: item[0].digest)
-
-

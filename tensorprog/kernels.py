@@ -1,0 +1,311 @@
+"""`kernel_fn`: the kernels of a network as a function of data."""
+
+from __future__ import annotations
+
+from collections import namedtuple
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tensorprog.errors import MissingAxis, TensorProgramError
+from tensorprog.limits.batched import Batched
+from tensorprog.limits.perturb import NOISE, Perturbation
+from tensorprog.networks.inputs import EXAMPLE
+from tensorprog.networks.network import Network
+from tensorprog.networks.pairs import Compiled, GramProducts, Products, compile_pair
+from tensorprog.networks.results import Results
+from tensorprog.networks.samples import Batch, batches
+from tensorprog.transforms.tangent import parametrization as named
+
+__all__ = ["KernelFunction", "kernel_fn"]
+
+BLOCK = 2**20
+"""Pairs of examples done together: their inner products, and what depends on one example alone, are in memory."""
+SAMPLED = 8
+"""Rows on which errors are measured."""
+
+
+def kernel_fn(
+    network: Network, parametrization: str = "ntk", width: int | None = None, gia: bool = False
+) -> KernelFunction:
+    """The infinite-width kernels of a network as a function of data.
+
+    Args:
+        network: The network.
+        parametrization: `"ntk"`, `"tp"` or `"standard"`, see `transforms/tangent.py`.
+        width: The reference width, for `"standard"`, whose kernel grows with it.
+        gia: Under gradient independence.
+
+    Returns:
+        A function `f(X1, X2=None, get=("nngp", "ntk"))`, see `KernelFunction`.
+
+    Example:
+        >>> import tensorprog as tp
+        >>> x, n = tp.Input("x"), tp.Width("n")
+        >>> net = tp.Network(tp.readout("v", tp.relu(tp.dense("U", x, n, W_std=2**0.5))))
+        >>> f = tp.kernel_fn(net)
+        >>> f([[1.0, 1.0]], [[1.0, 1.0], [1.0, -1.0]])
+        Kernel(nngp=array([[1.        , 0.31830989]]), ntk=array([[2.        , 0.31830989]]))
+
+    Source: Tensor Programs II (arXiv:2006.14548), theorem 2.1; Jacot et al. 2018 for the multilayer perceptron.
+    """
+    if not isinstance(network, Network):
+        raise TensorProgramError(
+            f"kernel_fn of {type(network).__name__}", fix="give a tp.Network; of a Program take tp.limit"
+        )
+    return KernelFunction(network, parametrization, width, gia)
+
+
+class KernelFunction:
+    """The kernels of a network; made by `kernel_fn`, called with data.
+
+    It compiles the network once for each pair of shapes of examples. A call evaluates closed forms and integrals for all
+    pairs, tile by tile, on all cores. Diagonals come from the program of one example and are exact to rounding. Networks that
+    mix the examples of a batch (batch normalisation), and what has no exact route, go through `tp.limit` of the program.
+    """
+
+    def __init__(self, network: Network, parametrization: str, width: int | None, gia: bool) -> None:
+        self.network, self.gia = network, gia
+        self.scheme = named(parametrization, width)
+        self._compiled: dict[Any, Compiled | None] = {}
+
+    def __call__(
+        self,
+        X1: Any = None,
+        X2: Any = None,
+        get: str | Sequence[str] = ("nngp", "ntk"),
+        *,
+        gram: Any = None,
+        dtype: Any = np.float64,
+        out: str | Path | None = None,
+        progress: bool | None = None,
+        rng: int = 0,
+    ) -> Any:
+        """The kernels of two batches.
+
+        Args:
+            X1: Data, as for `Network.program`: an array (examples, *axes, features), a list of arrays, a dictionary.
+            X2: A second batch, for the columns; X1 by default.
+            get: `"nngp"`, `"ntk"`, `"ntk_NAME"` (the part of one parameter), or several of them.
+            gram: In place of data without axes: the matrix of x.x'/d, (N, N); or (K11, K12, K22) for two batches.
+            dtype: float64, or float32: half the memory.
+            out: A folder for memory-mapped results `nngp.npy`, ..; an interrupted call goes on where it stopped.
+            progress: Whether to show a progress bar; by default on a terminal only.
+            rng: Seeds what has to be sampled.
+
+        Returns:
+            A named tuple of arrays (len(X1), len(X2)), for several outputs with two more axes; the bare array if `get` is one
+            name. The tuple's `error` maps names to the largest error, found when asked for, `method` to how it was computed.
+
+        Raises:
+            TensorProgramError: data that makes no sense; a kernel that is infinite.
+        """
+        names = (get,) if isinstance(get, str) else tuple(get)
+        dtype = np.dtype(dtype)
+        if dtype not in (np.float64, np.float32):
+            raise TensorProgramError(f"dtype {dtype}", fix="use float64 or float32")
+        if gram is not None:
+            return self._of_gram(X1, X2, gram, names, get, dtype, progress)
+        first = batches(self.network.inputs, X1, self.network.source)
+        second = first if X2 is None else batches(self.network.inputs, X2, self.network.source)
+        results = Results(
+            names,
+            first,
+            second,
+            self.network.several,
+            dtype,
+            out,
+            self._identity(first, second, names) if out is not None else "",
+        )
+        checks: list[Callable[[], dict[str, float]]] = []
+        for i, a in enumerate(first):
+            for j, b in enumerate(second):
+                if X2 is None and j < i:
+                    continue
+                same = X2 is None and i == j
+                compiled = self._compile(a, b, names)
+                if compiled is None or compiled.declined:
+                    return self._by_program(X1, X2, names, get, rng)
+                products = Products(a.arrays, None if same else b.arrays, dtype)
+                self._evaluate(compiled, products, results, a, b, X2 is None and not same, progress)
+                checks.append(lambda c=compiled, p=products: self._errors(c, p, names))  # type: ignore[misc]
+        results.check(self.network)
+        if isinstance(get, str):
+            return results.arrays[get]
+        return _named(names, [results.arrays[k] for k in names], checks, "closed form")
+
+    # ---- the exact route ----
+    def _compile(self, a: Batch, b: Batch, names: tuple[str, ...]) -> Compiled | None:
+        first, second = [{k: v.shape[1:] for k, v in batch.arrays.items()} for batch in (a, b)]
+        return self._compile_shapes(first, second, names)
+
+    def _compile_shapes(self, first: Any, second: Any, names: tuple[str, ...]) -> Compiled | None:
+        shapes = first, second
+        key = (tuple([tuple(sorted(s.items())) for s in shapes]), names)
+        if key not in self._compiled:
+            try:
+                self._compiled[key] = compile_pair(self.network, *shapes, names, self.scheme, self.gia)
+            except MissingAxis as error:  # of the batch: the network mixes examples
+                if error.axis != EXAMPLE:
+                    raise
+                self._compiled[key] = None
+        return self._compiled[key]
+
+    def _evaluate(
+        self,
+        c: Compiled,
+        p: Products | GramProducts,
+        results: Results,
+        a: Batch,
+        b: Batch,
+        mirror: bool,
+        progress: bool | None,
+    ) -> None:
+        assert c.pair is not None and c.same is not None
+        from tqdm import tqdm
+
+        n, m = p.counts
+        blocks = list(_blocks(n, m, p.same))
+        off = True if len(blocks) < 4 and progress is None else None if progress is None else not progress
+        for rows, columns in tqdm(blocks, unit="block", delay=2, disable=off):
+            if results.done(rows, columns):
+                continue
+            block = p.block(c.pair.data, rows, columns)
+            found = c.pair.run(block, dtype=p.dtype)
+            if block.symmetric:
+                alone = c.same.run(_diagonal(p, c.same, rows), dtype=p.dtype)
+                for x, d in zip(found, alone, strict=True):
+                    k = np.arange(x.shape[-1])
+                    x[..., k, k] = d[..., 0]
+            results.put(found, a.places, b.places, rows, columns, mirror or (p.same and rows != columns))
+
+    def _errors(self, c: Compiled, p: Products | GramProducts, names: tuple[str, ...]) -> dict[str, float]:
+        """The largest error of each kernel, measured on some rows: rounding by perturbation, integrals at two resolutions."""
+        assert c.pair is not None
+        chosen = np.unique(np.linspace(0, p.counts[0] - 1, SAMPLED).astype(int))
+        worst = dict.fromkeys(names, 0.0)
+        for i in chosen.tolist():
+            block = p.block(c.pair.data, slice(i, i + 1), slice(0, p.counts[1]))
+            base = c.pair.run(block, dtype=p.dtype)
+            moved = c.pair.run(block, noise=Perturbation(np.random.default_rng(i)), dtype=p.dtype)
+            coarse = c.pair.run(block, level=0, dtype=p.dtype) if c.pair.integrals else base
+            for k, x, y, z in zip(names, base, moved, coarse, strict=True):
+                use = np.ones(x.shape, bool)
+                if p.same:
+                    use[..., i] = False  # the diagonal is computed otherwise
+                scale = 2.0**29 if p.dtype == np.float32 else 1.0
+                error = 4 * np.abs(x - y) * scale + NOISE * scale * np.abs(x) + 10 * np.abs(x - z)
+                worst[k] = max(worst[k], float(np.max(error, where=use, initial=0.0)))
+        return worst
+
+    def _of_gram(
+        self, X1: Any, X2: Any, gram: Any, names: tuple[str, ...], get: Any, dtype: Any, progress: bool | None
+    ) -> Any:
+        wanted = [x for x in self.network.inputs if x.value is None]
+        why = (
+            "data is given, too" if X1 is not None or X2 is not None
+            else "it stands for the data of one input" if len(wanted) != 1
+            else "its features are not known, and in standard parametrization the kernel depends on their number"
+            if self.scheme.name == "standard"
+            else "the axes of the input have positions, which it does not know" if wanted[0].axis_names
+            else ""
+        )  # fmt: skip
+        if why:
+            raise TensorProgramError("gram= in place of data", why=why, fix="give the data")
+        products = GramProducts(gram, wanted[0].key, dtype)
+        shapes = {wanted[0].key: (1,)}
+        batch = [Batch({}, {}, tuple(range(k))) for k in products.counts]
+        compiled = self._compile_shapes(shapes, shapes, names)
+        if compiled is None or compiled.declined:
+            raise TensorProgramError(
+                "gram= in place of data",
+                why=compiled.declined if compiled else "the network mixes the examples of a batch",
+                fix="give data with these inner products: rows of a Cholesky factor, times the root of their number",
+            )
+        results = Results(names, batch[:1], batch[1:], self.network.several, dtype, None, "")
+        self._evaluate(compiled, products, results, batch[0], batch[1], False, progress)
+        results.check(self.network)
+        if isinstance(get, str):
+            return results.arrays[get]
+        check = lambda: self._errors(compiled, products, names)  # noqa: E731
+        return _named(names, [results.arrays[k] for k in names], [check], "closed form")
+
+    def _identity(self, first: list[Batch], second: list[Batch], names: tuple[str, ...]) -> str:
+        """What a folder of results is for."""
+        import hashlib
+
+        h = hashlib.blake2b(digest_size=12)
+        for side in (first, second):
+            for b in side:
+                h.update(b.key)
+        rows, columns = [{k: v.shape[1:] for k, v in side[0].arrays.items()} for side in (first, second)]
+        compiled = self._compile_shapes(rows, columns, names)
+        if compiled is not None and not compiled.declined:
+            h.update(compiled.digest)
+        return h.hexdigest()
+
+    # ---- any other ----
+    def _by_program(self, X1: Any, X2: Any, names: tuple[str, ...], get: Any, rng: int) -> Any:
+        from tensorprog.limits.limit import limit
+
+        program = self.network.program(X1, X2, names, self.scheme.name, self.scheme.width, self.gia)
+        found = limit(program, rng=rng)
+        arrays = [np.asarray(found[k].value, dtype=float) for k in names]
+        if isinstance(get, str):
+            return arrays[0]
+        errors = {k: float(np.max(found[k].error)) for k in names}
+        return _named(names, arrays, [lambda: errors], found[names[0]].method)
+
+
+def _blocks(n: int, m: int, same: bool) -> list[tuple[slice, slice]]:
+    """Blocks of rows and columns of at most `BLOCK` pairs, as square as possible; on and above the diagonal if `same`."""
+    side = int(BLOCK**0.5)
+    if n * m <= BLOCK:
+        return [(slice(0, n), slice(0, m))]
+    rows = [slice(i, min(n, i + side)) for i in range(0, n, side)]
+    columns = rows if same else [slice(j, min(m, j + side)) for j in range(0, m, side)]
+    return [(r, c) for r in rows for c in columns if not same or c.start >= r.start]
+
+
+def _diagonal(p: Products | GramProducts, c: Batched, rows: slice) -> Any:
+    from tensorprog.limits.batched import Block
+
+    block = p.block([x for x in c.data], rows, rows)
+    return Block(block.products, block.rows, 1)
+
+
+@cache
+def _type(names: tuple[str, ...]) -> Any:
+    base = namedtuple("Kernel", names)  # type: ignore[misc]
+
+    class Kernel(base):
+        """Kernels by name; `error` and `method` say how far to trust them."""
+
+        _checks: Any = ()
+        _known: Any = None
+        method: Mapping[str, str]
+
+        @property
+        def error(self) -> dict[str, float]:
+            """Name to the largest error of an entry, as measured on a sample of rows."""
+            if self._known is None:
+                found: dict[str, float] = dict.fromkeys(names, 0.0)
+                for check in self._checks:
+                    found = {k: max(found[k], v) for k, v in check().items()}
+                self._known = found
+            return self._known
+
+        def __reduce__(self) -> Any:
+            return _named, (names, list(self), [], self.method, self.error)
+
+    return Kernel
+
+
+def _named(names: Any, arrays: Any, checks: Any, method: Any, known: Any = None) -> Any:
+    found = _type(tuple(names))(*arrays)
+    found._checks, found._known = checks, known
+    found.method = method if isinstance(method, dict) else dict.fromkeys(names, method)
+    return found

@@ -1,0 +1,330 @@
+"""Scalar programs over all pairs of two batches of examples.
+
+A kernel K(x, x') is compiled once, for one example of each batch (`language/data.py:SlotData`); only the inner products of
+the data are left open. Here the scalar program is carried out for all pairs at once: what depends on the first example alone
+is an array along the rows, what depends on the second along the columns, what depends on both is computed tile by tile, so
+that intermediate results stay in the cache and no array larger than the result is ever made. Rows and columns take the part
+that width and inner width have in the arrays of an executor (`language/arrays.py`): axes first, then rows, then columns.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from tensorprog.language import algebra
+from tensorprog.language.arrays import aligned
+from tensorprog.language.node import Node, topological
+from tensorprog.language.schedule import Step, schedule
+from tensorprog.language.symbols import Width
+from tensorprog.limits.diagonal import on_diagonals
+from tensorprog.limits.duals import DUALS, JOINT
+from tensorprog.limits.pairseries import PairProduct
+from tensorprog.limits.perturb import Perturbation
+
+__all__ = ["Batched", "Block"]
+
+Array = np.ndarray
+ROWS, COLUMNS = Width("rows"), Width("columns")
+TILE = 2**15
+"""Entries of the largest array of a tile."""
+MIRROR = 128
+"""Side of the squares in which the lower half of a symmetric result is filled in: a transposed square fits the first cache."""
+INTEGRALS = ("gauss",)
+KNOWN = ("data", "dual", *INTEGRALS)
+
+
+@dataclass(frozen=True)
+class Block:
+    """The inner products of the data of a block of pairs.
+
+    Attributes:
+        products: Attribute of each `data` node to its array (*axes, rows), (*axes, 1, columns) or (*axes, rows, columns).
+        rows: Examples of the first batch.
+        columns: Of the second.
+        symmetric: Are both the same examples, so that the result is symmetric?
+    """
+
+    products: Mapping[Any, Array]
+    rows: int
+    columns: int
+    symmetric: bool = False
+
+
+class Batched:
+    """Scalars that depend on one example of each of two batches, ready to be evaluated for all pairs.
+
+    Args:
+        outputs: Scalar programs whose data are `data` nodes, of any shape.
+
+    Attributes:
+        data: The `data` nodes.
+        integrals: The integrals by quadrature or sampling.
+        others: Operations that have no meaning here.
+    """
+
+    def __init__(self, outputs: Sequence[Node]) -> None:
+        self.shapes = [x.shape for x in outputs]
+        outputs = on_diagonals(outputs)
+        lifted = _lifted(outputs)
+        self.outputs = [lifted[x] for x in outputs]
+        self.data = [x for x in topological(outputs) if x.op == "data"]
+        steps = schedule(self.outputs, moments=False)
+        self.once: dict[tuple[bool, bool], list[_Carried]] = {(r, c): [] for r in (0, 1) for c in (0, 1)}  # type: ignore[misc]
+        for step in steps:
+            x = step.node
+            self.once[x.width is not None, x.inner is not None].append(_Carried(step))
+        self.integrals = [s.node for s in steps if s.node.op in INTEGRALS]
+        self.others = sorted({s.node.op for s in steps if s.compute is None and s.node.op not in KNOWN})
+        self.pairs = _joined(self.once.pop((True, True)))
+        last: dict[Node, int] = {}
+        for k, s in enumerate(self.pairs):
+            for a in (*s.operands, s.node):
+                last[a] = k
+        inside = {s.node for s in self.pairs}
+        wanted = set(self.outputs)
+        for k, s in enumerate(self.pairs):
+            s.frees = [a for a in {*s.operands, s.node} if last[a] == k and a in inside and a not in wanted]
+        # the largest array of a pair decides how many pairs a tile has
+        self.depth = max([prod(s.node.shape) for s in self.pairs if not s.is_data], default=1)
+
+    def run(self, block: Block, noise: Perturbation | None = None, level: int = 1, dtype: Any = float) -> list[Array]:
+        """The outputs for a block of pairs, each of shape (*axes, rows, columns).
+
+        Args:
+            block: The data.
+            noise: Moves every result by a rounding error.
+            level: Resolution of integrals.
+            dtype: float64, or float32 for speed.
+        """
+        values: dict[Node, Array] = {}
+        with np.errstate(all="ignore"):
+            for part in self.once.values():
+                for s in part:
+                    values[s.node] = s.value(values, block, noise, level, dtype)
+            n, m = block.rows, block.columns
+            series = {
+                s.node: s.series(values, block, level) for s in self.pairs if s.product is not None and noise is None
+            }
+            out = [np.empty((*shape, n, m), dtype) for shape in self.shapes]
+            done = {s.node for s in self.pairs}
+            for x, full in zip(self.outputs, out, strict=True):
+                if x not in done:
+                    known = np.asarray(values[x])
+                    if x.inner is None:
+                        known = known[..., None] if x.width is not None else known[..., None, None]
+                    full[...] = known if x.width is not None or x.inner is None else known[..., None, :]
+            symmetric = block.symmetric and noise is None
+            tiles = list(_tiles(n, m, max(1, TILE // self.depth), symmetric))
+            workers = min(_cores(), 8, len(tiles)) if noise is None else 1
+
+            def tile(bounds: tuple[int, int, int, int]) -> None:
+                self._tile(bounds, block, values, series, out, noise, level, dtype)
+
+            def mirror(bounds: tuple[int, int]) -> None:
+                i, j = bounds
+                for full in out:
+                    if j > i:
+                        full[..., j : j + MIRROR, i : i + MIRROR] = np.swapaxes(
+                            full[..., i : i + MIRROR, j : j + MIRROR], -1, -2
+                        )
+                    else:
+                        low, high = np.tril_indices(min(MIRROR, n - i), -1)
+                        full[..., i + low, i + high] = full[..., i + high, i + low]
+
+            halves = [(i, j) for i in range(0, n, MIRROR) for j in range(i, n, MIRROR)] if symmetric else []
+            if workers > 1:
+                with ThreadPoolExecutor(workers) as pool:
+                    list(pool.map(tile, tiles))
+                    list(pool.map(mirror, halves))
+            else:
+                for bounds in tiles:
+                    tile(bounds)
+                for half in halves:
+                    mirror(half)
+        return out
+
+    def _tile(
+        self,
+        bounds: tuple[int, int, int, int],
+        block: Block,
+        known: dict[Node, Array],
+        series: Mapping[Node, Any],
+        out: list[Array],
+        noise: Perturbation | None,
+        level: int,
+        dtype: Any,
+    ) -> None:
+        low, high, left, right = bounds
+        local: dict[Node, Array] = {}
+
+        def value(a: Node) -> Array:
+            found = local.get(a)
+            if found is None:  # along rows, along columns, or neither
+                found = known[a]
+                if a.inner is not None:
+                    found = found[..., left:right] if found.shape[-1] > 1 else found
+                elif a.width is not None:
+                    found = found[..., low:high] if found.shape[-1] > 1 else found
+                local[a] = found
+            return found
+
+        with np.errstate(all="ignore"):
+            for s in self.pairs:
+                if s.is_data:
+                    local[s.node] = np.asarray(block.products[s.node.attr][..., low:high, left:right], dtype)
+                elif s.node in series:
+                    cov = np.broadcast_to(value(s.node.args[3]), (high - low, right - left))
+                    local[s.node] = series[s.node](slice(low, high), slice(left, right), cov)
+                elif s.partner is not None and noise is None:
+                    local[s.node], local[s.partner] = s.joint(*[value(a) for a in s.operands])
+                elif s.node not in local:
+                    local[s.node] = s.compute([value(a) for a in s.operands], noise, level)
+                for a in s.frees:
+                    local.pop(a, None)
+        for x, full in zip(self.outputs, out, strict=True):
+            if x in local and x.width is not None and x.inner is not None:
+                full[..., low:high, left:right] = local[x]
+
+
+class _Carried:
+    """One step of a batched program."""
+
+    def __init__(self, step: Step) -> None:
+        self.node, self.operands = step.node, step.operands
+        self.is_data = step.node.op == "data"
+        self.frees: list[Node] = []
+        self.partner: Node | None = None  # a closed form of the same operands that is cheaper together with this one
+        self.joint: Callable[..., Any] = lambda *_: None
+        x = step.node
+        self._kernel: Callable[..., Any] | None = step.compute
+        self.product = PairProduct.of(x.attr) if x.op in INTEGRALS and _separates(x) else None
+        if x.op == "dual":
+            self._kernel = aligned(DUALS[x.attr].array, x)
+
+    def value(
+        self, values: Mapping[Node, Array], block: Block, noise: Perturbation | None, level: int, dtype: Any
+    ) -> Array:
+        """Its array along rows, along columns, or neither."""
+        if self.is_data:
+            return np.asarray(block.products[self.node.attr], dtype)
+        result = np.asarray(self.compute([values[a] for a in self.operands], noise, level))
+        return result.astype(dtype, copy=False)
+
+    def series(self, values: Mapping[Node, Array], block: Block, level: int) -> Any:
+        """The integral's values tile by tile, from a series whose coefficients are computed along rows and columns."""
+        assert self.product is not None
+        first, second = [[values[self.node.args[i]].reshape(-1) for i in pair] for pair in ((0, 2), (1, 4))]
+        turned = _reversed(self.node)
+        if turned:  # the first variable is the columns'
+            tile = self.product.tiled(first, second, (block.columns, block.rows), level)
+            return lambda i, j, cov: tile(j, i, cov.T).T
+        return self.product.tiled(first, second, (block.rows, block.columns), level)
+
+    def compute(self, arrays: Sequence[Array], noise: Perturbation | None, level: int) -> Array:
+        """Its array from its operands' arrays."""
+        x = self.node
+        if x.op in INTEGRALS:
+            from tensorprog.limits.evaluate import integrate_arrays
+
+            result = integrate_arrays(
+                x, [_with_axes(a, y, x) for a, y in zip(arrays, self.operands, strict=True)], level
+            )
+        else:
+            assert self._kernel is not None, f"no scalar rule for {x.op}: please report this"
+            given = arrays if noise is None else noise.operands(x, arrays)
+            result = self._kernel(*given)
+        return np.asarray(result if noise is None else noise.result(x, np.asarray(result)))
+
+
+def _separates(x: Node) -> bool:
+    """Is it an integral over two variables, one that depends on the row and one that depends on the column?"""
+    if x.shape or x.width is None or x.inner is None or x.attr.dimension != 2 or len(x.args) != 5:
+        return False
+    kinds = [(a.width is not None, a.inner is not None) for a in x.args]
+    first, second = {kinds[0], kinds[2]}, {kinds[1], kinds[4]}
+    none = (False, False)
+    return any(
+        a <= {none, one} and b <= {none, other}
+        for a, b in ((first, second), (second, first))
+        for one, other in (((True, False), (False, True)),)
+    )
+
+
+def _reversed(x: Node) -> bool:
+    return any(x.args[i].inner is not None for i in (0, 2)) or any(x.args[i].width is not None for i in (1, 4))
+
+
+def _with_axes(a: Array, y: Node, x: Node) -> Array:
+    """An operand's array with all axes of the node, size 1 where it does not vary."""
+    if x.inner is not None and y.inner is None:
+        a = a[..., None]
+    if x.width is not None and y.width is None:
+        a = a[..., None] if x.inner is None else a[..., None, :] if y.inner is not None else a[..., None]
+    missing = len(x.shape) - len(y.shape)
+    return a.reshape((1,) * missing + a.shape) if missing else a
+
+
+def _joined(steps: list[_Carried]) -> list[_Carried]:
+    """The steps, pairs of closed forms that are cheaper together marked at the one that comes first."""
+    by_operands: dict[tuple[Node, ...], list[_Carried]] = {}
+    for s in steps:
+        if s.node.op == "dual":
+            by_operands.setdefault(s.node.args, []).append(s)
+    for found in by_operands.values():
+        for names, function in JOINT.items():
+            both = [next((s for s in found if s.node.attr == name), None) for name in names]
+            if None not in both:
+                a, b = both
+                first = next(s for s in steps if s is a or s is b)
+                turned = first is b
+                first.partner = (a if turned else b).node  # type: ignore[union-attr]
+                ordered = (lambda *x, f=function: f(*x)[::-1]) if turned else function
+                first.joint = aligned(ordered, first.node)
+    return steps
+
+
+def _lifted(outputs: Sequence[Node]) -> dict[Node, Node]:
+    """Every node below the outputs, as one along rows and columns."""
+    new: dict[Node, Node] = {}
+    for x in topological(outputs):
+        args = [new[a] for a in x.args]
+        if x.op == "data":
+            slots = x.attr[4:6]
+            new[x] = Node("data", (), x.attr, x.shape, ROWS if 0 in slots else None, COLUMNS if 1 in slots else None)
+            continue
+        if not args or all(a is b for a, b in zip(args, x.args, strict=True)):
+            new[x] = x
+            continue
+        width = ROWS if any(a.width for a in args) else None
+        inner = COLUMNS if any(a.inner for a in args) else None
+        if x.op in ("add", "mul"):
+            out = algebra.applied(x, args)
+            new[x] = algebra.typed(out, x.shape, width, inner)
+        else:
+            new[x] = Node(x.op, tuple(args), x.attr, x.shape, width, inner)
+    return new
+
+
+def _tiles(n: int, m: int, pairs: int, symmetric: bool) -> Iterator[tuple[int, int, int, int]]:
+    """Tiles (rows from, to, columns from, to) of about the given number of pairs; on and above the diagonal if symmetric."""
+    low = 0
+    while low < n:
+        across = m - low if symmetric else m
+        high = min(n, low + max(1, min(pairs // max(across, 1), 256 if symmetric else n)))
+        step = max(1, pairs // (high - low)) if across * (high - low) > 2 * pairs else across
+        left = low if symmetric else 0
+        while left < m:
+            yield low, high, left, min(m, left + step)
+            left += step
+        low = high
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
