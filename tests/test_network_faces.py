@@ -1,10 +1,7 @@
 """Networks in the functions of programs, and on the command line."""
 
 import json
-import sys
-from collections import namedtuple
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -130,10 +127,12 @@ def test_kernel(file: str, capsys: pytest.CaptureFixture[str]) -> None:
     out = answer(capsys, "kernel", file)["outputs"]
     assert list(out) == ["nngp", "ntk"]
     assert set(out["ntk"]) >= {"value", "error", "method", "kind", "axes"}
+    assert 0 < np.max(out["ntk"]["error"]) < 1e-12 and out["ntk"]["axes"] == ["example", "example2"]
     np.testing.assert_allclose(np.diag(out["nngp"]["value"]), [5 / 4, 25 / 4], rtol=1e-12)  # relu: half of x.x/d
     assert main(["kernel", file, "--of", "ntk_W0"]) == 0
     text = capsys.readouterr().out
     assert text.startswith("ntk_W0") and "nngp" not in text
+    assert "that is no kernel" in failure(capsys, "kernel", file, "--of", "f")
 
 
 def test_parameters_reach_build_and_data(file: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -191,22 +190,3 @@ def test_a_picture_of_the_kernels(file: str, tmp_path: Path, capsys: pytest.Capt
     path = tmp_path / "kernels.svg"
     assert main(["kernel", file, "--plot", str(path)]) == 0
     assert "picture" in capsys.readouterr().err and path.stat().st_size > 1000
-
-
-def test_errors_of_kernel_fn_are_shown(
-    file: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """The command reads the named tuple of `tp.kernel_fn`, its `error` and `method`."""
-
-    class Kernel(namedtuple("Kernel", ["nngp", "ntk"])):
-        method, error = "closed form", {"nngp": 1e-15, "ntk": 2e-15}
-
-    module = ModuleType("tensorprog.kernels")
-    module.__spec__ = sys.modules["tensorprog"].__spec__
-    module.kernel_fn = lambda net, **options: lambda X, X2, get: Kernel(np.eye(2), 2 * np.eye(2))  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "tensorprog.kernels", module)
-    out = answer(capsys, "kernel", file)["outputs"]
-    assert out["ntk"] == {
-        "value": [[2, 0], [0, 2]], "error": [[2e-15] * 2] * 2, "method": "closed form", "kind": "rounding",
-        "axes": ["example", "example2"],
-    }  # fmt: skip

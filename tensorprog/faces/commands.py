@@ -180,18 +180,16 @@ def _kernels(model: Model, of: Any = None, **options: Any) -> Estimates:
     import numpy as np
 
     from tensorprog.estimate import Estimate, Estimates
+    from tensorprog.kernels import kernel_fn
     from tensorprog.networks.network import EXAMPLE, OTHER, OUTPUTS
     from tensorprog.networks.samples import batches
 
     net = model.what
     assert not isinstance(net, Program)
-    wanted = net.wanted(of, batches(net.inputs, model.X, net.source))
-    if importlib.util.find_spec("tensorprog.kernels") is None:
-        from tensorprog.limits.limit import limit as find_limit
-
-        return find_limit(net, model.X, X2=model.X2, of=[k for k in wanted if k != "f"], **options)
-    kernel_fn = importlib.import_module("tensorprog.kernels").kernel_fn
-    found = kernel_fn(net, **options)(model.X, model.X2, get=tuple(k for k in wanted if k != "f"))
+    names = tuple(k for k in net.wanted(of, batches(net.inputs, model.X, net.source)) if k != "f")
+    if not names:
+        raise CommandError("--of f: that is no kernel; use nngp, ntk or ntk_NAME")
+    found = kernel_fn(net, **options)(model.X, model.X2, get=names)
     items = {}
     for name, value in zip(found._fields, found, strict=True):
         error = np.full(value.shape, found.error[name])
