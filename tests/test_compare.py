@@ -191,12 +191,11 @@ def test_one_width_cannot_be_judged_and_one_seed_is_refused() -> None:
 # --- the sweep, with fakes in place of the executor and the limit -----------------------------------------------------
 
 
-class Fake:
+class Fake(tp.Program):
     """A program whose run at (n, seed) does not depend on what else is run, and counts its calls."""
 
-    digest = "c0ffee"
-
     def __init__(self) -> None:
+        super().__init__(m=1)
         self.ran: list[tuple[int, int]] = []
         self.stop_after: int | None = None
 
@@ -212,7 +211,7 @@ class Fake:
         }
 
 
-def fake_run(program: Fake, *, n: int, seeds: list[int], weights: str, values: Any, gia: bool) -> dict[str, np.ndarray]:
+def fake_run(program: Fake, *, n: int, seeds: list[int], weights: str, values: Any) -> dict[str, np.ndarray]:
     return program.run(n, seeds, values)
 
 
@@ -295,7 +294,7 @@ def test_resume_runs_nothing_twice(program: Fake, tmp_path: Path) -> None:
     compare(program, [16, 32, 64], 12, resume=folder)  # 2 more seeds at two widths, 12 at the third
     assert len(program.ran) == 20 + 2 * 2 + 12
     compare(program, [16, 32], 10, resume=folder, values={"shift": 1.0})  # other settings are another sweep
-    compare(program, [16, 32], 10, resume=folder, gia=True, against={"m": 2})
+    compare(program, [16, 32], 10, resume=folder, weights="dense")
     assert len(program.ran) == 36 + 40
     assert len(program.ran) - len(set(program.ran)) == 40
     assert not list(folder.glob("*.part"))
@@ -342,7 +341,7 @@ def test_xarray_carries_the_labels(program: Fake) -> None:
     assert data["k"].dims == ("width", "seed", "s", "t") and data["k_limit"].dims == ("s", "t")
     assert data["seed"].values.tolist() == [3, 5, 8] and data["width"].values.tolist() == [16, 32, 64]
     picked = data["k"].sel(width=32, seed=8).values
-    assert np.array_equal(picked, fake_run(program, n=32, seeds=[8], weights="auto", values=None, gia=False)["k"][0])
+    assert np.array_equal(picked, fake_run(program, n=32, seeds=[8], weights="auto", values=None)["k"][0])
     assert data["m_deviation"].dims == ("width",)
 
 

@@ -18,6 +18,7 @@ from tensorprog.analysis.sweep import Interrupted, Rows, sweep
 from tensorprog.errors import TensorProgramError
 from tensorprog.estimate import Estimate, Estimates
 from tensorprog.execute.executor import check_seeds, distinct_integers
+from tensorprog.networks.dispatch import of_networks
 
 if TYPE_CHECKING:
     import xarray
@@ -194,6 +195,7 @@ class Comparison:
         return xarray.Dataset(data, coords={"width": list(self.widths), "seed": list(self.seeds)})
 
 
+@of_networks()
 def compare(
     program: Program,
     widths: Sequence[int],
@@ -211,7 +213,8 @@ def compare(
     """Runs a program at several widths and judges whether its outputs tend to the limit, and how fast.
 
     Args:
-        program: The Program.
+        program: The program, or a network: then its data X is the second argument, and all others are keywords,
+            with `X2`, `of`, `parametrization` and `width` of `Network.program` among them.
         widths: At least one width; the verdict and the slope need two, and three or more are better. Doubling or
             quadrupling them is a good plan.
         seeds: How many (0..k-1) or which; at least two, as spread is measured over seeds. 32 is a good start.

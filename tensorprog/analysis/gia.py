@@ -39,6 +39,8 @@ from tensorprog.estimate import Estimate
 from tensorprog.language.expression import Expression
 from tensorprog.language.node import Node, topological
 from tensorprog.language.program import Program
+from tensorprog.networks.network import Network
+from tensorprog.transforms.decouple import program_for
 
 if TYPE_CHECKING:
     from tensorprog.analysis.compare import Comparison
@@ -56,7 +58,7 @@ class Verdict(NamedTuple):
     """The limit of one output under GIA and without it, and whether they are equal.
 
     Attributes:
-        with_gia: The limit with every W.T an independent copy.
+        with_gia: The limit with independent copies.
         without_gia: The limit.
         agrees: True or False, None where the errors are too large to tell.
     """
@@ -105,6 +107,7 @@ class GIAReport:
         offenders: The smallest offending instructions.
         finite: Where widths were given: runs of the program, W and W.T coupled, against the limit under GIA.
         notes: Remarks.
+        meaning: What GIA replaces here.
     """
 
     simple: bool | None
@@ -115,11 +118,12 @@ class GIAReport:
     offenders: tuple[Offender, ...]
     finite: Comparison | None = None
     notes: tuple[str, ...] = field(default=())
+    meaning: str = "every W.T an independent copy"
 
     def __str__(self) -> str:
         found = ", ".join(self.readouts) or "none"
         lines = [
-            "Gradient independence assumption (GIA): every W.T an independent copy",
+            f"Gradient independence assumption (GIA): {self.meaning}",
             f"  simple   {_word(self.simple)}  {_SIMPLE}",
             f"  bp_like  {_word(self.bp_like)}  {_BP_LIKE}",
             f"  holds    {_word(self.holds)}  are the limits with and without GIA the same?",
@@ -128,7 +132,10 @@ class GIAReport:
         if self.outputs:
             rows = [("output", "limit", "under GIA", "")]
             words = {True: "equal", False: "DIFFERENT", None: "too uncertain to tell"}
-            rows += [(k, _short(v.without_gia), _short(v.with_gia), words[v.agrees]) for k, v in self.outputs.items()]
+            rows += [
+                (k, _short(v.without_gia), _short(v.with_gia), words[v.agrees] + _gap(v))
+                for k, v in self.outputs.items()
+            ]
             sizes = [max(map(len, column)) for column in zip(*rows, strict=True)]
             lines.append("")
             lines += ["  ".join([c.ljust(k) for c, k in zip(row, sizes, strict=True)]).rstrip() for row in rows]
@@ -172,24 +179,29 @@ class GIAReport:
 
 
 def check_gia(
-    program: Program,
-    readouts: Iterable[Expression | str] | None = None,
+    program: Program | Network,
+    readouts: Any = None,
     *,
     values: Mapping[str, Any] | None = None,
     rng: int | np.random.Generator | None = 0,
     widths: Sequence[int] | None = None,
     seeds: int | Sequence[int] | None = None,
+    **options: Any,
 ) -> GIAReport:
-    """Is gradient independence right for a program, and if a check fails, at which instruction?
+    """Is gradient independence right for a program or a network, and if a check fails, at which instruction?
 
     Args:
-        program: A bare program: every `W.T` counts as back-propagation.
-        readouts: Its readout vectors, as expressions or names; by default they are searched for, among the initial
-            vectors of zero mean on which no `W @ z` depends.
+        program: A bare program: every `W.T` counts as back-propagation. Or a network, `check_gia(net, X=None)`: then only
+            the backward pass does, and the readouts are the network's own (see `analysis/gia_network.py`).
+        readouts: The program's readout vectors, as expressions or names; by default they are searched for, among the
+            initial vectors of zero mean on which no `W @ z` depends. Of a network this argument is its data X, for
+            `holds`; by default a small generic input.
         values: Numbers for the hyperparameters.
         rng: Seeds a limit that has to be sampled.
         widths: Also compare runs at these widths (of the program as it is) with the limit under GIA.
         seeds: For these runs; 32 by default.
+        options: For a network, those of `Network.program`: `X`, `X2`, `of` (`"ntk"` by default), `parametrization`,
+            `width`.
 
     Returns:
         A `GIAReport`.
@@ -219,8 +231,17 @@ def check_gia(
 
     Source: Tensor Programs II, Condition 1, Definition A.3, Theorem A.6; Tensor Programs III, appendix C.
     """
+    if isinstance(program, Network):
+        from tensorprog.analysis.gia_network import check_network
+
+        X = options.pop("X", None) if readouts is None else readouts
+        return check_network(program, X, options, values=values, rng=rng, widths=widths, seeds=seeds)
     if not isinstance(program, Program):
-        raise TensorProgramError(f"check_gia of {type(program).__name__}", fix="pass a tp.Program")
+        raise TensorProgramError(
+            f"check_gia of {type(program).__name__}", fix="pass a tp.Program, or a tp.Network and its data"
+        )
+    if options:
+        raise TensorProgramError(f"check_gia of a Program is given {next(iter(options))}=", fix="leave it out")
     program.values(values)  # refuses missing ones
     notes: list[str] = []
     if readouts is None:
@@ -238,18 +259,7 @@ def check_gia(
         notes.append("there are too many initial vectors to try all sets of readouts; pass readouts=[...]")
     is_simple = _decided(simple, complete)
     is_loose = _decided(loose, complete_too)
-    outputs, holds, remarks = _compare_limits(program, values, rng)
-    if holds is None and is_loose and not _has(outputs, False):
-        holds = True
-        remarks.append("the numbers are too uncertain to tell; GIA holds by the theorem on BP-like programs")
-    elif holds and not is_loose:
-        remarks.append("GIA is right here all the same: the checks are sufficient, not necessary")
-    finite = None
-    if widths is not None and outputs:
-        from tensorprog.analysis.compare import compare
-
-        against = {name: v.with_gia for name, v in outputs.items()}
-        finite = compare(program, widths, 32 if seeds is None else seeds, against=against, values=values)
+    outputs, holds, remarks = _answer(program, values, rng, is_loose)
     return GIAReport(
         is_simple,
         is_loose,
@@ -257,7 +267,7 @@ def check_gia(
         tuple([x.attr.name for x in loose.readouts]),
         outputs,
         _offenders(program, simple, loose, given=readouts is not None),
-        finite,
+        _finite_runs(program, outputs, widths, seeds, values),
         tuple(notes + remarks),
     )
 
@@ -270,6 +280,14 @@ def _short(x: Estimate) -> str:
     if np.ndim(x.value):
         return f"array {np.shape(x.value)}"
     return str(x.value) if x.kind == "exact" else f"{float(x.value):.9g}"
+
+
+def _gap(v: Verdict) -> str:
+    """Of arrays that differ, by how much."""
+    if v.agrees is not False or not np.ndim(v.without_gia.value):
+        return ""
+    right, wrong = (np.asarray(e.value, dtype=float) for e in (v.without_gia, v.with_gia))
+    return f" by up to {np.max(np.abs(right - wrong)) / np.max(np.abs(right)):.2g} of the largest entry"
 
 
 def _decided(found: Analysis, complete: bool) -> bool | None:
@@ -296,6 +314,34 @@ def _chosen(program: Program, readouts: Iterable[Expression | str]) -> list[Node
 # ---- the numerical answer ----
 
 
+def _answer(
+    program: Program, values: Mapping[str, Any] | None, rng: Any, is_loose: bool | None
+) -> tuple[dict[str, Verdict], bool | None, list[str]]:
+    """Both limits, `holds`, and remarks."""
+    outputs, holds, remarks = _compare_limits(program, values, rng)
+    if holds is None and is_loose and not _has(outputs, False):
+        holds = True
+        remarks.append("the numbers are too uncertain to tell; GIA holds by the theorem on BP-like programs")
+    elif holds and not is_loose:
+        remarks.append("GIA is right here all the same: the checks are sufficient, not necessary")
+    return outputs, holds, remarks
+
+
+def _finite_runs(
+    program: Program,
+    outputs: Mapping[str, Verdict],
+    widths: Sequence[int] | None,
+    seeds: int | Sequence[int] | None,
+    values: Mapping[str, Any] | None,
+) -> Comparison | None:
+    if widths is None or not outputs:
+        return None
+    from tensorprog.analysis.compare import compare
+
+    against = {name: v.with_gia for name, v in outputs.items()}
+    return compare(program, widths, 32 if seeds is None else seeds, against=against, values=values)
+
+
 def _has(outputs: Mapping[str, Verdict], answer: bool | None) -> bool:
     return any(v.agrees is answer for v in outputs.values())
 
@@ -304,9 +350,8 @@ def _compare_limits(
     program: Program, values: Mapping[str, Any] | None, rng: Any
 ) -> tuple[dict[str, Verdict], bool | None, list[str]]:
     from tensorprog.limits.limit import limit
-    from tensorprog.transforms.decouple import decouple
 
-    free = decouple(program)
+    free = program_for(program, gia=True)
     try:
         without = limit(program, values=values, rng=rng)
         coupled = without if free == program else limit(free, values=values, rng=rng)

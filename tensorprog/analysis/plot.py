@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from tensorprog.analysis.compare import Comparison
     from tensorprog.analysis.judge import Judgement
 
-__all__ = ["plot_deviations"]
+__all__ = ["plot_deviations", "plot_kernels"]
 
 # Okabe and Ito's colours, told apart with any colour vision (yellow left out: too pale on white); markers and dashes
 # tell outputs apart in grey too.
@@ -77,11 +78,58 @@ def plot_deviations(comparison: Comparison, path: str | Path | None = None) -> F
     ax.set_axisbelow(True)
     figure.legend(loc="outside right upper", frameon=False, fontsize=9)
     if path is not None:
-        try:
-            figure.savefig(path, dpi=150)
-        except (OSError, ValueError) as error:
-            raise TensorProgramError(f"cannot save the picture as {str(path)!r}: {error}") from None
+        _save(figure, path)
     return figure
+
+
+def plot_kernels(kernels: Mapping[str, Any], path: str | Path | None = None) -> Figure:
+    """Kernels as heat maps side by side, each with its scale; with several outputs, that of every pair of them.
+
+    Args:
+        kernels: Name to `Estimate` or array of shape (examples, examples), or with two axes of outputs behind.
+        path: Where to save it; the suffix says as what.
+
+    Returns:
+        The figure.
+
+    Raises:
+        TensorProgramError: matplotlib is not installed, or the file cannot be written.
+    """
+    try:
+        from matplotlib.figure import Figure
+        from matplotlib.ticker import MaxNLocator
+    except ImportError:
+        raise TensorProgramError(
+            "drawing needs matplotlib", fix="install the extra: pip install 'tensorprog[plot]'"
+        ) from None
+
+    arrays = {name: np.asarray(k, dtype=float) for name, k in kernels.items()}
+    panels: dict[str, np.ndarray] = {}
+    for name, a in arrays.items():
+        if a.ndim == 4:
+            panels |= {f"{name}, outputs {i}, {j}": a[:, :, i, j] for i, j in np.ndindex(*a.shape[2:])}
+        else:
+            panels[name] = np.atleast_2d(a)
+    figure = Figure(figsize=(4.4 * len(panels), 3.8), layout="constrained")
+    for i, (name, a) in enumerate(panels.items(), 1):
+        ax = figure.add_subplot(1, len(panels), i)
+        shown = ax.imshow(
+            a, cmap="viridis", interpolation="nearest", aspect="equal" if a.shape[0] == a.shape[1] else "auto"
+        )
+        figure.colorbar(shown, ax=ax, shrink=0.85)
+        ax.set(title=name.replace("$", r"\$"), xlabel="example", ylabel="example")
+        for side in (ax.xaxis, ax.yaxis):
+            side.set_major_locator(MaxNLocator(integer=True))
+    if path is not None:
+        _save(figure, path)
+    return figure
+
+
+def _save(figure: Figure, path: str | Path) -> None:
+    try:
+        figure.savefig(path, dpi=150)
+    except (OSError, ValueError) as error:
+        raise TensorProgramError(f"cannot save the picture as {str(path)!r}: {error}") from None
 
 
 def _label(item: Judgement) -> str:

@@ -10,15 +10,14 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, as_completed
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from tensorprog.errors import TensorProgramError
-
-if TYPE_CHECKING:
-    from tensorprog.language.program import Program
+from tensorprog.language.program import Program
+from tensorprog.transforms.decouple import program_for
 
 __all__ = ["Interrupted", "Rows", "run_block", "sweep"]
 
@@ -77,7 +76,10 @@ def sweep(
         Interrupted: On KeyboardInterrupt, with the finished runs in `rows`.
         TensorProgramError: If `resume` cannot be used.
     """
-    settings = (weights, dict(values) if values else None, gia)
+    program = program_for(program, gia)
+    if "network" in program._derived:  # sent to workers bare, without what gradient independence would make of it
+        program = Program(program.outputs)
+    settings = (weights, dict(values) if values else None)
     store = None if resume is None else _Store(Path(resume), program, *settings)
     wanted = {(n, seed) for n in widths for seed in seeds}
     rows: Rows = {} if store is None else {key: row for key, row in store.load() if key in wanted}
@@ -107,12 +109,12 @@ def sweep(
 
 
 def run_block(
-    program: Program, n: int, seeds: tuple[int, ...], weights: str, values: Mapping[str, Any] | None, gia: bool
+    program: Program, n: int, seeds: tuple[int, ...], weights: str, values: Mapping[str, Any] | None
 ) -> dict[str, np.ndarray]:
     """One task: the outputs at one width, name to array of shape (len(seeds), *axes). Picklable."""
     from tensorprog.execute.executor import run
 
-    found = run(program, n=n, seeds=list(seeds), weights=weights, values=values, gia=gia)
+    found = run(program, n=n, seeds=list(seeds), weights=weights, values=values)
     return {name: np.asarray(array) for name, array in found.items()}
 
 
@@ -120,7 +122,7 @@ _Task = tuple[int, tuple[int, ...]]
 
 
 def _execute(
-    program: Program, tasks: list[_Task], settings: tuple[str, dict[str, Any] | None, bool], executor: Executor | None
+    program: Program, tasks: list[_Task], settings: tuple[str, dict[str, Any] | None], executor: Executor | None
 ) -> Generator[tuple[_Task, dict[str, np.ndarray]], None, None]:
     if executor is None:
         for n, block in tasks:
@@ -141,20 +143,13 @@ def _execute(
 class _Store:
     """A folder of finished tasks, one file each, named by what was run."""
 
-    def __init__(
-        self, folder: Path, program: Program, weights: str, values: Mapping[str, Any] | None, gia: bool
-    ) -> None:
-        digest = getattr(program, "digest", None)
-        if digest is None:
-            raise TensorProgramError(
-                f"a {type(program).__name__} has no digest to store its runs under", fix="leave out resume="
-            )
+    def __init__(self, folder: Path, program: Program, weights: str, values: Mapping[str, Any] | None) -> None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise TensorProgramError(f"resume={str(folder)!r} is not a folder: {error}") from None
         # The leading number is this format's version.
-        key = repr((1, str(digest), weights, bool(gia), _canonical(values)))
+        key = repr((2, program.digest, weights, _canonical(values)))
         self.folder = folder
         self.prefix = hashlib.sha256(key.encode()).hexdigest()[:16]
 

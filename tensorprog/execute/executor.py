@@ -16,6 +16,7 @@ from tensorprog.execute.dense import Dense, FiniteSpace
 from tensorprog.execute.lazy import Lazy
 from tensorprog.execute.random import Array
 from tensorprog.language.program import Program
+from tensorprog.networks.dispatch import of_networks
 from tensorprog.transforms.decouple import program_for
 
 if TYPE_CHECKING:
@@ -103,6 +104,7 @@ class Runs(Mapping[str, np.ndarray]):
             ) from None
 
 
+@of_networks("all")
 def run(
     program: Program,
     n: int,
@@ -120,7 +122,9 @@ def run(
     same weights in another program and in a run under gradient independence.
 
     Args:
-        program: The program.
+        program: The program, or a network: then its data X is the second argument, and all others are keywords,
+            with `X2`, `of`, `parametrization` and `width` of `Network.program` among them; the
+            outputs by default "f", "nngp" and "ntk".
         n: The reference width; a width of ratio r has round(r n) coordinates.
         seeds: k for the seeds 0 to k - 1, or a list of seeds.
         weights: "dense" stores every matrix, 8 rows cols bytes each; "lazy" samples Gaussian matrices where they are

@@ -13,6 +13,7 @@ __all__ = [
     "file_arguments",
     "formula_arguments",
     "gia_arguments",
+    "kernel_arguments",
     "limit_arguments",
     "names",
     "regularity_arguments",
@@ -99,15 +100,25 @@ def spread(words: Sequence[str]) -> list[str]:
 def file_arguments(parser: argparse.ArgumentParser) -> None:
     """FILE and --set."""
     parser.add_argument(
-        "file", metavar="FILE", help="a Python file that defines build(**parameters), or a program's text (.tp)"
+        "file",
+        metavar="FILE",
+        help="a Python file that defines build(**parameters), and for a network data(**parameters), its inputs; "
+        "or a program's text (.tp)",
     )
     parser.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="name=value",
-        help="parameters of build(), one or several: Python literals, and fractions such as 1/3",
+        help="parameters of build() and data(), one or several: Python literals, and fractions such as 1/3",
     )
+    of_networks = parser.add_argument_group("networks")
+    of_networks.add_argument(
+        "--data", metavar="X.npy", help="inputs in place of those of data(); .npz: one array an Input"
+    )
+    of_networks.add_argument("--of", type=names, metavar="nngp,ntk", help="which outputs: nngp, ntk, ntk_NAME, f")
+    of_networks.add_argument("--parametrization", choices=("ntk", "tp", "standard"))
+    of_networks.add_argument("--width", type=whole, metavar="N", help="of the standard parametrization")
 
 
 def _hyperparameters(parser: argparse.ArgumentParser) -> None:
@@ -202,6 +213,12 @@ def gia_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seeds", type=seeds, default=32, help="how many (0 .. k-1), or which (default 32)")
     _rng(parser)
+
+
+def kernel_arguments(parser: argparse.ArgumentParser) -> None:
+    """FILE and --plot."""
+    file_arguments(parser)
+    parser.add_argument("--plot", metavar="out.svg", help="draw the kernels as heat maps (needs matplotlib)")
 
 
 def regularity_arguments(parser: argparse.ArgumentParser) -> None:

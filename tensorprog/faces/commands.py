@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tensorprog.faces import arguments
-from tensorprog.faces.files import CommandError, assignments, load_program
+from tensorprog.faces.files import CommandError, Model, assignments, load_model
+from tensorprog.language.program import Program
 
 if TYPE_CHECKING:
+    from tensorprog.estimate import Estimates
     from tensorprog.execute.executor import Runs
-    from tensorprog.language.program import Program
 
 __all__ = ["COMMANDS", "Answer", "Command", "check_picture", "plain"]
 
@@ -98,7 +99,7 @@ def run(args: argparse.Namespace) -> Answer:
     from tensorprog.execute.executor import Runs, check_seeds
     from tensorprog.execute.executor import run as run_program
 
-    program, values = _program(args), _values(args)
+    program, values = _program(args, "all"), _values(args)
     seeds = check_seeds(args.seeds)
     done: list[Runs] = []
     remark = ""
@@ -149,8 +150,52 @@ def gia(args: argparse.Namespace) -> Answer:
     from tensorprog.analysis.gia import check_gia
 
     settings = {"values": _values(args), "rng": args.rng, "widths": args.widths, "seeds": args.seeds}
-    found = check_gia(_program(args), args.readouts, **settings)
+    model, options = _model(args)
+    if isinstance(model.what, Program):
+        found = check_gia(model.what, args.readouts, **settings)
+    elif args.readouts:
+        raise CommandError("a network knows its readout vectors: leave out --readouts")
+    else:
+        found = check_gia(model.what, model.X, X2=model.X2, **settings, **options)
     return Answer(str(found), found.to_json())
+
+
+def kernel(args: argparse.Namespace) -> Answer:
+    """The infinite-width kernels of a network on its data: NNGP and NTK."""
+    check_picture(args.plot)
+    model, options = _model(args)
+    if isinstance(model.what, Program):
+        raise CommandError(f"{args.file} is a program: kernels are of networks; its limit is `tensorprog limit`")
+    found = _kernels(model, **options)
+    if args.plot:
+        from tensorprog.analysis.plot import plot_kernels
+
+        plot_kernels(found, args.plot)
+    outputs = {name: item.to_json() | {"axes": list(found.axes.get(name, ()))} for name, item in found.items()}
+    return Answer(str(found), {"outputs": outputs}, remark=f"picture: {args.plot}" if args.plot else "")
+
+
+def _kernels(model: Model, of: Any = None, **options: Any) -> Estimates:
+    """By `tp.kernel_fn`, each number with the largest error."""
+    import numpy as np
+
+    from tensorprog.estimate import Estimate, Estimates
+    from tensorprog.kernels import kernel_fn
+    from tensorprog.networks.network import EXAMPLE, OTHER, OUTPUTS
+    from tensorprog.networks.samples import batches
+
+    net = model.what
+    assert not isinstance(net, Program)
+    names = tuple(k for k in net.wanted(of, batches(net.inputs, model.X, net.source)) if k != "f")
+    if not names:
+        raise CommandError("--of f: that is no kernel; use nngp, ntk or ntk_NAME")
+    found = kernel_fn(net, **options)(model.X, model.X2, get=names)
+    items = {}
+    for name, value in zip(found._fields, found, strict=True):
+        error = np.full(value.shape, found.error[name])
+        items[name] = Estimate(value, error, found.method, "rounding" if found.method == "closed form" else "bound")
+    axes = (EXAMPLE, OTHER, *OUTPUTS)
+    return Estimates(items, {name: axes[: item.value.ndim] for name, item in items.items()})
 
 
 def regularity(args: argparse.Namespace) -> Answer:
@@ -180,6 +225,7 @@ COMMANDS = (
         "compare", "finite widths against the limit: deviations, rate, verdict", arguments.compare_arguments, compare
     ),
     Command("gia", "is gradient independence right, and where does it fail", arguments.gia_arguments, gia),
+    Command("kernel", "the kernels of a network on its data: NNGP and NTK", arguments.kernel_arguments, kernel),
     Command("regularity", "which Master Theorem covers the program", arguments.regularity_arguments, regularity),
     Command("demo", "gradient independence and real digits, without any file", arguments.demo_arguments, demo),
 )
@@ -188,8 +234,20 @@ COMMANDS = (
 # ---- what they share ----
 
 
-def _program(args: argparse.Namespace) -> Program:
-    return load_program(args.file, {}, args.set)
+def _model(args: argparse.Namespace) -> tuple[Model, dict[str, Any]]:
+    """What FILE defines, and the options for a network's program."""
+    given = {"of": args.of, "parametrization": args.parametrization, "width": args.width}
+    options = {k: v for k, v in given.items() if v is not None}
+    model = load_model(args.file, {}, args.set, args.data)
+    if options and isinstance(model.what, Program):
+        raise CommandError(f"--{next(iter(options))} is for networks, and {args.file} is a program")
+    return model, options
+
+
+def _program(args: argparse.Namespace, of: str | None = None) -> Program:
+    """The program of FILE; `of`: the outputs of a network's, where --of does not say."""
+    model, options = _model(args)
+    return model.program(**({"of": of, **options} if not isinstance(model.what, Program) else {}))
 
 
 def _values(args: argparse.Namespace) -> dict[str, Any] | None:

@@ -1,4 +1,4 @@
-"""From a FILE and `--set name=value` to a Program: the one place where the command line runs a user's code."""
+"""From a FILE and `--set name=value` to a Program, or a Network and its data: where the command line runs a user's code."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import sys
 import tokenize
 import traceback
 from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from types import ModuleType
@@ -16,26 +17,37 @@ from typing import Any
 
 from tensorprog.errors import TensorProgramError
 from tensorprog.language.program import Program
+from tensorprog.networks.dispatch import needs_data
+from tensorprog.networks.network import Network
 
-__all__ = ["CommandError", "assignments", "literal", "load_module", "load_program"]
+__all__ = ["CommandError", "Model", "assignments", "literal", "load_model", "load_module", "load_program"]
 
 
 class CommandError(Exception):
     """A message for the person at the command line; unlike a `TensorProgramError` it has no line of a program."""
 
 
+@dataclass(frozen=True, eq=False)
+class Model:
+    """What a FILE defines: a program; or a network with its data.
+
+    Attributes:
+        what: The `Program` or `Network`.
+        X: The network's data.
+        X2: Data of a second batch, or None.
+    """
+
+    what: Program | Network
+    X: Any = None
+    X2: Any = None
+
+    def program(self, **options: Any) -> Program:
+        """The program; for a network, with the options of `Network.program`."""
+        return self.what if isinstance(self.what, Program) else self.what.program(self.X, self.X2, **options)
+
+
 def load_program(file: str, parameters: Mapping[str, Any], settings: Sequence[str] = ()) -> Program:
-    """The program of a FILE: of a Python file, what its `build(**parameters)` returns; or a program's text (`.tp`).
-
-    Args:
-        file: The path.
-        parameters: Arguments of `build`, checked against its signature.
-        settings: More of them, as `name=value` texts; where the default is a text, so may the value be, without quotes.
-
-    Raises:
-        CommandError: The file is missing, of another kind, or no such program; a parameter is unknown; or the user's
-            code raised, and then the message has the line of the user's file.
-        TensorProgramError: From the language itself, with the line of the user's file.
+    """The program of a FILE; of a network, that of its kernels on its data. See `load_model`.
 
     Example:
         >>> import tempfile, tensorprog as tp
@@ -45,6 +57,36 @@ def load_program(file: str, parameters: Mapping[str, Any], settings: Sequence[st
         ...     _ = path.write_text(text + chr(10) + "def build(k=1): return tp.Program(m=tp.moment(k * x))")
         ...     print(tp.limit(load_program(str(path), {"k": 3})))
         m = 6 (exact)
+    """
+    return load_model(file, parameters, settings).program()
+
+
+def load_model(
+    file: str, parameters: Mapping[str, Any], settings: Sequence[str] = (), data: str | None = None
+) -> Model:
+    """What a FILE defines: of a Python file, what its `build(**parameters)` returns; or a program's text (`.tp`).
+
+    Args:
+        file: The path.
+        parameters: Arguments of `build`, and of `data`, which returns a network's inputs; checked against the signatures.
+        settings: More of them, as `name=value` texts; where the default is a text, so may the value be, without quotes.
+        data: An .npy file with the inputs in place of `data`; or an .npz file with an array for each Input.
+
+    Raises:
+        CommandError: The file is missing, of another kind, or no such program; a parameter is unknown; or the user's
+            code raised, and then the message has the line of the user's file.
+        TensorProgramError: From the language itself, with the line of the user's file.
+
+    Example:
+        >>> import tempfile
+        >>> text = "import tensorprog as tp; x = tp.dense('U', tp.Input('x'), tp.Width('n'))" + chr(10)
+        >>> text += "def build(W_std=1): return tp.Network(tp.readout('v', x, W_std=W_std))" + chr(10)
+        >>> text += "def data(): return [[1, 2]]"
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "linear.py"
+        ...     _ = path.write_text(text)
+        ...     load_model(str(path), {}, ["W_std=2"]).X
+        [[1, 2]]
     """
     path = Path(file)
     if path.is_dir():
@@ -57,24 +99,72 @@ def load_program(file: str, parameters: Mapping[str, Any], settings: Sequence[st
                 f"{file} is a program's text and has no parameters to --set ({', '.join([*parameters, *settings])}); "
                 "hyperparameters get their numbers from --values name=value"
             )
+        if data is not None:
+            raise CommandError(f"{file} is a program's text and has no data to replace")
         from tensorprog.language.text import load
 
-        return load(path)
+        return Model(load(path))
     if path.suffix != ".py":
         raise CommandError(f"{file} is neither a Python file (.py) that defines build() nor a program's text (.tp)")
-    build = getattr(load_module(path), "build", None)
+    module = load_module(path)
+    build, default = getattr(module, "build", None), getattr(module, "data", None)
     if not callable(build):
-        raise CommandError(f"{file} does not define build(); let it define one that returns a tensorprog.Program")
-    known = _parameters(build)
-    texts = {p.name for p in known or () if isinstance(p.default, str)}
+        raise CommandError(
+            f"{file} does not define build(); let it define one that returns a tensorprog.Program or tensorprog.Network"
+        )
+    default = default if callable(default) and data is None else None
+    functions = [build] + ([default] if default is not None else [])
+    signatures = [_parameters(f) for f in functions]
+    texts = {p.name for known in signatures for p in known or () if isinstance(p.default, str)}
     parameters = {**parameters, **assignments("--set", settings, texts)}
-    if known is not None:
-        _check_parameters(file, known, parameters)
-    with _user_code(path, f"build({', '.join(f'{k}={v!r}' for k, v in parameters.items())})"):
-        program = build(**parameters)
-    if not isinstance(program, Program):
-        raise CommandError(f"build() of {file} returned {_described(program)}; it must return a tensorprog.Program")
-    return program
+    everything = [p for known in signatures for p in known or ()]
+    if None not in signatures:
+        _check_parameters(file, signatures[0] or [], parameters, everything)
+    found = _called(path, "build", build, _given(signatures[0], parameters))
+    if isinstance(found, Program):
+        if data is not None:
+            raise CommandError(f"build() of {file} returned a Program, which has its data inside: leave out --data")
+        return Model(found)
+    if not isinstance(found, Network):
+        raise CommandError(
+            f"build() of {file} returned {_described(found)}; it must return a tensorprog.Program or tensorprog.Network"
+        )
+    if data is not None:
+        return Model(found, _read(data))
+    if default is None:
+        if needs_data(found):
+            raise CommandError(
+                f"build() of {file} returned a Network, and there is no data: let {file} define data(), or use --data X.npy"
+            )
+        return Model(found)
+    _check_parameters(file, signatures[1] or [], _given(signatures[1], parameters), everything, "data")
+    X = _called(path, "data", default, _given(signatures[1], parameters))
+    if isinstance(X, tuple) and len(X) == 2 and not all(isinstance(k, int) for k in X):
+        return Model(found, *X)
+    return Model(found, X)
+
+
+def _called(path: Path, name: str, function: Any, given: Mapping[str, Any]) -> Any:
+    with _user_code(path, f"{name}({', '.join(f'{k}={v!r}' for k, v in given.items())})"):
+        return function(**given)
+
+
+def _given(known: Sequence[inspect.Parameter] | None, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Those that a function takes."""
+    if known is None or any(p.kind is p.VAR_KEYWORD for p in known):
+        return dict(given)
+    return {k: v for k, v in given.items() if k in {p.name for p in known}}
+
+
+def _read(path: str) -> Any:
+    """The arrays of an .npy or .npz file."""
+    import numpy as np
+
+    try:
+        found = np.load(path, allow_pickle=False)
+        return found if isinstance(found, np.ndarray) else dict(found)
+    except (OSError, ValueError, EOFError) as error:
+        raise CommandError(f"--data {path}: {error}") from None
 
 
 def load_module(path: Path) -> ModuleType:
@@ -120,22 +210,29 @@ def _parameters(build: Any) -> list[inspect.Parameter] | None:
         return None
 
 
-def _check_parameters(file: str, parameters: Sequence[inspect.Parameter], given: Mapping[str, Any]) -> None:
+def _check_parameters(
+    file: str,
+    parameters: Sequence[inspect.Parameter],
+    given: Mapping[str, Any],
+    everything: Sequence[inspect.Parameter],
+    function: str = "build",
+) -> None:
+    """Refuses what neither function takes (`everything`), and a call that lacks something this one needs."""
     if any(p.kind is p.POSITIONAL_ONLY for p in parameters):
-        raise CommandError(f"build() of {file} has positional-only parameters; --set gives them by name")
+        raise CommandError(f"{function}() of {file} has positional-only parameters; --set gives them by name")
     known = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-    names = [p.name for p in known]
-    unknown = [name for name in given if name not in names]
-    if unknown and not any(p.kind is p.VAR_KEYWORD for p in parameters):
-        has = f"it has {', '.join(map(_shown, known))}" if known else "it has none"
+    both = {p.name: p for p in everything if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+    unknown = [name for name in given if name not in both]
+    if unknown and not any(p.kind is p.VAR_KEYWORD for p in everything):
+        has = f"it has {', '.join(map(_shown, both.values()))}" if both else "it has none"
         raise CommandError(
-            f"build() of {file} has no parameter {unknown[0]!r}; {has}; "
+            f"{function}() of {file} has no parameter {unknown[0]!r}; {has}; "
             f"a hyperparameter (tp.Scalar) gets its number from --values {unknown[0]}=..."
         )
     missing = [p.name for p in known if p.default is p.empty and p.name not in given]
     if missing:
         raise CommandError(
-            f"build() of {file} needs {', '.join(missing)}: {' '.join(f'--set {name}=...' for name in missing)}"
+            f"{function}() of {file} needs {', '.join(missing)}: {' '.join(f'--set {name}=...' for name in missing)}"
         )
 
 

@@ -49,8 +49,10 @@ class ArrayData(Data):
     """
 
     def __init__(self, array: np.ndarray, coordinates: np.ndarray | None = None) -> None:
-        self.array = array
-        self.coordinates = array if coordinates is None else coordinates
+        self.array = np.ascontiguousarray(array)  # one layout: products then round the same after tp.save and tp.load
+        self.coordinates = (
+            self.array if coordinates is None or coordinates is array else np.ascontiguousarray(coordinates)
+        )
         self.shape = array.shape[:-1]
         self._encoded = encode(("data", array))
 
@@ -70,7 +72,7 @@ class ArrayData(Data):
         product = a @ b.T
         if self is other or self._encoded == other._encoded:
             product = (product + product.T) / 2
-        return np.asarray(product / self.features).reshape(*self.shape, *other.shape)
+        return np.asarray(product / self.features).reshape((*self.shape, *other.shape))
 
     def gram(self, other: Data) -> Node:
         """See `Data`."""

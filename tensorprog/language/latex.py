@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from tensorprog.errors import TensorProgramError
+from tensorprog.language.data import Embedding
 from tensorprog.language.functions import PRIMITIVES
 from tensorprog.language.node import Node
 from tensorprog.language.program import Program
@@ -97,15 +98,20 @@ class _Writer:
         return name, rf"\in \mathbb{{R}}^{{{rows} \times {cols}}},\ {entry} \sim {law}", "matrix"
 
     def _vector(self, v: VectorSpec) -> tuple[str, str, str]:
-        name, n = _name(v.name), _name(v.width.name)
+        name, n = _name(self.parts.vectors[v]), _name(v.width.name)
         sizes = "".join([rf" \times {k}" for k in v.shape])
         mean = rf"\mu^{{{name}}}" if isinstance(v.mean, np.ndarray) else _number(v.mean)[0]
         variance = rf"\Sigma^{{{name}}}" if v.cov is not None else _number(v.var)[0] + (" I" if v.shape else "")
         law = rf"\mathcal{{N}}\left({mean}, {variance}\right)"
         if v.distribution is not None:
             law = rf"\text{{{v.distribution if isinstance(v.distribution, str) else v.distribution.dist.name}}}"
+        kind = "trained vector" if v.trainable else "vector"
         entry = _indexed(name, r"\alpha")
-        return name, rf"\in \mathbb{{R}}^{{{n}{sizes}}},\ {entry} \sim {law}", "vector"
+        if isinstance(v, Embedding):
+            scale = "" if v.var == 1 else rf"{_number(v.var)[0]}\, "
+            law = rf"\mathcal{{N}}\left(0, {scale}\xi^{{{name}}} {{\xi^{{{name}}}}}{TOP} / {v.data.features}\right)"
+            kind = rf"input layer ${_name(v.name)}$, data $\xi^{{{name}}}$"
+        return name, rf"\in \mathbb{{R}}^{{{n}{sizes}}},\ {entry} \sim {law}", kind
 
     # ---- expressions ----
     def entry(self, x: Node, index: Sequence[str]) -> tuple[str, int]:

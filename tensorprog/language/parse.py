@@ -4,7 +4,8 @@
     statement = "width" NAME [ ":" "ratio" number ]
               | "matrix" NAME ":" NAME "x" NAME { "," ( "var" number | "entries" law ) }
               | "vector" NAME [ "[" size { "," size } "]" ] ":" NAME
-                         { "," ( "mean" value | "var" number | "cov" value | law ) }
+                         { "," ( "mean" value | "var" number | "cov" value | law | "trained"
+                               | "name" NAME | "data" value | "coordinates" value ) }
               | "scalar" NAME [ ":" [ "name" NAME "," ] [ "default" number ] ]
               | "array" NAME ":" ( "float64" | "int64" | "rational" )
                          "," "shape" "(" INT { "," INT } ")" "," "sha" STRING
@@ -44,6 +45,7 @@ import numpy as np
 
 from tensorprog.errors import TensorProgramError
 from tensorprog.language import algebra
+from tensorprog.language.data import ArrayData, Embedding
 from tensorprog.language.expression import Vector
 from tensorprog.language.parse_expressions import MAX_DIGITS, MAX_SIZE, Expressions
 from tensorprog.language.program import Output, Program
@@ -55,6 +57,8 @@ __all__ = ["parse"]
 
 MAX_CHARACTERS = 50_000_000
 _STATEMENTS = ("width", "matrix", "vector", "scalar", "array", "output")
+_LAWS = ("rademacher", "uniform", "scipy")
+_OF_VECTORS = ("mean", "var", "cov", "data", "coordinates", "name", "trained", *_LAWS)
 _KINDS = {"float64": "f", "int64": "i", "rational": "O"}
 
 
@@ -188,18 +192,47 @@ class _Parser(Expressions):
         width = self.width()
         options: dict[str, Any] = {}
         while self.accept(","):
-            attribute = self.word("mean", "var", "cov", "rademacher", "uniform", "scipy")
-            key = attribute.text if attribute.text in ("mean", "var", "cov") else "distribution"
+            attribute = self.word(*_OF_VECTORS)
+            key = "distribution" if attribute.text in _LAWS else attribute.text
             if key in options:
                 self.fail(attribute, f"a second {key}", "give one")
             if key == "distribution":
                 self.position -= 1
                 options[key] = self.law()
+            elif key in ("name", "trained"):
+                options[key] = key == "trained" or self.take("name", "a name").text
             else:
                 options[key] = self.number() if key == "var" else self.value()
+        real, trained = options.pop("name", name.text), options.pop("trained", False)
+        if "data" in options or "coordinates" in options:
+            spec = self.embedding(name, real, width, tuple([k for _, k in sizes]), trained, options)
+            self.values[name.text] = self.node(name, algebra.initial, spec)
+            return
         axes = {letter(p): k for p, k in sizes}
-        x = self.checked(name, Vector, name.text, width, axes=axes, **options)
+        x = self.checked(name, Vector, real, width, axes=axes, trainable=trained, **options)
         self.values[name.text] = self.node(name, lambda: x.node)
+
+    def embedding(
+        self, at: Token, name: str, width: Width, shape: tuple[int, ...], trained: bool, options: Mapping[str, Any]
+    ) -> Embedding:
+        """The initial vectors U x of the rows x of some data."""
+        var, data = options.get("var", 1), options.get("data")
+        coordinates = options.get("coordinates", data)
+        extra = set(options) - {"var", "data", "coordinates"}
+        if extra or data is None:
+            what = f"has data, and {sorted(extra)[0]}" if extra else "has coordinates of no data"
+            self.fail(at, f"vector {at.text} {what}", "data go with var, coordinates, name and trained alone")
+        for a in (data, coordinates):
+            given = np.shape(a)
+            if given[:-1] != shape or not given or given[-1] == 0 or a.dtype == object or not np.isfinite(a).all():
+                self.fail(
+                    at,
+                    f"the data of vector {at.text} have shape {given}; its axes have {shape}",
+                    "give finite integers or floats of the shape (*axes, features)",
+                )
+        if var < 0:
+            self.fail(at, f"vector {at.text} has variance {var}", "a variance is at least 0")
+        return Embedding.of(name, width, var, ArrayData(data, coordinates), trained)
 
     def declare_scalar(self, name: Token) -> None:
         self.new(self.values, name)

@@ -115,9 +115,9 @@ class Program:
 
     @property
     def vectors(self) -> list[VectorSpec]:
-        """Its initial vectors, by name."""
-        found = {x.attr.name: x.attr for x in self.nodes if x.op == "vector"}
-        return [found[name] for name in sorted(found)]
+        """Its initial vectors, by name; of one name several, where an input layer is applied to several sets of data."""
+        found = dict.fromkeys([x.attr for x in self.nodes if x.op == "vector"])
+        return sorted(found, key=lambda v: v.name)
 
     @property
     def widths(self) -> list[Width]:
@@ -179,7 +179,12 @@ class Program:
         rows = [
             (x.op, [slots[a] for a in x.args], x.attr, x.shape, x.width, x.inner, x.source, x.label) for x in self.nodes
         ]
-        return _restored, (rows, {name: (slots[o.node], o.axes) for name, o in self.outputs.items()})
+        # What gradient independence means for a network's program is known to its network alone, which stays here.
+        network, free = self._derived.get("network"), self._derived.get("decoupled")
+        if network is not None and free is None:
+            free = self._derived["decoupled"] = network[0].decoupled(*network[1:])
+        outputs = {name: (slots[o.node], o.axes) for name, o in self.outputs.items()}
+        return _restored, (rows, outputs, "itself" if free is self else free if network is not None else None)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.outputs)
@@ -208,13 +213,18 @@ class Program:
         return graph(self)
 
 
-def _restored(rows: list[tuple[Any, ...]], outputs: dict[str, tuple[int, tuple[str, ...]]]) -> Program:
+def _restored(
+    rows: list[tuple[Any, ...]], outputs: dict[str, tuple[int, tuple[str, ...]]], free: Program | str | None = None
+) -> Program:
     nodes: list[Node] = []
     for op, args, attr, shape, width, inner, source, label in rows:
         x = Node(op, tuple([nodes[i] for i in args]), attr, shape, width, inner)
         x.source, x.label = source, label
         nodes.append(x)
-    return Program({name: Output(nodes[i], axes) for name, (i, axes) in outputs.items()})
+    program = Program({name: Output(nodes[i], axes) for name, (i, axes) in outputs.items()})
+    if free is not None:
+        program._derived["decoupled"] = program if free == "itself" else free
+    return program
 
 
 def _place(x: Any, node: Node) -> Source | None:

@@ -14,6 +14,13 @@ by a matrix, labelled by the user, or nested too deep has a line. Functions of s
 Arrays too large to read are named, `array K1 : float64, shape (100, 100), sha "..."`, and live beside the text
 (`arrays`, `save`).
 
+An input layer, the initial vectors that one matrix U makes of the rows of some data, has its data; the same U of other
+data is declared under another name, and says whose it is. `coordinates` are the data in fewer dimensions, for runs
+(`networks/samples.py:reduced`). `trained` marks a network's parameters: vectors by their own word, matrices always.
+
+    vector U[i:2] : n, data [[1.0, 0.5], [0.0, 2.0]], var 2, trained
+    vector U_2[i:100] : n, name U, data K1, var 2, trained
+
 **Axes** have positions, called i, j, k, ... in the text (names attach to outputs only):
 
 | text           | meaning                                                                                         |
@@ -44,6 +51,7 @@ import numpy as np
 
 from tensorprog.errors import TensorProgramError
 from tensorprog.language.algebra import common_type
+from tensorprog.language.data import ArrayData, Embedding
 from tensorprog.language.node import Node
 from tensorprog.language.program import Program
 from tensorprog.language.symbols import Matrix, Number, VectorSpec, Width, encode
@@ -107,6 +115,7 @@ class Listing:
     Attributes:
         declarations: Widths, matrices, vectors, hyperparameters, arrays.
         leaves: Initial vectors and hyperparameters by the names the text gives them.
+        vectors: The names the text gives to initial vectors.
         lines: The instructions, operands first.
         outputs: One line for each output: `name` is the output's.
         arrays: The arrays the text names but does not contain.
@@ -114,6 +123,7 @@ class Listing:
 
     declarations: list[str] = field(default_factory=list)
     leaves: dict[str, Node] = field(default_factory=dict)
+    vectors: dict[VectorSpec, str] = field(default_factory=dict)
     lines: list[Line] = field(default_factory=list)
     outputs: list[Line] = field(default_factory=list)
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
@@ -315,6 +325,10 @@ class _Writer:
         labels = {x.label for x in program.nodes if x.label and x.op not in LEAVES}
         self.taken = labels | {v.name for v in program.vectors}
         self.used = {v.name for v in program.vectors}
+        self.vectors = self.out.vectors
+        for v in program.vectors:  # U of a second set of data is called U_2
+            self.vectors[v] = self._free(v.name) if v.name in self.vectors.values() else v.name
+            self.used.add(self.vectors[v])
         self.scalars: dict[str, str] = {}
         for name in program.scalars:  # an initial vector of the same name has precedence
             self.scalars[name] = self._free(name) if name in self.used else name
@@ -372,11 +386,25 @@ class _Writer:
         def value(x: Any) -> str:
             return self._array(x) if isinstance(x, np.ndarray) else _number(x)
 
+        name, parts = self.vectors[v], [v.width.name]
         sizes = ", ".join([f"{letter(i)}:{k}" for i, k in enumerate(v.shape)])
-        parts = [v.width.name] if v.distribution is None else [v.width.name, _law(v.distribution, f"vector {v.name}")]
-        if v.distribution is None or isinstance(v.distribution, str):
-            parts += [f"mean {value(v.mean)}", f"var {value(v.var)}" if v.cov is None else f"cov {value(v.cov)}"]
-        return f"vector {v.name}{f'[{sizes}]' if sizes else ''} : {', '.join(parts)}"
+        if name != v.name:
+            parts.append(f"name {v.name}")
+        if isinstance(v, Embedding):
+            if not isinstance(v.data, ArrayData):
+                raise TensorProgramError(f"the data of {v.name} is not known yet", fix="print the program of some data")
+            parts.append(f"data {value(v.data.array)}")
+            if v.data.coordinates is not v.data.array:
+                parts.append(f"coordinates {value(v.data.coordinates)}")
+            parts.append(f"var {value(v.var)}")
+        else:
+            if v.distribution is not None:
+                parts.append(_law(v.distribution, f"vector {v.name}"))
+            if v.distribution is None or isinstance(v.distribution, str):
+                parts += [f"mean {value(v.mean)}", f"var {value(v.var)}" if v.cov is None else f"cov {value(v.cov)}"]
+        if v.trainable:
+            parts.append("trained")
+        return f"vector {name}{f'[{sizes}]' if sizes else ''} : {', '.join(parts)}"
 
     # ---- instructions ----
     def _instructions(self) -> None:
@@ -424,7 +452,7 @@ class _Writer:
 
     def _leaf(self, x: Node) -> _Piece:
         if x.op == "vector":
-            return _Piece(x.attr.name, refs=(x.attr.name,))
+            return _Piece(self.vectors[x.attr], refs=(self.vectors[x.attr],))
         if x.op == "scalar":
             return _Piece(self.scalars[x.attr[0]], refs=(self.scalars[x.attr[0]],))
         if x.op == "inverse_sqrt":

@@ -18,6 +18,7 @@ from tensorprog.limits.domain import check_domains, ranges
 from tensorprog.limits.evaluate import ScalarProgram, student
 from tensorprog.limits.expectation import Expectation
 from tensorprog.limits.lower import Lowering
+from tensorprog.networks.dispatch import of_networks
 from tensorprog.transforms.decouple import program_for
 
 __all__ = ["limit"]
@@ -27,6 +28,7 @@ POOR = 1e-9
 """A closed form whose rounding error is relatively larger than this is tried again by quadrature."""
 
 
+@of_networks()
 def limit(
     program: Program,
     *,
@@ -40,7 +42,8 @@ def limit(
     """The infinite-width limit of every output, with its error.
 
     Args:
-        program: The program.
+        program: The program, or a network: then its data X is the second argument, and all others are keywords,
+            with `X2`, `of`, `parametrization` and `width` of `Network.program` among them.
         method: `"exact"`: lower the program by the Master Theorem and evaluate the closed forms and integrals that are left;
             `"population"`: sample it (M joint samples of every Z, independent replicates); `"auto"`: exact, and one
             population run for the outputs the exact route declines. Every `Estimate` says which.

@@ -34,6 +34,7 @@ from tensorprog.limits.lower import Lowering
 from tensorprog.limits.special import GaussianExpectation, named
 from tensorprog.limits.structure import MOVES, root
 from tensorprog.limits.tasks import Task
+from tensorprog.networks.dispatch import of_networks
 from tensorprog.transforms.decouple import program_for
 
 __all__ = ["formula"]
@@ -48,6 +49,7 @@ PIECES = 16
 """A stack of more parts is not written as a Piecewise."""
 
 
+@of_networks()
 def formula(program: Program, gia: bool = False) -> Formula:
     """The infinite-width limit of every output as a SymPy expression.
 
@@ -56,7 +58,8 @@ def formula(program: Program, gia: bool = False) -> Formula:
     out) and expectations without a closed form stay unevaluated, as `GaussianExpectation`.
 
     Args:
-        program: The program. Its hyperparameters need no values.
+        program: The program (its hyperparameters need no values), or a network: then its data X is the second argument,
+            and all others are keywords, with `X2`, `of`, `parametrization` and `width` of `Network.program` among them.
         gia: Take the limit under the gradient independence assumption, as `limit` does.
 
     Returns:

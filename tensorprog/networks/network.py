@@ -15,6 +15,7 @@ from tensorprog.language.describe import describe
 from tensorprog.language.expression import Expression, inverse_sqrt
 from tensorprog.language.node import Node
 from tensorprog.language.program import Output, Program
+from tensorprog.language.symbols import encode
 from tensorprog.networks.inputs import EXAMPLE, Bound, Input
 from tensorprog.networks.layers import Layers, Readout, recording
 from tensorprog.networks.samples import Batch, batches, reduced
@@ -97,7 +98,9 @@ class Network:
             data: Name of an Input to its data and the names of the data's axes.
             gia: Back-propagate with independent copies.
         """
-        key = (tuple(sorted((k, d.encoded(), a) for k, (d, a) in data.items())), gia)
+        # Coordinates are no part of a digest, but those of one program must be of one system.
+        short = {k: encode(d.coordinates) if isinstance(d, ArrayData) else b"" for k, (d, _) in data.items()}
+        key = (tuple(sorted((k, d.encoded(), short[k], a) for k, (d, a) in data.items())), gia)
         if key not in self._bodies:
             layers = Layers()
             with recording(layers):
@@ -151,7 +154,7 @@ class Network:
         self,
         X: Any = None,
         X2: Any = None,
-        of: str | Sequence[str] = ("nngp", "ntk"),
+        of: str | Sequence[str] | None = None,
         parametrization: str = "ntk",
         width: int | None = None,
         gia: bool = False,
@@ -164,7 +167,8 @@ class Network:
             X2: Data of a second batch, for the columns of the kernels; X itself by default.
             of: `"nngp"` (or `"f0_cov"`: the covariance of the outputs given the body, W_std^2 x.x'/n + b_std^2), `"ntk"`,
                 `"ntk_NAME"` for the part of one parameter, `"f"` for the outputs themselves, which have no limit: at finite
-                width only. An average readout has no NNGP; its NTK is N Theta, and its `"f"` has a limit.
+                width only. An average readout has no NNGP; its NTK is N Theta, and its `"f"` has a limit. By default
+                `("nngp", "ntk")`, of an average readout `("f", "ntk")`; `"all"` is `"f"` and the kernels there are.
             parametrization: `"ntk"`, `"tp"` or `"standard"` (with a width), see `transforms/tangent.py`.
             width: For `"standard"`.
             gia: With independent copies of the matrices in back-propagation (gradient independence).
@@ -175,16 +179,24 @@ class Network:
         from tensorprog.transforms.tangent import parametrization as named
 
         scheme = named(parametrization, width)
-        wanted = (of,) if isinstance(of, str) else tuple(of)
         first = batches(self.inputs, X, self.source)
         second = first if X2 is None else batches(self.inputs, X2, self.source)
         reduced([*first, *([] if second is first else second)])
+        wanted = self.wanted(of, first, gia)
         key = (tuple([b.key for b in first]), tuple([b.key for b in second]), wanted, scheme.name, width, gia)
         if key not in self._programs:
             if len(self._programs) > 8:
                 self._programs.clear()
             self._programs[key] = self._program(first, second, wanted, scheme, gia)
         return self._programs[key]
+
+    def wanted(self, of: str | Sequence[str] | None, first: list[Batch], gia: bool = False) -> tuple[str, ...]:
+        """The outputs that `of` means, of `program`."""
+        if of is not None and of != "all":
+            return (of,) if isinstance(of, str) else tuple(of)
+        kinds = {isinstance(o, Readout) for o in self.body(first[0].data, gia).outputs}
+        kernels = ("ntk",) if False in kinds else ("nngp", "ntk")
+        return ("f", *kernels) if of == "all" or True not in kinds else kernels
 
     def _program(
         self, first: list[Batch], second: list[Batch], wanted: tuple[str, ...], scheme: Parametrization, gia: bool
@@ -199,7 +211,9 @@ class Network:
                 node, axes = self._kernel(name, left, right, first, second, scheme)
             outputs[name] = Output(node, axes)
         program = Program(outputs)
-        if not gia and any(name != "f" for name in wanted):
+        if gia:
+            program._derived["decoupled"] = program
+        else:
             program._derived["network"] = (self, first, second, wanted, scheme)
         return program
 

@@ -149,7 +149,20 @@ class _Pass:
             gradients[x] = g
             if x.args:
                 self._pass_on(x, g)
+        if self.gia:
+            self._check_copies()
         return Backward(self.output, gradients, tuple(reversed(self.uses)))
+
+    def _check_copies(self) -> None:
+        """The copy for a W.T of the forward pass is called W_T~: so is that of a matrix W_T."""
+        names = {use.matrix.name for use in self.uses}
+        for use in self.uses:
+            if use.transposed and f"{use.matrix.name}_T" in names:
+                raise TensorProgramError(
+                    f"under gradient independence the copies of {use.matrix.name}.T and of {use.matrix.name}_T have one name",
+                    fix=f"call the matrix {use.matrix.name}_T otherwise",
+                    source=self.output.source,
+                )
 
     # ---- bookkeeping ----
     def _give(self, x: Node, g: Gradient) -> None:
@@ -166,6 +179,7 @@ class _Pass:
         total = algebra.add([(1, p.node) for p in parts])
         wanted = (*self.outputs, *x.shape) if parts[0].full else x.shape
         total = algebra.typed(total, wanted, x.width or x.inner, None)
+        total.source = total.source or x.source  # reports name the user's line that is differentiated
         return None if total.is_zero else Gradient(total, parts[0].tie, parts[0].full)
 
     def _full(self, shape: tuple[int, ...], g: Gradient) -> Gradient:
@@ -311,6 +325,7 @@ class _Pass:
         used = backward_copy(matrix, not transposed) if self.gia else matrix
         node = algebra.typed(g.node, g.node.shape, x.width, None)
         back = algebra.matmul(used, not transposed, node)
+        back.source = back.source or x.source
         self._give(h, Gradient(algebra.mul([root_of_ratio(h.width, x.width), back]), g.tie, g.full))
 
     def _view(self, x: Node, g: Gradient) -> None:

@@ -28,20 +28,26 @@ def backward_copy(matrix: Matrix, transposed: bool) -> Matrix:
 
 
 def program_for(program: Program, gia: bool) -> Program:
-    """The program of a call, `decouple`d where it asks for gradient independence, once.
+    """The program of a call; where it asks for gradient independence, the one with independent copies, made once.
+
+    A program made by `Network.program` knows its network, which back-propagates again, with copies; in a bare program
+    every W.T is back-propagation (`decouple`).
 
     Raises:
         TensorProgramError: It is no program.
     """
     if not isinstance(program, Program):
         raise TensorProgramError(
-            f"{type(program).__name__} is not a Program", fix="make one: tp.Program(q=tp.moment(x * x))"
+            f"{type(program).__name__} is not a Program, nor a Network",
+            fix='make one: tp.Program(q=tp.moment(x * x)), tp.Network(tp.readout("v", h))',
         )
     if not gia:
         return program
     if "decoupled" not in program._derived:
-        program._derived["decoupled"] = decouple(program)
-    return program._derived["decoupled"]
+        network = program._derived.get("network")
+        program._derived["decoupled"] = network[0].decoupled(*network[1:]) if network else decouple(program)
+    free: Program = program._derived["decoupled"]
+    return free
 
 
 def decouple(program: Program) -> Program:

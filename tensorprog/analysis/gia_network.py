@@ -1,0 +1,282 @@
+"""Gradient independence of a network: its readout vectors and its backward pass are known, and need no search.
+
+The assumption (GIA) is that back-propagation may use independent copies of the weights: W~.T for W.T, and for W, where the
+forward pass used W.T, a copy of its own, as Tensor Programs II counts W and W.T as different matrices (theorem A.6). All
+forward products stay, those with W.T included.
+
+`simple`   The readout vectors have zero mean, are independent of all else and are used in the readouts alone; and no
+           matrix is used both as W and as W.T in the forward pass (the clause of Tensor Programs III). An average readout
+           fails: it has no readout vector, and its gradients start from a function of the forward pass.
+`bp_like`  The finer check of `gia.py`, by parity, on the program of the tangent kernel: for some initial vectors of zero
+           mean, the readout vectors or others, each product of the backward pass multiplies what is odd in them, and none
+           of the forward pass depends on them. A matrix that the forward pass uses as W.T alone changes roles with its
+           transpose first; with one used both ways the check fails.
+`holds`    The limits of the tangent kernel with and without GIA, compared.
+
+**W and W.T in one forward pass.** GIA may be wrong, as in a tied autoencoder k = W.T tanh(W h): the backward pass computes
+W dk and then W.T (dh tanh'), whose operand contains W dk, so that W.T comes back to W; two independent copies lose the
+term. It may be right, as where W h and W.T h' are parallel branches and nothing comes back. One copy of W for *both*
+directions keeps that term: with a centred readout that is used nowhere else it is right in the tied autoencoder as well,
+since what is linear in v is uncorrelated with what does not depend on v. That is another assumption than the one checked.
+
+Source: Tensor Programs II (arXiv:2006.14548), Condition 1, Definition A.3, Theorem A.6; Tensor Programs III
+(arXiv:2009.10685), appendix C.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from tensorprog.analysis.gia import (
+    _SIMPLE,
+    GIAReport,
+    Offender,
+    _answer,
+    _decided,
+    _finite_runs,
+    _offenders,
+)
+from tensorprog.analysis.instructions import Instructions
+from tensorprog.analysis.readouts import Analysis, Fault, parity, search, shortcoming
+from tensorprog.errors import TensorProgramError
+from tensorprog.language import algebra
+from tensorprog.language.describe import describe
+from tensorprog.language.node import Node, topological
+from tensorprog.language.program import Output, Program
+from tensorprog.language.symbols import Matrix, number
+from tensorprog.networks.dispatch import OPTIONS, needs_data
+from tensorprog.networks.layers import Readout
+from tensorprog.networks.network import Body, Network
+from tensorprog.transforms.rewrite import rewrite_nodes
+
+__all__ = ["check_network"]
+
+MEANING = "independent copies of the weights in back-propagation"
+
+
+@dataclass(frozen=True)
+class _Breach:
+    """Where a clause of the simple check fails.
+
+    Attributes:
+        node: An instruction of the forward pass.
+        kind: "average", "mean", "used" or "both".
+        about: The name of the vector or matrix concerned.
+        other: The product with W in the other direction.
+    """
+
+    node: Node
+    kind: str
+    about: str
+    other: Node | None = None
+
+
+def check_network(
+    net: Network,
+    X: Any,
+    options: Mapping[str, Any],
+    *,
+    values: Mapping[str, Any] | None,
+    rng: int | np.random.Generator | None,
+    widths: Sequence[int] | None,
+    seeds: int | Sequence[int] | None,
+) -> GIAReport:
+    """`check_gia` of a network; see the module's text.
+
+    Args:
+        net: The network.
+        X: Its data; None for a small generic input.
+        options: Those of `Network.program`.
+        values: Numbers for hyperparameters.
+        rng: Seeds a limit that has to be sampled.
+        widths: Also compare runs at these widths with the limit under GIA.
+        seeds: For these runs.
+
+    Raises:
+        TensorProgramError: An option is unknown, or the data makes no sense.
+
+    Example:
+        >>> import tensorprog as tp
+        >>> n = tp.Width("n")
+        >>> W, h = tp.Matrix("W", n, n), tp.dense("U", tp.Input("x"), n)
+        >>> tied = tp.check_gia(tp.Network(tp.readout("v", W.T @ tp.tanh(W @ h))))
+        >>> tied.simple, tied.bp_like, tied.holds
+        (False, False, False)
+        >>> branches = tp.check_gia(tp.Network(tp.readout("v", tp.tanh(W @ h) + tp.tanh(W.T @ tp.erf(h)))))
+        >>> branches.simple, branches.bp_like, branches.holds
+        (False, False, True)
+
+    Source: Tensor Programs II, Condition 1; Tensor Programs III, appendix C.
+    """
+    for k in options:
+        if k not in OPTIONS:
+            raise TensorProgramError(f"check_gia of a network is given {k}=", fix=f"it takes {', '.join(OPTIONS)}")
+    notes = []
+    if X is None and needs_data(net):
+        notes.append("no data is given: limits are those of a small generic input (Gaussian, seed 0)")
+    program = net.program(X, **{"of": "ntk", **options})
+    _, first, second, *_ = program._derived["network"]
+    bodies = [net.body(b.data) for b in {id(b): b for b in (*first, *second)}.values()]
+    breaches = _breaches(bodies)
+    both = any(b.kind == "both" for b in breaches)
+    names = {name for body in bodies for o in body.outputs if isinstance(o, Readout) for name in o.vectors}
+    own = [x for x in program.nodes if x.op == "vector" and x.attr.name in names]
+    loose, complete = Analysis(tuple(own), (), 0), True
+    if breaches:
+        loose, complete = _parity(program, bodies, own)
+    is_loose = False if both else _decided(loose, complete)
+    if not complete and not both:
+        notes.append("there are too many initial vectors to try all sets of readouts")
+    outputs, holds, remarks = _answer(program, values, rng, is_loose)
+    notes += remarks
+    if both:
+        notes.append(
+            "the backward pass gets a copy for W and another for W.T, different matrices in Tensor Programs II; one copy "
+            "for both directions is another assumption, and right more often"
+        )
+    of = Instructions(program)
+    offenders = {o.instruction: o for o in [_offender(of, b) for b in breaches]}
+    if not both:
+        for o in _offenders(program, Analysis(loose.readouts, (), 0), loose, given=True):
+            here = offenders.setdefault(o.instruction, o)
+            if here is not o:
+                offenders[o.instruction] = replace(here, checks=("simple", "bp_like"))
+    if offenders:
+        notes.append('instructions are numbered as in the tangent kernel\'s program: print(net.program(X, of="ntk"))')
+    return GIAReport(
+        not breaches,
+        is_loose,
+        holds,
+        tuple(sorted({x.attr.name for x in loose.readouts})),
+        outputs,
+        tuple(offenders.values()),
+        _finite_runs(program, outputs, widths, seeds, values),
+        tuple(notes),
+        MEANING,
+    )
+
+
+# ---- the simple check ----
+
+
+def _breaches(bodies: Sequence[Body]) -> list[_Breach]:
+    """Where the clauses fail, each once, whatever the number of batches."""
+    found: dict[tuple[str, str], _Breach] = {}
+    for body in bodies:
+        for b in [*_of_readouts(body), *_of_matrices(_inside(body))]:
+            found.setdefault((b.kind, b.about), b)
+    return list(found.values())
+
+
+def _inside(body: Body) -> list[Node]:
+    """The forward pass without its readouts."""
+    roots = [x.node for o in body.outputs for x in ([part for part, _ in o.parts] if isinstance(o, Readout) else [o])]
+    return topological(roots)
+
+
+def _of_readouts(body: Body) -> list[_Breach]:
+    found = [_Breach(o.node, "average", describe(o.node)) for o in body.outputs if not isinstance(o, Readout)]
+    vectors: dict[Node, None] = {}
+    for o in body.outputs:
+        if isinstance(o, Readout):
+            below = topological([o.theta.node])
+            vectors |= dict.fromkeys([x for x in below if x.op == "vector" and x.attr.name in o.vectors])
+    for v in vectors:
+        if "mean" in shortcoming(v, False):
+            found.append(_Breach(v, "mean", v.attr.name))
+    names = {v.attr.name for v in vectors}
+    seen: dict[Node, str] = {}  # a readout vector, or one with its axes rearranged
+    for x in _inside(body):
+        if x.op == "vector" and x.attr.name in names:
+            seen[x] = x.attr.name
+        used = [seen[a] for a in x.args if a in seen]
+        if used and x.op in ("view", "take", "pick"):
+            seen[x] = used[0]
+        else:
+            found += [_Breach(x, "used", name) for name in used]
+    roots = [x.node for o in body.outputs if isinstance(o, Readout) for x, _ in o.parts]
+    found += [_Breach(x, "used", seen[x]) for x in roots if x in seen]  # v.v
+    return found
+
+
+def _of_matrices(inside: Sequence[Node]) -> list[_Breach]:
+    first: dict[Matrix, Node] = {}
+    found = []
+    for x in inside:
+        if x.op == "matmul":
+            y = first.setdefault(x.attr[0], x)
+            if y.attr[1] != x.attr[1]:
+                found.append(_Breach(x, "both", x.attr[0].name, y))
+    return found
+
+
+def _offender(of: Instructions, b: _Breach) -> Offender:
+    x, v = b.node, b.about
+    match b.kind:
+        case "average":
+            reason = "an average readout has no readout vector: its gradients are functions of the forward pass"
+        case "mean":
+            reason = f"the readout vector {v} {shortcoming(x, False)}"
+        case "used":
+            reason = f"the readout vector {v} is used inside the network"
+        case _:
+            assert b.other is not None
+            ways = (f"{v}.T", v) if x.attr[1] else (v, f"{v}.T")
+            reason = f"the forward pass uses {ways[0]} here and {ways[1]} at {of.short(b.other)}"
+    rules = {
+        "average": "GIA holds only if gradients start from zero-mean readout vectors",
+        "mean": "GIA holds only if the readout vectors have zero mean",
+        "used": "GIA holds only if the readout vectors are used in the readouts alone",
+        "both": "GIA holds only if no matrix is the transpose of another in the forward pass",
+    }
+    checks = ("simple", "bp_like") if b.kind == "both" else ("simple",)
+    source = of.source(x)
+    where = f" ({source})" if source is not None else ""
+    theorem = f"{_SIMPLE}; III, appendix C" if b.kind == "both" else _SIMPLE
+    heading = of.heading(x)
+    if b.kind == "average":
+        heading = f"output {heading}"
+    message = f"{heading}{where}: {reason}. {rules[b.kind]} ({theorem})."
+    return Offender(heading, of.number(x), of.name(x), source, checks, reason, message)
+
+
+# ---- the finer check ----
+
+
+def _parity(program: Program, bodies: Sequence[Body], own: Sequence[Node]) -> tuple[Analysis, bool]:
+    """The analysis by parity of the program with W.T as W where the forward pass uses W.T alone; in its own nodes."""
+    turned, back = _roles_exchanged(program, bodies)
+    found, complete = parity(turned, own), True
+    if found.faults:
+        best, complete = search(turned, parity, symmetric=True)
+        if not best.faults or not own:  # explain failures with the network's own readouts
+            found = best
+    faults = tuple([Fault(back[f.node], f.kind) for f in found.faults])
+    return Analysis(tuple([back[x] for x in found.readouts]), faults, found.clean), complete
+
+
+def _roles_exchanged(program: Program, bodies: Sequence[Body]) -> tuple[Program, dict[Node, Node]]:
+    """The program, and its nodes to those of the given one."""
+    ways: dict[str, set[bool]] = {}
+    for body in bodies:
+        for x in _inside(body):
+            if x.op == "matmul":
+                ways.setdefault(x.attr[0].name, set()).add(x.attr[1])
+    turned = {name for name, found in ways.items() if found == {True}}
+    if not turned:
+        return program, {x: x for x in program.nodes}
+
+    def rule(x: Node, args: Sequence[Node]) -> Node:
+        if x.op == "matmul" and x.attr[0].name in turned:
+            m = x.attr[0]
+            exchanged = Matrix(m.name, m.cols, m.rows, number(m.var * m.ratio), m.entries, m.source)
+            return algebra.matmul(exchanged, not x.attr[1], args[0])
+        return algebra.rebuild(x, args)
+
+    new = rewrite_nodes([o.node for o in program.outputs.values()], rule)
+    outputs = {name: Output(new[o.node], o.axes) for name, o in program.outputs.items()}
+    return Program(outputs), {y: x for x, y in new.items()}
