@@ -54,7 +54,8 @@ class ArrayData(Data):
             self.array if coordinates is None or coordinates is array else np.ascontiguousarray(coordinates)
         )
         self.shape = array.shape[:-1]
-        self._encoded = encode(("data", array))
+        # Coordinates are content: the same rows have others beside a second batch, and a memory must not mix them up.
+        self._encoded = encode(("data", array) if coordinates is None else ("data", array, coordinates))
 
     @property
     def features(self) -> int:

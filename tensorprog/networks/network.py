@@ -181,7 +181,7 @@ class Network:
         scheme = named(parametrization, width)
         first = batches(self.inputs, X, self.source)
         second = first if X2 is None else batches(self.inputs, X2, self.source)
-        reduced([*first, *([] if second is first else second)])
+        reduced([*first, *([] if second is first else second)], self.inputs)
         wanted = self.wanted(of, first, gia)
         key = (tuple([b.key for b in first]), tuple([b.key for b in second]), wanted, scheme.name, width, gia)
         if key not in self._programs:
@@ -266,8 +266,6 @@ class Network:
                     "an average readout has no NNGP", why="it has a limit, not a law", fix='ask for "ntk" or "f"',
                     source=self.source,
                 )  # fmt: skip
-            if i != j and not set(f.vectors) & set(g.vectors):
-                return algebra.constant(0, shape)
             c = f.covariance(g, **{EXAMPLE: OTHER})
             there = [name for name, side in ((EXAMPLE, a), (OTHER, b)) if _examples(side, 0)]
             return algebra.view(c.node, [there.index(name) for name in c.order], shape)
