@@ -75,6 +75,7 @@ class Network:
         self.function: Callable[..., Any] | None = None
         self.several = isinstance(outputs, (list, tuple))
         self._bodies: dict[Any, Body] = {}
+        self._parameters: set[str] = set()
         self._programs: dict[Any, Program] = {}
         if callable(outputs) and not isinstance(outputs, (Expression, Deferred)):
             self.function = outputs
@@ -110,6 +111,7 @@ class Network:
             if len(self._bodies) > 8:
                 self._bodies.clear()
             self._bodies[key] = Body(tuple(outputs), backward, layers)
+            self._parameters.update(parameters(backward))
         return self._bodies[key]
 
     def _outputs(self, bound: Mapping[str, Bound]) -> list[Any]:
@@ -269,12 +271,12 @@ class Network:
             c = f.covariance(g, **{EXAMPLE: OTHER})
             there = [name for name, side in ((EXAMPLE, a), (OTHER, b)) if _examples(side, 0)]
             return algebra.view(c.node, [there.index(name) for name in c.order], shape)
-        known = parameters([*a.backward, *b.backward])
+        # Of examples of several shapes, some may not use a parameter (a sequence of one step): all have a say.
         only = name.removeprefix("ntk_") if name.startswith("ntk_") else None
-        if name != "ntk" and only not in known:
+        if name != "ntk" and only not in self._parameters:
             raise TensorProgramError(
                 f"a network has no {name!r}",
-                fix=f"ask for nngp, ntk, f, or the part of a parameter: {', '.join('ntk_' + k for k in known)}",
+                fix=f"ask for nngp, ntk, f, or the part of a parameter: {', '.join('ntk_' + k for k in sorted(self._parameters))}",
                 source=self.source,
             )
         noted = replace(scheme, shares=a.layers.shares, fan_ins=a.layers.fan_ins)
