@@ -20,7 +20,7 @@ from tensorprog.language.data import Embedding
 from tensorprog.language.deferred import layer
 from tensorprog.language.describe import describe
 from tensorprog.language.expression import Expression, Vector, as_expression
-from tensorprog.language.symbols import Matrix, Number, Width, is_exact, number
+from tensorprog.language.symbols import Matrix, Number, Width, check_name, is_exact, number
 from tensorprog.networks.inputs import Bound
 
 __all__ = [
@@ -116,6 +116,7 @@ def dense(
 
     Source: parametrization of Jacot et al. 2018, and of neural-tangents' Dense.
     """
+    name = check_name(name, "a layer's name")
     if not isinstance(n, Width):
         raise TensorProgramError(f"layer {name} is given {n!r} as its width", fix='make one with tp.Width("n")')
     var = squared(W_std, f"W_std of layer {name}")

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from tensorprog.errors import Source, TensorProgramError, caller
 from tensorprog.language import algebra
 from tensorprog.language.data import ArrayData, Data
@@ -82,7 +84,16 @@ class Network:
             self.inputs = tuple(inputs) if inputs is not None else _inputs_of(outputs)
             return
         self.outputs = tuple(outputs) if self.several else (outputs,)
-        found = {x.key: x for x in _places(list(self.outputs))}
+        places = _places(list(self.outputs))
+        found = {x.key: x for x in places}
+        for x in places:  # two of one name are one, and get the same data
+            other = found[x.key]
+            if x.axis_names != other.axis_names or not _same(x.value, other.value):
+                raise TensorProgramError(
+                    f"two different inputs are called {x.key!r}: {x!r} and {other!r}",
+                    fix="give them different names",
+                    source=max(x.source, other.source, key=str) if x.source and other.source else None,
+                )
         self.inputs = tuple(found[k] for k in sorted(found)) if inputs is None else tuple(inputs)
         for o in self.outputs:
             if not isinstance(o, (Deferred, Readout, Expression)):
@@ -133,7 +144,7 @@ class Network:
                     f"an output of the network is {what}",
                     why="an output is a readout or a Moment",
                     fix='use tp.readout("v", x), or tp.moment(x * x)',
-                    source=self.source,
+                    source=(isinstance(theta, Expression) and theta.node.source) or self.source,
                 )
             extra = [a for a in theta.axes if a != EXAMPLE]
             if extra:
@@ -183,6 +194,12 @@ class Network:
         scheme = named(parametrization, width)
         first = batches(self.inputs, X, self.source)
         second = first if X2 is None else batches(self.inputs, X2, self.source)
+        for key, a in first[0].arrays.items():
+            if a.shape[-1] != second[0].arrays[key].shape[-1]:
+                raise TensorProgramError(
+                    f"the two batches for input {key} have {a.shape[-1]} and {second[0].arrays[key].shape[-1]} features",
+                    fix="give examples of the same features",
+                )
         reduced([*first, *([] if second is first else second)], self.inputs)
         wanted = self.wanted(of, first, gia)
         key = (tuple([b.key for b in first]), tuple([b.key for b in second]), wanted, scheme.name, width, gia)
@@ -195,7 +212,7 @@ class Network:
     def wanted(self, of: str | Sequence[str] | None, first: list[Batch], gia: bool = False) -> tuple[str, ...]:
         """The outputs that `of` means, of `program`."""
         if of is not None and of != "all":
-            return (of,) if isinstance(of, str) else tuple(of)
+            return (of,) if isinstance(of, str) else tuple([str(name) for name in of])
         kinds = {isinstance(o, Readout) for o in self.body(first[0].data, gia).outputs}
         kernels = ("ntk",) if False in kinds else ("nngp", "ntk")
         return ("f", *kernels) if of == "all" or True not in kinds else kernels
@@ -307,6 +324,10 @@ def _places(x: Any) -> list[Input]:
             seen.add(id(y))
             stack.extend([y.args, y.keywords])
     return list(found.values())
+
+
+def _same(a: Any, b: Any) -> bool:
+    return (a is None and b is None) or (a is not None and b is not None and np.array_equal(a, b))
 
 
 def _one_axis(theta: Expression, data: Mapping[str, tuple[Data, tuple[str, ...]]]) -> Node:
