@@ -183,7 +183,17 @@ CASES = {
     "kinks": lambda: tp.moment(
         tp.relu(x) * tp.leaky_relu(W @ x, 0.2) + tp.elu(x) * tp.abs(W @ x) + tp.rectified_power(x, 3)
     ),
+    "pick": lambda: tp.sum(
+        tp.moment(tp.tanh(tp.pick(tp.tanh(e), "example", [2, 0, 0, 1])) * tp.array([1.0, 2.0, 3.0, 4.0], "example"))
+    ),
+    "pick in an outer": lambda: tp.sum(
+        tp.moment(tp.outer(lambda a, b: tp.tanh(tp.pick(a, "t", [1, 1, 0]) * b), q, y) * x)
+    ),
     # ---- one output for each example ----
+    "tied, pick": lambda: tp.moment(
+        tp.sum(tp.tanh(W @ tp.pick(tp.tanh(q), "t", [1, 0, 1])) * tp.pick(q, "t", [0, 0, 1]), "t") * x
+    ),
+    "full, pick": lambda: tp.moment(tp.tanh(W @ tp.pick(tp.tanh(e), "example", [2, 0, 0])) * e),
     "tied": lambda: tp.moment(tp.tanh(W @ tp.tanh(e)) * x),
     "tied, nested": lambda: tp.tanh(tp.moment(layer_norm(W @ e) * tp.sin(x))),
     "tied, other axes": lambda: (

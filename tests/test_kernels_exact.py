@@ -55,7 +55,9 @@ def v_relu(K):
     d = np.sqrt(np.diag(K))
     c = np.clip(K / np.outer(d, d), -1, 1)
     np.fill_diagonal(c, 1)  # arccos would make 1e-8 of its rounding
-    return np.outer(d, d) * (np.sqrt(1 - c**2) + c * (np.pi - np.arccos(c))) / (2 * np.pi), (np.pi - np.arccos(c)) / (2 * np.pi)
+    return np.outer(d, d) * (np.sqrt(1 - c**2) + c * (np.pi - np.arccos(c))) / (2 * np.pi), (np.pi - np.arccos(c)) / (
+        2 * np.pi
+    )
 
 
 def v_erf(K):
@@ -96,7 +98,12 @@ def test_rnn_of_tensor_programs_ii(average):
     """Section 6.2.1 with the additive term of the average readout that the paper's text forgets."""
     T, w, u, b, v = 3, 1.2, 0.8, 0.3, 1.5
     data = np.random.default_rng(1).standard_normal((2, T, 4))
-    U, W, s, states = tp.dense("U", tp.Input("x", axes=("t",)), n, W_std=u**0.5, b_std=b**0.5), tp.Matrix("W", n, n, var=w), None, []
+    U, W, s, states = (
+        tp.dense("U", tp.Input("x", axes=("t",)), n, W_std=u**0.5, b_std=b**0.5),
+        tp.Matrix("W", n, n, var=w),
+        None,
+        [],
+    )
     for t in range(T):
         h = tp.take(U, "t", t)
         s = tp.erf(h if s is None else W @ s + h)

@@ -188,7 +188,10 @@ def test_two_batches_of_other_features():
         tp.Network(tp.readout("v", plain())).program(X, np.ones((2, 4)))
 
 
-@pytest.mark.parametrize("options", [{"of": "nkt"}, {"of": ["ntk", 3]}, {"of": ()}, {"of": "ntk_Q"}, {"parametrization": "mup"}, {"width": 3}])
+@pytest.mark.parametrize(
+    "options",
+    [{"of": "nkt"}, {"of": ["ntk", 3]}, {"of": ()}, {"of": "ntk_Q"}, {"parametrization": "mup"}, {"width": 3}],
+)
 def test_options_that_make_no_sense(options):
     with pytest.raises(tp.TensorProgramError):
         tp.Network(tp.readout("v", plain())).program(X, **options)
@@ -213,7 +216,9 @@ def test_inputs_that_share_weights():
     A, B, P = rng.standard_normal((2, 10)), rng.standard_normal((2, 10)), rng.standard_normal(10)
     a, b = tp.Input("a"), tp.Input("b")
     net = tp.Network(tp.readout("v", tp.dense("U", a, n) + tp.dense("U", b, n)))
-    assert np.abs(finite(net.program({"a": A, "b": B}, of="nngp")) - (A + B) @ (A + B).T / 10).max() < 0.1  # 2.8 otherwise
+    assert (
+        np.abs(finite(net.program({"a": A, "b": B}, of="nngp")) - (A + B) @ (A + B).T / 10).max() < 0.1
+    )  # 2.8 otherwise
     p = tp.Input("p", axes=None, value=P)
     net = tp.Network(tp.readout("v", tp.dense("U", a, n) + tp.dense("U", p, n)))
     assert np.abs(finite(net.program({"a": A}, of="nngp")) - (A + P) @ (A + P).T / 10).max() < 0.1

@@ -36,7 +36,9 @@ def layer(name, features, size=N):
 
 def vector(name, size=N, columns=None):
     """omega of a trained vector."""
-    return stream(SEED, name, "vector", size).standard_normal((columns or 1, size))[0 if columns is None else slice(None)]
+    return stream(SEED, name, "vector", size).standard_normal((columns or 1, size))[
+        0 if columns is None else slice(None)
+    ]
 
 
 # ---- Jacobians ----
@@ -177,7 +179,14 @@ def test_attention_and_layer_norm():
         z = layer_norm(np.einsum("bts,bsi->bti", a, value) + h)
         return np.tanh(z).mean(1) @ o["v"] / N**0.5
 
-    omega = {"U": layer("U", 2), "U_b": vector("U_b"), "Q": matrix("Q"), "K": matrix("K"), "V": matrix("V"), "v": vector("v")}
+    omega = {
+        "U": layer("U", 2),
+        "U_b": vector("U_b"),
+        "Q": matrix("Q"),
+        "K": matrix("K"),
+        "V": matrix("V"),
+        "v": vector("v"),
+    }
     check(net, SEQUENCES, f, omega)
 
 
