@@ -135,6 +135,13 @@ def tied(width, other):
     return tp.readout("v", tp.tanh(W.T @ tp.tanh(W @ h)))
 
 
+def tied_and_linear(width, other):
+    """As closed forms: W.T W twice, beside a tanh."""
+    W = tp.Matrix("W", width, other, var=1.5)
+    h = tp.erf(tp.dense("U", tp.Input("x"), other, b_std=0.5))
+    return tp.readout("v", W.T @ (W @ (W.T @ (W @ h) + h)))
+
+
 def readout_inside():
     """The readout vector is a bias inside: its gradient and the body depend on each other."""
     v = tp.Vector("v", n, var=1, trainable=True)
@@ -175,6 +182,8 @@ ARCHITECTURES = {
     "tied, ratio 2": (lambda: tied(m, n), X),
     "tied, ratio 1/2": (lambda: tied(k, n), X),
     "tied, ratio 4": (lambda: tied(m, k), X),
+    "tied and linear, ratio 2": (lambda: tied_and_linear(m, n), X),
+    "tied and linear, ratio 1/2": (lambda: tied_and_linear(k, n), X),
     "readout vector inside": (readout_inside, X),
     "average readout": (transposed_into_a_moment, X[:1]),
     "recurrent": (recurrent, SEQUENCE),
@@ -182,7 +191,10 @@ ARCHITECTURES = {
 }
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+SLOW = {"tied, ratio 1", "tied, ratio 2", "tied, ratio 1/2", "tied, ratio 4", "recurrent"}
+
+
+@pytest.mark.parametrize("name", [pytest.param(k, marks=[pytest.mark.slow] * (k in SLOW)) for k in ARCHITECTURES])
 def test_against_finite_networks(name):
     build, data = ARCHITECTURES[name]
     net = tp.Network(build())
@@ -191,6 +203,7 @@ def test_against_finite_networks(name):
     assert c.agrees, c
 
 
+@pytest.mark.slow
 def test_what_quadrature_cannot_do_is_sampled():
     """W, W.T, W, W.T: sampled integrals made a covariance indefinite; then the population has the answer."""
     W = tp.Matrix("W", m, n, var=1.5)

@@ -122,7 +122,7 @@ def test_mlp_trained_as_tensor_programs_ii():
 def test_mlp_in_standard_parametrization():
     """The entries of the weights are trained: fan-in over sigma^2 times as much. `width` is the reference width."""
     scales = {"U": 3 / 1.5**2, "U_b": 0.3**-2, "W": N / 1.2**2, "W_b": 0.5**-2, "v": 2 * N / 0.7**2, "v_b": 0.4**-2}
-    # In neural-tangents too a bias is trained as b = b_std beta / 1 with beta's variance inside: factor 1 either way.
+    # A bias is trained itself, without its deviation, as in neural-tangents.
     check(mlp(), X, mlp_in_numpy, MLP, scales, parametrization="standard", width=N)
 
 

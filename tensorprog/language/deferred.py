@@ -122,7 +122,9 @@ class Deferred:
 
     def _compared(self, other: Any) -> Any:
         raise TensorProgramError(
-            f"{self!r} is compared", why="it is random: it has no one value", fix="use tp.step, tp.sign, tp.relu or tp.abs"
+            f"{self!r} is compared",
+            why="it is random: it has no one value",
+            fix="use tp.step, tp.sign, tp.relu or tp.abs",
         )
 
     __lt__ = __le__ = __gt__ = __ge__ = _compared

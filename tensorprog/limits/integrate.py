@@ -17,7 +17,15 @@ from scipy.special import ndtri
 
 from tensorprog.limits.nested import Curve, Feature, Integrand, nested_rule, psd_factor, radius, rule
 
-__all__ = ["MAX_DIMENSION", "Curve", "Feature", "Indefinite", "gaussian_expectation", "pair_expectation", "qmc_expectation"]
+__all__ = [
+    "MAX_DIMENSION",
+    "Curve",
+    "Feature",
+    "Indefinite",
+    "gaussian_expectation",
+    "pair_expectation",
+    "qmc_expectation",
+]
 
 Array = NDArray[np.float64]
 

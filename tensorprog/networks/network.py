@@ -194,10 +194,11 @@ class Network:
         scheme = named(parametrization, width)
         first = batches(self.inputs, X, self.source)
         second = first if X2 is None else batches(self.inputs, X2, self.source)
-        for key, a in first[0].arrays.items():
-            if a.shape[-1] != second[0].arrays[key].shape[-1]:
+        for name, a in first[0].arrays.items():
+            other = second[0].arrays[name].shape[-1]
+            if a.shape[-1] != other:
                 raise TensorProgramError(
-                    f"the two batches for input {key} have {a.shape[-1]} and {second[0].arrays[key].shape[-1]} features",
+                    f"the two batches for input {name} have {a.shape[-1]} and {other} features",
                     fix="give examples of the same features",
                 )
         reduced([*first, *([] if second is first else second)], self.inputs)
