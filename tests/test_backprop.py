@@ -7,7 +7,6 @@ dx = sqrt(N n_x) dtheta/dx, that derivative is sqrt(n_x/N) Moment(dx r).
 
 from __future__ import annotations
 
-import hashlib
 from fractions import Fraction
 
 import numpy as np

@@ -161,7 +161,8 @@ def test_the_line_of_the_call_is_named(build):
 
 
 MISSHAPEN = {
-    "one example": X[0], "too many axes": X[None], "text": [["a", "b"]], "nothing": np.zeros((0, 3)), "no features": np.zeros((2, 0)),
+    "one example": X[0], "too many axes": X[None], "text": [["a", "b"]], "nothing": np.zeros((0, 3)),
+    "no features": np.zeros((2, 0)),
     "complex": 1j * X, "no number": [[1, np.nan]], "infinite": [[np.inf, 1]], "ragged": [[1, 2], [1]], "an object": object(),
     "another name": {"y": X}, "a shape of nothing": (2, 0),
 }  # fmt: skip

@@ -294,7 +294,7 @@ class Network:
         if name != "ntk" and only not in self._parameters:
             raise TensorProgramError(
                 f"a network has no {name!r}",
-                fix=f"ask for nngp, ntk, f, or the part of a parameter: {', '.join('ntk_' + k for k in sorted(self._parameters))}",
+                fix=f"ask for nngp, ntk, f, or the part of one: {', '.join('ntk_' + k for k in sorted(self._parameters))}",
                 source=self.source,
             )
         noted = replace(scheme, shares=a.layers.shares, fan_ins=a.layers.fan_ins)
