@@ -54,7 +54,8 @@ class ArrayData(Data):
             self.array if coordinates is None or coordinates is array else np.ascontiguousarray(coordinates)
         )
         self.shape = array.shape[:-1]
-        self._encoded = encode(("data", array))
+        # Coordinates are content: the same rows have others beside a second batch, and a memory must not mix them up.
+        self._encoded = encode(("data", array) if coordinates is None else ("data", array, coordinates))
 
     @property
     def features(self) -> int:
@@ -72,7 +73,7 @@ class ArrayData(Data):
         product = a @ b.T
         if self is other or self._encoded == other._encoded:
             product = (product + product.T) / 2
-        return np.asarray(product / self.features).reshape((*self.shape, *other.shape))
+        return np.reshape(product / self.features, (*self.shape, *other.shape))
 
     def gram(self, other: Data) -> Node:
         """See `Data`."""
@@ -122,6 +123,24 @@ class SlotData(Data):
         return encode(("slot", self.name, self.slot, self.shape, self.features, self.transform))
 
 
+@dataclass(frozen=True)
+class Weights:
+    """What the U of an input layer is."""
+
+    name: str
+    width: Width
+    var: Number
+    features: int | None
+    trainable: bool
+
+    def encoded(self) -> bytes:
+        """What digests know of it."""
+        return encode(("embedding", self.name, self.width, self.var, self.features, self.trainable))
+
+    def __str__(self) -> str:
+        return f"{self.width.name} x {self.features} features, var {self.var}"
+
+
 @dataclass(frozen=True, eq=False)
 class Embedding(VectorSpec):
     """The initial vectors U x, x the rows of some data, U with iid N(0, var/d) entries.
@@ -147,9 +166,9 @@ class Embedding(VectorSpec):
         return self._encoded_embedding
 
     @property
-    def weights(self) -> tuple[Any, ...]:
+    def weights(self) -> Weights:
         """What U is, whatever it is applied to: the same name with other weights is an error."""
-        return ("embedding", self.name, self.width, self.var, getattr(self.data, "features", None), self.trainable)
+        return Weights(self.name, self.width, self.var, getattr(self.data, "features", None), self.trainable)
 
     def covariance_with(self, other: Embedding) -> Node:
         """Cov of its columns with another's: var x.x'/d, shape (*shape, *other.shape); a scalar."""

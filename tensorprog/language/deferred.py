@@ -10,6 +10,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Mapping
 from functools import wraps
+from inspect import signature
 from typing import Any, TypeVar
 
 from tensorprog.errors import Source, TensorProgramError, caller, located
@@ -65,6 +66,13 @@ class Deferred:
         """Not known yet."""
         raise self._unknown("width")
 
+    @property
+    def T(self) -> Any:
+        """No vector has a transpose."""
+        raise TensorProgramError(
+            f"{self!r} is transposed", fix="write tp.dot(x, y) for x.y/n; only a tp.Matrix has a transpose"
+        )
+
     def __bool__(self) -> bool:
         raise TensorProgramError(
             "a Tensor Program cannot branch on a value", why="programs are straight-line", fix="use tp.step or tp.relu"
@@ -112,7 +120,47 @@ class Deferred:
     def __abs__(self) -> Deferred:
         return Deferred(operator.abs, (self,))
 
-    __array_ufunc__ = None  # NumPy numbers on the left leave the operation to us
+    def _compared(self, other: Any) -> Any:
+        raise TensorProgramError(
+            f"{self!r} is compared",
+            why="it is random: it has no one value",
+            fix="use tp.step, tp.sign, tp.relu or tp.abs",
+        )
+
+    __lt__ = __le__ = __gt__ = __ge__ = _compared
+
+    def _multiplied(self, other: Any) -> Any:
+        raise TensorProgramError(
+            f"{self!r} is multiplied with @",
+            why="@ is for tp.Matrix: W @ x, W.T @ y",
+            fix="write x * y coordinate by coordinate, tp.dot(x, y) for the scalar x.y/n",
+        )
+
+    __matmul__ = __rmatmul__ = _multiplied
+
+    def _no_number(self) -> Any:
+        raise TensorProgramError(f"{self!r} is used as a number", fix="use tp.limit or tp.run to get one")
+
+    __float__ = __int__ = __complex__ = __index__ = __len__ = _no_number
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **settings: Any) -> Any:
+        """NumPy's operators on the left are ours; its other functions have namesakes here."""
+        if ufunc.__name__ in ("equal", "not_equal"):  # as ours: identity
+            return (inputs[0] is inputs[1]) == (ufunc.__name__ == "equal")
+        own = _OPERATORS.get(ufunc.__name__)
+        if own is None or method != "__call__":
+            raise TensorProgramError(
+                f"numpy.{ufunc.__name__} of {self!r}",
+                why="it is no array: its values depend on the width and the seed",
+                fix="use the functions of tensorprog: tp.tanh, tp.exp, ...",
+            )
+        return Deferred(own, inputs)
+
+
+_OPERATORS = {
+    "add": operator.add, "subtract": operator.sub, "multiply": operator.mul, "divide": operator.truediv,
+    "power": operator.pow, "matmul": operator.matmul,
+}  # fmt: skip
 
 
 def _label(x: Any, name: str) -> Any:
@@ -149,10 +197,24 @@ def layer(function: F) -> F:
     @wraps(function)
     def recorded(*args: Any, **keywords: Any) -> Any:
         if any(map(has_deferred, args)) or any(map(has_deferred, keywords.values())):
+            _bound(function, args, keywords)
             return Deferred(recorded, args, keywords)
-        return function(*args, **keywords)
+        try:
+            return function(*args, **keywords)
+        except TypeError:
+            _bound(function, args, keywords)
+            raise
 
     return recorded  # type: ignore[return-value]
+
+
+def _bound(function: Callable[..., Any], args: tuple[Any, ...], keywords: Mapping[str, Any]) -> None:
+    """Refuses arguments that a layer does not have, where it is called and not where it is carried out."""
+    try:
+        signature(function).bind(*args, **keywords)
+    except TypeError as error:
+        fix = f"its arguments are {', '.join(signature(function).parameters)}"
+        raise TensorProgramError(f"{function.__name__}: {error}", fix=fix) from None
 
 
 def carry_out(wanted: Any, given: Mapping[int, Any]) -> Any:

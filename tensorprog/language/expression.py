@@ -220,6 +220,8 @@ def as_expression(x: Any) -> Expression:
         return x
     if isinstance(x, (Matrix,)) or hasattr(x, "matrix"):
         raise TensorProgramError(f"{x!r} is used like a vector", fix="multiply it with one first: W @ x")
+    if hasattr(x, "as_vector"):  # what is no vector, and knows what to do about it: data
+        x.as_vector()
     if np.ndim(x) > 0:
         raise TensorProgramError(
             f"an array of shape {np.shape(x)} is used without axis names", fix='name them: tp.array(a, axes=("t",))'

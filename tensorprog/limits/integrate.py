@@ -17,7 +17,15 @@ from scipy.special import ndtri
 
 from tensorprog.limits.nested import Curve, Feature, Integrand, nested_rule, psd_factor, radius, rule
 
-__all__ = ["MAX_DIMENSION", "Curve", "Feature", "gaussian_expectation", "pair_expectation", "qmc_expectation"]
+__all__ = [
+    "MAX_DIMENSION",
+    "Curve",
+    "Feature",
+    "Indefinite",
+    "gaussian_expectation",
+    "pair_expectation",
+    "qmc_expectation",
+]
 
 Array = NDArray[np.float64]
 
@@ -161,6 +169,10 @@ def pair_expectation(
     return np.asarray(series.pairs(each, each, cov.ravel())).reshape(shape)
 
 
+class Indefinite(ValueError):
+    """A covariance that is none: its entries are integrals with errors larger than its small eigenvalues."""
+
+
 def qmc_expectation(
     f: Integrand,
     mean: ArrayLike,
@@ -224,7 +236,7 @@ def _principal_factor(cov: Array) -> Array:
     inverse = np.divide(1, deviation, out=np.zeros_like(deviation), where=deviation > 0)
     value, vector = np.linalg.eigh(cov * inverse[:, :, None] * inverse[:, None, :])
     if np.any(value < -1e-10):
-        raise ValueError("cov is not positive semidefinite")
+        raise Indefinite(f"cov is not positive semidefinite: its correlations have the eigenvalue {value.min():.1g}")
     rounding = 8 * variance.shape[1] * np.finfo(np.float64).eps
     root = np.sqrt(np.where(value > rounding, value, 0))
     return deviation[:, :, None] * (vector * root[:, None, :])[:, :, ::-1]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +13,7 @@ from tensorprog.errors import TensorProgramError
 from tensorprog.estimate import Estimate, Estimates
 from tensorprog.language.describe import describe
 from tensorprog.language.functions import PRIMITIVES
+from tensorprog.language.node import Node
 from tensorprog.language.program import Program
 from tensorprog.limits.domain import check_domains, ranges
 from tensorprog.limits.evaluate import ScalarProgram, student
@@ -152,8 +153,26 @@ def _by_route(
     lowering = Lowering(program, values, Expectation(tilted_signs))
     reasons = {name: lowering.declined[o.node] for name, o in program.outputs.items() if o.node in lowering.declined}
     names = [name for name in program if name not in reasons]
-    answers = ScalarProgram([lowering.z[program.outputs[name].node] for name in names], rng).estimates()
-    return {name: Estimate(*answer) for name, answer in zip(names, answers, strict=True)}, reasons
+    answers = _evaluated([lowering.z[program.outputs[name].node] for name in names], rng)
+    found = {}
+    for name, answer in zip(names, answers, strict=True):
+        if isinstance(answer, str):
+            reasons[name] = answer
+        else:
+            found[name] = Estimate(*answer)
+    return found, reasons
+
+
+def _evaluated(outputs: Sequence[Node], rng: int) -> list[Any]:
+    """What `ScalarProgram.estimates` has for every output, or the reason why there is none."""
+    from tensorprog.limits.integrate import Indefinite
+
+    try:
+        return list(ScalarProgram(outputs, rng).estimates())
+    except Indefinite as error:
+        if len(outputs) > 1:  # the others may do without
+            return [answer for x in outputs for answer in _evaluated([x], rng)]
+        return [f"sampled integrals make a covariance that is indefinite ({error})"]
 
 
 def _accurate(estimate: Estimate) -> bool:

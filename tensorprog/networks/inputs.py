@@ -49,6 +49,8 @@ class Input(Deferred):
                 fix="name the axes between examples and features",
             )
         self.value = None if value is None else checked(value, name)
+        if self.value is not None and self.axis_names is None:
+            self.axis_names = ()
         if self.value is not None and self.value.ndim != len(self.axis_names or ()) + 1:
             raise TensorProgramError(
                 f"the value of input {name} has shape {self.value.shape}; its axes are {self.axis_names}",
@@ -97,15 +99,20 @@ class Bound:
         done = (*data.transform, transform)
         return Bound(replace(data, shape=probe.shape[:-1], features=probe.shape[-1], transform=done), self.axes)
 
-    def _no_numbers(self, *_: Any) -> Any:
+    def as_vector(self, *_: Any) -> Any:
+        """Data is no vector.
+
+        Raises:
+            TensorProgramError: always.
+        """
         raise TensorProgramError(
             "data is used like a vector",
             why="data has a fixed dimension; a layer makes vectors of it",
             fix='start with tp.dense("U", x, n)',
         )
 
-    __add__ = __radd__ = __mul__ = __rmul__ = __sub__ = __rsub__ = __truediv__ = __rtruediv__ = _no_numbers
-    __neg__ = __pow__ = __getitem__ = _no_numbers
+    __add__ = __radd__ = __mul__ = __rmul__ = __sub__ = __rsub__ = __truediv__ = __rtruediv__ = as_vector
+    __neg__ = __pow__ = __getitem__ = as_vector
 
 
 def transformed(array: np.ndarray, lead: int, transform: Transform) -> np.ndarray:
@@ -137,6 +144,8 @@ def checked(array: Any, name: str) -> np.ndarray:
         TensorProgramError: what is no array of finite real numbers.
     """
     try:
+        if np.iscomplexobj(array):
+            raise TypeError
         a = np.array(array, dtype=float)
     except (TypeError, ValueError):
         raise TensorProgramError(

@@ -20,7 +20,7 @@ from tensorprog.language.data import Embedding
 from tensorprog.language.deferred import layer
 from tensorprog.language.describe import describe
 from tensorprog.language.expression import Expression, Vector, as_expression
-from tensorprog.language.symbols import Matrix, Number, Width, is_exact, number
+from tensorprog.language.symbols import Matrix, Number, Width, check_name, is_exact, number
 from tensorprog.networks.inputs import Bound
 
 __all__ = [
@@ -116,6 +116,7 @@ def dense(
 
     Source: parametrization of Jacot et al. 2018, and of neural-tangents' Dense.
     """
+    name = check_name(name, "a layer's name")
     if not isinstance(n, Width):
         raise TensorProgramError(f"layer {name} is given {n!r} as its width", fix='make one with tp.Width("n")')
     var = squared(W_std, f"W_std of layer {name}")
@@ -190,6 +191,7 @@ class Readout:
         var: The variance of the coordinates of v.
         bias_var: That of the bias, 0 without one.
         vectors: The names of the readout vectors.
+        bias: The name of the bias.
     """
 
     theta: Expression
@@ -198,13 +200,20 @@ class Readout:
     var: Number
     bias_var: Number
     vectors: tuple[str, ...]
+    bias: str
 
     def covariance(self, other: Readout, **names: str) -> Expression:
-        """Of f with another input's f, given the body: W_std^2 x.x'/n + b_std^2; `names` rename the other's axes."""
-        total: Any = algebra_constant(self.bias_var)
-        for (x, part), (y, _) in zip(self.parts, other.parts, strict=True):
-            c = build.moment(x * build.rename(y, **{a: b for a, b in names.items() if a in y.axes}))
-            total = total + (build.sum(c, self.over) if self.over else c) * _times(self.var, part)
+        """Of f with another f, given the body: W_std^2 x.x'/n + b_std^2; `names` rename the other's axes.
+
+        The other may be another output, with other vectors or without a bias: what they share counts.
+        """
+        total: Any = algebra_constant(self.bias_var if self.bias == other.bias and other.bias_var else 0)
+        for name, (x, part) in zip(self.vectors, self.parts, strict=True):
+            for other_name, (y, share) in zip(other.vectors, other.parts, strict=True):
+                if name == other_name:
+                    c = build.moment(x * build.rename(y, **{a: b for a, b in names.items() if a in y.axes}))
+                    scale = part if part == share else (float(part) * float(share)) ** 0.5
+                    total = total + (build.sum(c, self.over) if self.over else c) * _times(self.var, scale)
         return total
 
 
@@ -262,12 +271,13 @@ def readout(name: Any, x: Any, W_std: Any = 1, b_std: Any = None, over: str | Se
         t = build.moment(v * y)
         theta = theta + (build.sum(t, axes) if axes else t) * (_root(_ratio(_times(r, r), fan_in)))
     bias_var: Number = 0
+    bias_name = f"{name if isinstance(name, str) else names[0]}_b"
     if b_std is not None:
-        b = bias(f"{name}_b" if isinstance(name, str) else f"{names[0]}_b", _width(xs[0]), b_std)
+        b = bias(bias_name, _width(xs[0]), b_std)
         bias_var = b.node.attr.var
         theta = theta + build.moment(b) * _root(ratios[0])
     parts = tuple([(y, _ratio(r, fan_in)) for y, r in zip(xs, ratios, strict=True)])
-    return Readout(theta, parts, axes, var, bias_var, names)
+    return Readout(theta, parts, axes, var, bias_var, names, bias_name)
 
 
 def algebra_constant(x: Number) -> Expression:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from tensorprog.errors import Source, TensorProgramError, caller
 from tensorprog.language import algebra
 from tensorprog.language.data import ArrayData, Data
@@ -73,13 +75,23 @@ class Network:
         self.function: Callable[..., Any] | None = None
         self.several = isinstance(outputs, (list, tuple))
         self._bodies: dict[Any, Body] = {}
+        self._parameters: set[str] = set()
         self._programs: dict[Any, Program] = {}
         if callable(outputs) and not isinstance(outputs, (Expression, Deferred)):
             self.function = outputs
             self.inputs = tuple(inputs) if inputs is not None else _inputs_of(outputs)
             return
         self.outputs = tuple(outputs) if self.several else (outputs,)
-        found = {x.key: x for x in _places(list(self.outputs))}
+        places = _places(list(self.outputs))
+        found = {x.key: x for x in places}
+        for x in places:  # two of one name are one, and get the same data
+            other = found[x.key]
+            if x.axis_names != other.axis_names or not _same(x.value, other.value):
+                raise TensorProgramError(
+                    f"two different inputs are called {x.key!r}: {x!r} and {other!r}",
+                    fix="give them different names",
+                    source=max(x.source, other.source, key=str) if x.source and other.source else None,
+                )
         self.inputs = tuple(found[k] for k in sorted(found)) if inputs is None else tuple(inputs)
         for o in self.outputs:
             if not isinstance(o, (Deferred, Readout, Expression)):
@@ -108,6 +120,7 @@ class Network:
             if len(self._bodies) > 8:
                 self._bodies.clear()
             self._bodies[key] = Body(tuple(outputs), backward, layers)
+            self._parameters.update(parameters(backward))
         return self._bodies[key]
 
     def _outputs(self, bound: Mapping[str, Bound]) -> list[Any]:
@@ -129,7 +142,7 @@ class Network:
                     f"an output of the network is {what}",
                     why="an output is a readout or a Moment",
                     fix='use tp.readout("v", x), or tp.moment(x * x)',
-                    source=self.source,
+                    source=(isinstance(theta, Expression) and theta.node.source) or self.source,
                 )
             extra = [a for a in theta.axes if a != EXAMPLE]
             if extra:
@@ -179,7 +192,14 @@ class Network:
         scheme = named(parametrization, width)
         first = batches(self.inputs, X, self.source)
         second = first if X2 is None else batches(self.inputs, X2, self.source)
-        reduced([*first, *([] if second is first else second)])
+        for name, a in first[0].arrays.items():
+            other = second[0].arrays[name].shape[-1]
+            if a.shape[-1] != other:
+                raise TensorProgramError(
+                    f"the two batches for input {name} have {a.shape[-1]} and {other} features",
+                    fix="give examples of the same features",
+                )
+        reduced([*first, *([] if second is first else second)], self.inputs)
         wanted = self.wanted(of, first, gia)
         key = (tuple([b.key for b in first]), tuple([b.key for b in second]), wanted, scheme.name, width, gia)
         if key not in self._programs:
@@ -191,7 +211,7 @@ class Network:
     def wanted(self, of: str | Sequence[str] | None, first: list[Batch], gia: bool = False) -> tuple[str, ...]:
         """The outputs that `of` means, of `program`."""
         if of is not None and of != "all":
-            return (of,) if isinstance(of, str) else tuple(of)
+            return (of,) if isinstance(of, str) else tuple([str(name) for name in of])
         kinds = {isinstance(o, Readout) for o in self.body(first[0].data, gia).outputs}
         kernels = ("ntk",) if False in kinds else ("nngp", "ntk")
         return ("f", *kernels) if of == "all" or True not in kinds else kernels
@@ -264,17 +284,15 @@ class Network:
                     "an average readout has no NNGP", why="it has a limit, not a law", fix='ask for "ntk" or "f"',
                     source=self.source,
                 )  # fmt: skip
-            if i != j and not set(f.vectors) & set(g.vectors):
-                return algebra.constant(0, shape)
             c = f.covariance(g, **{EXAMPLE: OTHER})
             there = [name for name, side in ((EXAMPLE, a), (OTHER, b)) if _examples(side, 0)]
             return algebra.view(c.node, [there.index(name) for name in c.order], shape)
-        known = parameters([*a.backward, *b.backward])
+        # Of examples of several shapes, some may not use a parameter (a sequence of one step): all have a say.
         only = name.removeprefix("ntk_") if name.startswith("ntk_") else None
-        if name != "ntk" and only not in known:
+        if name != "ntk" and only not in self._parameters:
             raise TensorProgramError(
                 f"a network has no {name!r}",
-                fix=f"ask for nngp, ntk, f, or the part of a parameter: {', '.join('ntk_' + k for k in known)}",
+                fix=f"ask for nngp, ntk, f, or the part of one: {', '.join('ntk_' + k for k in sorted(self._parameters))}",
                 source=self.source,
             )
         noted = replace(scheme, shares=a.layers.shares, fan_ins=a.layers.fan_ins)
@@ -305,6 +323,10 @@ def _places(x: Any) -> list[Input]:
             seen.add(id(y))
             stack.extend([y.args, y.keywords])
     return list(found.values())
+
+
+def _same(a: Any, b: Any) -> bool:
+    return (a is None and b is None) or (a is not None and b is not None and np.array_equal(a, b))
 
 
 def _one_axis(theta: Expression, data: Mapping[str, tuple[Data, tuple[str, ...]]]) -> Node:

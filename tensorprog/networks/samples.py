@@ -151,20 +151,21 @@ def batches(inputs: Sequence[Input], X: Any, source: Source | None) -> list[Batc
     return found
 
 
-def reduced(parts: Sequence[Batch]) -> None:
+def reduced(parts: Sequence[Batch], inputs: Sequence[Input] = ()) -> None:
     """Gives batches with more features than rows coordinates in as few dimensions as rows, the same for all of them.
 
-    A finite network draws U for every feature; with X = L Q, Q having orthonormal rows, U Q.T has the law of U.
+    A finite network draws U for every feature; with X = L Q, Q having orthonormal rows, U Q.T has the law of U. Inputs
+    with as many features may share U, so that they have one Q; it has to leave alone what `inputs` have as a value.
     """
-    for key in parts[0].arrays:
-        d = parts[0].arrays[key].shape[-1]
-        rows = sum([prod(b.arrays[key].shape[:-1]) for b in parts])
-        if rows >= d:
+    fixed = {x.value.shape[-1] for x in inputs if x.value is not None}
+    for d in {a.shape[-1] for a in parts[0].arrays.values()} - fixed:
+        placed = [(b, key) for b in parts for key in sorted(b.arrays) if b.arrays[key].shape[-1] == d]
+        X = np.concatenate([b.arrays[key].reshape(-1, d) for b, key in placed])
+        if len(X) >= d:
             continue
-        X = np.concatenate([b.arrays[key].reshape(-1, d) for b in parts])
         L = np.asarray(np.linalg.qr(X.T, mode="r")).T
         start = 0
-        for b in parts:
+        for b, key in placed:
             size = prod(b.arrays[key].shape[:-1])
             short = L[start : start + size].reshape(*b.arrays[key].shape[:-1], L.shape[1])
             b.coordinates = {**(b.coordinates or {}), key: short}

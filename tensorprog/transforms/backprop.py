@@ -130,9 +130,10 @@ def backprop(output: Node, gia: bool = False) -> Backward:
 class _Pass:
     """One backward pass over the nodes, last first."""
 
-    def __init__(self, output: Node, gia: bool) -> None:
+    def __init__(self, output: Node, gia: bool, outer: tuple[Width | None, Width | None] | None = None) -> None:
         self.output, self.gia = output, gia
         self.outputs = output.shape  # () or (number of outputs,)
+        self.outer = outer  # the two widths, in the body of an OuterNonlin: every gradient has both coordinates there
         self.collected: dict[Node, list[Gradient]] = {}
         self.taken: dict[Node, dict[tuple[int, bool], dict[int, Gradient]]] = {}
         self.uses: list[Use] = []
@@ -165,6 +166,10 @@ class _Pass:
                 )
 
     # ---- bookkeeping ----
+    def _typed(self, node: Node, shape: tuple[int, ...], width: Width | None) -> Node:
+        """A gradient of the given shape, over the given width; in the body of an OuterNonlin over both of its widths."""
+        return algebra.typed(node, shape, *(self.outer or (width, None)))
+
     def _give(self, x: Node, g: Gradient) -> None:
         if not g.node.is_zero and x.op != "constant":
             self.collected.setdefault(x, []).append(g)
@@ -178,7 +183,7 @@ class _Pass:
             parts = [self._full(x.shape, p) for p in parts]
         total = algebra.add([(1, p.node) for p in parts])
         wanted = (*self.outputs, *x.shape) if parts[0].full else x.shape
-        total = algebra.typed(total, wanted, x.width or x.inner, None)
+        total = self._typed(total, wanted, x.width)
         total.source = total.source or x.source  # reports name the user's line that is differentiated
         return None if total.is_zero else Gradient(total, parts[0].tie, parts[0].full)
 
@@ -197,10 +202,8 @@ class _Pass:
         one = next(iter(found.values()))
         shape = x.shape[:axis] + x.shape[axis + 1 :]
         shape = (*self.outputs, *shape) if full else shape
-        zero = algebra.constant(0, shape, x.width)
-        parts = [
-            algebra.typed(found[i].node, shape, x.width, None) if i in found else zero for i in range(x.shape[axis])
-        ]
+        zero = algebra.constant(0)
+        parts = [self._typed(found[i].node if i in found else zero, shape, x.width) for i in range(x.shape[axis])]
         tie = None if one.tie is None else one.tie + (one.tie >= axis)
         return Gradient(algebra.stack(parts, axis + (len(self.outputs) if full else 0)), tie, full)
 
@@ -232,7 +235,7 @@ class _Pass:
                 axis, index = x.attr
                 if g.tie == axis:
                     g, lead = self._full(x.shape, g), len(self.outputs)
-                node = algebra.typed(g.node, (*self.outputs[:lead], *x.shape), x.width, None)
+                node = self._typed(g.node, (*self.outputs[:lead], *x.shape), x.width)
                 back = algebra.pick_transposed(node, axis + lead, index, first.shape[axis])
                 self._give(first, Gradient(back, g.tie, g.full))
             case "stack":
@@ -240,7 +243,7 @@ class _Pass:
                 if g.tie == axis:
                     g, lead = self._full(x.shape, g), len(self.outputs)
                 tie = None if g.tie is None else g.tie - (g.tie > axis)
-                node = algebra.typed(g.node, (*self.outputs[:lead], *x.shape), x.width, None)
+                node = self._typed(g.node, (*self.outputs[:lead], *x.shape), x.width)
                 for i, a in enumerate(x.args):
                     self._give(a, Gradient(self._narrowed(a, algebra.take(node, axis + lead, i)), tie, g.full))
             case "sum":
@@ -248,9 +251,7 @@ class _Pass:
                 tie = None if g.tie is None else g.tie + (g.tie >= axis)
                 shape = (*self.outputs[:lead], *first.shape)
                 index = [i + (i >= axis + lead) for i in range(len(shape) - 1)]
-                node = (
-                    algebra.view(g.node, index, shape) if g.node.shape else algebra.typed(g.node, shape, x.width, None)
-                )
+                node = algebra.view(g.node, index, shape) if g.node.shape else self._typed(g.node, shape, x.width)
                 self._give(first, Gradient(node, tie, g.full))
             case "softmax":
                 if g.tie == x.attr:
@@ -297,12 +298,10 @@ class _Pass:
             slope = algebra.view(slope, range(lead, len(shape)), shape)
         product = algebra.mul([g.node, slope])
         if a.shape == x.shape:
-            self._give(
-                a, Gradient(self._narrowed(a, algebra.typed(product, shape, x.width, x.inner), x), g.tie, g.full)
-            )
+            self._give(a, Gradient(self._narrowed(a, self._typed(product, shape, x.width), x), g.tie, g.full))
             return
         tie, full = g.tie, g.full
-        product = algebra.typed(product, shape, x.width, x.inner)
+        product = self._typed(product, shape, x.width)
         for axis in reversed(range(len(shape))):  # a has no axes: all but the outputs' are summed
             if axis >= lead and axis != tie:
                 product = algebra.sum_axis(product, axis)
@@ -313,7 +312,7 @@ class _Pass:
     def _narrowed(self, a: Node, product: Node, x: Node | None = None) -> Node:
         """A gradient over a width as one of a scalar operand: sqrt(r) times its Moment."""
         width = product.width if x is None else x.width
-        if a.width is None and a.inner is None and width is not None:
+        if self.outer is None and a.width is None and width is not None:
             product = algebra.typed(product, product.shape, width, None)
             return algebra.mul([root_of_ratio(width), algebra.moment(product)])
         return product
@@ -335,12 +334,12 @@ class _Pass:
             self._diagonal(x, g)
             return
         if g.tie is not None and g.tie not in index:  # the operand does not have the examples' axis: it becomes o
-            node = algebra.typed(g.node, x.shape, x.width, None)
+            node = self._typed(g.node, x.shape, x.width)
             order = [g.tie, *[i for i in range(len(x.shape)) if i != g.tie]]
             node, positions, full, tie = algebra.transpose(node, order), order[1:], True, None
         else:
             lead = len(self.outputs) if g.full else 0
-            node = algebra.typed(g.node, (*self.outputs[:lead], *x.shape), x.width, None)
+            node = self._typed(g.node, (*self.outputs[:lead], *x.shape), x.width)
             positions, full = list(range(len(x.shape))), g.full
             tie = None if g.tie is None else index.index(g.tie)
         lead = len(self.outputs) if full else 0
@@ -356,7 +355,7 @@ class _Pass:
         (y,) = x.args
         g = self._full(x.shape, g) if self.outputs else g
         lead = len(self.outputs) if g.full else 0
-        node = algebra.typed(g.node, (*self.outputs[:lead], *x.shape), x.width, None)
+        node = self._typed(g.node, (*self.outputs[:lead], *x.shape), x.width)
         shape, seen, factors = list(node.shape), set(), []
         place = []
         for p in x.attr:
@@ -385,60 +384,38 @@ class _Pass:
     def _outer(self, x: Node, g: Gradient) -> None:
         """The rules of the module's head, by a pass over the body with both coordinates in sight."""
         (body,) = x.args
-        outer_width, inner_width = body.width, body.inner
-        assert outer_width is not None and inner_width is not None
-        given: dict[Node, list[Node]] = {}
+        inside = _Pass(self.output, self.gia, (body.width, body.inner))
         lead = len(self.outputs) if g.full else 0
+        inside._give(body, Gradient(inside._typed(g.node, (*self.outputs[:lead], *x.shape), x.width), g.tie, g.full))
+        for y in reversed(topological([body], _inside)):
+            total = inside._total(y)
+            if total is not None and _inside(y):
+                inside._pass_on(y, total)
+            elif total is not None and y.op != "constant":
+                self._from_body(x, y, total)
 
-        def lifted(a: Node) -> Node:
-            shape = (*self.outputs[:lead], *a.shape)
-            return algebra.view(a, range(lead, len(shape)), shape) if a.shape and lead else a
-
-        shape = (*self.outputs[:lead], *body.shape)
-        given[body] = [algebra.typed(g.node, shape, outer_width, inner_width)]
-        for y in reversed(topological([body], lambda y: y.args if y.inner is not None and y.op != "inner" else ())):
-            parts = given.pop(y, [])
-            if not parts:
-                continue
-            total = algebra.add([(1, p) for p in parts])
-            if y.inner is None or y.op == "inner":
-                self._from_body(x, y, total, g)
-                continue
-            if y.op not in ("add", "mul", "fn"):
-                raise TensorProgramError(
-                    f"back-propagation through {y.op} inside an OuterNonlin",
-                    fix="take axes apart before tp.outer, or sum after it",
-                    source=x.source,
-                )
-            for a, slope in self._slopes(y):
-                if a.op != "constant":
-                    product = algebra.mul([total, lifted(slope)])
-                    if a.shape != y.shape:
-                        raise TensorProgramError(
-                            f"{describe(a)} has fewer axes than the body of an OuterNonlin",
-                            fix="give all vectors inside tp.outer the same axes",
-                            source=x.source,
-                        )
-                    given.setdefault(a, []).append(algebra.typed(product, shape, outer_width, inner_width))
-
-    def _from_body(self, x: Node, y: Node, total: Node, g: Gradient) -> None:
+    def _from_body(self, x: Node, y: Node, g: Gradient) -> None:
         """A gradient with both coordinates as one of a vector, a vector of the second block, or a scalar."""
         body = x.args[0]
         if y.op == "inner":
-            (z,) = y.args
-            turned = algebra.outer(_swapped(total))
-            self._give(z, Gradient(algebra.mul([root_of_ratio(body.width, z.width), turned]), g.tie, g.full))
+            (y,) = y.args
+            node = algebra.mul([root_of_ratio(body.width, y.width), algebra.outer(_swapped(g.node))])
         elif y.width is not None:
-            self._give(y, Gradient(algebra.outer(total), g.tie, g.full))
+            node = algebra.outer(g.node)
         else:
-            mean = algebra.mul([root_of_ratio(body.width), algebra.moment(algebra.outer(total))])
-            self._give(y, Gradient(mean, g.tie, g.full))
+            node = algebra.mul([root_of_ratio(body.width), algebra.moment(algebra.outer(g.node))])
+        self._give(y, Gradient(node, g.tie, g.full))
+
+
+def _inside(y: Node) -> tuple[Node, ...]:
+    """The operands of an instruction in the body of an OuterNonlin; none for what the body is made of."""
+    return y.args if y.inner is not None and y.op != "inner" else ()
 
 
 def boundary_of(x: Node) -> tuple[Node, ...]:
     """The operands of an OuterNonlin: what its body uses and is not part of it."""
     found: dict[Node, None] = {}
-    for y in topological([x.args[0]], lambda y: y.args if y.inner is not None and y.op != "inner" else ()):
+    for y in topological([x.args[0]], _inside):
         if y.op == "inner":
             found[y.args[0]] = None
         elif y.inner is None:
@@ -449,7 +426,7 @@ def boundary_of(x: Node) -> tuple[Node, ...]:
 def _swapped(body: Node) -> Node:
     """A body with its two coordinates exchanged."""
     done: dict[Node, Node] = {}
-    for y in topological([body], lambda y: y.args if y.inner is not None and y.op != "inner" else ()):
+    for y in topological([body], _inside):
         if y.op == "inner":
             done[y] = y.args[0]
         elif y.inner is None:
@@ -459,5 +436,5 @@ def _swapped(body: Node) -> Node:
         else:
             args: Sequence[Node] = [done[a] for a in y.args]
             out = algebra.applied(y, args)
-            done[y] = algebra.typed(out, y.shape, y.inner, y.width) if y.op in ("add", "mul", "fn") else out
+            done[y] = algebra.typed(out, y.shape, y.inner, y.width)
     return done[body]
