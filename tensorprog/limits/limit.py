@@ -27,6 +27,8 @@ __all__ = ["limit"]
 METHODS = ("auto", "exact", "population")
 POOR = 1e-9
 """A closed form whose rounding error is relatively larger than this is tried again by quadrature."""
+ROUGH = 1e-4
+"""A sampled integral whose standard error is relatively larger than this is compared with the population."""
 
 
 @of_networks()
@@ -47,7 +49,7 @@ def limit(
             with `X2`, `of`, `parametrization` and `width` of `Network.program` among them.
         method: `"exact"`: lower the program by the Master Theorem and evaluate the closed forms and integrals that are left;
             `"population"`: sample it (M joint samples of every Z, independent replicates); `"auto"`: exact, and one
-            population run for the outputs the exact route declines. Every `Estimate` says which.
+            population run for the outputs the exact route declines or knows poorly. Every `Estimate` says which.
         values: Numbers for the hyperparameters.
         gia: Take the limit under the gradient independence assumption: every `W.T` becomes an independent copy.
         samples: M, a power of two, for the population.
@@ -95,6 +97,11 @@ def limit(
     if sampled:
         part = Program({name: program.outputs[name] for name in sampled})
         found |= _population(part, bound, samples, replicates, rng, reasons)
+    rough = [name for name, e in exact.items() if e.kind == "standard error" and not _accurate(e, ROUGH)]
+    if rough and method == "auto":  # integrals in many variables were sampled, poorly: the population may do better
+        part = Program({name: program.outputs[name] for name in rough})
+        other = _population(part, bound, samples, replicates, rng, {})
+        found |= {name: e for name, e in other.items() if _worst(e) < _worst(exact[name])}
     for name, note in _outside(program).items():
         found[name] = replace(found[name], note="; ".join(filter(None, (found[name].note, note))))
     return Estimates({name: found[name] for name in program}, {name: o.axes for name, o in program.outputs.items()})
@@ -175,9 +182,9 @@ def _evaluated(outputs: Sequence[Node], rng: int) -> list[Any]:
         return [f"sampled integrals make a covariance that is indefinite ({error})"]
 
 
-def _accurate(estimate: Estimate) -> bool:
+def _accurate(estimate: Estimate, share: float = POOR) -> bool:
     size = float(np.max(np.abs(np.asarray(estimate.value, dtype=float)), initial=0.0))
-    return _worst(estimate) <= POOR * size
+    return _worst(estimate) <= share * size
 
 
 def _worst(estimate: Estimate) -> float:
