@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from tensorprog.execute.executor import Runs, run
     from tensorprog.kernels import kernel_fn
     from tensorprog.language.custom import Function
+    from tensorprog.language.files import load, save
     from tensorprog.language.latex import latex
     from tensorprog.language.parse import parse
-    from tensorprog.language.text import load, save
     from tensorprog.limits.formula import Formula
     from tensorprog.limits.limit import limit
     from tensorprog.limits.symbolic import formula
@@ -87,10 +87,10 @@ _LATER = {
     "kernel_fn": "tensorprog.kernels",
     "latex": "tensorprog.language.latex",
     "limit": "tensorprog.limits.limit",
-    "load": "tensorprog.language.text",
+    "load": "tensorprog.language.files",
     "parse": "tensorprog.language.parse",
     "run": "tensorprog.execute.executor",
-    "save": "tensorprog.language.text",
+    "save": "tensorprog.language.files",
 } | {name: f"tensorprog.networks.{module}" for module, names in _NETWORKS.items() for name in names}
 
 

@@ -101,7 +101,7 @@ def load_model(
             )
         if data is not None:
             raise CommandError(f"{file} is a program's text and has no data to replace")
-        from tensorprog.language.text import load
+        from tensorprog.language.files import load
 
         return Model(load(path))
     if path.suffix != ".py":

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from tensorprog.errors import TensorProgramError
+from tensorprog.language.folding import raised, times, unbounded
 from tensorprog.language.functions import PRIMITIVES
 from tensorprog.language.node import Node
 from tensorprog.language.symbols import Matrix, Number, VectorSpec, Width, is_exact, number, numbers
@@ -99,41 +100,16 @@ def typed(x: Node, shape: tuple[int, ...], width: Width | None, inner_width: Wid
     return Node("add", (x,), (1,), shape, width, inner_width)
 
 
-def _unbounded(a: Any) -> Any:
-    """Integer arrays as arrays of Python integers, which do not overflow."""
-    return a.astype(object) if isinstance(a, np.ndarray) and a.dtype.kind == "i" else a
-
-
-def _times(a: Any, b: Any, k: int = 1) -> Any:
-    """a b**k for numbers and arrays; whole numbers stay machine integers where they fit (masks are long)."""
-    if isinstance(b, np.ndarray) and b.dtype.kind == "i":
-        if isinstance(a, int) or (isinstance(a, np.ndarray) and a.dtype.kind == "i"):
-            if _largest(a) * _largest(b) ** k < 2**62:
-                return a * b**k
-        a, b = _unbounded(a), _unbounded(b)
-    elif (
-        isinstance(a, np.ndarray)
-        and a.dtype.kind == "i"
-        and not (isinstance(b, int) and _largest(a) * abs(b) ** k < 2**62)
-    ):
-        a = _unbounded(a)
-    return a * b**k
-
-
-def _largest(a: Any) -> int:
-    return int(np.max(np.abs(a), initial=0)) if isinstance(a, np.ndarray) else abs(a)
-
-
-def _is_long(x: Node) -> bool:
-    """A constant array of whole numbers too long to become one of fractions?"""
-    return isinstance(x.attr, np.ndarray) and x.attr.dtype.kind == "i" and x.attr.size > SMALL
-
-
 def terms(x: Node) -> list[tuple[Number, Node]]:
     """x as a list of (coefficient, node); a node that is not a sum is one term."""
     if x.op == "add":
         return list(zip(x.attr, x.args, strict=True))
     return [(1, x)]
+
+
+def _is_long(x: Node) -> bool:
+    """A constant array of whole numbers too long to become one of fractions?"""
+    return isinstance(x.attr, np.ndarray) and x.attr.dtype.kind == "i" and x.attr.size > SMALL
 
 
 def add(pairs: Iterable[tuple[Number, Node]]) -> Node:
@@ -148,7 +124,7 @@ def add(pairs: Iterable[tuple[Number, Node]]) -> Node:
         if x.op == "constant" and isinstance(c, Fraction) and _is_long(x):
             merged[x] = merged.get(x, 0) + c
         elif x.op == "constant" and not (isinstance(x.attr, np.ndarray) and x.attr.size > FOLD_LIMIT):
-            bias = bias + _times(c, x.attr)
+            bias = bias + times(c, x.attr)
         else:
             merged[x] = merged.get(x, 0) + c
     kept = [(x, c) for x, c in merged.items() if c != 0]
@@ -198,13 +174,13 @@ def mul(factors: Iterable[Node | tuple[Node, int]]) -> Node:
         if x.op == "mul":
             todo.extend([(y, j * k) for y, j in zip(x.args, x.attr, strict=True)])
         elif x.op == "add" and len(x.args) == 1:
-            coefficient = coefficient * _raised(x.attr[0], k)
+            coefficient = coefficient * raised(x.attr[0], k)
             todo.append((x.args[0], k))
         elif x.op == "constant" and not (isinstance(x.attr, np.ndarray) and x.attr.size > FOLD_LIMIT):
             if isinstance(x.attr, np.ndarray):
-                array = _times(array, x.attr, k)
+                array = times(array, x.attr, k)
             else:
-                coefficient = coefficient * _raised(x.attr, k)
+                coefficient = coefficient * raised(x.attr, k)
         else:
             merged[x] = merged.get(x, 0) + k
     if isinstance(array, np.ndarray):
@@ -212,7 +188,7 @@ def mul(factors: Iterable[Node | tuple[Node, int]]) -> Node:
         if isinstance(folded.attr, np.ndarray) and isinstance(coefficient, Fraction) and _is_long(folded):
             merged[folded] = 1
         else:
-            folded = constant(_times(coefficient, folded.attr))
+            folded = constant(times(coefficient, folded.attr))
             coefficient = folded.attr if not isinstance(folded.attr, np.ndarray) else 1
             if isinstance(folded.attr, np.ndarray):
                 merged[folded] = 1
@@ -232,14 +208,6 @@ def mul(factors: Iterable[Node | tuple[Node, int]]) -> Node:
     else:
         out = Node("mul", tuple([x for x, _ in kept]), tuple([k for _, k in kept]), shape, width, inner_width)
     return out if coefficient == 1 else add([(coefficient, out)])
-
-
-def _raised(c: Any, k: int) -> Any:
-    try:
-        with np.errstate(over="raise"):
-            return c**k
-    except (OverflowError, FloatingPointError):
-        raise TensorProgramError(f"the number {c} to the power {k} is too large", fix="rescale the program") from None
 
 
 def power(x: Node, k: int) -> Node:
@@ -431,7 +399,7 @@ def sum_axis(x: Node, axis: int) -> Node:
         if not isinstance(x.attr, np.ndarray):
             return constant(x.attr * x.shape[axis], shape, x.width, x.inner)
         if x.attr.size <= FOLD_LIMIT:
-            return typed(constant(np.broadcast_to(_unbounded(x.attr), x.shape).sum(axis)), shape, x.width, x.inner)
+            return typed(constant(np.broadcast_to(unbounded(x.attr), x.shape).sum(axis)), shape, x.width, x.inner)
     if x.op == "add" and len(x.args) == 1 and x.args[0].shape:
         return scale(x.attr[0], sum_axis(x.args[0], axis))
     if not any(a.shape for a in x.args) and x.op in ("add", "mul", "fn"):  # spread over the axis by broadcasting
