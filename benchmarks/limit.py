@@ -1,4 +1,4 @@
-"""The exact limit: cost of lowering an instruction, of Catalan numbers, of a kernel over 1000 inputs; of `import tensorprog`.
+"""The exact limit: cost of lowering an instruction, of Catalan numbers, of kernels; of `import tensorprog`.
 
 Run: python benchmarks/limit.py. Prints the processor and, for every measurement, the median of several runs.
 """
@@ -17,6 +17,8 @@ import numpy as np
 import tensorprog as tp
 from tensorprog.limits.evaluate import ScalarProgram
 from tensorprog.limits.lower import Lowering
+from tensorprog.limits.nested import Feature
+from tensorprog.limits.series import PairSeries
 
 N = tp.Width("n")
 
@@ -49,6 +51,16 @@ def mlp(depth: int, covariance: np.ndarray | None = None) -> tp.Program:
     return tp.Program(q=tp.moment(x * x) if covariance is None else tp.moment(x * tp.rename(x, b="c")))
 
 
+def tanh_kernel(gram: np.ndarray, layers: int) -> tp.Program:
+    """The covariances of a tanh network: integrals without closed forms, a pair of inputs each."""
+    x = tp.Vector("x", N, axes=("b",), cov=gram)
+    for layer in range(layers):
+        if layer:
+            x = tp.Matrix(f"W{layer}", N, N, var=2.25) @ x + tp.Vector(f"b{layer}", N, var=0.01)
+        x = tp.tanh(x)
+    return tp.Program(q=tp.moment(x * tp.rename(x, b="c")))
+
+
 def catalan(k: int) -> tp.Program:
     """The first k moments of W W.T."""
     W, v = tp.Matrix("W", N, N), tp.Vector("v", N)
@@ -67,6 +79,22 @@ def by_hand(gram: np.ndarray, layers: int) -> np.ndarray:
         rho = np.clip(gram / size, -1, 1)
         gram = size / (2 * np.pi) * (np.sqrt((1 - rho) * (1 + rho)) + rho * (np.pi - np.arccos(rho)))
     return gram
+
+
+def tangent(
+    f: Callable[[np.ndarray], np.ndarray], slope: Callable[[np.ndarray], np.ndarray], gram: np.ndarray
+) -> np.ndarray:
+    """The tangent kernel of three layers, of functions that turn around 0 on a scale of 1."""
+    turn = [Feature(0, 0.0, 1.0)]
+    kernel = theta = 2.25 * gram + 0.01
+    for _ in range(3):
+        values, slopes = PairSeries(f, f, turn, turn), PairSeries(slope, slope, turn, turn)
+        for series in (values, slopes):
+            series.prepare(0.0, np.diag(kernel))
+        theta = theta * np.asarray(slopes.matrix(kernel))
+        kernel = 2.25 * np.asarray(values.matrix(kernel)) + 0.01
+        theta = 2.25 * theta + kernel
+    return theta
 
 
 def main() -> None:
@@ -93,6 +121,13 @@ def main() -> None:
     print(f"    by hand, unblocked NumPy: {median(lambda: by_hand(gram, 3)):.4f} s")
     difference = np.abs(np.asarray(tp.limit(program)["q"].value) - by_hand(gram, 3)).max()
     print(f"    largest difference: {difference:.1e}")
+    for size in (200, 500):
+        program = tanh_kernel(2.25 * gram[:size, :size] + 0.01, 3)
+        seconds = median(lambda p=program: tp.limit(p))
+        print(f"covariances of {size} inputs through 3 tanh layers, with errors: {seconds:.3f} s")
+    tanh, slope = np.tanh, lambda x: 1 - np.tanh(x) ** 2
+    seconds = median(lambda: tangent(tanh, slope, gram[:500, :500]))
+    print(f"    its tangent kernel, by the series alone: {seconds:.3f} s")
     start = "import time; t = time.perf_counter(); import tensorprog; print(time.perf_counter() - t)"
     seconds = statistics.median(float(subprocess.check_output([sys.executable, "-c", start])) for _ in range(5))
     print(f"import tensorprog: {seconds:.3f} s")

@@ -29,19 +29,39 @@ if TYPE_CHECKING:
     from tensorprog.limits.formula import Formula
     from tensorprog.limits.limit import limit
     from tensorprog.limits.symbolic import formula
+    from tensorprog.networks.attention import attention as attention
+    from tensorprog.networks.attention import self_attention as self_attention
+    from tensorprog.networks.attention import transformer_block as transformer_block
+    from tensorprog.networks.convolution import conv as conv
+    from tensorprog.networks.graph import graph_conv as graph_conv
     from tensorprog.networks.inputs import Input as Input
     from tensorprog.networks.layers import dense as dense
     from tensorprog.networks.layers import readout as readout
     from tensorprog.networks.layers import residual as residual
     from tensorprog.networks.network import Network as Network
+    from tensorprog.networks.normalization import batch_norm as batch_norm
+    from tensorprog.networks.normalization import layer_norm as layer_norm
+    from tensorprog.networks.pooling import avg_pool as avg_pool
+    from tensorprog.networks.pooling import global_avg_pool as global_avg_pool
+    from tensorprog.networks.pooling import max_over as max_over
+    from tensorprog.networks.recurrent import bidirectional as bidirectional
+    from tensorprog.networks.recurrent import gru as gru
+    from tensorprog.networks.recurrent import lstm as lstm
+    from tensorprog.networks.recurrent import rnn as rnn
 
 __version__ = "0.1.0"
 
 # Layers, by the module of `networks/` they are in.
 _NETWORKS = {
+    "attention": ("attention", "self_attention", "transformer_block"),
+    "convolution": ("conv",),
+    "graph": ("graph_conv",),
     "inputs": ("Input",),
     "layers": ("dense", "readout", "residual"),
     "network": ("Network",),
+    "normalization": ("batch_norm", "layer_norm"),
+    "pooling": ("avg_pool", "global_avg_pool", "max_over"),
+    "recurrent": ("bidirectional", "gru", "lstm", "rnn"),
 }
 _networks = [name for names in _NETWORKS.values() for name in names]
 

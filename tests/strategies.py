@@ -81,9 +81,13 @@ def programs(
             continue
         elif kind == "axis":
             name = draw(st.sampled_from(x.axes))
-            how = draw(st.sampled_from(["take", "sum", "rename", "stack"]))
+            how = draw(st.sampled_from(["take", "pick", "sum", "rename", "stack"]))
             if how == "take":
                 new = (tp.take(x, name, draw(st.sampled_from([0, -1]))), growth)
+            elif how == "pick":
+                last = x.node.shape[x.order.index(name)] - 1
+                index = draw(st.lists(st.integers(0, last), min_size=last + 1, max_size=last + 1))  # the size stays
+                new = (tp.pick(x, name, index), growth)
             elif how == "sum":
                 new = (tp.sum(x, name), growth)
             elif how == "rename" and len(x.axes) < 3 and "b" not in x.axes:

@@ -55,6 +55,8 @@ def oracle(root: Node, leaves: dict[str, np.ndarray]) -> np.ndarray:
                     out[i] = env[x.args[0]][tuple(i[p] for p in x.attr)]
             case "take":
                 out = np.take(env[x.args[0]], x.attr[1], axis=x.attr[0])
+            case "pick":
+                out = np.take(env[x.args[0]], x.attr[1], axis=x.attr[0])
             case "stack":
                 parts = []
                 for a in x.args:

@@ -54,6 +54,10 @@ ZOO = {
             ]
         )
     },
+    "picks": {
+        "q": tp.moment(tp.pick(z, "b", [1, 0, 0]) * tp.pick(tp.relu(z), "b", [-1, 0, 1])),
+        "r": tp.pick(tp.moment(z * z), "b", [k % 2 for k in range(300)]),
+    },
     "constants": {"a": tp.moment(0 * x + 3), "b": tp.moment(0.5 + 0 * x)},
     "powers": {
         "q": tp.moment(x**3 * y**2 / (1 + y**2) + 1 / (2 + x**2) ** 2),
@@ -180,6 +184,7 @@ def test_the_zoo_has_every_operation():
         "fn",
         "view",
         "take",
+        "pick",
         "stack",
         "sum",
         "softmax",

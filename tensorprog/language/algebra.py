@@ -3,8 +3,8 @@
 Every node of every program is made here, so this is where the few rewriting rules live: numbers are folded (rationals
 exactly), coefficients are pulled out of products, equal terms and factors are merged, commutative operands are ordered
 by
-their digests (results must not depend on build order), views of views fold, and single positions see through stacks.
-Nothing
+their digests (results must not depend on build order), views of views and picks of picks fold, and single positions see
+through stacks. Nothing
 that needs knowledge of a meaning (expectations, derivatives) happens here. Nested sums are not flattened: shared
 partial sums
 stay shared, which keeps long traces linear in size.
@@ -28,8 +28,8 @@ from tensorprog.language.symbols import Matrix, Number, VectorSpec, Width, is_ex
 
 __all__ = [
     "ONE", "ZERO", "add", "applied", "common_type", "constant", "div", "fn", "hyperparameter", "initial", "inner",
-    "inverse_sqrt", "matmul", "moment", "mul", "neg", "outer", "power", "rebuild", "scale", "softmax", "spread",
-    "stack", "sub", "sum_axis", "take", "terms", "transpose", "typed", "view",
+    "inverse_sqrt", "matmul", "moment", "mul", "neg", "outer", "pick", "pick_transposed", "power", "rebuild", "scale",
+    "softmax", "spread", "stack", "sub", "sum_axis", "take", "terms", "transpose", "typed", "view",
 ]  # fmt: skip
 
 MAX_POWER = 200
@@ -290,7 +290,78 @@ def take(x: Node, axis: int, index: int) -> Node:
         for i in reversed(sources):  # several on a diagonal
             y = take(y, i, index)
         return view(y, [p - (p > axis) for i, p in enumerate(x.attr) if i not in sources], shape)
+    elif x.op == "pick":
+        picked, positions = x.attr
+        if picked == axis:
+            return take(x.args[0], axis, positions[index])
+        return pick(take(x.args[0], axis, index), picked - (picked > axis), positions)
     return Node("take", (x,), (axis, index), shape, x.width, x.inner)
+
+
+def pick(x: Node, axis: int, index: Sequence[int]) -> Node:
+    """Positions index[0], index[1], ... of an axis, which gets the size len(index).
+
+    In normal form picks are under views and over takes, one for each axis, that of the last axis outermost.
+
+    Example:
+        >>> pick(constant(np.array([5, 6, 7])), 0, [2, 2, 0]).attr
+        array([7, 7, 5])
+    """
+    index = tuple(index)
+    if index == tuple(range(x.shape[axis])):
+        return x
+    shape = (*x.shape[:axis], len(index), *x.shape[axis + 1 :])
+    if x.op == "constant":
+        if not isinstance(x.attr, np.ndarray):
+            return constant(x.attr, shape, x.width, x.inner)
+        if int(np.prod(shape)) <= FOLD_LIMIT:
+            values = np.take(np.broadcast_to(x.attr, x.shape), index, axis)
+            return typed(constant(values), shape, x.width, x.inner)
+    elif x.op == "stack" and x.attr == axis:
+        return typed(stack([x.args[i] for i in index], axis), shape, x.width, x.inner)
+    elif x.op == "view":
+        y = x.args[0]
+        for i, position in enumerate(x.attr):  # none along a broadcast, several on a diagonal
+            if position == axis:
+                y = pick(y, i, index)
+        return view(y, x.attr, shape)
+    elif x.op == "pick":
+        other, positions = x.attr
+        if other == axis:
+            return pick(x.args[0], axis, [positions[i] for i in index])
+        if other > axis:
+            return pick(pick(x.args[0], axis, index), other, positions)
+    elif x.op in ("add", "mul") and not any(a.shape for a in x.args):  # spread over the axis
+        return rebuild(x, x.args, shape)
+    return Node("pick", (x,), (axis, index), shape, x.width, x.inner)
+
+
+def pick_transposed(a: Node, axis: int, index: Sequence[int], size: int) -> Node:
+    """The adjoint of `pick`: position j of the axis is the sum of a's positions i with index[i] == j; 0 where there are none.
+
+    A sum of as many picks as the commonest position has occurrences, each times a mask of zeros and ones; of a permutation, its
+    inverse.
+
+    Args:
+        a: Any node; its axis has the size len(index).
+        axis: The axis that was picked.
+        index: What was picked, from 0 to size - 1.
+        size: The size of the axis before the pick, and of the result's.
+
+    Example:
+        >>> pick_transposed(constant(np.array([1, 2, 4])), 0, [0, 2, 2], 3).attr
+        array([1, 0, 6])
+    """
+    shape = (*a.shape[:axis], size, *a.shape[axis + 1 :])
+    occurrences: list[list[int]] = [[] for _ in range(size)]
+    for i, j in enumerate(index):
+        occurrences[j].append(i)
+    pairs = []
+    for k in range(max(map(len, occurrences))):
+        mask = constant(np.array([int(len(found) > k) for found in occurrences]))
+        picked = pick(a, axis, [found[k] if len(found) > k else 0 for found in occurrences])
+        pairs.append((1, mul([picked, view(mask, (axis,), shape)])))
+    return add(pairs)
 
 
 def stack(xs: Sequence[Node], axis: int) -> Node:
@@ -383,6 +454,8 @@ def applied(x: Node, args: Sequence[Node]) -> Node:
             return view(args[0], x.attr, x.shape)
         case "take":
             return take(args[0], *x.attr)
+        case "pick":
+            return pick(args[0], *x.attr)
         case "stack":
             return stack(args, x.attr)
         case "sum":

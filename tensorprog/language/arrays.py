@@ -87,7 +87,7 @@ def aligned(function: Kernel, node: Node) -> Kernel:
 def kernel(node: Node) -> Kernel:
     """The function that computes the node's array from its operands' arrays.
 
-    For constant, add, mul, fn, view, take, stack, sum, softmax and inner; the others mean different things to different
+    For constant, add, mul, fn, view, take, pick, stack, sum, softmax and inner; the others mean different things to different
     evaluators. Operands are never written to, and the result may share memory with them.
 
     Args:
@@ -208,6 +208,22 @@ def _take(node: Node) -> Kernel:
     return lambda x: x[index if x.shape[axis] > 1 else first]
 
 
+def _pick(node: Node) -> Kernel:
+    """Positions at equal distances are a view of the operand; others are copied."""
+    axis, index = node.attr
+    lead = (slice(None),) * axis
+    step = index[1] - index[0] if len(index) > 1 else 1
+    if len(set(index)) == 1:  # the result does not depend on the axis
+        place = (*lead, slice(index[0], index[0] + 1))
+    elif index == tuple(range(index[0], index[-1] + (1 if step > 0 else -1), step or 1)):
+        end = index[-1] + (1 if step > 0 else -1)
+        place = (*lead, slice(index[0], end if end >= 0 else None, step))
+    else:
+        positions = np.array(index)
+        return lambda x: np.take(x, positions, axis) if x.shape[axis] > 1 else x
+    return lambda x: x[place] if x.shape[axis] > 1 else x
+
+
 def _stack(node: Node) -> Kernel:
     axis, count = node.attr, len(node.args)
     indices = [(..., *t) if None in t else None for t in [_trailing(x, node) for x in node.args]]
@@ -250,6 +266,6 @@ def _softmax(node: Node) -> Kernel:
 
 
 KERNELS: dict[str, Callable[[Node], Kernel]] = {
-    "constant": _constant, "add": _add, "mul": _mul, "fn": _fn, "view": _view, "take": _take, "stack": _stack,
-    "sum": _sum, "softmax": _softmax, "inner": lambda node: lambda y: y,
+    "constant": _constant, "add": _add, "mul": _mul, "fn": _fn, "view": _view, "take": _take, "pick": _pick,
+    "stack": _stack, "sum": _sum, "softmax": _softmax, "inner": lambda node: lambda y: y,
 }  # fmt: skip

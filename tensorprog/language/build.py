@@ -19,7 +19,7 @@ from tensorprog.language.symbols import Number, Width, number, numbers
 __all__ = [
     "abs", "arctan", "array", "cos", "dot", "elu", "erf", "exp", "gaussian", "gelu", "hermite", "identity",
     "leaky_relu", "log",
-    "log1p", "mean", "moment", "normal_cdf", "outer", "polynomial", "reciprocal", "rectified_power", "relu", "rename",
+    "log1p", "mean", "moment", "normal_cdf", "outer", "pick", "polynomial", "reciprocal", "rectified_power", "relu", "rename",
     "sigmoid",
     "sign", "silu", "sin", "softmax", "softplus", "sqrt", "stack", "step", "sum", "take", "tanh", "vectors",
 ]  # fmt: skip
@@ -110,6 +110,51 @@ def take(x: Any, axis: str, index: int) -> Expression:
             f"position {index} of axis {axis!r}, which has size {size}", fix=f"use {-size} to {size - 1}"
         )
     return Expression(algebra.take(x.node, i, index % size), _without(x.order, axis), _without(x.axes, axis))
+
+
+@layer
+def pick(x: Any, axis: str, index: Sequence[int]) -> Expression:
+    """Positions of an axis in any order, with repeats and omissions: y[.., i, ..] = x[.., index[i], ..].
+
+    Shifts, slices, strides, patches. The axis keeps its name and gets the size len(index). For padding, pick some valid
+    position and multiply it by a mask of zeros and ones.
+
+    Args:
+        x: A vector or a scalar with that axis.
+        axis: The axis.
+        index: Integers; negative ones count from the end.
+
+    Raises:
+        TensorProgramError: if x has no such axis, it has no such position, or the index is empty or not of integers.
+
+    Example:
+        >>> import tensorprog as tp
+        >>> z = tp.Vector("z", tp.Width("n"), axes={"t": 5}, mean=[0, 1, 2, 3, 4])
+        >>> shift, part, stride = [4, 0, 1, 2, 3], range(1, 4), range(0, 5, 2)
+        >>> [tp.limit(tp.Program(m=tp.moment(tp.pick(z, "t", i))))["m"].value.tolist() for i in (shift, part, stride)]
+        [[4, 0, 1, 2, 3], [1, 2, 3], [0, 2, 4]]
+        >>> left = tp.array([0, 1, 1, 1, 1], "t") * tp.pick(z, "t", shift)  # padded with a zero
+        >>> tp.limit(tp.Program(m=tp.moment(left)))["m"].value.tolist()
+        [0, 0, 1, 2, 3]
+    """
+    x = as_expression(x)
+    i = _position(x, axis)
+    size = x.node.shape[i]
+    if np.ndim(index) != 1 or not np.size(index):
+        raise TensorProgramError(
+            f"axis {axis!r} is picked at {index!r}",
+            fix="give a sequence of at least one integer: one for each position",
+        )
+    positions = []
+    for k in index:
+        if not isinstance(k, (int, np.integer)) or isinstance(k, bool):
+            raise TensorProgramError(f"position {k!r} of axis {axis!r}", fix="a position is an integer")
+        if not -size <= k < size:
+            raise TensorProgramError(
+                f"position {k} of axis {axis!r}, which has size {size}", fix=f"use {-size} to {size - 1}"
+            )
+        positions.append(int(k) % size)
+    return Expression(algebra.pick(x.node, i, positions), x.order, x.axes)
 
 
 @layer

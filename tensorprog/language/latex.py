@@ -133,6 +133,9 @@ class _Writer:
             case "take":
                 axis, i = x.attr
                 return self.entry(x.args[0], [*index[:axis], str(i), *index[axis:]])
+            case "pick":
+                axis, positions = x.attr
+                return self.entry(x.args[0], [*index[:axis], _position(positions, index[axis]), *index[axis + 1 :]])
             case "stack":
                 others = [*index[: x.attr], *index[x.attr + 1 :]]
                 parts = [self.entry(a, others if a.shape else ())[0] for a in x.args]
@@ -189,6 +192,16 @@ class _Writer:
             return (f"{over} {text}" if level >= PRODUCT else rf"{over} \left({text}\right)"), PRODUCT
         own = self.entry(x.args[0], index)[0]
         return rf"\frac{{\exp\left({own}\right)}}{{{over} \exp\left({text}\right)}}", PRODUCT
+
+
+def _position(positions: Sequence[int], i: str) -> str:
+    """The position that is picked at i: a number, i + 2, 2 i + 1, or an entry of the list."""
+    if i.isdigit():
+        return str(positions[int(i)])
+    start, step = positions[0], positions[1] - positions[0] if len(positions) > 1 else 0
+    if i.isalpha() and step > 0 and tuple(positions) == tuple(range(start, start + step * len(positions), step)):
+        return f"{step if step > 1 else ''}{i}" + (f"+{start}" if start else "")
+    return rf"\left({', '.join(map(str, positions))}\right)_{{{i}}}"
 
 
 def _number(c: Any) -> tuple[str, int]:

@@ -19,6 +19,7 @@ A program, its limit's Z-program and the scalar program are all graphs of these 
 | fn         | x               | (primitive, parameters)  | a primitive of `functions.py`, elementwise                   |
 | view       | x               | position of each axis    | axes of x placed in a larger shape; a repeat is a diagonal   |
 | take       | x               | (axis, index)            | one position of an axis, which is dropped                    |
+| pick       | x               | (axis, positions)        | positions of an axis in any order, with repeats              |
 | stack      | x1, ...         | axis                     | a new axis                                                   |
 | sum        | x               | axis                     | contraction of one axis                                      |
 | softmax    | scalar          | axis                     | exp(x) / sum exp(x) along an axis                            |

@@ -25,6 +25,7 @@
     atom      = NUMBER | NAME | list | "(" sum ")" | call
     call      = ( "MatMul" "(" NAME [ "." "T" ] "," sum | ( "Nonlin" | "Moment" | "OuterNonlin" ) "(" sum
               | ( "sum" | "softmax" ) "(" sum "," LETTER | "stack" "(" LETTER { "," sum } | "inverse_sqrt" "(" NAME
+              | "pick" "(" sum "," LETTER "," ( list | NAME )             (list: positions; NAME: an array of them)
               | "rational" "(" list | FUNCTION "(" sum { "," number } ) ")"
 
 FUNCTION is a row of `functions.py`. A name is used after the line that assigns it. Everything is rebuilt by the

@@ -396,6 +396,24 @@ class Expressions(Reader):
         names = [letter(i) for i in range(len(x.shape))]
         return product(matrix, transposed, Expression(x, names)).node
 
+    def picked(self, at: Token) -> Node:
+        """What is between the parentheses of pick(x, i, [2, 0, 0])."""
+        x = self.sum()
+        self.take(",")
+        axis = self.axis()
+        self.take(",")
+        index = self.value()
+        if axis >= len(x.shape):
+            self.fail(
+                at, f"pick along {letter(axis)} of {describe(x)}, which has {len(x.shape)} axes", "name one of them"
+            )
+        k = x.shape[axis]
+        if not isinstance(index, np.ndarray) or index.dtype.kind != "i" or index.ndim != 1 or not index.size:
+            self.fail(at, f"pick along {letter(axis)} without positions", "write pick(x, i, [2, 0, 0])")
+        if index.min() < -k or index.max() >= k:
+            self.fail(at, f"a position outside of an axis of size {k}", f"use {-k} to {k - 1}")
+        return self.node(at, algebra.pick, x, axis, (index % k).tolist())
+
     def call(self, name: Token) -> Node:
         """An instruction or a function, up to its closing parenthesis."""
         self.take("(")
@@ -421,6 +439,8 @@ class Expressions(Reader):
                     )
                 self.aligned(at, parts)
                 return self.node(at, algebra.stack, parts, axis)
+            case "pick":
+                return self.picked(at)
             case "Nonlin":
                 return self.sum()
             case "Moment" | "OuterNonlin":

@@ -23,6 +23,7 @@ Arrays too large to read are named, `array K1 : float64, shape (100, 100), sha "
 | `z[i; j:3]`    | a broadcast: the result has a further axis j of size 3                                          |
 | `z[2,:]`       | position 2 of the first axis, which is dropped                                                  |
 | `s[; i:3, n]`  | a scalar spread over an axis of size 3 and over the coordinates of width n                      |
+| `pick(z, j, [2, 0, 0])` | positions 2, 0 and 0 of the second axis, which stays                                   |
 | `sum(z, i)`, `softmax(s, i)`, `stack(i, a, b)` | along axis i                                                    |
 | `y'`, `s[; m']` | y over the second coordinate of an OuterNonlin, `OuterNonlin(relu(x + y'))`; s spread over it   |
 """
@@ -463,6 +464,9 @@ class _Writer:
                 positions = [":"] * len(x.args[0].shape)
                 positions[axis] = str(index)
                 return f"{first.at(ATOM)}[{','.join(positions)}]", ATOM
+            case "pick":
+                axis, positions = x.attr
+                return f"pick({first.text}, {letter(axis)}, {self._array(np.array(positions))})", ATOM
             case "stack":
                 return f"stack({', '.join([letter(x.attr), *[a.text for a in args]])})", ATOM
             case "sum" | "softmax":

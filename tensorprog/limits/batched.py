@@ -23,7 +23,9 @@ from tensorprog.language.arrays import aligned
 from tensorprog.language.node import Node, topological
 from tensorprog.language.schedule import Step, schedule
 from tensorprog.language.symbols import Width
+from tensorprog.limits.diagonal import on_diagonals
 from tensorprog.limits.duals import DUALS, JOINT
+from tensorprog.limits.pairseries import PairProduct
 from tensorprog.limits.perturb import Perturbation
 
 __all__ = ["Batched", "Block"]
@@ -35,6 +37,7 @@ TILE = 2**15
 MIRROR = 128
 """Side of the squares in which the lower half of a symmetric result is filled in: a transposed square fits the first cache."""
 INTEGRALS = ("gauss",)
+KNOWN = ("data", "dual", *INTEGRALS)
 
 
 @dataclass(frozen=True)
@@ -62,10 +65,13 @@ class Batched:
 
     Attributes:
         data: The `data` nodes.
+        integrals: The integrals by quadrature or sampling.
+        others: Operations that have no meaning here.
     """
 
     def __init__(self, outputs: Sequence[Node]) -> None:
         self.shapes = [x.shape for x in outputs]
+        outputs = on_diagonals(outputs)
         lifted = _lifted(outputs)
         self.outputs = [lifted[x] for x in outputs]
         self.data = [x for x in topological(outputs) if x.op == "data"]
@@ -75,6 +81,7 @@ class Batched:
             x = step.node
             self.once[x.width is not None, x.inner is not None].append(_Carried(step))
         self.integrals = [s.node for s in steps if s.node.op in INTEGRALS]
+        self.others = sorted({s.node.op for s in steps if s.compute is None and s.node.op not in KNOWN})
         self.pairs = _joined(self.once.pop((True, True)))
         last: dict[Node, int] = {}
         for k, s in enumerate(self.pairs):
@@ -102,6 +109,9 @@ class Batched:
                 for s in part:
                     values[s.node] = s.value(values, block, noise, level, dtype)
             n, m = block.rows, block.columns
+            series = {
+                s.node: s.series(values, block, level) for s in self.pairs if s.product is not None and noise is None
+            }
             out = [np.empty((*shape, n, m), dtype) for shape in self.shapes]
             done = {s.node for s in self.pairs}
             for x, full in zip(self.outputs, out, strict=True):
@@ -115,7 +125,7 @@ class Batched:
             workers = min(_cores(), 8, len(tiles)) if noise is None else 1
 
             def tile(bounds: tuple[int, int, int, int]) -> None:
-                self._tile(bounds, block, values, out, noise, level, dtype)
+                self._tile(bounds, block, values, series, out, noise, level, dtype)
 
             def mirror(bounds: tuple[int, int]) -> None:
                 i, j = bounds
@@ -145,6 +155,7 @@ class Batched:
         bounds: tuple[int, int, int, int],
         block: Block,
         known: dict[Node, Array],
+        series: Mapping[Node, Any],
         out: list[Array],
         noise: Perturbation | None,
         level: int,
@@ -168,6 +179,9 @@ class Batched:
             for s in self.pairs:
                 if s.is_data:
                     local[s.node] = np.asarray(block.products[s.node.attr][..., low:high, left:right], dtype)
+                elif s.node in series:
+                    cov = np.broadcast_to(value(s.node.args[3]), (high - low, right - left))
+                    local[s.node] = series[s.node](slice(low, high), slice(left, right), cov)
                 elif s.partner is not None and noise is None:
                     local[s.node], local[s.partner] = s.joint(*[value(a) for a in s.operands])
                 elif s.node not in local:
@@ -190,6 +204,7 @@ class _Carried:
         self.joint: Callable[..., Any] = lambda *_: None
         x = step.node
         self._kernel: Callable[..., Any] | None = step.compute
+        self.product = PairProduct.of(x.attr) if x.op in INTEGRALS and _separates(x) else None
         if x.op == "dual":
             self._kernel = aligned(DUALS[x.attr].array, x)
 
@@ -201,6 +216,16 @@ class _Carried:
             return np.asarray(block.products[self.node.attr], dtype)
         result = np.asarray(self.compute([values[a] for a in self.operands], noise, level))
         return result.astype(dtype, copy=False)
+
+    def series(self, values: Mapping[Node, Array], block: Block, level: int) -> Any:
+        """The integral's values tile by tile, from a series whose coefficients are computed along rows and columns."""
+        assert self.product is not None
+        first, second = [[values[self.node.args[i]].reshape(-1) for i in pair] for pair in ((0, 2), (1, 4))]
+        turned = _reversed(self.node)
+        if turned:  # the first variable is the columns'
+            tile = self.product.tiled(first, second, (block.columns, block.rows), level)
+            return lambda i, j, cov: tile(j, i, cov.T).T
+        return self.product.tiled(first, second, (block.rows, block.columns), level)
 
     def compute(self, arrays: Sequence[Array], noise: Perturbation | None, level: int) -> Array:
         """Its array from its operands' arrays."""
@@ -216,6 +241,24 @@ class _Carried:
             given = arrays if noise is None else noise.operands(x, arrays)
             result = self._kernel(*given)
         return np.asarray(result if noise is None else noise.result(x, np.asarray(result)))
+
+
+def _separates(x: Node) -> bool:
+    """Is it an integral over two variables, one that depends on the row and one that depends on the column?"""
+    if x.shape or x.width is None or x.inner is None or x.attr.dimension != 2 or len(x.args) != 5:
+        return False
+    kinds = [(a.width is not None, a.inner is not None) for a in x.args]
+    first, second = {kinds[0], kinds[2]}, {kinds[1], kinds[4]}
+    none = (False, False)
+    return any(
+        a <= {none, one} and b <= {none, other}
+        for a, b in ((first, second), (second, first))
+        for one, other in (((True, False), (False, True)),)
+    )
+
+
+def _reversed(x: Node) -> bool:
+    return any(x.args[i].inner is not None for i in (0, 2)) or any(x.args[i].width is not None for i in (1, 4))
 
 
 def _with_axes(a: Array, y: Node, x: Node) -> Array:
@@ -253,7 +296,7 @@ def _lifted(outputs: Sequence[Node]) -> dict[Node, Node]:
     for x in topological(outputs):
         args = [new[a] for a in x.args]
         if x.op == "data":
-            slots = x.attr[-2:]
+            slots = x.attr[4:6]
             new[x] = Node("data", (), x.attr, x.shape, ROWS if 0 in slots else None, COLUMNS if 1 in slots else None)
             continue
         if not args or all(a is b for a, b in zip(args, x.args, strict=True)):

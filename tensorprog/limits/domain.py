@@ -70,8 +70,8 @@ def check_value(x: Node, argument: Node) -> None:
 def range_of(x: Node) -> Range:
     """The range of one node, of a program or of its Z-program."""
     out: dict[Node, Range] = {}
-    for y in topological([x]):
-        out[y] = _range(y, [out[a] for a in y.args])
+    for y in topological([x], lambda y: () if y.op in ("leaf", "hat") else y.args):
+        out[y] = _range(y, [] if y.op in ("leaf", "hat") else [out[a] for a in y.args])
     return out[x]
 
 
@@ -132,13 +132,17 @@ def _range(x: Node, args: list[Range]) -> Range:
                 for c, r in zip(map(float, x.attr), args, strict=True)
             ]
             low, high = sum(p[0] for p in parts), sum(p[1] for p in parts)
+            positive = [r for r, c in zip(args, map(float, x.attr), strict=True) if r.low > 0 and c > 0]
+            squares = [a for a, c in zip(x.args, map(float, x.attr), strict=True) if c > 0 and _is_square(a)]
+            if low == 0 and (positive or len(squares) > 1):
+                low = TINY
             # the slowest decides where all have one sign; elsewhere 0 is a value, and refused for that
             return Range(low, high, max(r.degree for r in args), min(r.vanishing for r in args))
         case "mul":
             return _of_product(x, args)
         case "fn":
             return _of_function(x, args[0])
-        case "view" | "take" | "inner" | "outer" | "moment":
+        case "view" | "take" | "pick" | "inner" | "outer" | "moment":
             return args[0]._replace(degree=0, vanishing=0) if x.op == "moment" else args[0]
         case "stack":
             return Range(
@@ -146,12 +150,24 @@ def _range(x: Node, args: list[Range]) -> Range:
             )
         case "sum":
             k = x.args[0].shape[x.attr]
-            return args[0]._replace(low=_times(k, args[0].low), high=_times(k, args[0].high))
+            low = TINY if args[0].low == 0 and _is_square(x.args[0]) and k > 1 else _times(k, args[0].low)
+            return args[0]._replace(low=low, high=_times(k, args[0].high))
         case "softmax":
             return Range(TINY, 1, 0)
         case "matmul":
             return Range(-INF, INF, 1)
     return Range(-INF, INF, 0 if x.width is None else 1)
+
+
+def _is_square(x: Node) -> bool:
+    """Is it a square of a vector, possibly seen along other axes? A sum of several is positive, almost surely.
+
+    Whether the moments of its inverse powers are finite depends on the rank of the covariance and on what else is in the
+    product; `tilt.py:Weights` finds out.
+    """
+    while x.op in ("view", "take", "pick", "sum"):
+        x = x.args[0]
+    return x.op == "mul" and x.width is not None and all(k % 2 == 0 for k in x.attr)
 
 
 def _of_vector(x: Node) -> Range:
@@ -225,6 +241,7 @@ def _of_function(x: Node, r: Range) -> Range:
             low = 0.0 if r.low <= 0 <= r.high else min(abs(r.low), abs(r.high))
             return Range(low, max(abs(r.low), abs(r.high)), r.degree, r.vanishing)
         case "sqrt":
+            low = TINY if r.low == TINY else low
             return Range(low, high, r.degree / 2, r.vanishing)
         case "log" if r.low <= TINY:  # an argument that comes close to 0
             return Range(-INF, high, max(_logarithm(r.degree), r.vanishing, LOGARITHMIC))

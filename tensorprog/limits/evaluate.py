@@ -1,11 +1,9 @@
 """Scalar programs as numbers, with errors.
 
 A scalar program is evaluated several times: at two resolutions of its integrals (the difference bounds what quadrature
-adds,
-correlated or not), with every instruction's result moved by a few units in the last place (how far the answer moves is
-what
-rounding adds, cancellation included; stochastic arithmetic, Vignes 1978), and, where it samples, with independent
-replicates.
+adds, correlated or not; series whose error is known are moved by it instead), with every instruction's result moved by
+a few units in the last place (how far the answer moves is what rounding adds, cancellation included; stochastic
+arithmetic, Vignes 1978), and, where it samples, with independent replicates.
 """
 
 from __future__ import annotations
@@ -19,8 +17,10 @@ import numpy as np
 
 from tensorprog.language.node import Node, topological
 from tensorprog.language.schedule import Step, schedule
+from tensorprog.limits.diagonal import on_diagonals
 from tensorprog.limits.duals import DUALS
 from tensorprog.limits.integral import Integrand
+from tensorprog.limits.pairseries import SAFETY, PairProduct
 from tensorprog.limits.perturb import NOISE, Perturbation
 from tensorprog.limits.tiles import Tiles, stages
 
@@ -28,8 +28,6 @@ __all__ = ["ScalarProgram", "student"]
 
 Array = np.ndarray
 
-SAFETY = 10.0
-"""Stated over observed difference of two resolutions."""
 PERTURBED_RUNS = 8
 """Of programs without integrals; those with integrals get 3, large kernels 1."""
 SAMPLED_REPLICATES = 16
@@ -57,7 +55,7 @@ class ScalarProgram:
     """
 
     def __init__(self, outputs: Sequence[Node], rng: int = 0) -> None:
-        self.outputs = list(outputs)
+        self.outputs = on_diagonals(outputs)
         self.floating = [x for x in self.outputs if x.op != "constant"]
         self.rng = rng
         self.steps: list[Step] = schedule(self.floating, moments=False)
@@ -80,9 +78,11 @@ class ScalarProgram:
         )
         self.integrals = {x for x in nodes if x.op == "gauss"}
         self.magnitudes: dict[Node, Array] = {}
+        self.products: dict[Node, PairProduct | None] = {}
         self.sampled = {x for x in self.integrals if not x.attr.by_quadrature}
         self.sampled_below = _downstream(self.floating, self.sampled)
-        self.integrated_below = _downstream(self.floating, self.integrals)
+        self.refined = self.integrals | {x for x in nodes if x.op == "laplace"}
+        self.integrated_below = _downstream(self.floating, self.refined)
 
     # ---- one evaluation ----
     def run(
@@ -116,6 +116,8 @@ class ScalarProgram:
                         if perturb is not None:  # an integral that cancels has the rounding of what cancels
                             size = self._magnitude(x, args)
                             value = value + (perturb.result(x, size) - size)
+                    elif x.op == "laplace":
+                        value = x.attr(args, level)
                     else:
                         given = args if perturb is None else perturb.operands(x, args)
                         value = np.asarray(_compute(step)(*given))
@@ -123,6 +125,12 @@ class ScalarProgram:
                 for tiles in groups:
                     values |= tiles.run(values, perturb, rows)
         return values
+
+    def _product(self, x: Node) -> PairProduct | None:
+        """The integrand as a product of one function of each of two variables, if it is one."""
+        if x not in self.products:
+            self.products[x] = PairProduct.of(x.attr)
+        return self.products[x]
 
     def _magnitude(self, x: Node, args: Sequence[Array]) -> Array:
         """E |f| of an integral E f, roughly; the integral itself is enough for large batches and sampled ones."""
@@ -133,9 +141,14 @@ class ScalarProgram:
         return self.magnitudes[x]
 
     def _integral(self, x: Node, args: Sequence[Array], level: int, replicate: int, absolute: bool = False) -> Array:
-        from tensorprog.limits.integrate import Curve, Feature, gaussian_expectation, pair_expectation, qmc_expectation
+        from tensorprog.limits.integrate import Curve, Feature, gaussian_expectation, qmc_expectation
 
         integrand: Integrand = x.attr
+        product = None if absolute or x in self.sampled else self._product(x)
+        if product is not None and math.prod(x.shape) >= PAIRS_FROM:
+            known = product.outer(args, level)
+            if known is not None:
+                return known
         f: Callable[..., Any] = (lambda z, p: np.abs(integrand(z, p))) if absolute else integrand
         d = integrand.dimension
         level += integrand.blind  # no place to refine at: both resolutions finer
@@ -151,12 +164,13 @@ class ScalarProgram:
             for j in range(i + 1):
                 cov[:, i, j] = cov[:, j, i] = triangle[k]
                 k += 1
+        if any(a in self.sampled_below for a in x.args):
+            cov = _semidefinite(cov)
         if x in self.sampled:
             key = int.from_bytes(hashlib.blake2b(x.digest, digest_size=8).digest(), "little")
             rng = np.random.default_rng([self.rng, replicate, key])
             value = qmc_expectation(integrand, mean, cov, params, rng)
         else:
-            parts = integrand.split() if size >= PAIRS_FROM and not integrand.turns else None
             curves = [Curve(*c) for c in integrand.curves or ()]
             deviations = np.sqrt(np.maximum(np.diagonal(cov, axis1=1, axis2=2), 0))
             if any(turn.parametric for turn in integrand.turns):  # at other places in every row
@@ -167,14 +181,8 @@ class ScalarProgram:
                         Feature(*at) for at in integrand.located(mean[row], deviations[row], [p[0] for p in mine])
                     ]
                     value[k] = gaussian_expectation(f, mean[row], cov[row], mine, features, level, curves)[0]
-            elif parts is not None:
-                left, right = parts
-                value = pair_expectation(
-                    lambda u: left([u, None], []), lambda v: right([None, v], []),
-                    (mean[:, 0], mean[:, 1]), (cov[:, 0, 0], cov[:, 1, 1]), cov[:, 0, 1],
-                    features_f=[Feature(0, a, s) for i, a, s in integrand.features if i == 0],
-                    features_g=[Feature(0, a, s) for i, a, s in integrand.features if i == 1], level=level,
-                )  # fmt: skip
+            elif product is not None and size >= PAIRS_FROM:
+                value = product.listed(mean, cov, level)
             else:
                 features = [Feature(*at) for at in integrand.located(mean, deviations, [])]
                 value = gaussian_expectation(f, mean, cov, params, features, level, curves)
@@ -186,13 +194,13 @@ class ScalarProgram:
         answers = {x: _of_constant(x) for x in self.outputs if x.op == "constant"}
         if self.floating:
             base = self.run()
-            coarse = self.run(level=0) if self.integrals else base
+            coarse = self.run(level=0) if self.refined else base
             rough = {x for x in self.integrals - self.sampled if x.attr.blind and not _close(base[x], coarse[x])}
             if rough:  # turns along curves that the quadrature does not resolve
                 self.sampled |= rough
                 self.sampled_below = _downstream(self.floating, self.sampled)
                 base, coarse = self.run(), self.run(level=0)
-            runs = 1 if self.large else 3 if self.integrals else PERTURBED_RUNS
+            runs = 1 if self.large else 3 if self.refined else PERTURBED_RUNS
             rows = self._telling_rows(base) if self.large and self.tiles_are_last else None
             moved = [self.run(noise=i, rows=rows) for i in range(runs)]
             replicates = [base]
@@ -243,6 +251,23 @@ class ScalarProgram:
         return _plain(value), _plain(np.broadcast_to(rounding, x.shape)), "closed form", "rounding"
 
 
+def _semidefinite(cov: Array) -> Array:
+    """Covariances that are sampled themselves, in reach of the nearest correlations that are possible.
+
+    Entries that are equal in truth come from different samples: copies of one variable then have a negative eigenvalue of the
+    size of the error. What changes is of that size too, and different in every replicate, whose spread is the error stated.
+    """
+    deviation = np.sqrt(np.maximum(np.diagonal(cov, axis1=1, axis2=2), 0))
+    if not np.isfinite(cov).all():
+        return cov
+    inverse = np.divide(1, deviation, out=np.zeros_like(deviation), where=deviation > 0)
+    value, vector = np.linalg.eigh(cov * inverse[:, :, None] * inverse[:, None, :])
+    if value.min(initial=0.0) >= -1e-12:
+        return cov
+    root = vector * np.sqrt(np.maximum(value, 0))[:, None, :] * deviation[:, :, None]
+    return np.asarray(root @ root.swapaxes(1, 2))
+
+
 def _close(a: Array, b: Array) -> bool:
     """Do two resolutions agree as they do when the integrand is resolved?"""
     with np.errstate(all="ignore"):
@@ -263,9 +288,20 @@ def _distinct(flat: Sequence[Array]) -> tuple[list[Array], Array]:
     size = len(flat[0])
     if size == 1:
         return list(flat), np.zeros(1, dtype=int)
-    rows = np.stack(flat, -1)
-    unique, back = np.unique(rows, axis=0, return_inverse=True)
-    return list(np.ascontiguousarray(unique.T)), back.reshape(-1)
+    # Sorting one hash of every entry is several times faster than sorting entries.
+    bits = np.stack(flat, -1).view(np.uint64)
+    key = np.zeros(size, dtype=np.uint64)
+    for column in bits.T:
+        key = (key ^ column) * np.uint64(0x9E3779B97F4A7C15)
+        key ^= key >> np.uint64(29)
+    _, first, back = np.unique(key, return_index=True, return_inverse=True)
+    order = np.argsort(first)  # as they come: nothing depends on the hash
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    first, back = first[order], rank[back.reshape(-1)]
+    if not np.array_equal(bits[first[back]], bits):  # two entries of one hash
+        _, first, back = np.unique(bits, axis=0, return_index=True, return_inverse=True)
+    return [a[first] for a in flat], back.reshape(-1)
 
 
 def _downstream(outputs: Sequence[Node], sources: set[Node]) -> set[Node]:

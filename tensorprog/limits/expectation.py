@@ -5,8 +5,9 @@
 1. linearity: sums, contractions, stacks, deterministic factors;
 2. parity: a product that is odd in one independent family of leaves (or in all of them) has mean zero;
 3. sums inside products are expanded; affine factors are stripped by Stein's lemma (Wick's, if all are affine);
-4. factors with zero covariance split;
-5. closed forms (`closed.py`), else a Gaussian integral in a few variables, else the rule declines.
+4. inverse powers of sums of squares become integrals over tilted Gaussians (`laplace.py`);
+5. factors with zero covariance split;
+6. closed forms (`closed.py`), else a Gaussian integral in a few variables, else the rule declines.
 
 Everything is pointwise in the axes: x has one shape, E x has the same, and the covariance of two aligned variables is
 taken
@@ -24,7 +25,21 @@ from tensorprog.language.node import Node
 from tensorprog.language.symbols import Number
 from tensorprog.limits.closed import Gaussian, closed_form
 from tensorprog.limits.integral import integral
-from tensorprog.limits.structure import Structure, carrier, is_variable, opened, root, scalar_version
+from tensorprog.limits.laplace import inverse_powers, laplace
+from tensorprog.limits.picks import Picks, common_picks, split
+from tensorprog.limits.structure import (
+    MOVES,
+    Structure,
+    carrier,
+    is_variable,
+    opened,
+    opened_fully,
+    ordered,
+    root,
+    scalar_version,
+    settled,
+    summand,
+)
 from tensorprog.limits.tasks import Declined, Solver, Task
 
 __all__ = ["Expectation"]
@@ -61,10 +76,15 @@ class Expectation:
         facts = self.structure.facts(x)
         if not facts.families:
             return scalar_version(x)
+        if facts.picks:
+            (inside,), picked = self._without_picks((x,), facts.picks)
+            if picked:
+                value = yield (self.mean, inside)
+                return _picked(value, inside.shape, picked)
         if len(x.shape) > 1 or len(facts.support) < len(x.shape):
             order = self._canonical_axes(x)
             if order != tuple(range(len(x.shape))):
-                value = yield (self.mean, self._restricted(x, order))
+                value = yield (self.mean, self.restricted(x, order))
                 return algebra.view(value, order, x.shape) if order else typed(value, x.shape, None, None)
         match x.op:
             case "add":
@@ -73,6 +93,9 @@ class Expectation:
                     value = yield (self.mean, a)
                     pairs.append((c, value))
                 return typed(algebra.add(pairs), x.shape, None, None)
+            case "pick":
+                value = yield (self.mean, opened(x))
+                return typed(value, x.shape, None, None)
             case "view" | "take":
                 value = yield (self.mean, x.args[0])
                 return algebra.view(value, x.attr, x.shape) if x.op == "view" else algebra.take(value, *x.attr)
@@ -83,7 +106,7 @@ class Expectation:
                 values = []
                 for a in x.args:
                     value = yield (self.mean, a)
-                    values.append(value)
+                    values.append(typed(value, a.shape, None, None))
                 return algebra.stack(values, x.attr)
         if facts.stacked:
             value = yield from self._unstacked(x)
@@ -100,39 +123,49 @@ class Expectation:
     def _canonical_axes(self, x: Node) -> tuple[int, ...]:
         order = _axes_by_appearance(x, self.structure.facts(x).support)
         if len(order) == len(x.shape) and order != tuple(range(len(order))):
-            y = self._restricted(x, order)  # a transposition is worth it only where it leads to a form that stays
+            y = self.restricted(x, order)  # a transposition is worth it only where it leads to a form that stays
             if _axes_by_appearance(y, self.structure.facts(y).support) != tuple(range(len(order))):
                 return tuple(range(len(order)))
         return order
 
-    def _restricted(self, x: Node, order: tuple[int, ...]) -> Node:
+    def restricted(self, x: Node, order: tuple[int, ...]) -> Node:
         """x along the given axes only (it does not vary along the others)."""
         y = x
         for axis in reversed(range(len(x.shape))):
             if axis not in order:
                 y = algebra.take(y, axis, 0)
         kept = sorted(order)
-        y = algebra.transpose(y, [kept.index(a) for a in order])
-        while y.op in ("view", "take") and not is_variable(y):
-            y = opened(y)
-        return y
+        return settled(algebra.transpose(y, [kept.index(a) for a in order]))
+
+    def _without_picks(
+        self, xs: tuple[Node, ...], picks: Picks
+    ) -> tuple[tuple[Node, ...], list[tuple[int, tuple[int, ...]]]]:
+        """Aligned expressions without the given picks that they share, and what is picked of their expectation or covariance."""
+        outside = []
+        for axis, pick in sorted(picks.items()):
+            index, inside = split(pick)
+            used = pick[1] if inside is None else inside
+            if index != tuple(range(len(used))) or inside is None:
+                xs = tuple([self.structure.unpicked(x, axis, pick[0]) if x.shape else x for x in xs])
+                if inside is not None:
+                    xs = tuple([settled(algebra.pick(x, axis, inside)) if x.shape else x for x in xs])
+                outside.append((axis, index))
+        return xs, outside
 
     def _unstacked(self, x: Node) -> Task:
         """E of a function of stacks: position by position along the first axis that is one."""
         axis = self.stack_axis(x)
         parts = []
         for i in range(x.shape[axis]):
-            y = algebra.take(x, axis, i)
-            while y.op in ("view", "take") and not is_variable(y):
-                y = opened(y)
+            y = settled(algebra.take(x, axis, i))
             value = yield (self.mean, y)
-            parts.append(value)
+            parts.append(typed(value, y.shape, None, None))
         return algebra.stack(parts, axis)
 
     def stack_axis(self, x: Node) -> int:
         """The axis of the first stack that a walk from x meets."""
         while x.op != "stack":
-            if x.op in ("view", "take"):
+            if x.op in MOVES:
                 x = opened(x)
             elif x.op == "sum":
                 raise Declined("a nonlinear function of a contracted stack")
@@ -144,7 +177,7 @@ class Expectation:
     def _product(self, x: Node, factors: list[tuple[Node, int]]) -> Task:
         facts = self.structure.facts
         for a, k in factors:  # a factor that is a view of a product or a sum is moved down first
-            if a.op in ("view", "take") and not facts(a).affine:
+            if a.op in MOVES and not facts(a).affine:
                 rest = without(factors, a)
                 value = yield (self.mean, algebra.mul([(opened(a), k), *rest]))
                 return value
@@ -157,6 +190,13 @@ class Expectation:
                 return value
             value = yield from self._expanded(max(nonlinear_sums, key=lambda a: (a.height, a.digest)), factors)
             return value
+        powers = inverse_powers(self, factors)
+        if powers is not None:
+            try:
+                value = yield from laplace(self, x.shape, *powers)
+                return value
+            except Declined:  # a function of few variables may still be integrated
+                pass
         affine = [(a, k) for a, k in factors if facts(a).affine]
         rest = [(a, k) for a, k in factors if not facts(a).affine]
         if not rest:
@@ -191,7 +231,7 @@ class Expectation:
         pairs = []
         if a.op == "sum":
             shape = next((b.shape for b, _ in factors if b.shape), ())
-            inside = _summand(a, shape)
+            inside = summand(a, shape)
             spread = [(_spread(b, inside.shape[-1]), j) for b, j in rest]
             value = yield (self.mean, algebra.mul([inside, *spread]))
             return algebra.sum_axis(typed(value, inside.shape, None, None), len(shape))
@@ -298,16 +338,23 @@ class Expectation:
         shape = u.shape or v.shape
         order = tuple(sorted(frozenset().union(*[self.structure.facts(x).support for x in (u, v) if x.shape])))
         if order != tuple(range(len(shape))):
-            u, v = [self._restricted(x, order) if x.shape else x for x in (u, v)]
+            u, v = [self.restricted(x, order) if x.shape else x for x in (u, v)]
             value = yield (self.covariance, u, v)
             return algebra.view(value, order, shape) if value.shape else value
+        if shape:
+            known = [self.structure.facts(x) for x in (u, v) if x.shape]
+            common = common_picks([(f.support, f.picks) for f in known])
+            (a, b), picked = self._without_picks((u, v), common)
+            if picked:
+                value = yield (self.covariance, *ordered(a, b))
+                return _picked(value, a.shape or b.shape, picked)
         if is_variable(u) and is_variable(v):
             value = yield from self._covariance_of_leaves(u, v)
             return value
         if is_variable(u) or (not is_variable(v) and root(v).height > root(u).height):
             u, v = v, u  # the later one is taken apart, so that the pairs that occur stay few
         match u.op:
-            case "view" | "take":
+            case "view" | "take" | "pick":
                 value = yield (self.covariance, opened(u), v)
                 return value
             case "add":
@@ -322,7 +369,7 @@ class Expectation:
                 value = yield (self.covariance, z, v)
                 return algebra.mul([*[(scalar_version(a), k) for a, k in scalars], value])
             case "sum":
-                inside = _summand(u, shape)
+                inside = summand(u, shape)
                 value = yield (self.covariance, inside, _spread(v, inside.shape[-1]))
                 return algebra.sum_axis(typed(value, inside.shape, None, None), len(shape))
             case "stack":
@@ -353,17 +400,7 @@ class Expectation:
             return algebra.constant(a.attr.var)
         else:
             covariance = _covariance_of_columns(a.attr)
-        k = len(a.attr.shape)
-        for axis, i in reversed(_takes(v)):
-            covariance = algebra.take(covariance, k + axis, i)
-        for axis, i in reversed(_takes(u)):
-            covariance = algebra.take(covariance, axis, i)
-        shape = u.shape or v.shape
-        index = [
-            *(u.attr if u.op == "view" else range(len(u.shape))),
-            *(v.attr if v.op == "view" else range(len(v.shape))),
-        ]
-        return algebra.view(covariance, index, shape)
+        return covariance_at(covariance, u, v)
 
 
 # ---- helpers ----
@@ -382,45 +419,39 @@ def without(factors: list[tuple[Node, int]], a: Node) -> list[tuple[Node, int]]:
     return [(b, k) for b, k in factors if b != a]
 
 
-def ordered(u: Node, v: Node) -> tuple[Node, Node]:
-    return (u, v) if u.digest <= v.digest else (v, u)
-
-
-def _summand(a: Node, shape: tuple[int, ...]) -> Node:
-    """What a contraction sums, over the given shape (the contraction's, or a larger one) and one more axis at the end."""
-    body, last = a.args[0], len(shape)
-    index = [*range(a.attr), last, *range(a.attr, len(body.shape) - 1)] if a.shape else [last]
-    return opened_fully(algebra.view(body, index, [*shape, body.shape[a.attr]]))
-
-
 def _spread(x: Node, size: int) -> Node:
     """x with one more axis at the end, along which it does not vary."""
     return algebra.view(x, range(len(x.shape)), [*x.shape, size]) if x.shape else x
 
 
-def opened_fully(x: Node) -> Node:
-    while x.op in ("view", "take") and not is_variable(x) and x.width is not None:
-        x = opened(x)
-    return x
-
-
 def carried(u: Node, x: Node) -> Node:
-    """x under the same views and takes as u's root is under in u."""
-    if u.op == "view":
-        return algebra.view(carried(u.args[0], x), u.attr, u.shape)
-    if u.op == "take":
-        return algebra.take(carried(u.args[0], x), *u.attr)
+    """x under the same views, takes and picks as u's root is under in u."""
+    if u.op in MOVES:
+        return algebra.applied(u, [carried(u.args[0], x)])
     return x
 
 
-def _takes(u: Node) -> list[tuple[int, int]]:
-    """The takes under a view, outermost first."""
-    u = u.args[0] if u.op == "view" else u
-    found = []
-    while u.op == "take":
-        found.append(u.attr)
-        u = u.args[0]
-    return found
+def covariance_at(covariance: Node, u: Node, v: Node) -> Node:
+    """The covariance of the columns of a leaf, seen as u and v see the leaf: u's axes are the first half of its axes."""
+    for first, x in ((len(root(u).shape), v), (0, u)):
+        moves = [x.args[0] if x.op == "view" else x]
+        while moves[-1].op in ("take", "pick"):
+            moves.append(moves[-1].args[0])
+        for y in reversed(moves[:-1]):
+            axis, what = y.attr
+            move = algebra.take if y.op == "take" else algebra.pick
+            covariance = move(covariance, first + axis, what)
+    index = [p for x in (u, v) for p in (x.attr if x.op == "view" else range(len(x.shape)))]
+    return algebra.view(covariance, index, u.shape or v.shape)
+
+
+def _picked(value: Node, shape: tuple[int, ...], picks: list[tuple[int, tuple[int, ...]]]) -> Node:
+    """An expectation of an expression of the given shape at positions of its axes; one number (without axes) is itself."""
+    if value.shape:
+        value = typed(value, shape, None, None)
+        for axis, index in picks:
+            value = algebra.pick(value, axis, index)
+    return value
 
 
 def _covariance_of_columns(spec: object) -> Node:

@@ -249,7 +249,12 @@ class _Numbers:
                     terms = [t.xreplace({k: sympy.Integer(i)}) for t in terms for i in range(int(low), int(high) + 1)]
                 known[s] = sympy.Add(*terms)
             e = e.xreplace(known)
-        return e
+        positions = {}  # entries of arrays of integers may be indices of other entries
+        for atom in e.atoms(sympy.Indexed):
+            a = self.formula.arrays.get(atom.base)
+            if a is not None and a.dtype.kind == "i" and all(i.is_Integer for i in atom.indices):
+                positions[atom] = _entry(a[tuple(map(int, atom.indices))], self.digits)
+        return e.xreplace(positions)
 
     def _want(self, e: Any, wanted: dict[Any, dict[tuple[Any, ...], Any]]) -> None:
         for atom in e.atoms(sympy.Symbol, sympy.Indexed):

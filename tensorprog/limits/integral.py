@@ -96,7 +96,10 @@ class Integrand:
         return found
 
     def split(self) -> tuple[Integrand, Integrand] | None:
-        """f and g if the function is f(z_0) g(z_1), without parameters; else None."""
+        """f and g, functions of z_0 both, if the function is f(z_0) g(z_1) without parameters; else None.
+
+        One object where f is g.
+        """
         if self.dimension != 2 or self.parameters:
             return None
         c, body = 1, self.body
@@ -110,8 +113,17 @@ class Integrand:
             if len(used) != 1:
                 return None
             parts[used.pop()].append((a, k))
-        f, g = [algebra.mul(part) for part in parts]
-        return Integrand(algebra.scale(c, f), 2, 0), Integrand(g, 2, 0)
+        f, g = algebra.scale(c, algebra.mul(parts[0])), _of_first(algebra.mul(parts[1]))
+        left = Integrand(f, 1, 0)
+        return left, left if f == g else Integrand(g, 1, 0)
+
+
+def _of_first(body: Node) -> Node:
+    """The same function of another variable, z_0."""
+    done: dict[Node, Node] = {}
+    for y in topological([body]):
+        done[y] = Node("var", (), 0) if y.op == "var" else algebra.rebuild(y, [done[a] for a in y.args])
+    return done[body]
 
 
 def _compile(body: Node) -> Callable[..., Any]:

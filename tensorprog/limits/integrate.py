@@ -10,13 +10,12 @@ difference bounds the error of level 1, since level 0 has fewer nodes, other pan
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtri
 
-from tensorprog.limits.nested import Curve, Feature, Integrand, line_rule, nested_rule, psd_factor, radius, rule
+from tensorprog.limits.nested import Curve, Feature, Integrand, nested_rule, psd_factor, radius, rule
 
 __all__ = ["MAX_DIMENSION", "Curve", "Feature", "gaussian_expectation", "pair_expectation", "qmc_expectation"]
 
@@ -27,12 +26,8 @@ MAX_DIMENSION = 3
 CONDITIONED = 1e-4
 """A curve is followed where its variable keeps this share of its deviation, given the others."""
 
-#: Degrees at which Mehler's series may stop. All coefficients up to the last degree of a row are computed together.
-_DEGREES = ((4, 8, 12, 16, 24, 32), (48, 64, 96, 128), (192, 256, 384, 512))
-#: Entries of a Mehler sum done together, nodes of Hermite coefficients done together, and QMC values done together.
-_SUM_BLOCK, _NODE_BLOCK, _QMC_BLOCK = 2**13, 2**16, 2**21
-#: Squared norms are not known better than this, relatively; so neither are the tails of a Hermite expansion.
-_NORM_ROUNDING = 1e-15
+#: QMC values done together.
+_QMC_BLOCK = 2**21
 
 
 def gaussian_expectation(
@@ -131,10 +126,7 @@ def pair_expectation(
 ) -> Array:
     """Expectations ``E f(u) g(v)`` over many pairs with few distinct marginals.
 
-    Mehler's formula: ``E f(u) g(v) = sum_k rho**k a_k b_k`` with a_k, b_k the coefficients of ``f(mean + sd x)`` and
-    ``g`` in normalised Hermite polynomials. By Cauchy-Schwarz and Parseval the terms beyond K are at most
-    ``|rho|**(K+1)`` times the norms of what is left of f and g, which decides K for each pair. Pairs that would need
-    more than 512 terms go to `gaussian_expectation`.
+    Mehler's series where it converges fast enough (`tensorprog.limits.series.PairSeries`), nested rules elsewhere.
 
     Args:
         f: Elementwise function of one array.
@@ -158,139 +150,15 @@ def pair_expectation(
         >>> print(f"{value[0]:.12f} {np.exp(-1) * np.sinh(0.5):.12f}")
         0.191700249782 0.191700249782
     """
+    from tensorprog.limits.series import PairSeries  # which uses this module
+
     cov = np.asarray(cov, dtype=np.float64)
-    shape, cov = cov.shape, cov.ravel()
+    shape = cov.shape
     columns = [np.broadcast_to(np.asarray(x, dtype=np.float64), shape).ravel() for x in (*mean, *var)]
-    mean_f, mean_g, var_f, var_g = columns
-    result = np.full(len(cov), np.nan)
-    finite = np.isfinite(cov + sum(columns))
-    if np.any(np.minimum(var_f, var_g) < 0):
-        raise ValueError("a variance is negative")
-    deviation = np.sqrt(np.where(finite, var_f, 0)) * np.sqrt(np.where(finite, var_g, 0))
-    rho = np.divide(cov, deviation, out=np.zeros_like(cov), where=finite & (deviation > 0))
-    if np.any(np.abs(rho) > 1 + 1e-10):
-        raise ValueError("|cov| exceeds the square root of the product of the variances")
-    rho = np.clip(rho, -1, 1)
-
-    pending = np.flatnonzero(finite)
-    tolerance = 1e-12 if level == 0 else 2e-15
-    for degrees in _DEGREES:
-        if not len(pending):
-            break
-        left, right = _expand_both(f, g, [x[pending] for x in columns], features_f, features_g, degrees[-1], level)
-        # Expansions of rows that few pairs share cost more than they save.
-        if degrees[-1] > 128 and len(pending) < 8 * (left.coefficients.shape[1] + right.coefficients.shape[1]):
-            break
-        for degree in degrees:
-            tail = np.abs(rho[pending]) ** (degree + 1) * left.tail[degree, left.row] * right.tail[degree, right.row]
-            good = tail <= tolerance * left.tail[-1, left.row] * right.tail[-1, right.row]
-            result[pending[good]] = _mehler(left.only(good), right.only(good), rho[pending[good]], degree)
-            pending, left, right = pending[~good], left.only(~good), right.only(~good)
-    if len(pending):
-        features = [replace(x, variable=0) for x in features_f] + [replace(x, variable=1) for x in features_g]
-        matrix = np.stack([var_f[pending], cov[pending], cov[pending], var_g[pending]], axis=1).reshape(-1, 2, 2)
-        centre = np.stack([mean_f[pending], mean_g[pending]], axis=1)
-        result[pending] = gaussian_expectation(
-            lambda z, _: f(z[0]) * g(z[1]), centre, matrix, features=features, level=level
-        )
-    return result.reshape(shape)
-
-
-class _Expansion:
-    """Coefficients of ``f(mean + sd x)`` in normalised Hermite polynomials, for distinct (mean, variance) rows.
-
-    Attributes:
-        coefficients: Shape (K + 1, rows).
-        tail: Shape (K + 2, rows): ``tail[k]`` is the L2 norm of what degrees 0, ..., k leave, ``tail[-1]`` the norm of
-            f. NaN where f is not square integrable.
-        row: The row of every pair, shape (pairs,).
-    """
-
-    def __init__(self, coefficients: Array, tail: Array, row: NDArray[np.intp]) -> None:
-        self.coefficients, self.tail, self.row = coefficients, tail, row
-
-    def only(self, mask: NDArray[np.bool_] | slice) -> _Expansion:
-        """The same rows for some of the pairs."""
-        return _Expansion(self.coefficients, self.tail, self.row[mask])
-
-    @property
-    def relative_size(self) -> Array:
-        """Largest modulus of each coefficient relative to the norm, shape (K + 1,)."""
-        norm = np.where(self.tail[-1] > 0, self.tail[-1], 1)
-        return np.nanmax(np.abs(self.coefficients) / norm, axis=1, initial=0)
-
-    @staticmethod
-    def of(
-        f: Callable[[Array], Array], mean: Array, var: Array, features: Sequence[Feature], degree: int, level: int
-    ) -> _Expansion:
-        """Expand f to a degree for every pair's mean and variance (pairs,)."""
-        rows, row = np.unique(mean + 1j * var, return_inverse=True)  # complex numbers sort fast, pairs do not
-        centre, deviation = rows.real, np.sqrt(rows.imag)
-        features = sorted({replace(x, variable=0) for x in features}, key=repr)
-        # The square of f with drop 1e-30 is f times the square root of the density with drop 1e-15, and Hermite
-        # functions (polynomial times root of the density) are bounded.
-        reach = radius(lambda z, _: f(z[0]) ** 2, centre[:, None], deviation[:, None, None], (), drop=1e-30)
-        resolution = rule(level)
-        # He_k oscillates with frequency sqrt(k) between its outermost zeros.
-        resolution = replace(resolution, width=min(resolution.width, 8 / np.sqrt(degree)))
-        coefficients, square = np.full((degree + 1, len(rows)), np.nan), np.full(len(rows), np.nan)
-        for limit in np.unique(reach[np.isfinite(reach)]):
-            member = np.flatnonzero(reach == limit)
-            step = max(1, int(_NODE_BLOCK * resolution.width / (4 * limit * resolution.nodes)))
-            for start in range(0, len(member), step):
-                part = member[start : start + step]
-                owner, e, weight = line_rule(centre[part], deviation[part], features, limit, resolution)
-                value = np.broadcast_to(f(centre[part][owner, None] + deviation[part][owner, None] * e), e.shape)
-                weighted = weight * value
-                square[part] = np.bincount(owner, np.einsum("pn,pn->p", weighted, value), minlength=len(part))
-                before, hermite = np.zeros_like(e), np.ones_like(e)
-                for k in range(degree + 1):
-                    sums = np.einsum("pn,pn->p", weighted, hermite)
-                    coefficients[k, part] = np.bincount(owner, sums, minlength=len(part))
-                    before *= -np.sqrt(k)
-                    before += e * hermite
-                    before /= np.sqrt(k + 1)
-                    before, hermite = hermite, before
-        rest = np.maximum(square - np.cumsum(coefficients**2, axis=0), _NORM_ROUNDING * square)
-        return _Expansion(coefficients, np.sqrt(np.concatenate([rest, square[None]])), row)
-
-
-def _expand_both(
-    f: Callable[[Array], Array],
-    g: Callable[[Array], Array],
-    columns: Sequence[Array],
-    features_f: Sequence[Feature],
-    features_g: Sequence[Feature],
-    degree: int,
-    level: int,
-) -> tuple[_Expansion, _Expansion]:
-    """Expansions of f and g for columns (mean_f, mean_g, var_f, var_g), sharing rows where f is g."""
-    mean_f, mean_g, var_f, var_g = columns
-    if f is not g or set(features_f) != set(features_g):
-        return (
-            _Expansion.of(f, mean_f, var_f, features_f, degree, level),
-            _Expansion.of(g, mean_g, var_g, features_g, degree, level),
-        )
-    both = _Expansion.of(f, np.concatenate([mean_f, mean_g]), np.concatenate([var_f, var_g]), features_f, degree, level)
-    size = len(mean_f)
-    return both.only(slice(None, size)), both.only(slice(size, None))
-
-
-def _mehler(left: _Expansion, right: _Expansion, rho: Array, degree: int) -> Array:
-    """Horner's rule for ``sum_{k <= degree} rho**k a_k b_k``, blocks of pairs at a time."""
-    result = np.empty(len(rho))
-    # Odd or even functions have every other coefficient zero up to rounding.
-    counts = left.relative_size * right.relative_size > 1e-25
-    for start in range(0, len(rho), _SUM_BLOCK):
-        part = slice(start, start + _SUM_BLOCK)
-        i, j, x = left.row[part], right.row[part], rho[part]
-        total = np.zeros_like(x)
-        for k in range(degree, -1, -1):
-            total *= x
-            if counts[k]:
-                total += left.coefficients[k, i] * right.coefficients[k, j]
-        result[part] = total
-    return result
+    series = PairSeries(f, g, features_f, features_g, level)
+    series.prepare(columns[0], columns[2], columns[1], columns[3])
+    each = np.arange(cov.size)
+    return np.asarray(series.pairs(each, each, cov.ravel())).reshape(shape)
 
 
 def qmc_expectation(

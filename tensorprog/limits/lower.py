@@ -15,8 +15,9 @@ from tensorprog.language.program import Program
 from tensorprog.language.symbols import Matrix, VectorSpec
 from tensorprog.limits.domain import check_value
 from tensorprog.limits.expectation import Expectation, variance_factor
+from tensorprog.limits.laplace import homogeneous
 from tensorprog.limits.pairs import separated
-from tensorprog.limits.structure import opened, scalar_version
+from tensorprog.limits.structure import MOVES, PASSED, opened, root, scalar_version, settled
 from tensorprog.limits.tasks import Declined
 from tensorprog.limits.zdot import Zdot, combined
 
@@ -42,11 +43,14 @@ class Lowering:
         self.zdot = Zdot(self.expectation)
         self.z: dict[Node, Node] = {}
         self.declined: dict[Node, str] = {}
+        picks = any(x.op == "pick" for x in program.nodes)
         for x in program.nodes:
             reason = next((self.declined[a] for a in x.args if a in self.declined), None)
             if reason is None:
                 try:
                     self.z[x] = self._lower(x, [self.z[a] for a in x.args])
+                    if picks and x.op in ("add", "mul", "fn", "sum"):
+                        self.z[x] = self._picked_last(self.z[x])
                 except Declined as declined:
                     reason = declined.reason
             if reason is not None:
@@ -72,18 +76,20 @@ class Lowering:
                 return algebra.inner(args[0]) if args[0].width is not None else args[0]
             case "outer":
                 return self._outer(x, args[0])
-            case "view" | "take":
+            case "view" | "take" | "pick":
                 z = algebra.rebuild(x, args)
-                while (
-                    z.op in ("view", "take")
-                    and z.width is not None
-                    and z.args[0].op in ("add", "mul", "fn", "sum", "stack")
-                ):
+                if z.inner is None:
+                    return settled(z)
+                while z.op in MOVES and root(z).op in PASSED:
                     z = opened(z)
                 return z
             case "fn":
                 check_value(x, args[0])
-                return algebra.rebuild(x, args)
+                pulled = homogeneous(self.expectation.structure, x, args[0])
+                return algebra.rebuild(x, args) if pulled is None else pulled
+            case "stack":
+                gathered = _gathered(x, args)
+                return algebra.rebuild(x, args) if gathered is None else gathered
             case "sum":
                 z = args[0]
                 if (
@@ -95,6 +101,17 @@ class Lowering:
                 return algebra.rebuild(x, args)
             case _:
                 return algebra.rebuild(x, args)
+
+    def _picked_last(self, z: Node) -> Node:
+        """relu(pick(h)) as pick(relu(h)), so that all that is made of relu(h) finds the same one."""
+        if z.width is None or z.inner is not None:
+            return z
+        picks = self.expectation.structure.facts(z).picks
+        for axis, (size, _) in sorted(picks.items()):
+            z = self.expectation.structure.unpicked(z, axis, size)
+        for axis, (_, index) in sorted(picks.items()):
+            z = settled(algebra.pick(z, axis, index))
+        return z
 
     def _initial(self, spec: VectorSpec) -> Node:
         mean = algebra.constant(spec.mean, spec.shape, spec.width)
@@ -141,6 +158,14 @@ class Lowering:
                 rest = algebra.mul([(a, k) for a, k in zip(z.args, z.attr, strict=True) if structure.facts(a).families])
                 inside = self._matmul(matrix, transposed, rest)
                 return typed(algebra.mul([*[(scalar_version(a), k) for a, k in scalars], inside]), z.shape, width, None)
+        picks = structure.facts(z).picks
+        if picks:  # W is applied to every position alike
+            for axis, (size, _) in picks.items():
+                z = structure.unpicked(z, axis, size)
+            y = self._matmul(matrix, transposed, z)
+            for axis, (_, index) in picks.items():
+                y = algebra.pick(y, axis, index) if y.shape else y
+            return settled(y)
         if z.op == "stack":
             return algebra.stack([self._matmul(matrix, transposed, a) for a in z.args], z.attr)
         hat = Node("hat", (z,), (matrix, transposed), z.shape, width)
@@ -154,3 +179,19 @@ class Lowering:
     def _outer(self, x: Node, body: Node) -> Node:
         """E over the second block, where the body is a sum of products of one function of each block."""
         return typed(separated(self.expectation, body), x.shape, x.width, None)
+
+
+def _gathered(x: Node, args: list[Node]) -> Node | None:
+    """Positions of one Gaussian multi-vector, taken and stacked: a contraction with a selection, which stays one array."""
+    if not all(a.op == "take" and a.args == args[0].args and a.attr[0] == args[0].attr[0] for a in args):
+        return None
+    (z,), source = args[0].args, args[0].attr[0]
+    chosen = np.zeros((len(args), z.shape[source]), dtype=np.int64)
+    chosen[range(len(args)), [a.attr[1] for a in args]] = 1
+    shape = (*z.shape, len(args))
+    selection = algebra.view(algebra.constant(chosen, chosen.shape), [len(z.shape), source], shape)
+    spread = algebra.view(z, range(len(z.shape)), shape)
+    summed = algebra.sum_axis(typed(algebra.mul([selection, spread]), shape, z.width, None), source)
+    order = list(range(len(summed.shape) - 1))
+    order.insert(x.attr, len(summed.shape) - 1)
+    return algebra.transpose(summed, order)

@@ -23,7 +23,18 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Feature", "Integrand", "Ladder", "Rule", "line_rule", "nested_rule", "psd_factor", "radius", "rule"]
+__all__ = [
+    "Feature",
+    "Integrand",
+    "Ladder",
+    "Rule",
+    "common_line_rule",
+    "line_rule",
+    "nested_rule",
+    "psd_factor",
+    "radius",
+    "rule",
+]
 
 Array = NDArray[np.float64]
 Integrand = Callable[[list[Array], list[Array]], Array]
@@ -35,6 +46,8 @@ _ROWS = 2**12
 _EPS = float(np.finfo(np.float64).eps)
 #: Transitions this wide (in standard deviations) need no attention: the largest panels resolve them.
 _WIDE = 6.0
+#: At most this many places stand for a transition that moves from row to row.
+_MOVING = 24
 #: Effective distance of the singularity of a step smoothed by a Gaussian, in standard deviations of the Gaussian.
 #: It is entire, but grows like exp(y**2 / 2) off the axis: by a factor 23 at 2.5.
 _SMOOTHED = 2.5
@@ -342,6 +355,43 @@ def line_rule(
     (rough,) = _roughness(mean[:, None], deviation[:, None, None], features, radius)
     owner, low, high = _panels(np.full(len(mean), radius - rule.shrink), rough.offset, rough.eta, rule)
     return owner, *_nodes(low, high, rule)
+
+
+def common_line_rule(
+    mean: Array, deviation: Array, features: Sequence[Feature], radius: float, rule: Rule
+) -> tuple[Array, Array] | None:
+    """One composite rule that is fine for all of several Gaussians, so that sums over its nodes are matrix products.
+
+    Transitions may move from row to row; kinks must not.
+
+    Args:
+        mean: Shape (B,).
+        deviation: Standard deviations, shape (B,).
+        features: Rough places of the integrand; all belong to variable 0.
+        radius: Truncation in standard deviations.
+        rule: The resolution.
+
+    Returns:
+        Nodes e and weights against the standard normal density, both (n,); None where no such rule is economical.
+    """
+    limit = radius - rule.shrink
+    (rough,) = _roughness(mean[:, None], deviation[:, None, None], features, radius)
+    places: list[tuple[float, float]] = []
+    for place, eta in zip(rough.offset, rough.eta, strict=True):
+        seen = np.isfinite(eta)
+        x = np.clip(place[seen], -limit, limit)
+        nearest, low, high = float(eta[seen].min()), float(x.min()), float(x.max())
+        if low == high:
+            places.append((low, nearest))
+        elif nearest == 0 or high - low > (_MOVING - 1) * nearest / 2:
+            return None
+        else:  # never farther than a quarter of its distance from a representative
+            count = int(np.ceil(2 * (high - low) / nearest)) + 1
+            places += [(float(c), 0.75 * nearest) for c in np.linspace(low, high, count)]
+    position, eta = np.array(places).reshape(-1, 2).T
+    _, lower, upper = _panels(np.array([limit]), position[:, None], eta[:, None], rule)
+    e, weight = _nodes(lower, upper, rule)
+    return e.ravel(), weight.ravel()
 
 
 def nested_rule(

@@ -15,7 +15,7 @@ EPS = float(np.finfo(float).eps)
 NOISE = 4 * EPS
 """Relative perturbation of functions and closed forms: NumPy's are within 4 units in the last place. Arithmetic gets one."""
 _ARITHMETIC = ("add", "mul", "sum", "constant")
-_MOVING = ("view", "take", "stack")
+_MOVING = ("view", "take", "pick", "stack")
 
 
 class Perturbation:
@@ -34,7 +34,11 @@ class Perturbation:
 
     def result(self, x: Node, value: Any) -> Any:
         """The result of an instruction, moved; whole constants are what they are."""
-        if x.op in _MOVING or (x.op == "constant" and np.all(value == np.round(value))):
+        if (
+            x.op in _MOVING
+            or (x.op == "laplace" and not x.attr.moves)
+            or (x.op == "constant" and np.all(value == np.round(value)))
+        ):
             return value
         return self._moved(value, EPS if x.op in _ARITHMETIC else NOISE)
 

@@ -20,19 +20,26 @@ from tensorprog.language.functions import PRIMITIVES
 from tensorprog.language.node import Node, topological
 from tensorprog.language.symbols import Number
 from tensorprog.limits.domain import range_of
+from tensorprog.limits.picks import Picks, Question, picks_of, picks_of_scalar, unpicked
 from tensorprog.limits.tasks import Declined
 
 __all__ = [
     "MOVED",
+    "MOVES",
+    "PASSED",
     "Facts",
     "Structure",
     "carrier",
     "family",
     "is_variable",
     "opened",
+    "opened_fully",
+    "ordered",
     "root",
     "scalar_version",
+    "settled",
     "slope_and_shift",
+    "summand",
 ]
 
 Family = tuple[str, ...]
@@ -50,6 +57,7 @@ class Facts(NamedTuple):
         affine: Is it an affine function of leaves, with deterministic coefficients?
         support: The positions of its axes along which it varies.
         stacked: Is there a stack among what it is made of?
+        picks: The pick of each axis along which all that varies does so under one and the same pick (`picks.py`).
     """
 
     families: frozenset[Family]
@@ -58,11 +66,16 @@ class Facts(NamedTuple):
     affine: bool
     support: frozenset[int]
     stacked: bool
+    picks: Picks
+
+
+MOVES = ("view", "take", "pick")
+"""What moves positions, and commutes with everything elementwise."""
 
 
 def root(x: Node) -> Node:
-    """What is under views and takes."""
-    while x.op in ("view", "take"):
+    """What is under views, takes and picks."""
+    while x.op in MOVES:
         x = x.args[0]
     return x
 
@@ -80,14 +93,16 @@ def family(leaf: Node) -> Family:
     return ("matrix", matrix.name, "T" if transposed else "")
 
 
-MOVED = ("view", "take", "sum")
+MOVED = (*MOVES, "sum")
 """What `opened` takes apart."""
+PASSED = ("add", "mul", "fn", "sum", "stack")
+"""What it moves views, takes and picks past."""
 UNROLLED = 8
 """A contraction of up to this many nonlinear terms inside a nonlinear function is written out."""
 
 
 def opened(x: Node) -> Node:
-    """A view or take moved one level down, past a sum, product, primitive, contraction or stack; a contraction written out.
+    """A view, take or pick moved one level down, past a sum, product, primitive, contraction or stack; a contraction written out.
 
     Raises:
         Declined: for a contraction of too many terms.
@@ -97,19 +112,10 @@ def opened(x: Node) -> Node:
         if y.shape[x.attr] > UNROLLED:
             raise Declined(f"a nonlinear function of a contraction of {y.shape[x.attr]} nonlinear terms")
         return algebra.add([(1, algebra.take(y, x.attr, i)) for i in range(y.shape[x.attr])])
-    if y.op == "take":  # of something that is not a leaf
+    if y.op in ("take", "pick"):  # of something that is not a leaf
         return algebra.rebuild(x, [opened(y)])
-    if x.op == "view":
-
-        def move(a: Node) -> Node:
-            return algebra.view(a, x.attr, x.shape) if a.shape else a
-    else:
-
-        def move(a: Node) -> Node:
-            return algebra.take(a, *x.attr) if a.shape else a
-
     if y.op in ("add", "mul", "fn"):
-        return algebra.rebuild(y, [move(a) for a in y.args], x.shape)
+        return algebra.rebuild(y, [algebra.applied(x, [a]) if a.shape else a for a in y.args], x.shape)
     if y.op == "sum":
         return _past_sum(x, y)
     if y.op == "stack":
@@ -117,11 +123,27 @@ def opened(x: Node) -> Node:
     raise Declined(f"a {x.op} of a {y.op}")
 
 
+def settled(x: Node) -> Node:
+    """Views and takes at the top moved down as far as they go; picks of functions stay, for `unpicked` to take off."""
+    while x.op in MOVES and x.width is not None and root(x).op in PASSED:
+        y = x.args[0] if x.op == "view" else x
+        picked = y.op == "pick"
+        while y.op == "pick":
+            y = y.args[0]
+        if picked and y.op in ("add", "mul", "fn", "sum"):
+            break
+        x = opened(x)
+    return x
+
+
 def _past_sum(x: Node, y: Node) -> Node:
     body, axis = y.args[0], y.attr
     if x.op == "take":
         position, index = x.attr
         return algebra.sum_axis(algebra.take(body, position + (position >= axis), index), axis - (position < axis))
+    if x.op == "pick":
+        position, positions = x.attr
+        return algebra.sum_axis(algebra.pick(body, position + (position >= axis), positions), axis)
     last = len(x.shape)
     index = [*x.attr[:axis], last, *x.attr[axis:]]
     return algebra.sum_axis(algebra.view(body, index, [*x.shape, body.shape[axis]]), last)
@@ -136,21 +158,58 @@ def _past_stack(x: Node, y: Node) -> Node:
         return algebra.stack(
             [algebra.take(a, position - (position > axis), index) for a in y.args], axis - (position < axis)
         )
+    if x.op == "pick":  # along another axis
+        position, positions = x.attr
+        return algebra.stack([algebra.pick(a, position - (position > axis), positions) for a in y.args], axis)
     target = x.attr[axis]
     return algebra.stack([algebra.take(x, target, i) for i in range(len(y.args))], target)
+
+
+def opened_fully(x: Node) -> Node:
+    """x without views, takes and picks on top, unless it is a variable."""
+    while x.op in MOVES and not is_variable(x) and x.width is not None:
+        x = opened(x)
+    return x
+
+
+def ordered(u: Node, v: Node) -> tuple[Node, Node]:
+    """The two in the order of their digests: a pair is one question."""
+    return (u, v) if u.digest <= v.digest else (v, u)
+
+
+def summand(a: Node, shape: tuple[int, ...]) -> Node:
+    """What a contraction sums, over the given shape (the contraction's, or a larger one) and one more axis at the end."""
+    body, last = a.args[0], len(shape)
+    index = [*range(a.attr), last, *range(a.attr, len(body.shape) - 1)] if a.shape else [last]
+    return opened_fully(algebra.view(body, index, [*shape, body.shape[a.attr]]))
 
 
 def scalar_version(x: Node) -> Node:
     """A deterministic expression as a scalar: the same number in every coordinate."""
     done: dict[Node, Node] = {}
-    for y in topological([x], lambda y: () if y.width is None else y.args):
+
+    def operands(y: Node) -> tuple[Node, ...]:
+        if y.width is None:
+            return ()
+        return (opened(y),) if y.op in MOVES and _has_leaves(y) else y.args
+
+    for y in topological([x], operands):
         if y.width is None:
             done[y] = y
+            continue
+        if y.op in MOVES and operands(y) != y.args:
+            done[y] = done[opened(y)]
             continue
         plain = y.op == "constant"
         z = Node("constant", (), y.attr, y.shape) if plain else algebra.applied(y, [done[a] for a in y.args])
         done[y] = algebra.typed(z, y.shape, None, None)
     return done[x]
+
+
+def _has_leaves(x: Node) -> bool:
+    """Is there something random below, which a deterministic expression does not see: other parts of a stack?"""
+    below = topological([x], lambda y: () if y.width is None or y.op in ("leaf", "hat") else y.args)
+    return any(y.op in ("leaf", "hat") for y in below)
 
 
 def carrier(x: Node) -> Node:
@@ -181,6 +240,7 @@ class Structure:
     def __init__(self) -> None:
         self._facts: dict[Node, Facts] = {}
         self._atoms: dict[Node, tuple[Node, ...]] = {}
+        self._unpicked: dict[Question, Node] = {}
 
     def facts(self, x: Node) -> Facts:
         """The facts about x."""
@@ -200,16 +260,16 @@ class Structure:
     def _derive(self, x: Node) -> Facts:
         everything = frozenset(range(len(x.shape)))
         if x.width is None:
-            return Facts(NONE, NONE, NONE, True, _support_of_scalar(x), False)
+            return Facts(NONE, NONE, NONE, True, _support_of_scalar(x), False, picks_of_scalar(x))
         if x.op == "constant":
-            return Facts(NONE, NONE, NONE, True, everything if not isinstance(x.attr, (int, float)) else NONE, False)
+            return Facts(NONE, NONE, NONE, True, _support_of_constant(x), False, {})
         if x.op in ("leaf", "hat"):
             f = frozenset([family(x)])
-            return Facts(f, f | {ALL}, NONE, True, everything, False)
+            return Facts(f, f | {ALL}, NONE, True, everything, False, {})
         if x.op == "declined":
             raise Declined(x.attr)
         parts = [self._facts[a] for a in x.args]
-        if x.op in ("view", "take") and parts[0].stacked:  # it may see through the stack
+        if x.op in MOVES and parts[0].stacked:  # it may see through the stack
             return self.facts(opened(x))
         families = NONE.union(*[p.families for p in parts])
         neither = NONE.union(*[p.neither for p in parts])
@@ -241,6 +301,8 @@ class Structure:
             case "take":
                 odd, affine, axis = parts[0].odd, parts[0].affine, x.attr[0]
                 support = frozenset([i - (i > axis) for i in parts[0].support if i != axis])
+            case "pick":
+                odd, affine = parts[0].odd, parts[0].affine
             case "sum":
                 odd, affine = parts[0].odd, parts[0].affine
                 support = frozenset([i - (i > x.attr) for i in parts[0].support if i != x.attr])
@@ -251,7 +313,14 @@ class Structure:
                 support = frozenset([i + (i >= x.attr) for i in support]) | {x.attr}
             case _:
                 raise Declined(f"the exact route has no rule for {x.op}")
-        return Facts(families, odd - neither, neither, affine, support, stacked)
+        picks: Picks = {}
+        if x.shape and not stacked:
+            picks = picks_of(x, [(p.support, p.picks) for a, p in zip(x.args, parts, strict=True) if a.shape])
+        return Facts(families, odd - neither, neither, affine, support, stacked, picks)
+
+    def unpicked(self, x: Node, axis: int, size: int) -> Node:
+        """y, where x is y under the pick of an axis of that size that the facts about x have, if it varies along the axis."""
+        return unpicked(x, axis, size, self.facts, settled, self._unpicked)
 
     def terms(self, x: Node) -> int:
         """How many terms x has once its sums of sums are written out."""
@@ -311,7 +380,7 @@ class Structure:
         if not children:
             return algebra.ZERO
         match y.op:
-            case "view" | "take" | "sum":
+            case "view" | "take" | "pick" | "sum":
                 return done[children[0]]
             case "add":
                 return algebra.add([(c, done[a]) for c, a in zip(y.attr, y.args, strict=True)])
@@ -345,8 +414,16 @@ def _parity_of_sum(parts: list[Facts]) -> tuple[frozenset[Family], frozenset[Fam
 def _support_of_scalar(x: Node) -> frozenset[int]:
     if x.op == "view":
         return frozenset(x.attr)
-    if x.op == "constant" and not hasattr(x.attr, "shape"):
-        return NONE
+    if x.op == "constant":
+        return _support_of_constant(x)
     if x.op in ("add", "mul", "fn") and not any(a.shape for a in x.args):
         return NONE
     return frozenset(range(len(x.shape)))
+
+
+def _support_of_constant(x: Node) -> frozenset[int]:
+    """A mask that has been spread over further axes, and folded, does not vary along them."""
+    if not isinstance(x.attr, np.ndarray):
+        return NONE
+    a = x.attr.reshape((1,) * (len(x.shape) - x.attr.ndim) + x.attr.shape)
+    return frozenset([i for i in range(a.ndim) if a.shape[i] > 1 and (a != a.take([0], i)).any()])

@@ -27,12 +27,12 @@ from tensorprog.language.symbols import VectorSpec
 from tensorprog.language.text import letter
 from tensorprog.limits.domain import check_domains
 from tensorprog.limits.duals import DUALS
-from tensorprog.limits.expectation import Expectation
+from tensorprog.limits.expectation import Expectation, covariance_at
 from tensorprog.limits.formula import Formula
 from tensorprog.limits.integral import Integrand
 from tensorprog.limits.lower import Lowering
 from tensorprog.limits.special import GaussianExpectation, named
-from tensorprog.limits.structure import root
+from tensorprog.limits.structure import MOVES, root
 from tensorprog.limits.tasks import Task
 from tensorprog.transforms.decouple import program_for
 
@@ -43,6 +43,7 @@ LARGE = 24
 SMALL = 4
 """A piece up to this size is written again wherever it is used."""
 KERNELS = frozenset({"arccos1", "arcsine", "sign_pair"})
+PLACES = ("take", "pick")
 PIECES = 16
 """A stack of more parts is not written as a Piecewise."""
 
@@ -112,18 +113,7 @@ class _SymbolicExpectation(Expectation):
         if root(u).op != "leaf" or root(u) != root(v) or spec.cov is None or not value.shape:
             return value
         known = spec.cov.reshape(*spec.shape, *spec.shape)
-        covariance: Node = _data("Sigma", spec.name, known)
-        k = len(spec.shape)
-        for offset, x in ((k, v), (0, u)):
-            y = x.args[0] if x.op == "view" else x
-            found = []
-            while y.op == "take":
-                found.append(y.attr)
-                y = y.args[0]
-            for axis, i in reversed(found):
-                covariance = algebra.take(covariance, offset + axis, i)
-        index = [p for x in (u, v) for p in (x.attr if x.op == "view" else range(len(x.shape)))]
-        return algebra.view(covariance, index, u.shape or v.shape)
+        return covariance_at(_data("Sigma", spec.name, known), u, v)
 
 
 class _SymbolicLowering(Lowering):
@@ -140,7 +130,7 @@ class _SymbolicLowering(Lowering):
 
 def _bare(x: Node) -> Node:
     """What an entry of x is an entry of."""
-    while x.op in ("view", "take") or (x.op == "add" and len(x.args) == 1 and x.attr == (1,)):
+    while x.op in MOVES or (x.op == "add" and len(x.args) == 1 and x.attr == (1,)):
         x = x.args[0]
     return x
 
@@ -163,7 +153,7 @@ class _Writer:
 
     def _roles(self) -> None:
         """What each node is used as, and how often."""
-        self.uses = Counter([_bare(a) for x in self.order for a in x.args if x.op not in ("view", "take")])
+        self.uses = Counter([_bare(a) for x in self.order for a in x.args if x.op not in MOVES])
         self.uses.update([_bare(x) for x in self.outputs.values()])
         self.kernels: set[Node] = set()  # covariances
         self.means: set[Node] = set()
@@ -190,7 +180,7 @@ class _Writer:
                     self.variances.add(rest[0][1])
                 if x in self.kernels and len(rest) == 1:
                     self.kernels.add(_bare(rest[0][1]))
-        self.variances = {x if x.op != "take" else _bare(x) for x in self.variances if x.op in ("take", *self._OWN)}
+        self.variances = {_bare(x) if x.op in PLACES else x for x in self.variances if x.op in (*PLACES, *self._OWN)}
 
     _OWN = ("add", "mul", "fn", "dual", "gauss", "softmax", "sum", "stack")
 
@@ -200,7 +190,7 @@ class _Writer:
             x for x in map(_bare, self.outputs.values()) if self.uses[x] == 1
         }  # an output's own expression is its line
         for x in self.order:
-            if x.op in ("view", "take"):
+            if x.op in MOVES:
                 size[x] = size[x.args[0]]
                 continue
             size[x] = sum([size[a] for a in x.args], int(len(x.args) > 1 or x.op == "fn")) if x.args else 1
@@ -257,6 +247,9 @@ class _Writer:
             elif x.op == "take":
                 axis, i = x.attr
                 index = [*index[:axis], sympy.Integer(i), *index[axis:]]
+            elif x.op == "pick":
+                axis, positions = x.attr
+                index = [*index[:axis], self._position(positions, index[axis]), *index[axis + 1 :]]
             elif x.op == "add" and len(x.args) == 1 and x.attr == (1,):
                 index = index if x.args[0].shape else ()
             else:
@@ -298,11 +291,29 @@ class _Writer:
                 return named[x.attr](*args) if x.attr in named else DUALS[x.attr].sympy(sympy, *args)
             case "gauss":
                 return _expectation(x.attr, args)
+            case "laplace":
+                raise TensorProgramError(
+                    "inverse powers of sums of squares (batch normalisation) have no formula here, only numbers",
+                    why="they are integrals over Gaussian laws tilted by a matrix inverse at every node",
+                    fix="take tp.limit(program)",
+                )
         raise TensorProgramError(
             f"the instruction {x.op} has no symbolic form",
             why="formulas know sums, products, primitives, axes, closed forms and Gaussian integrals",
             fix="take tp.limit(program) for the number",
         )
+
+    def _position(self, positions: tuple[int, ...], i: Any) -> Any:
+        """positions[i]: an affine function of i, one up to whole turns, or an entry of an array of integers."""
+        if i.is_Integer:
+            return sympy.Integer(positions[int(i)])
+        start, k = positions[0], len(positions)
+        step = positions[1] - start if k > 1 else 0
+        if positions == tuple([start + step * j for j in range(k)]):
+            return start + step * i
+        if positions == tuple([(start + step * j) % k for j in range(k)]):
+            return sympy.Mod(start + step * i, k)
+        return self._array(np.array(positions), (i,), "P", ("P", positions))
 
     def _dummy(self) -> Any:
         self.bound += 1

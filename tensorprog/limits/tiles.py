@@ -23,7 +23,7 @@ from tensorprog.language.node import Node
 from tensorprog.limits.duals import dual
 from tensorprog.limits.perturb import Perturbation
 
-__all__ = ["LARGE", "Tiles", "stages"]
+__all__ = ["LARGE", "Tiles", "cores", "stages"]
 
 Array = np.ndarray
 LARGE = 2**15
@@ -132,7 +132,7 @@ class Tiles:
                     full[high:, low:high] = full[low:high, high:].T
 
         bounds = list(self._bounds(shape[0], symmetric))
-        workers = min(_cores(), 8, len(bounds))
+        workers = min(cores(), 8, len(bounds))
         if workers > 1 and noise is None:
             with ThreadPoolExecutor(workers) as pool:
                 list(pool.map(tile, bounds))
@@ -151,7 +151,7 @@ class Tiles:
             low += step
 
 
-def _cores() -> int:
+def cores() -> int:
     """How many this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -180,6 +180,8 @@ def _is_symmetric() -> Callable[[Node], bool]:
                 y = x.args[0]
                 own = sorted(x.attr) == [0, 1] and y.shape == x.shape and turn(y) == y
                 found = x if own else algebra.view(y, [1 - i for i in x.attr], x.shape)
+            elif x.op == "pick":
+                found = algebra.pick(turn(x.args[0]), 1 - x.attr[0], x.attr[1])
             elif x.op == "dual":
                 found = dual(x.attr, *[turn(a) for a in x.args])
             elif x.op in ("add", "mul", "fn"):

@@ -96,7 +96,7 @@ class Zdot:
                 for c, a in zip(x.attr, x.args, strict=True):
                     found = yield (self.zdot, name, transposed, a)
                     collect(algebra.constant(c), found)
-            case "view" | "take":
+            case "view" | "take" | "pick":
                 found = yield (self.zdot, name, transposed, opened(x))
                 collect(ONE, found)
             case "sum":

@@ -23,7 +23,9 @@ from tensorprog.language.expression import Expression, Vector, as_expression
 from tensorprog.language.symbols import Matrix, Number, Width, is_exact, number
 from tensorprog.networks.inputs import Bound
 
-__all__ = ["Layers", "Readout", "bias", "dense", "readout", "recording", "residual", "share", "squared"]
+__all__ = [
+    "Layers", "Readout", "bias", "dense", "ordered", "readout", "recording", "residual", "share", "squared", "vector",
+]  # fmt: skip
 
 
 @dataclass
@@ -121,7 +123,7 @@ def dense(
         node = algebra.initial(Embedding.of(name, n, var, x.data))
         h = Expression(node, x.axes)
     elif isinstance(x, (list, tuple)):
-        parts = [_vector(y, name) for y in x]
+        parts = [vector(y, name) for y in x]
         if not parts:
             raise TensorProgramError(f"layer {name} is given an empty list", fix="give vectors")
         ratios = [_width(p).ratio for p in parts]
@@ -131,7 +133,7 @@ def dense(
             share(f"{name}_{i}", part)
             h = h + Matrix(f"{name}_{i}", n, _width(p), var * part) @ p
     else:
-        y = _vector(x, name)
+        y = vector(x, name)
         h = Matrix(name, n, _width(y), var) @ y
     return h if b_std is None else h + bias(f"{name}_b", n, b_std)
 
@@ -140,20 +142,36 @@ def _ratio(a: Number, b: Number) -> Number:
     return number(Fraction(a) / Fraction(b)) if is_exact(a) and is_exact(b) else float(a) / float(b)
 
 
-def _vector(x: Any, name: str) -> Expression:
+def vector(x: Any, name: str) -> Expression:
+    """What a layer is given, as a vector of the program.
+
+    Raises:
+        TensorProgramError: data, a scalar, numbers.
+    """
     if isinstance(x, Bound):
         raise TensorProgramError(
-            f"layer {name} is given a list with data in it", fix="make vectors of the data first, with tp.dense"
+            f"layer {name} is given data where it needs vectors",
+            why="data has a fixed dimension",
+            fix="make vectors of the data first, with tp.dense",
+        )
+    if isinstance(x, (list, tuple)):
+        raise TensorProgramError(
+            f"layer {name} is given a list where it needs one vector", fix="tp.dense and tp.readout take lists"
         )
     x = as_expression(x)
     if x.width is None:
-        raise TensorProgramError(f"layer {name} multiplies the scalar {describe(x.node)}", fix="give it a vector")
+        raise TensorProgramError(f"layer {name} is given the scalar {describe(x.node)}", fix="give it a vector")
     return x
 
 
 def _width(x: Expression) -> Width:
     assert x.width is not None
     return x.width
+
+
+def ordered(x: Expression, axes: Sequence[str]) -> Expression:
+    """The same with its axes in that order, as far as it has them."""
+    return Expression(x.node, x.order, [*[a for a in axes if a in x.axes], *[a for a in x.axes if a not in axes]])
 
 
 def bias(name: str, n: Width, b_std: Any) -> Expression:
@@ -212,7 +230,7 @@ def readout(name: Any, x: Any, W_std: Any = 1, b_std: Any = None, over: str | Se
         Kernel(nngp=array([[3.]]), ntk=array([[5.]]))
     """
     axes = (over,) if isinstance(over, str) else tuple(over)
-    xs = [_vector(y, "readout") for y in (x if isinstance(x, (list, tuple)) else [x])]
+    xs = [vector(y, "readout") for y in (x if isinstance(x, (list, tuple)) else [x])]
     ratios = [_width(y).ratio for y in xs]
     for y in xs:
         missing = [a for a in axes if a not in y.axes]

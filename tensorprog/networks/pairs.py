@@ -56,6 +56,8 @@ class Compiled:
         batched = Batched(outputs)
         if any(not x.attr.by_quadrature for x in batched.integrals):
             self.declined = "an integral in many variables is sampled"
+        if batched.others:
+            self.declined = f"{batched.others[0]} is computed for the program of all examples"
         return batched
 
 
@@ -123,7 +125,9 @@ class Products:
         return Block(products, n, m, self.same and rows == columns)
 
     def _array(self, x: Node, rows: slice, columns: slice) -> np.ndarray:
-        name, transform, other, change, slot, slot2 = x.attr
+        name, transform, other, change, slot, slot2 = x.attr[:6]
+        if len(x.attr) > 6:
+            return self._tied(x, rows, columns)
         a = self._view(name, transform, slot)
         value: Any
         own = columns if slot else rows
@@ -152,6 +156,26 @@ class Products:
         p, q = prod(a.shape[1:-1]), prod(b.shape[1:-1])
         value = value.reshape(len(left), p, len(right), q).transpose(1, 3, 0, 2)
         return np.ascontiguousarray(value).reshape(*axes, len(left), len(right))
+
+    def _tied(self, x: Node, rows: slice, columns: slice) -> np.ndarray:
+        """Inner products of some positions with equal ones; the attribute's last entry labels the axes."""
+        name, transform, other, change, slot, slot2, labels = x.attr
+        a = self._view(name, transform, slot)[columns if slot else rows]
+        letters = [chr(97 + k) for k in labels]
+        n = a.ndim - 2
+        out = "".join(dict.fromkeys(letters))
+        if isinstance(change, ArrayData):
+            b = change.array.astype(self.dtype)
+            subscripts = f"X{''.join(letters[:n])}Z,{''.join(letters[n:])}Z->{out}X"
+        else:
+            b = self._view(other, change, slot2)[columns if slot2 else rows]
+            if slot != slot2 and len(set(letters[:n])) == n and letters[:n] == letters[n:]:  # position by position
+                left, right = np.moveaxis(a, 0, -2), np.moveaxis(b, 0, -2).swapaxes(-1, -2)
+                return np.matmul(left, right) / a.shape[-1]
+            second = "X" if slot == slot2 else "Y"
+            last = "X" if slot == slot2 else "XY"
+            subscripts = f"X{''.join(letters[:n])}Z,{second}{''.join(letters[n:])}Z->{out}{last}"
+        return np.ascontiguousarray(np.einsum(subscripts, a, b, optimize=True) / a.shape[-1])
 
     def _mend(self, value: np.ndarray, rows: slice, columns: slice, x: Node) -> None:
         if not self.duplicates:
@@ -211,7 +235,7 @@ class GramProducts:
         """As that of `Products`."""
         products = {}
         for x in data:
-            slots = x.attr[-2:]
+            slots = x.attr[4:6]
             own = self.products[rows, columns] if slots == (0, 1) else self.alone[slots[0]][(rows, columns)[slots[0]]]
             products[x.attr] = np.ascontiguousarray(own)
         n, m = len(range(self.counts[0])[rows]), len(range(self.counts[1])[columns])

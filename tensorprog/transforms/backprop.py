@@ -17,6 +17,8 @@ axis, i the axes of the vector. Where examples do not mix, J[o, i] = delta(o, i_
 the examples; this is kept as (a, p), *tied*, so that N examples cost N, not N^2, gradients. What mixes them (batch
 normalisation) leads to a full Jacobian with the axis o in front.
 
+Functions that jump (sign, step) have derivative 0: that is the gradient of the network at every width, almost surely.
+
 Source: Yang, Tensor Programs II (arXiv:2006.14548), section 6; the scaling of mixed widths and Moments was derived and
 checked against finite differences for this project.
 """
@@ -265,6 +267,8 @@ class _Pass:
             return found
         name, parameters = x.attr
         row = PRIMITIVES[name]
+        if row.jumps:  # flat almost everywhere: a network has no gradient there, at any width
+            return []
         if row.derivative is None or (name == "bump" and parameters[0] == 0):
             raise TensorProgramError(
                 f"{describe(x)} has no derivative", why="back-propagation needs one", source=x.source, label=x.label
