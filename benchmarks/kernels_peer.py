@@ -177,8 +177,13 @@ def main() -> None:
     # its experimental part wants TensorFlow
     sys.modules["neural_tangents.experimental"] = types.ModuleType("neural_tangents.experimental")
     import jax
+    from jax._src import source_info_util
+    from jax.interpreters import ad
 
     jax.config.update("jax_enable_x64", True)
+    # names that its structured derivatives, its fastest finite kernels, want and that newer JAX has elsewhere
+    ad.source_info_util = source_info_util
+    ad.config = types.SimpleNamespace(jax_enable_checks=False)
     import neural_tangents  # noqa: F401
 
     serve(peer, jax.block_until_ready)
