@@ -264,8 +264,9 @@ def row(case: Case, found: dict[str, dict[str, Any]]) -> str:
 
 def large() -> None:
     """A kernel of 20,000 examples into files: seconds and memory."""
-    import tensorprog as tp
     from kernels_peer import peak
+
+    import tensorprog as tp
 
     shape = (200, 20) if SMALL else (20_000, 784)
     n = tp.Width("n")
@@ -291,9 +292,7 @@ def make_peer(folder: str) -> None:
     subprocess.run([sys.executable, "-m", "venv", folder], check=True)
     pip = str(Path(folder) / "bin" / "pip")
     subprocess.run([pip, "install", "--quiet", "--no-deps", "neural-tangents==0.6.5"], check=True)
-    subprocess.run(
-        [pip, "install", "--quiet", "jax==0.5.3", "jaxlib==0.5.3", "numpy<2", "frozendict"], check=True
-    )
+    subprocess.run([pip, "install", "--quiet", "jax==0.5.3", "jaxlib==0.5.3", "numpy<2", "frozendict"], check=True)
 
 
 def main() -> None:
@@ -350,8 +349,9 @@ largest relative ones of sampled entries, two on the diagonal; where only theirs
 {table}
 
 * neural-tangents has no formula for tanh: it is given `ElementwiseNumerical` with degree 25.
-* The finite network: ours draws its weights in every call, and theirs are given; each has its own weights. Ours draws those of the
-  first layer in the span of the data, whose law is the same. Theirs is `NtkImplementation.STRUCTURED_DERIVATIVES`, its fastest here.
+* The finite network: ours draws its weights in every call, and theirs are given; each has its own weights. Ours draws
+  those of the first layer in the span of the data, which has the same law. Theirs is
+  `NtkImplementation.STRUCTURED_DERIVATIVES`, its fastest here.
 """
 
 

@@ -26,6 +26,7 @@ from tensorprog.language.schedule import Step, schedule
 from tensorprog.language.symbols import Width
 from tensorprog.limits.diagonal import on_diagonals
 from tensorprog.limits.duals import DUALS, JOINT
+from tensorprog.limits.horner import factored
 from tensorprog.limits.pairseries import PairProduct
 from tensorprog.limits.perturb import Perturbation
 
@@ -74,7 +75,7 @@ class Batched:
         self.shapes = [x.shape for x in outputs]
         outputs = on_diagonals(outputs)
         lifted = _lifted(outputs)
-        self.outputs = _shared([lifted[x] for x in outputs])
+        self.outputs = factored([lifted[x] for x in outputs])
         self.data = [x for x in topological(outputs) if x.op == "data"]
         steps = schedule(self.outputs, moments=False)
         self.once: dict[tuple[bool, bool], list[_Carried]] = {(r, c): [] for r in (0, 1) for c in (0, 1)}  # type: ignore[misc]
@@ -298,42 +299,6 @@ def _lifted(outputs: Sequence[Node]) -> dict[Node, Node]:
         else:
             new[x] = Node(x.op, tuple(args), x.attr, x.shape, width, inner)
     return new
-
-
-def _shared(outputs: Sequence[Node]) -> list[Node]:
-    """The outputs with products of many factors made of smaller ones: a b c, b c and c d b c of b c.
-
-    The normal form flattens products, so that the tangent kernel of L layers is a sum of products of 1 to L factors.
-    """
-    nodes = topological(outputs)
-    summed = {a for x in nodes if x.op == "sum" for a in x.args}  # carried out without being made
-    products: dict[frozenset[Node], Node] = {
-        frozenset(x.args): x
-        for x in nodes
-        if x.op == "mul" and len(x.args) > 1 and set(x.attr) == {1} and x.width and x.inner and x not in summed
-    }
-    by_factor: dict[Node, list[frozenset[Node]]] = {}
-    parts: dict[Node, Node] = {}
-    for factors in sorted(products, key=len):
-        near = {f for a in factors for f in by_factor.get(a, ()) if f < factors}
-        for a in factors:
-            by_factor.setdefault(a, []).append(factors)
-        whole = products[factors]
-        inside = [f for f in near if products[f].shape == whole.shape]
-        if inside:
-            parts[whole] = products[max(inside, key=lambda f: (len(f), products[f].digest))]
-    new: dict[Node, Node] = {}
-    for x in topological(outputs, lambda x: (parts[x], *x.args) if x in parts else x.args):
-        if x in parts:
-            part = parts[x]
-            rest = [a for a in x.args if a not in part.args]
-            args = (new[part], *[new[a] for a in rest])
-            new[x] = Node("mul", args, (1,) * len(args), x.shape, x.width, x.inner)
-        elif any(new[a] is not a for a in x.args):
-            new[x] = Node(x.op, tuple([new[a] for a in x.args]), x.attr, x.shape, x.width, x.inner)
-        else:
-            new[x] = x
-    return [new[x] for x in outputs]
 
 
 def _tiles(n: int, m: int, pairs: int, symmetric: bool) -> Iterator[tuple[int, int, int, int]]:

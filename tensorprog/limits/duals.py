@@ -77,7 +77,7 @@ def _times_size(x: np.ndarray, a: Any, b: Any) -> np.ndarray:
         x *= np.sqrt(np.maximum(a, 0.0)) * (0.5 / np.pi)
         x *= np.sqrt(np.maximum(b, 0.0))
         return x
-    size = np.multiply(np.maximum(a, 0.0), np.maximum(b, 0.0))
+    size = np.multiply(np.maximum(a, 0.0), np.maximum(b, 0.0), out=_empty(a, b))
     np.sqrt(size, out=size)
     size *= 0.5 / np.pi
     x *= size
