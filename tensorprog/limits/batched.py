@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
-from math import prod
+from math import isqrt, prod
 from typing import Any
 
 import numpy as np
@@ -36,6 +36,8 @@ Array = np.ndarray
 ROWS, COLUMNS = Width("rows"), Width("columns")
 TILE = 2**15
 """Entries of the largest array of a tile."""
+FEW, LARGEST = 64, 2**18
+"""Arrays with axes have this many pairs in a tile, up to so many entries: each instruction has a cost of its own."""
 MIRROR = 64
 """Rows of a tile of a symmetric result: what is evaluated on both sides of the diagonal is little."""
 INTEGRALS = ("gauss",)
@@ -123,7 +125,8 @@ class Batched:
                         known = known[..., None] if x.width is not None else known[..., None, None]
                     full[...] = known if x.width is not None or x.inner is None else known[..., None, :]
             symmetric = block.symmetric and noise is None
-            tiles = list(_tiles(n, m, max(1, TILE // self.depth), symmetric))
+            pairs = max(1, TILE // self.depth, min(FEW, LARGEST // self.depth))
+            tiles = list(_tiles(n, m, pairs, symmetric))
             workers = min(_cores(), 8, len(tiles)) if noise is None else 1
 
             def tile(bounds: tuple[int, int, int, int]) -> None:
@@ -303,7 +306,8 @@ def _lifted(outputs: Sequence[Node]) -> dict[Node, Node]:
 
 def _tiles(n: int, m: int, pairs: int, symmetric: bool) -> Iterator[tuple[int, int, int, int]]:
     """Tiles (rows from, to, columns from, to) of at most the given number of pairs; on and above the diagonal if symmetric."""
-    height = min(n, max(1, min(pairs, MIRROR if symmetric else pairs // m)))
+    # few rows and many columns: what is along rows is repeated over columns in the innermost loop
+    height = min(n, max(1, min(isqrt(pairs) // 2, MIRROR) if symmetric else pairs // m))
     width = max(1, pairs // height)
     for low in range(0, n, height):
         high = min(n, low + height)

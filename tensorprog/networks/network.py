@@ -178,11 +178,11 @@ class Network:
         wanted = (of,) if isinstance(of, str) else tuple(of)
         first = batches(self.inputs, X, self.source)
         second = first if X2 is None else batches(self.inputs, X2, self.source)
-        reduced([*first, *([] if second is first else second)])
         key = (tuple([b.key for b in first]), tuple([b.key for b in second]), wanted, scheme.name, width, gia)
         if key not in self._programs:
             if len(self._programs) > 8:
                 self._programs.clear()
+            reduced([*first, *([] if second is first else second)])
             self._programs[key] = self._program(first, second, wanted, scheme, gia)
         return self._programs[key]
 
