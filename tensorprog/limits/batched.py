@@ -13,7 +13,8 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from math import prod
+from functools import cache
+from math import isqrt, prod
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from tensorprog.language.schedule import Step, schedule
 from tensorprog.language.symbols import Width
 from tensorprog.limits.diagonal import on_diagonals
 from tensorprog.limits.duals import DUALS, JOINT
+from tensorprog.limits.horner import factored
 from tensorprog.limits.pairseries import PairProduct
 from tensorprog.limits.perturb import Perturbation
 
@@ -34,8 +36,10 @@ Array = np.ndarray
 ROWS, COLUMNS = Width("rows"), Width("columns")
 TILE = 2**15
 """Entries of the largest array of a tile."""
-MIRROR = 128
-"""Side of the squares in which the lower half of a symmetric result is filled in: a transposed square fits the first cache."""
+FEW, LARGEST = 64, 2**18
+"""Arrays with axes have this many pairs in a tile, up to so many entries: each instruction has a cost of its own."""
+MIRROR = 64
+"""Rows of a tile of a symmetric result: what is evaluated on both sides of the diagonal is little."""
 INTEGRALS = ("gauss",)
 KNOWN = ("data", "dual", *INTEGRALS)
 
@@ -73,7 +77,7 @@ class Batched:
         self.shapes = [x.shape for x in outputs]
         outputs = on_diagonals(outputs)
         lifted = _lifted(outputs)
-        self.outputs = [lifted[x] for x in outputs]
+        self.outputs = factored([lifted[x] for x in outputs])
         self.data = [x for x in topological(outputs) if x.op == "data"]
         steps = schedule(self.outputs, moments=False)
         self.once: dict[tuple[bool, bool], list[_Carried]] = {(r, c): [] for r in (0, 1) for c in (0, 1)}  # type: ignore[misc]
@@ -121,33 +125,21 @@ class Batched:
                         known = known[..., None] if x.width is not None else known[..., None, None]
                     full[...] = known if x.width is not None or x.inner is None else known[..., None, :]
             symmetric = block.symmetric and noise is None
-            tiles = list(_tiles(n, m, max(1, TILE // self.depth), symmetric))
+            pairs = max(1, TILE // self.depth, min(FEW, LARGEST // self.depth))
+            tiles = list(_tiles(n, m, pairs, symmetric))
             workers = min(_cores(), 8, len(tiles)) if noise is None else 1
 
             def tile(bounds: tuple[int, int, int, int]) -> None:
                 self._tile(bounds, block, values, series, out, noise, level, dtype)
+                if symmetric:
+                    _mirror(bounds, out)
 
-            def mirror(bounds: tuple[int, int]) -> None:
-                i, j = bounds
-                for full in out:
-                    if j > i:
-                        full[..., j : j + MIRROR, i : i + MIRROR] = np.swapaxes(
-                            full[..., i : i + MIRROR, j : j + MIRROR], -1, -2
-                        )
-                    else:
-                        low, high = np.tril_indices(min(MIRROR, n - i), -1)
-                        full[..., i + low, i + high] = full[..., i + high, i + low]
-
-            halves = [(i, j) for i in range(0, n, MIRROR) for j in range(i, n, MIRROR)] if symmetric else []
             if workers > 1:
                 with ThreadPoolExecutor(workers) as pool:
                     list(pool.map(tile, tiles))
-                    list(pool.map(mirror, halves))
             else:
                 for bounds in tiles:
                     tile(bounds)
-                for half in halves:
-                    mirror(half)
         return out
 
     def _tile(
@@ -313,17 +305,40 @@ def _lifted(outputs: Sequence[Node]) -> dict[Node, Node]:
 
 
 def _tiles(n: int, m: int, pairs: int, symmetric: bool) -> Iterator[tuple[int, int, int, int]]:
-    """Tiles (rows from, to, columns from, to) of about the given number of pairs; on and above the diagonal if symmetric."""
-    low = 0
-    while low < n:
-        across = m - low if symmetric else m
-        high = min(n, low + max(1, min(pairs // max(across, 1), 256 if symmetric else n)))
-        step = max(1, pairs // (high - low)) if across * (high - low) > 2 * pairs else across
-        left = low if symmetric else 0
-        while left < m:
+    """Tiles (rows from, to, columns from, to) of at most the given number of pairs; on and above the diagonal if symmetric."""
+    # few rows and many columns: what is along rows is repeated over columns in the innermost loop
+    height = min(n, max(1, min(isqrt(pairs) // 2, MIRROR) if symmetric else pairs // m))
+    width = max(1, pairs // height)
+    for low in range(0, n, height):
+        high = min(n, low + height)
+        start = low if symmetric else 0
+        count = -(-(m - start) // width)  # of about equal widths
+        step = -(-(m - start) // count)
+        for left in range(start, m, step):
             yield low, high, left, min(m, left + step)
-            left += step
-        low = high
+
+
+def _mirror(bounds: tuple[int, int, int, int], out: list[Array]) -> None:
+    """Fills in what lies below the diagonal opposite to a tile, while the tile is in the cache.
+
+    K(x', x) is the transpose of K(x, x'), which matters where a network has several outputs.
+    """
+    low, high, left, right = bounds
+    for full in out:
+        turned = full.T if full.ndim == 2 else full.swapaxes(0, 1).swapaxes(2, 3)
+        if left < high:  # a tile on the diagonal
+            i, j = _below(min(high, right) - left, left - low)
+            full[..., low + i, low + j] = turned[..., low + i, low + j]
+        start = max(left, high)
+        if start < right:
+            full[..., start:right, low:high] = turned[..., start:right, low:high]
+
+
+@cache
+def _below(size: int, ahead: int) -> tuple[Array, Array]:
+    """Positions (i, j), j < i, whose mirror image is in the columns ahead, .., ahead + size - 1."""
+    i, j = np.tril_indices(size + ahead, -1)
+    return i[i >= ahead], j[i >= ahead]
 
 
 def _cores() -> int:

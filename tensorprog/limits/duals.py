@@ -44,28 +44,48 @@ SNAP = 8 * np.finfo(float).eps
 """Correlations closer to +-1 than this are +-1: the rounding of duplicate inputs, not information."""
 
 
-def _correlation(a: Any, c: Any, b: Any, snap: bool = False) -> tuple[np.ndarray, np.ndarray]:
-    """sqrt(ab) and the correlation, within [-1, 1]; 0 where a variance is 0. Both are new arrays of the full shape.
+def _correlation(a: Any, c: Any, b: Any) -> np.ndarray:
+    """The correlation, within [-1, 1]; 0 where a variance is 0. A new array of the full shape.
 
-    sqrt(a * a) is a, rounding included, so that duplicate inputs have correlation 1 exactly. Extrema are cheaper than masks,
-    and tell that most arrays need no mending.
+    What is within rounding of 1 or -1 becomes that: duplicate inputs have correlation 1 exactly. Extrema are cheaper than
+    masks, and tell that most arrays need no mending. Where the variances are smaller arrays, along rows or along columns,
+    their roots are taken first.
     """
-    positive = np.min(a, initial=1.0) > 0 and np.min(b, initial=1.0) > 0
-    if not positive:
+    if not (np.min(a, initial=1.0) > 0 and np.min(b, initial=1.0) > 0):
         a, b = np.maximum(a, 0.0), np.maximum(b, 0.0)
-    size = _empty(a, c, b)
-    np.sqrt(np.multiply(a, b, out=size), out=size)
-    if positive:
-        rho = np.divide(c, size, out=np.empty_like(size))
-    else:
+        size = np.sqrt(np.multiply(a, b, out=_empty(a, c, b)))
         rho = np.divide(c, size, out=np.zeros_like(size), where=size > 0)
+    else:
+        rho = _empty(a, c, b)
+        if _is_small(a, rho) and _is_small(b, rho):
+            np.multiply(c, 1.0 / np.sqrt(a), out=rho)
+            rho *= 1.0 / np.sqrt(b)
+        else:
+            np.sqrt(np.multiply(a, b, out=rho), out=rho)
+            np.divide(c, rho, out=rho)
     near = 8 * np.finfo(rho.dtype).eps
-    edge = 1.0 - near if snap else 1.0
+    edge = 1.0 - near
     if rho.size and not (rho.max() < edge and rho.min() > -edge):
         np.clip(rho, -1.0, 1.0, out=rho)
-        if snap:
-            np.sign(rho, out=rho, where=1.0 - np.abs(rho) < near)
-    return size, rho
+        np.sign(rho, out=rho, where=1.0 - np.abs(rho) < near)
+    return rho
+
+
+def _times_size(x: np.ndarray, a: Any, b: Any) -> np.ndarray:
+    """x sqrt(a b) / (2 pi), in place; 0 where a variance is not positive."""
+    if _is_small(a, x) and _is_small(b, x):
+        x *= np.sqrt(np.maximum(a, 0.0)) * (0.5 / np.pi)
+        x *= np.sqrt(np.maximum(b, 0.0))
+        return x
+    size = np.multiply(np.maximum(a, 0.0), np.maximum(b, 0.0), out=_empty(a, b))
+    np.sqrt(size, out=size)
+    size *= 0.5 / np.pi
+    x *= size
+    return x
+
+
+def _is_small(a: Any, full: np.ndarray) -> bool:
+    return 4 * np.size(a) <= full.size
 
 
 def _empty(*arrays: Any) -> np.ndarray:
@@ -75,33 +95,32 @@ def _empty(*arrays: Any) -> np.ndarray:
 
 def _arccos1(a: Any, c: Any, b: Any) -> np.ndarray:
     """In place, since large kernels spend their time here; arccos is exact at the correlation given, and faster than arctan2."""
-    return _finished_arccos1(*_correlation(a, c, b))[0]
+    return _of_angle(_correlation(a, c, b), a, b)[0]
 
 
 def arccos1_and_arcsine(a: Any, c: Any, b: Any) -> tuple[np.ndarray, np.ndarray]:
     """Both for one pair of variables, as the kernel of a relu network and its derivative want them: one arccos for two."""
-    return _finished_arccos1(*_correlation(a, c, b, snap=True), wanted=True)
+    return _of_angle(_correlation(a, c, b), a, b, wanted=True)
 
 
-def _finished_arccos1(size: np.ndarray, rho: np.ndarray, wanted: bool = False) -> tuple[np.ndarray, np.ndarray]:
+def _of_angle(rho: np.ndarray, a: Any, b: Any, wanted: bool = False) -> tuple[np.ndarray, np.ndarray]:
     angle = np.arccos(rho, out=np.empty_like(rho))
-    np.subtract(np.pi, angle, out=angle)
-    arcsine = angle * (2 / np.pi) if wanted else angle
+    arcsine = angle
     if wanted:
-        arcsine -= 1.0
+        arcsine = angle * (-2 / np.pi)
+        arcsine += 1.0
+    np.subtract(np.pi, angle, out=angle)
     angle *= rho
     root = np.subtract(1.0, rho, out=np.empty_like(rho))
     rho += 1.0
     root *= rho  # 1 - rho^2 without cancellation
     np.sqrt(root, out=root)
     root += angle
-    size *= 0.5 / np.pi
-    root *= size
-    return root, arcsine
+    return _times_size(root, a, b), arcsine
 
 
 def _arcsine(a: Any, c: Any, b: Any) -> np.ndarray:
-    _, rho = _correlation(a, c, b, snap=True)
+    rho = _correlation(a, c, b)
     np.arcsin(rho, out=rho)
     rho *= 2 / np.pi
     return rho
@@ -130,15 +149,23 @@ def _residual(x: Any, y: Any, z: Any, q: Any) -> np.ndarray:
     taken = _empty(x, y, z, q)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         np.multiply(y, z, out=taken)
-        if positive:
+        if positive and _is_small(q, taken):
+            taken *= 1.0 / np.asarray(q)
+        elif positive:
             np.divide(taken, q, out=taken)
         else:
             taken = np.where(np.asarray(q) > 0, taken / np.where(np.asarray(q) > 0, q, 1.0), 0.0)
-    left = np.subtract(x, taken, out=np.empty_like(taken))
+    if y is z and positive and taken.size:  # a variance, less something that is not negative
+        left = np.subtract(x, taken, out=taken)
+        if left.min() > SNAP * np.max(x):
+            return left
+        taken = x - left
+    else:
+        left = np.subtract(x, taken, out=np.empty_like(taken))
     if not left.size:
         return left
     largest = max(np.max(x), -np.min(x), taken.max(), -taken.min())
-    if min(left.min(), -left.max()) > SNAP * largest or left.min() > SNAP * largest:
+    if left.min() > SNAP * largest:
         return left
     near = np.abs(left) <= SNAP * np.maximum(np.abs(x), np.abs(taken))
     left[near] = 0.0
@@ -158,7 +185,7 @@ def _sign_pair(m1: Any, m2: Any, a: Any, c: Any, b: Any) -> np.ndarray:
     from scipy.special import ndtr, owens_t
 
     m1, m2, a, c, b = np.broadcast_arrays(*[np.asarray(x, dtype=float) for x in (m1, m2, a, c, b)])
-    rho = _correlation(a, c, b, snap=True)[1]
+    rho = _correlation(a, c, b)
     root = np.sqrt((1.0 - rho) * (1.0 + rho))
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         h, k = 0.0 - m1 / np.sqrt(a), 0.0 - m2 / np.sqrt(b)  # not -0.0, whose sign counts below

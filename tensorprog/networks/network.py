@@ -199,12 +199,12 @@ class Network:
                     f"the two batches for input {name} have {a.shape[-1]} and {other} features",
                     fix="give examples of the same features",
                 )
-        reduced([*first, *([] if second is first else second)], self.inputs)
         wanted = self.wanted(of, first, gia)
         key = (tuple([b.key for b in first]), tuple([b.key for b in second]), wanted, scheme.name, width, gia)
         if key not in self._programs:
             if len(self._programs) > 8:
                 self._programs.clear()
+            reduced([*first, *([] if second is first else second)], self.inputs)
             self._programs[key] = self._program(first, second, wanted, scheme, gia)
         return self._programs[key]
 

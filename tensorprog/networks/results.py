@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import mmap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,9 @@ from tensorprog.networks.network import Network
 from tensorprog.networks.samples import Batch
 
 __all__ = ["Results"]
+
+RELEASED = 32
+"""Blocks after which files are taken out of memory: half a gigabyte for two kernels."""
 
 
 class Results:
@@ -135,6 +139,15 @@ class Results:
         part = self.folder / "done.part"
         part.write_text(text)
         part.replace(self.folder / "done.json")
+        if len(self.finished) % RELEASED == 0:
+            self._release()
+
+    def _release(self) -> None:
+        """Takes files out of this process's memory; what is not on disk yet stays in the system's cache."""
+        for x in self.arrays.values():
+            mapped = getattr(x, "_mmap", None)  # of a np.memmap, where the system can do this
+            if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
+                mapped.madvise(mmap.MADV_DONTNEED)
 
     def check(self, network: Network) -> None:
         """Refuses what is not finite; of files, row by row."""
@@ -142,6 +155,8 @@ class Results:
             step = max(1, 2**22 // max(x.shape[1], 1))
             for start in range(0, len(x), step):
                 part = x[start : start + step]
+                if self.folder is not None and start // step % RELEASED == 0:
+                    self._release()
                 if not np.isfinite(np.sum(part)) and not np.isfinite(part).all():
                     bad = np.argwhere(~np.isfinite(part))[0]
                     raise TensorProgramError(

@@ -138,8 +138,11 @@ def batches(inputs: Sequence[Input], X: Any, source: Source | None) -> list[Batc
     names = {x.key: x.axis_names for x in inputs}
     groups: dict[Any, list[int]] = {}
     count = len(next(iter(given.values())))
-    for i in range(count):
-        groups.setdefault(tuple([given[k][i].shape for k in sorted(given)]), []).append(i)
+    if all(isinstance(a, np.ndarray) for a in given.values()):
+        groups[()] = list(range(count))
+    else:
+        for i in range(count):
+            groups.setdefault(tuple([given[k][i].shape for k in sorted(given)]), []).append(i)
     found = []
     for places in groups.values():
         parts = {
