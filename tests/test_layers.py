@@ -238,7 +238,7 @@ def test_networks_approach_their_limit(name: str) -> None:
 def test_gated_networks_approach_their_limit(cell: Any) -> None:
     """Of the LSTM, covariances are sampled, and those of copies of one variable were once refused as indefinite."""
     p = net(tp.take(cell("G", SEQUENCE, N, b_std=0.3), "t", -1)).program(WORDS[:1, :2], of="nngp")
-    assert tp.limit(p)["nngp"].method == "quasi-Monte-Carlo"
+    assert tp.limit(p)["nngp"].kind == "standard error"
     assert tp.compare(p, widths=[64, 128, 256], seeds=12).agrees
 
 

@@ -49,13 +49,12 @@ class ArrayData(Data):
     """
 
     def __init__(self, array: np.ndarray, coordinates: np.ndarray | None = None) -> None:
+        own = coordinates is None or coordinates is array
         self.array = np.ascontiguousarray(array)  # one layout: products then round the same after tp.save and tp.load
-        self.coordinates = (
-            self.array if coordinates is None or coordinates is array else np.ascontiguousarray(coordinates)
-        )
+        self.coordinates = self.array if own else np.ascontiguousarray(coordinates)
         self.shape = array.shape[:-1]
         # Coordinates are content: the same rows have others beside a second batch, and a memory must not mix them up.
-        self._encoded = encode(("data", array) if coordinates is None else ("data", array, coordinates))
+        self._encoded = encode(("data", array) if own else ("data", array, coordinates))
 
     @property
     def features(self) -> int:

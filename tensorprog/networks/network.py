@@ -17,7 +17,6 @@ from tensorprog.language.describe import describe
 from tensorprog.language.expression import Expression, inverse_sqrt
 from tensorprog.language.node import Node
 from tensorprog.language.program import Output, Program
-from tensorprog.language.symbols import encode
 from tensorprog.networks.inputs import EXAMPLE, Bound, Input
 from tensorprog.networks.layers import Layers, Readout, recording
 from tensorprog.networks.samples import Batch, batches, reduced
@@ -77,6 +76,7 @@ class Network:
         self._bodies: dict[Any, Body] = {}
         self._parameters: set[str] = set()
         self._programs: dict[Any, Program] = {}
+        self._coordinates: dict[Any, list[dict[str, np.ndarray] | None]] = {}
         if callable(outputs) and not isinstance(outputs, (Expression, Deferred)):
             self.function = outputs
             self.inputs = tuple(inputs) if inputs is not None else _inputs_of(outputs)
@@ -108,9 +108,7 @@ class Network:
             data: Name of an Input to its data and the names of the data's axes.
             gia: Back-propagate with independent copies.
         """
-        # Coordinates are no part of a digest, but those of one program must be of one system.
-        short = {k: encode(d.coordinates) if isinstance(d, ArrayData) else b"" for k, (d, _) in data.items()}
-        key = (tuple(sorted((k, d.encoded(), short[k], a) for k, (d, a) in data.items())), gia)
+        key = (tuple(sorted((k, d.encoded(), a) for k, (d, a) in data.items())), gia)
         if key not in self._bodies:
             layers = Layers()
             with recording(layers):
@@ -199,12 +197,20 @@ class Network:
                     f"the two batches for input {name} have {a.shape[-1]} and {other} features",
                     fix="give examples of the same features",
                 )
+        data = (tuple([b.key for b in first]), tuple([b.key for b in second]))
+        every = [*first, *([] if second is first else second)]
+        if data not in self._coordinates:  # they cost a factorisation, more than a short run of the program
+            reduced(every, self.inputs)
+            if len(self._coordinates) > 8:
+                self._coordinates.clear()
+            self._coordinates[data] = [b.coordinates for b in every]
+        for b, coordinates in zip(every, self._coordinates[data], strict=True):
+            b.coordinates = coordinates
         wanted = self.wanted(of, first, gia)
-        key = (tuple([b.key for b in first]), tuple([b.key for b in second]), wanted, scheme.name, width, gia)
+        key = (*data, wanted, scheme.name, width, gia)
         if key not in self._programs:
             if len(self._programs) > 8:
                 self._programs.clear()
-            reduced([*first, *([] if second is first else second)], self.inputs)
             self._programs[key] = self._program(first, second, wanted, scheme, gia)
         return self._programs[key]
 
