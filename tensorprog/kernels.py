@@ -185,9 +185,9 @@ class KernelFunction:
     def _errors(self, c: Compiled, p: Products | GramProducts, names: tuple[str, ...]) -> dict[str, float]:
         """The largest error of each kernel, measured on some rows: rounding by perturbation, integrals at two resolutions."""
         assert c.pair is not None
-        chosen = np.unique(np.linspace(0, p.counts[0] - 1, SAMPLED).astype(int))
+        chosen = _telling_rows(c, p)
         worst = dict.fromkeys(names, 0.0)
-        for i in chosen.tolist():
+        for i in chosen:
             block = p.block(c.pair.data, slice(i, i + 1), slice(0, p.counts[1]))
             base = c.pair.run(block, dtype=p.dtype)
             moved = c.pair.run(block, noise=Perturbation(np.random.default_rng(i)), dtype=p.dtype)
@@ -268,6 +268,17 @@ def _blocks(n: int, m: int, same: bool) -> list[tuple[slice, slice]]:
     rows = [slice(i, min(n, i + side)) for i in range(0, n, side)]
     columns = rows if same else [slice(j, min(m, j + side)) for j in range(0, m, side)]
     return [(r, c) for r in rows for c in columns if not same or c.start >= r.start]
+
+
+def _telling_rows(c: Compiled, p: Products | GramProducts) -> list[int]:
+    """Rows to measure errors on: some all over, and those of the largest and the smallest examples."""
+    assert c.pair is not None
+    found = set(np.linspace(0, p.counts[0] - 1, SAMPLED).astype(int).tolist())
+    own = [x for x in c.pair.data if x.attr[4:6] == (0, 0)]
+    for a in p.block(own, slice(0, p.counts[0]), slice(0, 1)).products.values():
+        order = np.argsort(np.abs(a).reshape(-1, a.shape[-1]).max(0))
+        found |= {*order[:2].tolist(), *order[-2:].tolist()}
+    return sorted(found)
 
 
 def _diagonal(p: Products | GramProducts, c: Batched, rows: slice) -> Any:

@@ -29,6 +29,7 @@ from tensorprog.limits.duals import DUALS, JOINT
 from tensorprog.limits.horner import factored
 from tensorprog.limits.pairseries import PairProduct
 from tensorprog.limits.perturb import Perturbation
+from tensorprog.limits.tidy import tidied
 
 __all__ = ["Batched", "Block"]
 
@@ -75,7 +76,7 @@ class Batched:
 
     def __init__(self, outputs: Sequence[Node]) -> None:
         self.shapes = [x.shape for x in outputs]
-        outputs = on_diagonals(outputs)
+        outputs = tidied(on_diagonals(outputs))
         lifted = _lifted(outputs)
         self.outputs = factored([lifted[x] for x in outputs])
         self.data = [x for x in topological(outputs) if x.op == "data"]

@@ -22,6 +22,7 @@ from tensorprog.limits.duals import DUALS
 from tensorprog.limits.integral import Integrand
 from tensorprog.limits.pairseries import SAFETY, PairProduct
 from tensorprog.limits.perturb import NOISE, Perturbation
+from tensorprog.limits.tidy import tidied
 from tensorprog.limits.tiles import Tiles, stages
 
 __all__ = ["ScalarProgram", "student"]
@@ -55,7 +56,7 @@ class ScalarProgram:
     """
 
     def __init__(self, outputs: Sequence[Node], rng: int = 0) -> None:
-        self.outputs = on_diagonals(outputs)
+        self.outputs = tidied(on_diagonals(outputs))
         self.floating = [x for x in self.outputs if x.op != "constant"]
         self.rng = rng
         self.steps: list[Step] = schedule(self.floating, moments=False)

@@ -1,0 +1,111 @@
+"""Fewer passes over large arrays: what conditioning on two smoothed signs leaves behind, written with one determinant.
+
+The closed forms of erf, gelu and their like condition on one variable after the other (`closed.py`). For u, v with variances
+q, s + t and covariance c the second density is that of the residual variance s + t - c^2/q, and its product with the first is
+1/(2 pi sqrt(D)), D = q (s + t) - c^2: one array that all terms of a kernel and its derivative share. Where t > 0 nothing is
+lost: a smoothed variable is determined by no other, so there is no exact 0 to keep.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from tensorprog.language import algebra
+from tensorprog.language.node import Node, topological
+from tensorprog.language.symbols import Number
+
+__all__ = ["tidied"]
+
+
+def tidied(outputs: Sequence[Node]) -> list[Node]:
+    """The same scalars, with densities of residual variances as functions of determinants.
+
+    Args:
+        outputs: Scalar programs.
+    """
+    if not any(x.op == "dual" and x.attr == "residual" for x in topological(outputs)):
+        return list(outputs)
+    new: dict[Node, Node] = {}
+    for x in topological(outputs):
+        args = [new[a] for a in x.args]
+        y = _rule(x, args)
+        new[x] = y if y is not None else _rebuilt(x, args)
+    return [new[x] for x in outputs]
+
+
+def _rebuilt(x: Node, args: Sequence[Node]) -> Node:
+    if all(a is b for a, b in zip(args, x.args, strict=True)):
+        return x
+    if x.op in ("add", "mul", "fn"):
+        return algebra.typed(algebra.applied(x, args), x.shape, None, None)
+    if x.op in ("view", "take", "pick", "stack", "sum"):
+        return algebra.applied(x, args)
+    return Node(x.op, tuple(args), x.attr, x.shape, x.width, x.inner)
+
+
+def _rule(x: Node, args: Sequence[Node]) -> Node | None:
+    if x.op == "dual" and x.attr == "residual":
+        value, y, z, q = args
+        for one, other in ((y, z), (z, y)):
+            t = _widening(q, one)
+            if t is not None and value == other:  # x - y x / (y + t) = x t / (y + t)
+                return algebra.typed(algebra.mul([value, algebra.constant(t), _inverse(q)]), x.shape, None, None)
+    if x.op == "fn" and x.attr[0] == "reciprocal" and _determinant(args[0]) is not None:
+        return algebra.typed(_inverse(args[0]), x.shape, None, None)
+    if x.op == "mul":
+        return _paired(x, args)
+    return None
+
+
+def _widening(q: Node, y: Node) -> Number | None:
+    """t > 0 where q is y + t."""
+    if q.op != "add" or len(q.args) != 2 or q.attr != (1, 1) or y not in q.args:
+        return None
+    (t,) = [a for a in q.args if a is not y and a != y] or [y]
+    return _positive(t)
+
+
+def _positive(t: Node) -> Number | None:
+    return t.attr if t.op == "constant" and not isinstance(t.attr, np.ndarray) and t.attr > 0 else None
+
+
+def _determinant(r: Node) -> tuple[Node, Node] | None:
+    """(q, D) where r is s - c^2/q + t, with D = q (s + t) - c^2, for t > 0."""
+    if r.op != "add" or len(r.args) != 2 or r.attr != (1, 1):
+        return None
+    for a, t in (r.args, r.args[::-1]):
+        if a.op == "dual" and a.attr == "residual" and _positive(t) is not None and a.args[1] == a.args[2]:
+            s, c, _, q = a.args
+            whole = algebra.mul([q, algebra.add([(1, s), (1, t)])])
+            return q, algebra.add([(1, whole), (-1, algebra.power(c, 2))])
+    return None
+
+
+def _inverse(r: Node) -> Node:
+    found = _determinant(r)
+    return algebra.fn("reciprocal", r) if found is None else algebra.mul([found[0], algebra.fn("reciprocal", found[1])])
+
+
+def _paired(x: Node, args: Sequence[Node]) -> Node | None:
+    """A product, each density in it together with that of what is left of another variable."""
+    factors = list(zip(args, x.attr, strict=True))
+    densities = [a for a, k in factors if k == 1 and a.op == "dual" and a.attr == "density" and a.args[0].is_zero]
+    used: set[Node] = set()
+    joint: list[Node] = []
+    for a in densities:
+        found = _determinant(a.args[1])
+        if found is None or a in used:
+            continue
+        q, determinant = found
+        partner = next((b for b in densities if b is not a and b not in used and b.args[1] == q), None)
+        if partner is not None:
+            used |= {a, partner}
+            joint.append(algebra.fn("reciprocal", algebra.fn("sqrt", determinant)))
+    if not joint:
+        return None
+    rest = [(b, k) for b, k in factors if b not in used]
+    number = algebra.constant((0.5 / math.pi) ** len(joint))
+    return algebra.typed(algebra.mul([*rest, number, *joint]), x.shape, None, None)
