@@ -27,8 +27,10 @@ from tensorprog.language.symbols import Width
 from tensorprog.limits.diagonal import on_diagonals
 from tensorprog.limits.duals import DUALS, JOINT
 from tensorprog.limits.horner import factored
+from tensorprog.limits.orient import oriented
 from tensorprog.limits.pairseries import PairProduct
 from tensorprog.limits.perturb import Perturbation
+from tensorprog.limits.stencil import with_stencils
 from tensorprog.limits.tidy import tidied
 
 __all__ = ["Batched", "Block"]
@@ -42,7 +44,7 @@ FEW, LARGEST = 64, 2**18
 MIRROR = 64
 """Rows of a tile of a symmetric result: what is evaluated on both sides of the diagonal is little."""
 INTEGRALS = ("gauss",)
-KNOWN = ("data", "dual", *INTEGRALS)
+KNOWN = ("data", "dual", "stencil", *INTEGRALS)
 
 
 @dataclass(frozen=True)
@@ -76,9 +78,9 @@ class Batched:
 
     def __init__(self, outputs: Sequence[Node]) -> None:
         self.shapes = [x.shape for x in outputs]
-        outputs = tidied(on_diagonals(outputs))
+        outputs = oriented(tidied(on_diagonals(outputs)))
         lifted = _lifted(outputs)
-        self.outputs = factored([lifted[x] for x in outputs])
+        self.outputs = factored(with_stencils([lifted[x] for x in outputs]))
         self.data = [x for x in topological(outputs) if x.op == "data"]
         steps = schedule(self.outputs, moments=False)
         self.once: dict[tuple[bool, bool], list[_Carried]] = {(r, c): [] for r in (0, 1) for c in (0, 1)}  # type: ignore[misc]
@@ -200,6 +202,8 @@ class _Carried:
         self.product = PairProduct.of(x.attr) if x.op in INTEGRALS and _separates(x) else None
         if x.op == "dual":
             self._kernel = aligned(DUALS[x.attr].array, x)
+        elif x.op == "stencil":
+            self._kernel = aligned(x.attr, x)
 
     def value(
         self, values: Mapping[Node, Array], block: Block, noise: Perturbation | None, level: int, dtype: Any
