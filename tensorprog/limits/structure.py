@@ -137,7 +137,7 @@ def settled(x: Node) -> Node:
 
 
 def _past_stacks(x: Node) -> Node:
-    """Moves of a stack are carried out at once: those that come later then find its parts, and not the whole stack to move again."""
+    """Moves of a stack are carried out at once: later ones then find its parts, not the whole stack to move again."""
     while x.op in MOVES and root(x).op == "stack":
         x = opened(x)
     return x
