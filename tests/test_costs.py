@@ -127,7 +127,7 @@ def test_node_counts(build, size, bounds):
     ids=["recurrent", "last state", "residual"],
 )
 def test_costs_of_tangent_kernels(build, sizes, growth):
-    """Quadratic in the time (pairs of times), linear in the depth. Nodes made count what is thrown away, too: moving stacks was T^3."""
+    """Quadratic in the time (pairs of times), linear in the depth; nodes made count what is thrown away, too."""
     found = [calls(build, size) for size in sizes]
     for a, b in itertools.pairwise(found):
         exponents = [np.log2(y / x) for x, y in zip(a, b, strict=True)]

@@ -134,7 +134,8 @@ class Embedded:
         for start in range(0, len(x), PANEL):
             coefficients, new = self._basis.extend(np.asarray(x[start : start + PANEL], dtype=np.float64))
             if len(new):
-                self._noise.reserve(len(new))[:] = math.sqrt(self._population.samples) * self._population.fresh(len(new))
+                noise = self._population.fresh(len(new))
+                np.multiply(math.sqrt(self._population.samples), noise, out=self._noise.reserve(len(new)))
                 self._noise.commit(len(new))
             self._noise.accumulate(coefficients, out[start : start + PANEL])
         return out
