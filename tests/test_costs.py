@@ -120,8 +120,8 @@ def test_node_counts(build, size, bounds):
 @pytest.mark.parametrize(
     ("build", "sizes", "growth"),
     [
-        (recurrent, (5, 10, 20), 2.3),
-        (last_state, (8, 16, 24), 2.1),
+        (recurrent, (5, 10, 20), 2.1),
+        (last_state, (6, 12, 24), 2.0),
         (residual, (25, 50), 1.1),
     ],
     ids=["recurrent", "last state", "residual"],

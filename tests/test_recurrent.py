@@ -181,7 +181,7 @@ def joined(limit: Any, what: str) -> np.ndarray:
     [(3, 2**11, 5e-3), pytest.param(None, 2**14, 1e-3, marks=pytest.mark.slow)],
 )
 def test_golden_gated_network_by_population(steps: int | None, samples: int, relative: float) -> None:
-    """With one noise column for each of 300 features the populations were biased by twenty times their stated error."""
+    """With one noise column for each of 300 features populations of 2^12 were biased by five times their stated error."""
     program, kernel = gated(steps)
     limit = tp.limit(program, method="population", samples=samples)
     found, error = joined(limit, "value"), joined(limit, "error")
