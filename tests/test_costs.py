@@ -5,13 +5,14 @@ programs. A change that
 lowers a count may lower its bound here; one that raises it has to say why.
 """
 
+import itertools
 from fractions import Fraction
 
 import numpy as np
 import pytest
 
 import tensorprog as tp
-from tensorprog.language.node import topological
+from tensorprog.language.node import Node, topological
 from tensorprog.limits.lower import Lowering
 
 N = tp.Width("n")
@@ -56,6 +57,44 @@ def rnn(steps):
     return tp.Program(m=tp.moment(s * s))
 
 
+def recurrent(steps):
+    """The tangent kernel of an RNN on two examples: W has been used at all times, so that there are pairs of times."""
+    h = tp.rnn("R", tp.Input("x", axes=("t",)), N, phi=tp.erf, b_std=1)
+    return tp.Network(tp.readout("v", tp.mean(h, "t"))).program(np.random.default_rng(0).standard_normal((2, steps, 3)))
+
+
+def last_state(steps):
+    """Only gradients at equal times are correlated: what multiplies the others is not asked for."""
+    h = tp.rnn("R", tp.Input("x", axes=("t",)), N, phi=tp.erf, b_std=1)
+    net = tp.Network(tp.readout("v", tp.take(h, "t", -1)))
+    return net.program(np.random.default_rng(0).standard_normal((2, steps, 3)))
+
+
+def residual(blocks):
+    h = tp.dense("U", tp.Input("x"), N)
+    for i in range(blocks):
+        h = tp.residual(lambda y, i=i: tp.dense(f"V{i}", tp.relu(tp.dense(f"W{i}", y, N)), N), h)
+    return tp.Network(tp.readout("v", h)).program(np.random.default_rng(0).standard_normal((2, 3)))
+
+
+def calls(build, size):
+    """How many nodes are made: that sees work that is done again and leaves nothing behind."""
+    made = 0
+    init = Node.__init__
+
+    def counted(self, *args, **keywords):
+        nonlocal made
+        made += 1
+        init(self, *args, **keywords)
+
+    Node.__init__ = counted
+    try:
+        found = cost(build(size))
+    finally:
+        Node.__init__ = init
+    return (*found, made)
+
+
 def cost(program):
     lowering = Lowering(program, {})
     scalars = [lowering.z[o.node] for o in program.outputs.values()]
@@ -76,6 +115,23 @@ def cost(program):
 def test_node_counts(build, size, bounds):
     found = cost(build(size))
     assert all(f <= b for f, b in zip(found, bounds, strict=True)), f"{found} exceeds {bounds}"
+
+
+@pytest.mark.parametrize(
+    ("build", "sizes", "growth"),
+    [
+        (recurrent, (5, 10, 20), 2.1),
+        (last_state, (6, 12, 24), 2.0),
+        (residual, (25, 50), 1.1),
+    ],
+    ids=["recurrent", "last state", "residual"],
+)
+def test_costs_of_tangent_kernels(build, sizes, growth):
+    """Quadratic in the time (pairs of times), linear in the depth; nodes made count what is thrown away, too."""
+    found = [calls(build, size) for size in sizes]
+    for a, b in itertools.pairwise(found):
+        exponents = [np.log2(y / x) for x, y in zip(a, b, strict=True)]
+        assert max(exponents) < growth, f"{found}: {exponents}"
 
 
 def test_the_cost_of_a_layer_does_not_grow_with_depth():

@@ -21,7 +21,7 @@ from scipy.special import ndtri
 from scipy.stats import qmc
 
 from ..errors import TensorProgramError
-from .basis import PANEL, Basis, ImplicitMatrix
+from .basis import PANEL, Basis, ImplicitMatrix, Rows
 from .random import Array, MatrixSpec, VectorSpec, WidthSpec, initial_vector, stream
 
 __all__ = ["Population", "PopulationMatrix", "PopulationWarning"]
@@ -115,6 +115,32 @@ class Samples:
             warnings.warn(message, PopulationWarning, stacklevel=2)
 
 
+class Embedded:
+    """U with iid N(0, 1) entries, applied to data: one noise column for each direction that the data spans, not for each feature.
+
+    Columns that no data sees would use up directions of the population, and what has used up a tenth of them is biased.
+
+    Args:
+        features: Number of columns of U.
+        population: That of the width.
+    """
+
+    def __init__(self, features: int, population: Samples) -> None:
+        self._population, self._basis, self._noise = population, Basis(features, 1e-12), Rows(population.samples)
+
+    def apply(self, x: Array) -> Array:
+        """U x for the rows of x, (count, features) -> (count, samples)."""
+        out = np.zeros((len(x), self._population.samples))
+        for start in range(0, len(x), PANEL):
+            coefficients, new = self._basis.extend(np.asarray(x[start : start + PANEL], dtype=np.float64))
+            if len(new):
+                noise = self._population.fresh(len(new))
+                np.multiply(math.sqrt(self._population.samples), noise, out=self._noise.reserve(len(new)))
+                self._noise.commit(len(new))
+            self._noise.accumulate(coefficients, out[start : start + PANEL])
+        return out
+
+
 class PopulationMatrix(ImplicitMatrix):
     """The limit of a random matrix, acting on populations.
 
@@ -181,7 +207,7 @@ class Population:
             )
         self._rng = int(rng.integers(2**63)) if isinstance(rng, np.random.Generator) else int(rng)
         self._widths: dict[str, Samples] = {}
-        self._embedded: dict[str, Array] = {}
+        self._embedded: dict[str, Embedded] = {}
 
     def size(self, width: WidthSpec) -> int:
         """M, whatever the width."""
@@ -194,14 +220,12 @@ class Population:
     def vector(self, spec: VectorSpec) -> Array:
         """Samples of Z of initial vectors, (*spec.shape, M); Gaussian ones have exactly their mean and covariance."""
         population, scale = self._population(spec.width), math.sqrt(self.samples)
-        if getattr(spec, "data", None) is not None:  # the same U for all data
-
-            def rows(count: int) -> Array:
-                if spec.name not in self._embedded:
-                    self._embedded[spec.name] = scale * population.fresh(count)
-                return self._embedded[spec.name]
-
-            return initial_vector(spec, self.samples, rows)
+        data = getattr(spec, "data", None)
+        if data is not None:  # the same U for all data
+            if spec.name not in self._embedded:
+                self._embedded[spec.name] = Embedded(data.coordinates.shape[-1], population)
+            found = self._embedded[spec.name].apply(data.coordinates.reshape(-1, data.coordinates.shape[-1]))
+            return math.sqrt(float(spec.var) / data.features) * found.reshape(*spec.shape, self.samples)
         return initial_vector(spec, self.samples, lambda count: scale * population.fresh(count))
 
     def matrix(self, spec: MatrixSpec) -> PopulationMatrix:

@@ -298,6 +298,8 @@ def take(x: Node, axis: int, index: int) -> Node:
         if picked == axis:
             return take(x.args[0], axis, positions[index])
         return pick(take(x.args[0], axis, index), picked - (picked > axis), positions)
+    elif x.op in ("add", "mul") and not any(a.shape for a in x.args):  # spread over the axis
+        return rebuild(x, x.args, shape)
     return Node("take", (x,), (axis, index), shape, x.width, x.inner)
 
 

@@ -202,11 +202,16 @@ class Expectation:
         if not rest:
             value = yield from self._wick(affine)
             return value
+        vanishes = yield from self._has_centred_factor(affine, factors)
+        if vanishes:
+            return ZERO
         groups = yield from self._independent_groups(factors)
         if len(groups) > 1:
             parts = []
             for group in groups:
                 value = yield (self.mean, algebra.mul(group))
+                if value.is_zero:
+                    return ZERO
                 parts.append(value)
             return algebra.mul(parts)
         if affine:
@@ -285,6 +290,26 @@ class Expectation:
         ):  # for example the derivative of a jump times a function without closed form: integrate with u in
             return None
         return algebra.add(pairs) if pairs else ZERO
+
+    def _has_centred_factor(self, affine: list[tuple[Node, int]], factors: list[tuple[Node, int]]) -> Task:
+        """Is a factor a centred Gaussian variable that is independent of all others?
+
+        Asked before the others meet each other: most Moments of two gradients vanish so, and what they are made of else is many
+        covariances of the forward pass.
+        """
+        for a, k in affine:
+            if k > 1:
+                continue
+            mean = yield (self.mean, a)
+            if not mean.is_zero:
+                continue
+            for v in [v for b, _ in factors if b != a for v in self.structure.atoms(b)]:
+                c = yield (self.covariance, *ordered(a, v))
+                if not c.is_zero:
+                    break
+            else:
+                return True
+        return False
 
     def _independent_groups(self, factors: list[tuple[Node, int]]) -> Task:
         groups: list[tuple[list[tuple[Node, int]], list[Node]]] = []

@@ -28,7 +28,7 @@ class Lowering:
     """The limit of every node of a program.
 
     Attributes:
-        z: Z of a vector, the limit of a scalar.
+        z: Z of a vector, the limit of a scalar; not of Moments that only multiply 0.
         declined: Why the exact route has no limit for a node, where it has none.
         expectation: The rules, with what they remember.
         zdot: The rules of Zdot.
@@ -43,18 +43,43 @@ class Lowering:
         self.zdot = Zdot(self.expectation)
         self.z: dict[Node, Node] = {}
         self.declined: dict[Node, str] = {}
-        picks = any(x.op == "pick" for x in program.nodes)
+        self._picks = any(x.op == "pick" for x in program.nodes)
+        self._waiting = _factors(program)
         for x in program.nodes:
+            if x not in self._waiting:
+                self._add(x)
+
+    def _add(self, x: Node) -> None:
+        """The limit of a node, those of its operands known but for Moments that wait."""
+        reason = next((self.declined[a] for a in x.args if a in self.declined), None)
+        if reason is None and x.op == "mul":
+            if self._vanishes(x):
+                self.z[x] = algebra.constant(0, x.shape, x.width, x.inner)
+                return
             reason = next((self.declined[a] for a in x.args if a in self.declined), None)
-            if reason is None:
-                try:
-                    self.z[x] = self._lower(x, [self.z[a] for a in x.args])
-                    if picks and x.op in ("add", "mul", "fn", "sum"):
-                        self.z[x] = self._picked_last(self.z[x])
-                except Declined as declined:
-                    reason = declined.reason
-            if reason is not None:
-                self.declined[x] = reason
+        if reason is None:
+            try:
+                self.z[x] = self._lower(x, [self.z[a] for a in x.args])
+                if self._picks and x.op in ("add", "mul", "fn", "sum"):
+                    self.z[x] = self._picked_last(self.z[x])
+            except Declined as declined:
+                reason = declined.reason
+        if reason is not None:
+            self.declined[x] = reason
+
+    def _vanishes(self, x: Node) -> bool:
+        """Is a factor of the product 0? Moments that wait are found on the way, the latest in the program first.
+
+        A tangent kernel multiplies Moments of gradients, many of which vanish, by Moments of the forward pass.
+        """
+        if any(a in self.z and self.z[a].is_zero for a in x.args):
+            return True
+        for a in sorted([a for a in x.args if a in self._waiting], key=lambda a: -a.height):
+            if a not in self.z and a not in self.declined:
+                self._add(a)
+            if a in self.z and self.z[a].is_zero:
+                return True
+        return False
 
     def _lower(self, x: Node, args: list[Node]) -> Node:
         match x.op:
@@ -179,6 +204,13 @@ class Lowering:
     def _outer(self, x: Node, body: Node) -> Node:
         """E over the second block, where the body is a sum of products of one function of each block."""
         return typed(separated(self.expectation, body), x.shape, x.width, None)
+
+
+def _factors(program: Program) -> set[Node]:
+    """The Moments that are factors of products and nothing else: not needed where another factor is 0."""
+    needed = {o.node for o in program.outputs.values()}
+    needed |= {a for x in program.nodes if x.op != "mul" for a in x.args}
+    return {x for x in program.nodes if x.op == "moment" and x not in needed}
 
 
 def _gathered(x: Node, args: list[Node]) -> Node | None:

@@ -115,7 +115,7 @@ def opened(x: Node) -> Node:
     if y.op in ("take", "pick"):  # of something that is not a leaf
         return algebra.rebuild(x, [opened(y)])
     if y.op in ("add", "mul", "fn"):
-        return algebra.rebuild(y, [algebra.applied(x, [a]) if a.shape else a for a in y.args], x.shape)
+        return algebra.rebuild(y, [_past_stacks(algebra.applied(x, [a])) if a.shape else a for a in y.args], x.shape)
     if y.op == "sum":
         return _past_sum(x, y)
     if y.op == "stack":
@@ -132,6 +132,13 @@ def settled(x: Node) -> Node:
             y = y.args[0]
         if picked and y.op in ("add", "mul", "fn", "sum"):
             break
+        x = opened(x)
+    return x
+
+
+def _past_stacks(x: Node) -> Node:
+    """Moves of a stack are carried out at once: later ones then find its parts, not the whole stack to move again."""
+    while x.op in MOVES and root(x).op == "stack":
         x = opened(x)
     return x
 
