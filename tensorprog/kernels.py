@@ -257,7 +257,7 @@ class KernelFunction:
         if isinstance(get, str):
             return arrays[0]
         errors = {k: float(np.max(found[k].error)) for k in names}
-        return _named(names, arrays, [lambda: errors], found[names[0]].method)
+        return _named(names, arrays, [lambda: errors], {k: found[k].method for k in names})
 
 
 def _blocks(n: int, m: int, same: bool) -> list[tuple[slice, slice]]:
