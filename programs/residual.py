@@ -7,6 +7,9 @@ With "pre" the covariance of the vectors x_l only grows, q_l = q_(l-1) + scale^2
 diagonal V(q) = q/2: with W_std^2 = 2 it is multiplied by 1 + scale^2 a block, and scale = 1/sqrt(depth) keeps it bounded at
 any depth.
 
+With "post" the blocks after the first have an activation inside an activation, and no closed form: they are sampled, and the
+kernels say how well.
+
 check_gia: simple True, bp_like True, holds True (a sum of two branches is a Nonlin like any other).
 
 Source: K. He et al., Deep Residual Learning (arXiv:1512.03385), equation 1, and Identity Mappings in Deep Residual Networks

@@ -1,4 +1,4 @@
-"""A matrix and its transpose in one forward pass: in series gradient independence fails, in parallel it happens to hold.
+"""A matrix and its transpose in one forward pass: gradient independence fails in series, and happens to hold in parallel.
 
     series      f = v.tanh(W.T tanh(W z)) / sqrt(n)                            z = U xi
     parallel    f = v.(tanh(W z) + tanh(W.T z')) / sqrt(n)                     z' = U' xi
