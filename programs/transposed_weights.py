@@ -1,12 +1,12 @@
-"""A matrix and its transpose in one forward pass: gradient independence fails in series, and happens to hold in parallel.
+"""A matrix and its transpose in one forward pass: in series GIA fails, in parallel it happens to hold.
 
     series      f = v.tanh(W.T tanh(W z)) / sqrt(n)                            z = U xi
     parallel    f = v.(tanh(W z) + tanh(W.T z')) / sqrt(n)                     z' = U' xi
 
-In series the backward pass multiplies by W and then by W.T, and the second product meets the first: two independent copies of W
-lose that term. In parallel nothing comes back to W: W.T multiplies gradients that do not depend on W.T z', and
-conversely. The checks look at the clause (no matrix is the transpose of another) and say no to both; they are sufficient,
-not necessary. The limit itself is right in both cases, with Zdot and all: only the assumption is not.
+GIA is the gradient independence assumption. In series the backward pass multiplies by W and then by W.T, and the second
+product meets the first: two independent copies of W lose that term. In parallel nothing comes back to W: W.T multiplies
+gradients that do not depend on W.T z', and conversely. The checks look at a clause (no matrix is the transpose of another)
+and say no to both; they are sufficient, not necessary. `limit` and `kernel` are right in both cases, as they do not assume it.
 
 check_gia: simple False, bp_like False, holds False (W.T in the forward pass; `arrangement=parallel`: holds True).
 

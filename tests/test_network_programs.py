@@ -27,36 +27,43 @@ SMALL: dict[str, dict[str, Any]] = {  # sizes at which the tests take seconds
     "batch_norm": {"batch": 4, "both": False},
     "bidirectional_rnn": {"steps": 2},
     "cnn": {"images": 1, "size": 2},
+    "gated_product": {"gate": "relu"},
     "gated_cell": {"sequences": 1},
     "gru": {"sequences": 1},
     "lstm": {"sequences": 1},
     "rnn": {"lengths": (3, 2)},
 }
-SLOW = {"batch_norm", "gated_cell", "gru", "lstm"}
+SLOW = {"batch_norm", "gated_cell", "gru", "lstm"}  # integrals
 
+YES, NO = (True, True, True), (False, False, False)
 GIA = [  # name, parameters, check_gia: simple, bp_like, holds
-    *[(name, SMALL.get(name, {}), (True, True, True)) for name in (
+    *[(name, SMALL.get(name, {}), YES) for name in (
         "batch_norm", "bidirectional_rnn", "bottleneck", "causal_attention", "cnn", "cross_attention", "densenet",
         "gated_cell", "gated_product", "graph_convolution", "gru", "layer_norm", "lstm", "maxout", "mlp", "residual", "rnn",
         "self_attention", "several_outputs", "transformer",
     )],
-    ("average_readout", {}, (False, False, False)),
-    ("reused_readout", {}, (False, False, False)),
-    ("autoencoder", {}, (False, False, False)),
-    ("transposed_weights", {}, (False, False, False)),
+    ("average_readout", {}, NO),
+    ("reused_readout", {}, NO),
+    ("autoencoder", {}, NO),
+    ("transposed_weights", {}, NO),
     ("transposed_weights", {"arrangement": "parallel"}, (False, False, True)),
-    ("reused_readout", {"reuse": False}, (True, True, True)),
-    ("autoencoder", {"tied": False}, (False, False, False)),
-    ("cnn", {"head": "flatten", **SMALL["cnn"]}, (True, True, True)),
-    ("residual", {"order": "post", "depth": 1}, (True, True, True)),
-    ("rnn", {"head": "last", **SMALL["rnn"]}, (True, True, True)),
-    ("self_attention", {"tied": False}, (True, True, True)),
-    ("several_outputs", {"shared": True}, (True, True, True)),
+    ("reused_readout", {"reuse": False}, YES),
 ]  # fmt: skip
+VARIANTS = [
+    ("autoencoder", {"tied": False}, NO),
+    ("cnn", {"head": "flatten", **SMALL["cnn"]}, YES),
+    ("gated_product", {"gate": "sigmoid"}, YES),
+    ("residual", {"order": "post", "depth": 1}, YES),
+    ("rnn", {"head": "last", **SMALL["rnn"]}, YES),
+    ("self_attention", {"tied": False}, YES),
+    ("several_outputs", {"shared": True}, YES),
+]
 CASES = [
-    pytest.param(name, given, checks, id="-".join([name, *map(str, given.values())]), marks=[pytest.mark.slow] * (name in SLOW))
-    for name, given, checks in GIA
-]  # fmt: skip
+    pytest.param(name, given, checks, id="-".join([name, *map(str, given.values())]), marks=[pytest.mark.slow] * slow)
+    for cases, variant in ((GIA, False), (VARIANTS, True))
+    for name, given, checks in cases
+    for slow in (variant or name in SLOW,)
+]
 
 
 def model(name: str, **parameters: Any) -> Model:
@@ -82,7 +89,7 @@ def table(networks: bool) -> str:
         first = text.split("\n")[0].removesuffix(".")
         verdicts = text.split("check_gia: ")[1].replace(",", " ").split()[1:6:2]
         words = " | ".join({"True": "yes", "False": "no"}[v] for v in verdicts)
-        lines.append(f"| [{path.stem}](../programs/{path.name}) | {first} | {words} |")
+        lines.append(f"| `programs/{path.name}` | {first} | {words} |")
     return "\n".join(lines)
 
 
