@@ -32,9 +32,11 @@ def build(head="pool", depth=2, b_std=0.1):
     x = tp.Input("x", axes=("h", "w"))
     for layer in range(1, depth + 1):
         x = tp.relu(tp.conv(f"W{layer}", x, n, filter=3, W_std=2**0.5, b_std=b_std))
+    if head == "pool":
+        return tp.Network(tp.readout("v", tp.global_avg_pool(x)))
     if head == "flatten":
         return tp.Network(tp.readout("v", x, over=("h", "w")))
-    return tp.Network(tp.readout("v", tp.global_avg_pool(x)))
+    raise ValueError(f"head is {head!r}: give pool or flatten")
 
 
 def data(images=3, size=4):

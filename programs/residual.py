@@ -33,8 +33,10 @@ def build(order="pre", depth=3, scale=1, W_std=2**0.5):
     for layer in range(1, depth + 1):
         if order == "pre":
             x = x + scale * tp.dense(f"W{layer}", tp.relu(x), n, W_std=W_std)
-        else:
+        elif order == "post":
             x = tp.relu(x + scale * tp.dense(f"W{layer}", x, n, W_std=W_std))
+        else:
+            raise ValueError(f"order is {order!r}: give pre or post")
     return tp.Network(tp.readout("v", x))
 
 

@@ -30,7 +30,11 @@ def build(head="average", phi="erf", W_std=1, U_std=2**0.5, b_std=0.2**0.5):
     n = tp.Width("n")
     x = tp.Input("x", axes=("t",))
     s = tp.rnn("R", x, n, phi=getattr(tp, phi), W_std=W_std, U_std=U_std, b_std=b_std)
-    return tp.Network(tp.readout("v", tp.mean(s, "t") if head == "average" else tp.take(s, "t", -1)))
+    if head == "average":
+        return tp.Network(tp.readout("v", tp.mean(s, "t")))
+    if head == "last":
+        return tp.Network(tp.readout("v", tp.take(s, "t", -1)))
+    raise ValueError(f"head is {head!r}: give average or last")
 
 
 def data(lengths=(4, 4, 3), features=3):

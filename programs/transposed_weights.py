@@ -1,7 +1,7 @@
 """A matrix and its transpose in one forward pass: in series GIA fails, in parallel it happens to hold.
 
     series      f = v.tanh(W.T tanh(W z)) / sqrt(n)                            z = U xi
-    parallel    f = v.(tanh(W z) + tanh(W.T z')) / sqrt(n)                     z' = U' xi
+    parallel    f = v.(tanh(W z) + tanh(W.T z')) / sqrt(n)                     z' = V xi
 
 GIA is the gradient independence assumption. In series the backward pass multiplies by W and then by W.T, and the second
 product meets the first: two independent copies of W lose that term. In parallel nothing comes back to W: W.T multiplies
@@ -31,8 +31,9 @@ def build(arrangement="series"):
     z = tp.dense("U", x, n)
     if arrangement == "series":
         return tp.Network(tp.readout("v", tp.tanh(W.T @ tp.tanh(W @ z))))
-    other = tp.dense("V", x, n)
-    return tp.Network(tp.readout("v", tp.tanh(W @ z) + tp.tanh(W.T @ other)))
+    if arrangement == "parallel":
+        return tp.Network(tp.readout("v", tp.tanh(W @ z) + tp.tanh(W.T @ tp.dense("V", x, n))))
+    raise ValueError(f"arrangement is {arrangement!r}: give series or parallel")
 
 
 def data(examples=2, features=3):
