@@ -1,4 +1,4 @@
-"""An autoencoder with tied weights: x -> h = W x -> W.T relu(h), the matrix and its transpose in one forward pass.
+"""An autoencoder with tied weights: x -> h = W x -> W.T relu(h), W and W.T in one forward pass.
 
 The hidden layer has `ratio` times the width of the input; W has entries of variance `var`/n. With independent weights
 the reconstruction y would have nothing in common with x. With tied ones Zy = Zhat + (ratio var / 2) Zx: the second term

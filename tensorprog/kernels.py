@@ -121,6 +121,7 @@ class KernelFunction:
             self._identity(first, second, names) if out is not None else "",
         )
         checks: list[Callable[[], dict[str, float]]] = []
+        method = "closed form"
         for i, a in enumerate(first):
             for j, b in enumerate(second):
                 if X2 is None and j < i:
@@ -129,13 +130,14 @@ class KernelFunction:
                 compiled = self._compile(a, b, names)
                 if compiled is None or compiled.declined:
                     return self._by_program(X1, X2, names, get, rng)
+                method = _method(compiled) if method == "closed form" else method
                 products = Products(a.arrays, None if same else b.arrays, dtype)
                 self._evaluate(compiled, products, results, a, b, X2 is None and not same, progress)
                 checks.append(lambda c=compiled, p=products: self._errors(c, p, names))  # type: ignore[misc]
         results.check(self.network)
         if isinstance(get, str):
             return results.arrays[get]
-        return _named(names, [results.arrays[k] for k in names], checks, "closed form")
+        return _named(names, [results.arrays[k] for k in names], checks, method)
 
     # ---- the exact route ----
     def _compile(self, a: Batch, b: Batch, names: tuple[str, ...]) -> Compiled | None:
@@ -231,7 +233,7 @@ class KernelFunction:
         if isinstance(get, str):
             return results.arrays[get]
         check = lambda: self._errors(compiled, products, names)  # noqa: E731
-        return _named(names, [results.arrays[k] for k in names], [check], "closed form")
+        return _named(names, [results.arrays[k] for k in names], [check], _method(compiled))
 
     def _identity(self, first: list[Batch], second: list[Batch], names: tuple[str, ...]) -> str:
         """What a folder of results is for."""
@@ -258,6 +260,11 @@ class KernelFunction:
             return arrays[0]
         errors = {k: float(np.max(found[k].error)) for k in names}
         return _named(names, arrays, [lambda: errors], {k: found[k].method for k in names})
+
+
+def _method(c: Compiled) -> str:
+    """How an exact route computes: "quadrature" if any integral is left."""
+    return "quadrature" if c.pair is not None and c.pair.integrals else "closed form"
 
 
 def _blocks(n: int, m: int, same: bool) -> list[tuple[slice, slice]]:

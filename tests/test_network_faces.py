@@ -128,7 +128,10 @@ def test_kernel(file: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert list(out) == ["nngp", "ntk"]
     assert set(out["ntk"]) >= {"value", "error", "method", "kind", "axes"}
     assert 0 < np.max(out["ntk"]["error"]) < 1e-12 and out["ntk"]["axes"] == ["example", "example2"]
+    assert (out["ntk"]["method"], out["ntk"]["kind"]) == ("closed form", "rounding")
     np.testing.assert_allclose(np.diag(out["nngp"]["value"]), [5 / 4, 25 / 4], rtol=1e-12)  # relu: half of x.x/d
+    out = answer(capsys, "kernel", file, "--set", "phi=tanh")["outputs"]
+    assert (out["nngp"]["method"], out["nngp"]["kind"]) == ("quadrature", "bound")
     assert main(["kernel", file, "--of", "ntk_W0"]) == 0
     text = capsys.readouterr().out
     assert text.startswith("ntk_W0") and "nngp" not in text

@@ -175,6 +175,10 @@ def kernel(args: argparse.Namespace) -> Answer:
     return Answer(str(found), {"outputs": outputs}, remark=f"picture: {args.plot}" if args.plot else "")
 
 
+_ERROR_MEANS = {"exact": "exact", "closed form": "rounding", "quadrature": "bound"}
+"""By method, the kind of a kernel's error; what is sampled has a standard error."""
+
+
 def _kernels(model: Model, of: Any = None, **options: Any) -> Estimates:
     """By `tp.kernel_fn`, each number with the largest error."""
     import numpy as np
@@ -193,7 +197,8 @@ def _kernels(model: Model, of: Any = None, **options: Any) -> Estimates:
     items = {}
     for name, value in zip(found._fields, found, strict=True):
         error = np.full(value.shape, found.error[name])
-        items[name] = Estimate(value, error, found.method, "rounding" if found.method == "closed form" else "bound")
+        method = found.method[name]
+        items[name] = Estimate(value, error, method, _ERROR_MEANS.get(method, "standard error"))
     axes = (EXAMPLE, OTHER, *OUTPUTS)
     return Estimates(items, {name: axes[: item.value.ndim] for name, item in items.items()})
 

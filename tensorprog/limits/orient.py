@@ -1,8 +1,8 @@
 """One order of axes for arrays that are transposes of each other.
 
-The axes of a kernel over positions, (s, t) of two images, come in whatever order the digests of its parts put them in; E phi(u_s)
-phi(v_t) is then computed once for each order in which it occurs. Here transpositions are moved outwards: every elementwise node is
-computed in the order of its operands, and seen from outside in another.
+The axes of a kernel over positions, (s, t) of two images, come in whatever order the digests of its parts put them in, and one
+E phi(u_s) phi(v_t) would be computed once for each order in which it occurs. Here transpositions are moved outwards: every
+elementwise node is computed in the order of its operands, and seen from outside in another.
 """
 
 from __future__ import annotations

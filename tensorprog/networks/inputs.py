@@ -65,7 +65,7 @@ Transform = tuple[Any, ...]
 """What is done to the features before a layer multiplies them: ("patches", ...), see `convolution.py`."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Bound:
     """An Input with its data: what a layer gets.
 
@@ -76,6 +76,9 @@ class Bound:
 
     data: Data
     axes: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        return f"data ({', '.join([*self.axes, 'features'])}), of which tp.dense makes vectors"
 
     @property
     def shape(self) -> tuple[int, ...]:

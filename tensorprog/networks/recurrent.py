@@ -98,7 +98,6 @@ def rnn(
     return _stacked(states, gate, reverse)
 
 
-@layer
 def bidirectional(cell: Callable[..., Any], name: str, x: Any, n: Width, **options: Any) -> list[Expression]:
     """The states of a recurrent layer that runs forward and of one, with other weights, that runs backward.
 
@@ -110,7 +109,7 @@ def bidirectional(cell: Callable[..., Any], name: str, x: Any, n: Width, **optio
         options: For the cell.
 
     Returns:
-        A list of both, which `tp.dense` and `tp.readout` take as a concatenation.
+        A list of both (of an Input, too), which `tp.dense` and `tp.readout` take as a concatenation.
 
     Example:
         >>> import tensorprog as tp
@@ -122,7 +121,9 @@ def bidirectional(cell: Callable[..., Any], name: str, x: Any, n: Width, **optio
     """
     if not callable(cell):
         raise TensorProgramError(f"bidirectional {name} is given {cell!r}", fix="give tp.rnn, tp.gru or tp.lstm first")
-    return [cell(f"{name}_forward", x, n, **options), cell(f"{name}_backward", x, n, reverse=True, **options)]
+    # Two recorded calls, not one: of an Input the pair must be a list as well, which can be taken apart.
+    run = layer(cell)
+    return [run(f"{name}_forward", x, n, **options), run(f"{name}_backward", x, n, reverse=True, **options)]
 
 
 @layer
