@@ -158,7 +158,7 @@ def _shift(y: Node, shape: tuple[int, ...]) -> tuple[Node, Any, Any, Any, float]
     """(base, to, start, step, weight) where y is a box of a shifted base, with a pick at least."""
     masks: list[Node] = []
     if y.op == "mul":
-        others = []
+        others: list[Node] = []
         for a, k in zip(y.args, y.attr, strict=True):
             known = (a.args[0] if a.op == "view" else a).op == "constant" and not (a.width or a.inner)
             if k != 1:
