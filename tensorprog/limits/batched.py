@@ -48,7 +48,8 @@ class Block:
         products: Attribute of each `data` node to its array (*axes, rows), (*axes, 1, columns) or (*axes, rows, columns).
         rows: Examples of the first batch.
         columns: Of the second.
-        symmetric: Are both the same examples, so that the result is symmetric?
+        symmetric: Are both the same examples, so that the result is symmetric? (With axes, those of two outputs: it is
+            symmetric in output and example together.)
     """
 
     products: Mapping[Any, Array]
@@ -130,13 +131,15 @@ class Batched:
             def mirror(bounds: tuple[int, int]) -> None:
                 i, j = bounds
                 for full in out:
+                    # of several outputs, those of the second example come first then
+                    turned = full if full.ndim == 2 else full.swapaxes(0, 1)
                     if j > i:
                         full[..., j : j + MIRROR, i : i + MIRROR] = np.swapaxes(
-                            full[..., i : i + MIRROR, j : j + MIRROR], -1, -2
+                            turned[..., i : i + MIRROR, j : j + MIRROR], -1, -2
                         )
                     else:
                         low, high = np.tril_indices(min(MIRROR, n - i), -1)
-                        full[..., i + low, i + high] = full[..., i + high, i + low]
+                        full[..., i + low, i + high] = turned[..., i + high, i + low]
 
             halves = [(i, j) for i in range(0, n, MIRROR) for j in range(i, n, MIRROR)] if symmetric else []
             if workers > 1:

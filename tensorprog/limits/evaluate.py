@@ -153,7 +153,9 @@ class ScalarProgram:
         d = integrand.dimension
         level += integrand.blind  # no place to refine at: both resolutions finer
         shape = np.broadcast_shapes(*[a.shape for a in args])
-        flat = [np.broadcast_to(a, shape).reshape(-1) for a in args]
+        flat = [
+            np.broadcast_to(a, shape).reshape(-1).astype(float, copy=False) for a in args
+        ]  # of float32 kernels, too
         unique, back = _distinct(flat)
         means, triangle, params = unique[:d], unique[d : d + d * (d + 1) // 2], unique[d + d * (d + 1) // 2 :]
         size = len(unique[0])

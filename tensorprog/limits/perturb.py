@@ -23,10 +23,11 @@ class Perturbation:
 
     Args:
         stream: Where the signs come from.
+        scale: How many times as much as in float64.
     """
 
-    def __init__(self, stream: np.random.Generator) -> None:
-        self._stream = stream
+    def __init__(self, stream: np.random.Generator, scale: float = 1.0) -> None:
+        self._stream, self._scale = stream, scale
 
     def operands(self, x: Node, arrays: Sequence[Any]) -> Sequence[Any]:
         """The operands of a closed form, moved: what it cancels inside shows, even where they are whole numbers."""
@@ -43,4 +44,4 @@ class Perturbation:
         return self._moved(value, EPS if x.op in _ARITHMETIC else NOISE)
 
     def _moved(self, value: Any, size: float) -> Any:
-        return value * (1 + size * (2 * self._stream.integers(0, 2, np.shape(value)) - 1))
+        return value * (1 + size * self._scale * (2 * self._stream.integers(0, 2, np.shape(value)) - 1))
