@@ -193,27 +193,32 @@ class KernelFunction:
         assert c.pair is not None and c.same is not None
         for i in chosen.tolist():
             row = slice(i, i + 1)
-            self._compare(c.pair, p.block(c.pair.data, row, slice(0, p.counts[1])), p, i, i if p.same else None, worst)
-            if p.same:
-                self._compare(c.same, _diagonal(p, c.same, row), p, i, None, worst)
+            same = [k for j, k, _ in p.duplicates if j == i] + [i] * p.same  # as exact as an example with itself
+            self._compare(c.pair, p.block(c.pair.data, row, slice(0, p.counts[1])), p, i, same, worst, apart=True)
+            self._compare(c.same, _diagonal(p, c.same, row), p, i, [], worst)
         return worst
 
     @staticmethod
     def _compare(
-        c: Batched, block: Block, p: Products | GramProducts, seed: int, but: int | None, worst: dict[str, float]
+        c: Batched,
+        block: Block,
+        p: Products | GramProducts,
+        seed: int,
+        but: list[int],
+        worst: dict[str, float],
+        apart: bool = False,
     ) -> None:
-        """Raises the errors known so far to those of a block; the column `but` is computed otherwise.
+        """Raises the errors known so far to those of a block, without some columns.
 
         A float32 is a number that rounding has moved by 2^29 times as much. It is moved in float64, where nothing else moves it.
         """
         scale = float(np.finfo(p.dtype).eps / np.finfo(float).eps)
         base = c.run(block)
-        moved = c.run(block, noise=Perturbation(np.random.default_rng(seed), scale))
+        moved = c.run(block, noise=Perturbation(np.random.default_rng(seed), scale, apart=apart))
         coarse = c.run(block, level=0) if c.integrals else base
         for k, x, y, z in zip(worst, base, moved, coarse, strict=True):
             use = np.ones(x.shape, bool)
-            if but is not None:
-                use[..., but] = False
+            use[..., but] = False
             error = 4 * np.abs(x - y) + NOISE * scale * np.abs(x) + 10 * np.abs(x - z)
             worst[k] = max(worst[k], float(np.max(error, where=use, initial=0.0)))
 

@@ -18,7 +18,7 @@ from tensorprog.language.algebra import ZERO, common_type
 from tensorprog.language.node import Node
 from tensorprog.language.symbols import is_exact
 
-__all__ = ["DUALS", "JOINT", "Dual", "dual"]
+__all__ = ["DUALS", "JOINT", "Dual", "dual", "unsnapped"]
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,19 @@ class Dual:
 
 SNAP = 8 * np.finfo(float).eps
 """Correlations closer to +-1 than this are +-1: the rounding of duplicate inputs, not information."""
+
+
+def unsnapped(name: str, *arguments: Any) -> np.ndarray:
+    """A closed form, correlations that are snapped to 1 or -1 as far from there as they may have been.
+
+    What turns like an angle there (that of relu') has lost half its digits: the difference to the form itself says how many.
+    """
+    if name in ("arcsine", "sign_pair"):
+        a, c, b = arguments[-3:]
+        size = np.sqrt(np.maximum(np.multiply(a, b), 0.0))
+        edge = (1 - 2 * SNAP) * size
+        arguments = (*arguments[:-2], np.where(np.abs(c) > edge, np.sign(c) * edge, c), b)
+    return DUALS[name].array(*arguments)
 
 
 def _correlation(a: Any, c: Any, b: Any, snap: bool = False) -> tuple[np.ndarray, np.ndarray]:

@@ -24,10 +24,11 @@ class Perturbation:
     Args:
         stream: Where the signs come from.
         scale: How many times as much as in float64.
+        apart: Is the correlation of two variables never 1 because they are the same?
     """
 
-    def __init__(self, stream: np.random.Generator, scale: float = 1.0) -> None:
-        self._stream, self._scale = stream, scale
+    def __init__(self, stream: np.random.Generator, scale: float = 1.0, apart: bool = False) -> None:
+        self._stream, self._scale, self.apart = stream, scale, apart
 
     def operands(self, x: Node, arrays: Sequence[Any]) -> Sequence[Any]:
         """The operands of a closed form, moved: what it cancels inside shows, even where they are whole numbers."""

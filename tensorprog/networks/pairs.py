@@ -256,6 +256,7 @@ class GramProducts:
         k11, k12, k22 = [k.astype(dtype) for k in (k11, k12, k22)]
         self.products, self.alone = (k12 + k12.T) / 2 if self.same else k12, (np.diag(k11), np.diag(k22))
         self.counts, self.dtype = (len(k11), len(k22)), dtype
+        self.duplicates: list[tuple[int, int, int]] = []  # not known: a product is as good as its rounding
 
     def block(self, data: Sequence[Node], rows: slice, columns: slice) -> Block:
         """As that of `Products`."""

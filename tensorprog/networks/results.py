@@ -71,7 +71,10 @@ class Results:
             known = json.loads(notes.read_text())
             identity, finished = known["identity"], {(int(i), int(j)) for i, j in known["blocks"]}
             if identity == self.identity:
-                self.arrays = {name: np.load(self.folder / f"{name}.npy", mmap_mode="r+") for name in self.names}
+                paths = {name: self.folder / f"{name}.npy" for name in self.names}
+                for path in paths.values():
+                    np.load(path, mmap_mode="r")  # "r+" would fill up a file that is too short with zeros
+                self.arrays = {name: np.load(path, mmap_mode="r+") for name, path in paths.items()}
                 self.finished = finished
         except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
             raise TensorProgramError(
