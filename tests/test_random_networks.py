@@ -118,6 +118,18 @@ def test_single_precision(phi: Any) -> None:
         assert difference.max() <= rough.error[k] <= 1e-4
 
 
+@pytest.mark.parametrize("seed", [516, 538])
+def test_errors_of_equal_examples(seed: int) -> None:
+    """In float32, too, equal examples have correlations below 1; moved covariances may be indefinite."""
+    built = Builder(seed, steps=2)
+    net, data = built.network(), built.data(2)
+    data = {x.key: np.repeat(data[x.key][:1], 2, 0) for x in net.inputs}
+    exact = tp.kernel_fn(net)(data, get=("nngp",))
+    rough = tp.kernel_fn(net)(data, get=("nngp",), dtype=np.float32)
+    assert exact.error["nngp"] < 1e-6
+    assert np.abs(exact.nngp - rough.nngp).max() <= rough.error["nngp"]
+
+
 # ---- files ----
 def test_results_in_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernels, "BLOCK", 4)

@@ -227,7 +227,9 @@ class _Carried:
         if self.is_data:
             given = np.asarray(block.products[self.node.attr], dtype)
             return given if noise is None else np.asarray(noise.result(self.node, given))
-        result = np.asarray(self.compute([values[a] for a in self.operands], noise, level, block.rough))
+        result = np.asarray(
+            self.compute([values[a] for a in self.operands], noise, level, block.rough or noise is not None)
+        )
         return result.astype(dtype, copy=False)
 
     def series(self, values: Mapping[Node, Array], block: Block, level: int) -> Any:
@@ -255,7 +257,10 @@ class _Carried:
             from tensorprog.limits.evaluate import integrate_arrays
 
             result = integrate_arrays(
-                x, [_with_axes(a, y, x) for a, y in zip(arrays, self.operands, strict=True)], level, rough
+                x,
+                [_with_axes(a, y, x) for a, y in zip(arrays, self.operands, strict=True)],
+                level,
+                rough or noise is not None,
             )
         else:
             assert self._kernel is not None, f"no scalar rule for {x.op}: please report this"
