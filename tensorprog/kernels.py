@@ -13,6 +13,7 @@ import numpy as np
 from tensorprog.errors import MissingAxis, TensorProgramError
 from tensorprog.limits.batched import Batched, Block
 from tensorprog.limits.perturb import NOISE, Perturbation
+from tensorprog.networks.dispatch import needs_data
 from tensorprog.networks.inputs import EXAMPLE
 from tensorprog.networks.network import Network
 from tensorprog.networks.pairs import Compiled, GramProducts, Products, compile_pair
@@ -107,6 +108,10 @@ class KernelFunction:
         dtype = _dtype(dtype)
         if gram is not None:
             return self._of_gram(X1, X2, gram, names, get, dtype, out, progress)
+        if X1 is None and needs_data(self.network):
+            raise TensorProgramError(
+                "a kernel without data", fix="give X1, an array (examples, ..., features); or gram="
+            )
         first = batches(self.network.inputs, X1, self.network.source)
         second = first if X2 is None else batches(self.network.inputs, X2, self.network.source)
         same_features(first, second)
