@@ -67,7 +67,16 @@ def _correlation(a: Any, c: Any, b: Any, snap: bool = False) -> tuple[np.ndarray
     if not positive:
         a, b = np.maximum(a, 0.0), np.maximum(b, 0.0)
     size = _empty(a, c, b)
-    np.sqrt(np.multiply(a, b, out=size), out=size)
+    with np.errstate(over="ignore", under="ignore"):
+        np.sqrt(np.multiply(a, b, out=size), out=size)
+    tiny, huge = np.sqrt(np.finfo(size.dtype).tiny), np.sqrt(np.finfo(size.dtype).max)
+    if (
+        max(np.max(a, initial=0.0), np.max(b, initial=0.0)) > huge
+        or min(np.min(a, initial=1.0), np.min(b, initial=1.0)) < tiny
+    ):
+        apart = np.sqrt(a) * np.sqrt(b)  # where the product is out of range
+        np.copyto(size, apart, where=(apart > huge / 2) | (apart < 2 * tiny))
+        positive = positive and apart.min(initial=1.0) > 0
     if positive:
         rho = np.divide(c, size, out=np.empty_like(size))
     else:
@@ -145,6 +154,8 @@ def _residual(x: Any, y: Any, z: Any, q: Any) -> np.ndarray:
         np.multiply(y, z, out=taken)
         if positive:
             np.divide(taken, q, out=taken)
+            if not np.isfinite(taken).all():
+                taken = np.multiply(y, np.divide(z, q))
         else:
             taken = np.where(np.asarray(q) > 0, taken / np.where(np.asarray(q) > 0, q, 1.0), 0.0)
     left = np.subtract(x, taken, out=np.empty_like(taken))
