@@ -164,7 +164,7 @@ def test_errors_of_equal_examples(seed: int) -> None:
     [(tp.relu, 1e-150), (tp.relu, 1e-100), (tp.relu, 1e150), (tp.gelu, 1e150), (tp.erf, 1e100), (tp.erf, 1e150)],
 )
 def test_variances_whose_products_are_out_of_range(phi: Any, scale: float) -> None:
-    """relu has degree 1; so has gelu of large numbers; erf becomes sign, whose tangent kernel has degree 1, off the diagonal 0."""
+    """relu has degree 1; so has gelu of large numbers; erf becomes sign: degree 1, 0 off the diagonal."""
     known = 1.0 if scale < 1 else 2.0**40
     power = 1 if phi is tp.erf else 2
     small, found = (tp.kernel_fn(mlp(phi))(s * X, get="ntk") / s**power for s in (known, scale))
