@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 
 from tensorprog.errors import MissingAxis, TensorProgramError
-from tensorprog.limits.batched import Batched
+from tensorprog.limits.batched import Batched, Block
 from tensorprog.limits.perturb import NOISE, Perturbation
+from tensorprog.networks.dispatch import needs_data
 from tensorprog.networks.inputs import EXAMPLE
 from tensorprog.networks.network import Network
 from tensorprog.networks.pairs import Compiled, GramProducts, Products, compile_pair
 from tensorprog.networks.results import Results
-from tensorprog.networks.samples import Batch, batches
+from tensorprog.networks.samples import Batch, batches, same_features
 from tensorprog.transforms.tangent import parametrization as named
 
 __all__ = ["KernelFunction", "kernel_fn"]
@@ -103,41 +104,46 @@ class KernelFunction:
         Raises:
             TensorProgramError: data that makes no sense; a kernel that is infinite.
         """
-        names = (get,) if isinstance(get, str) else tuple(get)
-        dtype = np.dtype(dtype)
-        if dtype not in (np.float64, np.float32):
-            raise TensorProgramError(f"dtype {dtype}", fix="use float64 or float32")
+        names = _names(get)
+        dtype = _dtype(dtype)
         if gram is not None:
-            return self._of_gram(X1, X2, gram, names, get, dtype, progress)
+            return self._of_gram(X1, X2, gram, names, get, dtype, out, progress)
+        if X1 is None and needs_data(self.network):
+            raise TensorProgramError(
+                "a kernel without data", fix="give X1, an array (examples, ..., features); or gram="
+            )
         first = batches(self.network.inputs, X1, self.network.source)
         second = first if X2 is None else batches(self.network.inputs, X2, self.network.source)
-        results = Results(
-            names,
-            first,
-            second,
-            self.network.several,
-            dtype,
-            out,
-            self._identity(first, second, names) if out is not None else "",
+        same_features(first, second)
+        pairs = [
+            (a, b, X2 is None and a is b, self._compile(a, b, names))
+            for i, a in enumerate(first)
+            for j, b in enumerate(second)
+            if X2 is not None or j >= i
+        ]
+        whole = next(
+            (c.declined if c else "it mixes the examples of a batch" for *_, c in pairs if not _exact(c)), None
         )
+        if whole is not None:
+            if out is not None:
+                raise TensorProgramError(
+                    "out= for a network whose kernel is not computed in blocks",
+                    why=whole,
+                    fix="leave it out, and save the result: np.save",
+                )
+            return self._by_program(X1, X2, names, get, dtype, rng)
+        identity = "" if out is None else _identity(pairs[0][3], [X2 is None, *[b.key for b in (*first, *second)]])
+        results = Results(names, first, second, self.network.several, dtype, out, identity)
         checks: list[Callable[[], dict[str, float]]] = []
-        method = "closed form"
-        for i, a in enumerate(first):
-            for j, b in enumerate(second):
-                if X2 is None and j < i:
-                    continue
-                same = X2 is None and i == j
-                compiled = self._compile(a, b, names)
-                if compiled is None or compiled.declined:
-                    return self._by_program(X1, X2, names, get, rng)
-                method = _method(compiled) if method == "closed form" else method
-                products = Products(a.arrays, None if same else b.arrays, dtype)
-                self._evaluate(compiled, products, results, a, b, X2 is None and not same, progress)
-                checks.append(lambda c=compiled, p=products: self._errors(c, p, names))  # type: ignore[misc]
+        for a, b, same, compiled in pairs:
+            assert compiled is not None
+            products = Products(a.arrays, None if same else b.arrays, dtype)
+            self._evaluate(compiled, products, results, a, b, X2 is None and not same, progress)
+            checks.append(lambda c=compiled, p=products: self._errors(c, p, names))  # type: ignore[misc]
         results.check(self.network)
         if isinstance(get, str):
             return results.arrays[get]
-        return _named(names, [results.arrays[k] for k in names], checks, method)
+        return _named(names, [results.arrays[k] for k in names], checks, _method([c for *_, c in pairs]))
 
     # ---- the exact route ----
     def _compile(self, a: Batch, b: Batch, names: tuple[str, ...]) -> Compiled | None:
@@ -186,25 +192,53 @@ class KernelFunction:
 
     def _errors(self, c: Compiled, p: Products | GramProducts, names: tuple[str, ...]) -> dict[str, float]:
         """The largest error of each kernel, measured on some rows: rounding by perturbation, integrals at two resolutions."""
-        assert c.pair is not None
+        assert c.pair is not None and c.same is not None
         chosen = _telling_rows(c, p)
         worst = dict.fromkeys(names, 0.0)
         for i in chosen:
-            block = p.block(c.pair.data, slice(i, i + 1), slice(0, p.counts[1]))
-            base = c.pair.run(block, dtype=p.dtype)
-            moved = c.pair.run(block, noise=Perturbation(np.random.default_rng(i)), dtype=p.dtype)
-            coarse = c.pair.run(block, level=0, dtype=p.dtype) if c.pair.integrals else base
-            for k, x, y, z in zip(names, base, moved, coarse, strict=True):
-                use = np.ones(x.shape, bool)
-                if p.same:
-                    use[..., i] = False  # the diagonal is computed otherwise
-                scale = 2.0**29 if p.dtype == np.float32 else 1.0
-                error = 4 * np.abs(x - y) * scale + NOISE * scale * np.abs(x) + 10 * np.abs(x - z)
-                worst[k] = max(worst[k], float(np.max(error, where=use, initial=0.0)))
+            row = slice(i, i + 1)
+            block = p.block(c.pair.data, row, slice(0, p.counts[1]))
+            itself = {i} if p.same else set()
+            equal = {k for j, k, _ in p.duplicates if j == i} - itself  # correlations of 1 that are no rounding
+            others = set(range(p.counts[1])) - itself - equal
+            self._compare(c.pair, block, p, i, sorted(others), worst, apart=True)
+            if equal:
+                self._compare(c.pair, block, p, i, sorted(equal), worst)
+            self._compare(c.same, _diagonal(p, c.same, row), p, i, [0], worst)
         return worst
 
+    @staticmethod
+    def _compare(
+        c: Batched,
+        block: Block,
+        p: Products | GramProducts,
+        seed: int,
+        columns: list[int],
+        worst: dict[str, float],
+        apart: bool = False,
+    ) -> None:
+        """Raises the errors known so far to those of some columns of a block.
+
+        A float32 is a number that rounding has moved by 2^29 times as much. It is moved in float64, where nothing else moves it.
+        """
+        scale = float(np.finfo(p.dtype).eps / np.finfo(float).eps)
+        base = c.run(block)
+        moved = c.run(block, noise=Perturbation(np.random.default_rng(seed), scale, apart=apart))
+        coarse = c.run(block, level=0) if c.integrals else base
+        for k, x, y, z in zip(worst, base, moved, coarse, strict=True):
+            error = 4 * np.abs(x - y) + NOISE * scale * np.abs(x) + 10 * np.abs(x - z)
+            worst[k] = max(worst[k], float(np.max(error[..., columns], initial=0.0)))
+
     def _of_gram(
-        self, X1: Any, X2: Any, gram: Any, names: tuple[str, ...], get: Any, dtype: Any, progress: bool | None
+        self,
+        X1: Any,
+        X2: Any,
+        gram: Any,
+        names: tuple[str, ...],
+        get: Any,
+        dtype: Any,
+        out: str | Path | None,
+        progress: bool | None,
     ) -> Any:
         wanted = [x for x in self.network.inputs if x.value is None]
         why = (
@@ -227,44 +261,31 @@ class KernelFunction:
                 why=compiled.declined if compiled else "the network mixes the examples of a batch",
                 fix="give data with these inner products: rows of a Cholesky factor, times the root of their number",
             )
-        results = Results(names, batch[:1], batch[1:], self.network.several, dtype, None, "")
+        identity = "" if out is None else _identity(compiled, [products.same, products.products, *products.alone])
+        results = Results(names, batch[:1], batch[1:], self.network.several, dtype, out, identity)
         self._evaluate(compiled, products, results, batch[0], batch[1], False, progress)
         results.check(self.network)
         if isinstance(get, str):
             return results.arrays[get]
         check = lambda: self._errors(compiled, products, names)  # noqa: E731
-        return _named(names, [results.arrays[k] for k in names], [check], _method(compiled))
-
-    def _identity(self, first: list[Batch], second: list[Batch], names: tuple[str, ...]) -> str:
-        """What a folder of results is for."""
-        import hashlib
-
-        h = hashlib.blake2b(digest_size=12)
-        for side in (first, second):
-            for b in side:
-                h.update(b.key)
-        rows, columns = [{k: v.shape[1:] for k, v in side[0].arrays.items()} for side in (first, second)]
-        compiled = self._compile_shapes(rows, columns, names)
-        if compiled is not None and not compiled.declined:
-            h.update(compiled.digest)
-        return h.hexdigest()
+        return _named(names, [results.arrays[k] for k in names], [check], _method([compiled]))
 
     # ---- any other ----
-    def _by_program(self, X1: Any, X2: Any, names: tuple[str, ...], get: Any, rng: int) -> Any:
+    def _by_program(self, X1: Any, X2: Any, names: tuple[str, ...], get: Any, dtype: Any, rng: int) -> Any:
         from tensorprog.limits.limit import limit
 
         program = self.network.program(X1, X2, names, self.scheme.name, self.scheme.width, self.gia)
         found = limit(program, rng=rng)
-        arrays = [np.asarray(found[k].value, dtype=float) for k in names]
+        arrays = [np.asarray(found[k].value, dtype) for k in names]
         if isinstance(get, str):
             return arrays[0]
         errors = {k: float(np.max(found[k].error)) for k in names}
         return _named(names, arrays, [lambda: errors], {k: found[k].method for k in names})
 
 
-def _method(c: Compiled) -> str:
+def _method(parts: Sequence[Compiled | None]) -> str:
     """How an exact route computes: "quadrature" if any integral is left."""
-    return "quadrature" if c.pair is not None and c.pair.integrals else "closed form"
+    return "quadrature" if any(c and c.pair and c.pair.integrals for c in parts) else "closed form"
 
 
 def _blocks(n: int, m: int, same: bool) -> list[tuple[slice, slice]]:
@@ -288,10 +309,44 @@ def _telling_rows(c: Compiled, p: Products | GramProducts) -> list[int]:
     return sorted(found)
 
 
-def _diagonal(p: Products | GramProducts, c: Batched, rows: slice) -> Any:
-    from tensorprog.limits.batched import Block
+def _names(get: Any) -> tuple[str, ...]:
+    names = (get,) if isinstance(get, str) else tuple(get) if isinstance(get, (Sequence, set, frozenset)) else ()
+    if not names or not all(isinstance(k, str) for k in names) or len(set(names)) < len(names):
+        raise TensorProgramError(
+            f"get={get!r}", why="it names kernels, each once", fix='give "ntk", or several: ("nngp", "ntk")'
+        )
+    return names
 
-    block = p.block([x for x in c.data], rows, rows)
+
+def _exact(c: Compiled | None) -> bool:
+    return c is not None and not c.declined
+
+
+def _dtype(dtype: Any) -> Any:
+    try:
+        found = np.dtype(dtype)
+    except TypeError:
+        found = None
+    if found not in (np.float64, np.float32):
+        raise TensorProgramError(f"dtype {dtype}", fix="use float64 or float32")
+    return found
+
+
+def _identity(compiled: Any, data: Sequence[Any]) -> str:
+    """What a folder of results is for: the network, the data, and how it is cut into blocks."""
+    import hashlib
+
+    from tensorprog.language.symbols import encode
+
+    h = hashlib.blake2b(compiled.digest, digest_size=12)
+    h.update(repr(BLOCK).encode())
+    for x in data:
+        h.update(x if isinstance(x, bytes) else encode(x))
+    return h.hexdigest()
+
+
+def _diagonal(p: Products | GramProducts, c: Batched, rows: slice) -> Any:
+    block = p.block(c.data, rows, rows)
     return Block(block.products, block.rows, 1)
 
 

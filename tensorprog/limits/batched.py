@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from math import isqrt, prod
 from typing import Any
 
@@ -25,7 +25,7 @@ from tensorprog.language.node import Node, topological
 from tensorprog.language.schedule import Step, schedule
 from tensorprog.language.symbols import Width
 from tensorprog.limits.diagonal import on_diagonals
-from tensorprog.limits.duals import DUALS, JOINT
+from tensorprog.limits.duals import DUALS, JOINT, unsnapped
 from tensorprog.limits.horner import factored
 from tensorprog.limits.orient import oriented
 from tensorprog.limits.pairseries import PairProduct
@@ -55,13 +55,19 @@ class Block:
         products: Attribute of each `data` node to its array (*axes, rows), (*axes, 1, columns) or (*axes, rows, columns).
         rows: Examples of the first batch.
         columns: Of the second.
-        symmetric: Are both the same examples, so that the result is symmetric?
+        symmetric: Are both the same examples, so that the result is symmetric? (With axes, those of two outputs: it is
+            symmetric in output and example together.)
     """
 
     products: Mapping[Any, Array]
     rows: int
     columns: int
     symmetric: bool = False
+
+    @property
+    def rough(self) -> bool:
+        """Is the rounding that of float32, so that correlations may be a little above 1?"""
+        return any(a.dtype == np.float32 for a in self.products.values())
 
 
 class Batched:
@@ -158,6 +164,7 @@ class Batched:
     ) -> None:
         low, high, left, right = bounds
         local: dict[Node, Array] = {}
+        rough = block.rough
 
         def value(a: Node) -> Array:
             found = local.get(a)
@@ -173,14 +180,15 @@ class Batched:
         with np.errstate(all="ignore"):
             for s in self.pairs:
                 if s.is_data:
-                    local[s.node] = np.asarray(block.products[s.node.attr][..., low:high, left:right], dtype)
+                    given = np.asarray(block.products[s.node.attr][..., low:high, left:right], dtype)
+                    local[s.node] = given if noise is None else noise.result(s.node, given)
                 elif s.node in series:
                     cov = np.broadcast_to(value(s.node.args[3]), (high - low, right - left))
                     local[s.node] = series[s.node](slice(low, high), slice(left, right), cov)
                 elif s.partner is not None and noise is None:
                     local[s.node], local[s.partner] = s.joint(*[value(a) for a in s.operands])
                 elif s.node not in local:
-                    local[s.node] = s.compute([value(a) for a in s.operands], noise, level)
+                    local[s.node] = s.compute([value(a) for a in s.operands], noise, level, rough)
                 for a in s.frees:
                     local.pop(a, None)
         for x, full in zip(self.outputs, out, strict=True):
@@ -202,6 +210,7 @@ class _Carried:
         self.product = PairProduct.of(x.attr) if x.op in INTEGRALS and _separates(x) else None
         if x.op == "dual":
             self._kernel = aligned(DUALS[x.attr].array, x)
+            self._unsnapped = aligned(partial(unsnapped, x.attr), x)
         elif x.op == "stencil":
             self._kernel = aligned(x.attr, x)
 
@@ -210,33 +219,48 @@ class _Carried:
     ) -> Array:
         """Its array along rows, along columns, or neither."""
         if self.is_data:
-            return np.asarray(block.products[self.node.attr], dtype)
-        result = np.asarray(self.compute([values[a] for a in self.operands], noise, level))
+            given = np.asarray(block.products[self.node.attr], dtype)
+            return given if noise is None else np.asarray(noise.result(self.node, given))
+        result = np.asarray(
+            self.compute([values[a] for a in self.operands], noise, level, block.rough or noise is not None)
+        )
         return result.astype(dtype, copy=False)
 
     def series(self, values: Mapping[Node, Array], block: Block, level: int) -> Any:
         """The integral's values tile by tile, from a series whose coefficients are computed along rows and columns."""
         assert self.product is not None
         first, second = [[values[self.node.args[i]].reshape(-1) for i in pair] for pair in ((0, 2), (1, 4))]
-        turned = _reversed(self.node)
-        if turned:  # the first variable is the columns'
-            tile = self.product.tiled(first, second, (block.columns, block.rows), level)
-            return lambda i, j, cov: tile(j, i, cov.T).T
-        return self.product.tiled(first, second, (block.rows, block.columns), level)
+        turned = _reversed(self.node)  # the first variable is the columns'
+        shape = (block.columns, block.rows) if turned else (block.rows, block.columns)
+        tile = self.product.tiled(first, second, shape, level)
+        rough = block.rough
 
-    def compute(self, arrays: Sequence[Array], noise: Perturbation | None, level: int) -> Array:
+        def of(i: slice, j: slice, cov: Array) -> Array:
+            if rough:
+                one, two = [np.sqrt(np.maximum(v, 0.0)) for v in (first[1], second[1])]
+                most = np.multiply.outer(one[i] if len(one) > 1 else one, two[j] if len(two) > 1 else two)
+                cov = np.clip(cov, -most, most)
+            return np.asarray(tile(i, j, cov))
+
+        return (lambda i, j, cov: of(j, i, cov.T).T) if turned else of
+
+    def compute(self, arrays: Sequence[Array], noise: Perturbation | None, level: int, rough: bool) -> Array:
         """Its array from its operands' arrays."""
         x = self.node
         if x.op in INTEGRALS:
             from tensorprog.limits.evaluate import integrate_arrays
 
             result = integrate_arrays(
-                x, [_with_axes(a, y, x) for a, y in zip(arrays, self.operands, strict=True)], level
+                x,
+                [_with_axes(a, y, x) for a, y in zip(arrays, self.operands, strict=True)],
+                level,
+                rough or noise is not None,
             )
         else:
             assert self._kernel is not None, f"no scalar rule for {x.op}: please report this"
             given = arrays if noise is None else noise.operands(x, arrays)
-            result = self._kernel(*given)
+            apart = x.op == "dual" and noise is not None and noise.apart
+            result = (self._unsnapped if apart else self._kernel)(*given)
         return np.asarray(result if noise is None else noise.result(x, np.asarray(result)))
 
 

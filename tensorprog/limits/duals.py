@@ -18,7 +18,7 @@ from tensorprog.language.algebra import ZERO, common_type
 from tensorprog.language.node import Node
 from tensorprog.language.symbols import is_exact
 
-__all__ = ["DUALS", "JOINT", "Dual", "dual"]
+__all__ = ["DUALS", "JOINT", "Dual", "dual", "unsnapped"]
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,19 @@ SNAP = 8 * np.finfo(float).eps
 """Correlations closer to +-1 than this are +-1: the rounding of duplicate inputs, not information."""
 
 
+def unsnapped(name: str, *arguments: Any) -> np.ndarray:
+    """A closed form, correlations that are snapped to 1 or -1 as far from there as they may have been.
+
+    What turns like an angle there (that of relu') has lost half its digits: the difference to the form itself says how many.
+    """
+    if name in ("arcsine", "sign_pair"):
+        a, c, b = arguments[-3:]
+        size = np.sqrt(np.maximum(np.multiply(a, b), 0.0))
+        edge = (1 - 2 * SNAP) * size
+        arguments = (*arguments[:-2], np.where(np.abs(c) > edge, np.sign(c) * edge, c), b)
+    return DUALS[name].array(*arguments)
+
+
 def _correlation(a: Any, c: Any, b: Any) -> np.ndarray:
     """The correlation, within [-1, 1]; 0 where a variance is 0. A new array of the full shape.
 
@@ -53,7 +66,7 @@ def _correlation(a: Any, c: Any, b: Any) -> np.ndarray:
     """
     if not (np.min(a, initial=1.0) > 0 and np.min(b, initial=1.0) > 0):
         a, b = np.maximum(a, 0.0), np.maximum(b, 0.0)
-        size = np.sqrt(np.multiply(a, b, out=_empty(a, c, b)))
+        size = _root_of_product(a, b, _empty(a, c, b))
         rho = np.divide(c, size, out=np.zeros_like(size), where=size > 0)
     else:
         rho = _empty(a, c, b)
@@ -61,8 +74,7 @@ def _correlation(a: Any, c: Any, b: Any) -> np.ndarray:
             np.multiply(c, 1.0 / np.sqrt(a), out=rho)
             rho *= 1.0 / np.sqrt(b)
         else:
-            np.sqrt(np.multiply(a, b, out=rho), out=rho)
-            np.divide(c, rho, out=rho)
+            np.divide(c, _root_of_product(a, b, rho), out=rho)
     near = 8 * np.finfo(rho.dtype).eps
     edge = 1.0 - near
     if rho.size and not (rho.max() < edge and rho.min() > -edge):
@@ -71,14 +83,26 @@ def _correlation(a: Any, c: Any, b: Any) -> np.ndarray:
     return rho
 
 
+def _root_of_product(a: Any, b: Any, out: np.ndarray) -> np.ndarray:
+    """sqrt(a b), a and b at least 0, also where the product leaves the range of floats."""
+    with np.errstate(over="ignore", under="ignore"):
+        np.sqrt(np.multiply(a, b, out=out), out=out)
+    tiny, huge = np.sqrt(np.finfo(out.dtype).tiny), np.sqrt(np.finfo(out.dtype).max)
+    largest = max(np.max(a, initial=0.0), np.max(b, initial=0.0))
+    smallest = min(np.min(a, initial=1.0), np.min(b, initial=1.0))
+    if largest > huge or smallest < tiny:
+        apart = np.sqrt(a) * np.sqrt(b)
+        np.copyto(out, apart, where=(apart > huge / 2) | (apart < 2 * tiny))
+    return out
+
+
 def _times_size(x: np.ndarray, a: Any, b: Any) -> np.ndarray:
     """x sqrt(a b) / (2 pi), in place; 0 where a variance is not positive."""
     if _is_small(a, x) and _is_small(b, x):
         x *= np.sqrt(np.maximum(a, 0.0)) * (0.5 / np.pi)
         x *= np.sqrt(np.maximum(b, 0.0))
         return x
-    size = np.multiply(np.maximum(a, 0.0), np.maximum(b, 0.0), out=_empty(a, b))
-    np.sqrt(size, out=size)
+    size = _root_of_product(np.maximum(a, 0.0), np.maximum(b, 0.0), _empty(a, b))
     size *= 0.5 / np.pi
     x *= size
     return x
@@ -153,6 +177,8 @@ def _residual(x: Any, y: Any, z: Any, q: Any) -> np.ndarray:
             taken *= 1.0 / np.asarray(q)
         elif positive:
             np.divide(taken, q, out=taken)
+            if not np.isfinite(taken).all():
+                taken = np.multiply(y, np.divide(z, q))
         else:
             taken = np.where(np.asarray(q) > 0, taken / np.where(np.asarray(q) > 0, q, 1.0), 0.0)
     if y is z and positive and taken.size:  # a variance, less something that is not negative

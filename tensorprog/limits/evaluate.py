@@ -59,6 +59,7 @@ class ScalarProgram:
         self.outputs = tidied(on_diagonals(outputs))
         self.floating = [x for x in self.outputs if x.op != "constant"]
         self.rng = rng
+        self.rough = False  # covariances have the rounding of float32
         self.steps: list[Step] = schedule(self.floating, moments=False)
         nodes = [step.node for step in self.steps]
         by_node = {step.node: step for step in self.steps}
@@ -154,7 +155,9 @@ class ScalarProgram:
         d = integrand.dimension
         level += integrand.blind  # no place to refine at: both resolutions finer
         shape = np.broadcast_shapes(*[a.shape for a in args])
-        flat = [np.broadcast_to(a, shape).reshape(-1) for a in args]
+        flat = [
+            np.broadcast_to(a, shape).reshape(-1).astype(float, copy=False) for a in args
+        ]  # of float32 kernels, too
         unique, back = _distinct(flat)
         means, triangle, params = unique[:d], unique[d : d + d * (d + 1) // 2], unique[d + d * (d + 1) // 2 :]
         size = len(unique[0])
@@ -165,7 +168,7 @@ class ScalarProgram:
             for j in range(i + 1):
                 cov[:, i, j] = cov[:, j, i] = triangle[k]
                 k += 1
-        if any(a in self.sampled_below for a in x.args):
+        if self.rough or any(a in self.sampled_below for a in x.args):
             cov = _semidefinite(cov)
         if x in self.sampled:
             key = int.from_bytes(hashlib.blake2b(x.digest, digest_size=8).digest(), "little")
@@ -332,7 +335,8 @@ def _plain(value: Any) -> Any:
     return float(value) if np.ndim(value) == 0 else np.asarray(value)
 
 
-def integrate_arrays(x: Node, args: Sequence[Array], level: int) -> Array:
-    """An integral by quadrature, for arrays of means, covariances and parameters that broadcast."""
+def integrate_arrays(x: Node, args: Sequence[Array], level: int, rough: bool = False) -> Array:
+    """An integral by quadrature, for arrays of means, covariances (up to rounding, if `rough`) and parameters that broadcast."""
     program = ScalarProgram([])
+    program.rough = rough
     return program._integral(x, args, level, 0)

@@ -23,10 +23,12 @@ class Perturbation:
 
     Args:
         stream: Where the signs come from.
+        scale: How many times as much as in float64.
+        apart: Is the correlation of two variables never 1 because they are the same?
     """
 
-    def __init__(self, stream: np.random.Generator) -> None:
-        self._stream = stream
+    def __init__(self, stream: np.random.Generator, scale: float = 1.0, apart: bool = False) -> None:
+        self._stream, self._scale, self.apart = stream, scale, apart
 
     def operands(self, x: Node, arrays: Sequence[Any]) -> Sequence[Any]:
         """The operands of a closed form, moved: what it cancels inside shows, even where they are whole numbers."""
@@ -43,4 +45,4 @@ class Perturbation:
         return self._moved(value, EPS if x.op in _ARITHMETIC else NOISE)
 
     def _moved(self, value: Any, size: float) -> Any:
-        return value * (1 + size * (2 * self._stream.integers(0, 2, np.shape(value)) - 1))
+        return value * (1 + size * self._scale * (2 * self._stream.integers(0, 2, np.shape(value)) - 1))

@@ -97,6 +97,7 @@ def unpicked(
     size: int,
     facts: Callable[[Node], Facts],
     settled: Callable[[Node], Node],
+    opened: Callable[[Node], Node],
     known: dict[Question, Node],
 ) -> Node:
     """y, where x is y under the pick of an axis of that size that the facts about x have, if it varies along the axis.
@@ -110,7 +111,7 @@ def unpicked(
         if question in known:
             stack.pop()
             continue
-        answer = _step(question, facts, settled, known)
+        answer = _step(question, facts, settled, opened, known)
         if isinstance(answer, Node):
             known[question] = answer
         else:
@@ -122,10 +123,13 @@ def _step(
     question: Question,
     facts: Callable[[Node], Facts],
     settled: Callable[[Node], Node],
+    opened: Callable[[Node], Node],
     known: dict[Question, Node],
 ) -> Node | list[Question]:
     """An answer, or the questions that have to be answered before."""
     x, axis, size = question
+    while x.op in ("view", "take", "pick") and facts(x.args[0]).stacked:  # the facts see through the stack
+        x = opened(x)
     shape = (*x.shape[:axis], size, *x.shape[axis + 1 :])
     varies = axis in facts(x).support
     if not varies and x.op not in ("view", "pick", "take", "add", "mul", "fn", "sum"):

@@ -327,7 +327,7 @@ class Structure:
 
     def unpicked(self, x: Node, axis: int, size: int) -> Node:
         """y, where x is y under the pick of an axis of that size that the facts about x have, if it varies along the axis."""
-        return unpicked(x, axis, size, self.facts, settled, self._unpicked)
+        return unpicked(x, axis, size, self.facts, settled, opened, self._unpicked)
 
     def terms(self, x: Node) -> int:
         """How many terms x has once its sums of sums are written out."""

@@ -1,9 +1,11 @@
-"""Fewer passes over large arrays: what conditioning on two smoothed signs leaves behind, written with one determinant.
+"""Fewer passes over large arrays: what conditioning on two smoothed signs leaves behind, with shared parts.
 
-The closed forms of erf, gelu and their like condition on one variable after the other (`closed.py`). For u, v with variances
-q, s + t and covariance c the second density is that of the residual variance s + t - c^2/q, and its product with the first is
-1/(2 pi sqrt(D)), D = q (s + t) - c^2: one array that all terms of a kernel and its derivative share. Where t > 0 nothing is
-lost: a smoothed variable is determined by no other, so there is no exact 0 to keep.
+The closed forms of erf, gelu and their like condition on one variable after the other (`closed.py`). For two variables with
+widened variances q and r and covariance c, the density of the first times that of what is left of the second is
+1/(2 pi sqrt(q) sqrt(r - c^2/q)), and it is the same the other way round: here it is always written with the same one first, so
+that all terms of a kernel and of its derivative share one array.
+
+Source: the density of a Gaussian pair at 0.
 """
 
 from __future__ import annotations
@@ -72,21 +74,30 @@ def _positive(t: Node) -> Number | None:
     return t.attr if t.op == "constant" and not isinstance(t.attr, np.ndarray) and t.attr > 0 else None
 
 
-def _determinant(r: Node) -> tuple[Node, Node] | None:
-    """(q, D) where r is s - c^2/q + t, with D = q (s + t) - c^2, for t > 0."""
+def _determinant(r: Node) -> tuple[Node, Node, Node] | None:
+    """(q, p, w) where r is s - c^2/q + t, t > 0: q r = p w with one of q and s + t for p, whichever digest is smaller."""
     if r.op != "add" or len(r.args) != 2 or r.attr != (1, 1):
         return None
     for a, t in (r.args, r.args[::-1]):
         if a.op == "dual" and a.attr == "residual" and _positive(t) is not None and a.args[1] == a.args[2]:
             s, c, _, q = a.args
-            whole = algebra.mul([q, algebra.add([(1, s), (1, t)])])
-            return q, algebra.add([(1, whole), (-1, algebra.power(c, 2))])
+            other = algebra.typed(algebra.add([(1, s), (1, t)]), s.shape, None, None)
+            for u in q.args if q.op == "add" else ():
+                mine = _widening(q, u)
+                if mine is not None and other.digest < q.digest:
+                    left = Node("dual", (u, c, c, other), "residual", a.shape)
+                    whole = algebra.add([(1, left), (1, algebra.constant(mine))])
+                    return q, other, algebra.typed(whole, r.shape, None, None)
+            return q, q, r
     return None
 
 
 def _inverse(r: Node) -> Node:
     found = _determinant(r)
-    return algebra.fn("reciprocal", r) if found is None else algebra.mul([found[0], algebra.fn("reciprocal", found[1])])
+    if found is None or found[2] == r:
+        return algebra.fn("reciprocal", r)
+    q, p, w = found
+    return algebra.mul([q, algebra.fn("reciprocal", p), algebra.fn("reciprocal", w)])
 
 
 def _paired(x: Node, args: Sequence[Node]) -> Node | None:
@@ -99,13 +110,13 @@ def _paired(x: Node, args: Sequence[Node]) -> Node | None:
         found = _determinant(a.args[1])
         if found is None or a in used:
             continue
-        q, determinant = found
+        q, p, w = found
         partner = next((b for b in densities if b is not a and b not in used and b.args[1] == q), None)
         if partner is not None:
             used |= {a, partner}
-            joint.append(algebra.fn("reciprocal", algebra.fn("sqrt", determinant)))
+            joint += [algebra.fn("reciprocal", algebra.fn("sqrt", y)) for y in (p, w)]
     if not joint:
         return None
     rest = [(b, k) for b, k in factors if b not in used]
-    number = algebra.constant((0.5 / math.pi) ** len(joint))
+    number = algebra.constant((0.5 / math.pi) ** (len(joint) // 2))
     return algebra.typed(algebra.mul([*rest, number, *joint]), x.shape, None, None)

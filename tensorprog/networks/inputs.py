@@ -150,7 +150,7 @@ def checked(array: Any, name: str) -> np.ndarray:
         if np.iscomplexobj(array):
             raise TypeError
         a = np.array(array, dtype=float)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise TensorProgramError(
             f"the data for {name} is no array of numbers",
             why="sequences of different lengths are given as a list of arrays",

@@ -19,7 +19,7 @@ from tensorprog.language.node import Node
 from tensorprog.language.program import Output, Program
 from tensorprog.networks.inputs import EXAMPLE, Bound, Input
 from tensorprog.networks.layers import Layers, Readout, recording
-from tensorprog.networks.samples import Batch, batches, reduced
+from tensorprog.networks.samples import Batch, batches, reduced, same_features
 from tensorprog.transforms.backprop import Backward, backprop
 from tensorprog.transforms.tangent import Parametrization, parameters, tangent
 
@@ -190,13 +190,7 @@ class Network:
         scheme = named(parametrization, width)
         first = batches(self.inputs, X, self.source)
         second = first if X2 is None else batches(self.inputs, X2, self.source)
-        for name, a in first[0].arrays.items():
-            other = second[0].arrays[name].shape[-1]
-            if a.shape[-1] != other:
-                raise TensorProgramError(
-                    f"the two batches for input {name} have {a.shape[-1]} and {other} features",
-                    fix="give examples of the same features",
-                )
+        same_features(first, second)
         data = (tuple([b.key for b in first]), tuple([b.key for b in second]))
         every = [*first, *([] if second is first else second)]
         if data not in self._coordinates:  # they cost a factorisation, more than a short run of the program

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -34,9 +33,9 @@ class Compiled:
 
     Attributes:
         pair: For examples of two batches.
-        self: For an example with itself: the diagonal, exactly.
+        same: For an example with itself: the diagonal, exactly.
         declined: Why the exact route has no limit, where it has none; the others are then None.
-        sampled: Is there an integral that is sampled?
+        digest: What was compiled.
     """
 
     def __init__(self, pair: Program, same: Program) -> None:
@@ -84,8 +83,7 @@ def compile_pair(
         outputs = {}
         for name in wanted:
             grid = [
-                [network.block(name, a, b, i, j, replace(scheme)) for j in range(len(b.outputs))]
-                for i in range(len(a.outputs))
+                [network.block(name, a, b, i, j, scheme) for j in range(len(b.outputs))] for i in range(len(a.outputs))
             ]
             node = grid[0][0] if not network.several else algebra.stack([algebra.stack(row, 0) for row in grid], 0)
             outputs[name] = Output(node, ("output", "output2") if network.several else ())
@@ -120,7 +118,8 @@ class Products:
 
     def block(self, data: Sequence[Node], rows: slice, columns: slice) -> Block:
         """The arrays of the `data` nodes for some rows and columns."""
-        products = {x.attr: self._array(x, rows, columns) for x in data}
+        with np.errstate(over="ignore", invalid="ignore"):  # what is infinite is refused at the end
+            products = {x.attr: self._array(x, rows, columns) for x in data}
         n, m = len(range(self.counts[0])[rows]), len(range(self.counts[1])[columns])
         return Block(products, n, m, self.same and rows == columns)
 
@@ -204,6 +203,9 @@ def _moved(value: np.ndarray, lead: int, own: slice, slot: int) -> np.ndarray:
     return np.ascontiguousarray(np.moveaxis(value[own], lead, -1))
 
 
+_GRAM = "give X @ X.T / d, or (X1 @ X1.T / d, X1 @ X2.T / d, X2 @ X2.T / d)"
+
+
 class GramProducts:
     """Inner products that are given.
 
@@ -217,19 +219,42 @@ class GramProducts:
     """
 
     def __init__(self, gram: Any, name: str, dtype: Any) -> None:
-        self.same = not (isinstance(gram, (tuple, list)) and len(gram) == 3 and all(np.ndim(g) == 2 for g in gram))
-        k11, k12, k22 = [np.array(g, dtype) for g in ((gram, gram, gram) if self.same else gram)]
-        fits = k11.ndim == k22.ndim == k12.ndim == 2 and k12.shape == (len(k11), len(k22))
+        given = list(gram) if isinstance(gram, (tuple, list)) and all(np.ndim(g) == 2 for g in gram) else [gram]
+        self.same = len(given) == 1
+        try:
+            if len(given) not in (1, 3) or any(np.iscomplexobj(g) for g in given):
+                raise TypeError
+            k11, k12, k22 = [np.array(g, float) for g in (given * 3 if self.same else given)]
+        except (TypeError, ValueError, OverflowError):
+            raise TensorProgramError("gram= is no matrix of numbers, nor three of them", fix=_GRAM) from None
+        fits = k11.ndim == k22.ndim == k12.ndim == 2 and k12.shape == (len(k11), len(k22)) and k12.size > 0
         for k in (k11, k22):
-            symmetric = k.ndim == 2 and k.shape == k.T.shape and np.allclose(k, k.T, rtol=1e-10, atol=0)
-            if not (fits and symmetric and np.isfinite(k).all() and (np.diag(k) >= 0).all()):
+            if not (fits and k.shape == k.T.shape):
                 raise TensorProgramError(
                     f"gram= with the shapes {k11.shape}" + ("" if self.same else f", {k12.shape}, {k22.shape}"),
-                    why="it holds x.x'/d: symmetric, of finite numbers, the diagonal at least 0",
-                    fix="give X @ X.T / d, or (X1 @ X1.T / d, X1 @ X2.T / d, X2 @ X2.T / d)",
+                    why="it holds x.x'/d for all pairs of examples",
+                    fix=_GRAM,
                 )
+        tolerance = 1e-10 if all(getattr(g, "dtype", float) != np.float32 for g in given) else 1e-5
+        with np.errstate(all="ignore"):
+            one, two = np.sqrt(np.diag(k11)), np.sqrt(np.diag(k22))  # nan where it is no norm
+            wrong = (
+                "x.x' <= |x| |x'|: no examples have these inner products"
+                for k, a, b in ((k11, one, one), (k12, one, two), (k22, two, two))
+                if not (np.abs(k) <= (1 + tolerance) * np.outer(a, b)).all()
+            )
+            uneven = (
+                "it is symmetric"
+                for k, a in ((k11, one), (k22, two))
+                if not (np.abs(k - k.T) <= tolerance * np.outer(a, a)).all()
+            )
+            why = next(uneven, None) or next(wrong, None)
+        if why:
+            raise TensorProgramError("gram= holds no inner products", why=why, fix=_GRAM)
+        k11, k12, k22 = [k.astype(dtype) for k in (k11, k12, k22)]
         self.products, self.alone = (k12 + k12.T) / 2 if self.same else k12, (np.diag(k11), np.diag(k22))
         self.counts, self.dtype = (len(k11), len(k22)), dtype
+        self.duplicates: list[tuple[int, int, int]] = []  # not known: a product is as good as its rounding
 
     def block(self, data: Sequence[Node], rows: slice, columns: slice) -> Block:
         """As that of `Products`."""

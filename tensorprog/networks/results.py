@@ -50,6 +50,8 @@ class Results:
         self.shape = tuple([sum([len(b.places) for b in side]) for side in (first, second)])
         self.whole = len(first) == 1 and len(second) == 1
         self.arrays: dict[str, np.ndarray] = {}
+        if out is not None and not isinstance(out, (str, Path)):
+            raise TensorProgramError(f"out={out!r}", fix="give the path of a folder")
         self.folder = None if out is None else Path(out)
         self.identity = f"{identity} {np.dtype(dtype)} {' '.join(names)}"
         self.finished: set[tuple[int, int]] = set()
@@ -67,16 +69,31 @@ class Results:
                 "out= with examples of different shapes", fix="leave it out, or call once for each pair of shapes"
             )
         notes = self.folder / "done.json"
-        if notes.exists():
+        if not notes.exists():
+            return
+        try:
             known = json.loads(notes.read_text())
-            if known["identity"] != self.identity:
-                raise TensorProgramError(
-                    f"out={str(self.folder)!r} holds kernels of something else",
-                    why="its data, network or settings are others",
-                    fix="give another folder, or delete it",
-                )
-            self.finished = {tuple(k) for k in known["blocks"]}
-            self.arrays = {name: np.load(self.folder / f"{name}.npy", mmap_mode="r+") for name in self.names}
+            identity, finished = known["identity"], {(int(i), int(j)) for i, j in known["blocks"]}
+            if identity == self.identity:
+                paths = {name: self.folder / f"{name}.npy" for name in self.names}
+                for path in paths.values():
+                    np.load(path, mmap_mode="r")  # "r+" would fill up a file that is too short with zeros
+                self.arrays = {name: np.load(path, mmap_mode="r+") for name, path in paths.items()}
+                self.finished = finished
+        except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+            raise TensorProgramError(
+                f"out={str(self.folder)!r} holds damaged files: {error}", fix="give another folder, or delete it"
+            ) from None
+        if identity != self.identity:
+            raise TensorProgramError(
+                f"out={str(self.folder)!r} holds kernels of something else",
+                why="its data, network or settings are others",
+                fix="give another folder, or delete it",
+            )
+        if any(x.shape[:2] != self.shape or x.dtype != self.dtype for x in self.arrays.values()):
+            raise TensorProgramError(
+                f"out={str(self.folder)!r} holds arrays of another shape", fix="give another folder, or delete it"
+            )
 
     def done(self, rows: slice, columns: slice) -> bool:
         """Is this block there from an interrupted call?"""

@@ -14,7 +14,7 @@ from tensorprog.language.data import ArrayData, Data
 from tensorprog.language.symbols import encode
 from tensorprog.networks.inputs import EXAMPLE, Input, checked
 
-__all__ = ["Batch", "arrays", "batches", "reduced"]
+__all__ = ["Batch", "arrays", "batches", "reduced", "same_features"]
 
 DEFAULT_AXES = {2: (), 3: ("t",), 4: ("h", "w")}
 """Names of the axes of an input that does not name them, by the number of dimensions of its data."""
@@ -107,6 +107,7 @@ def _array(x: Input, given: Any) -> Any:
     except TensorProgramError:
         if (
             not isinstance(given, (list, tuple))
+            or not given
             or len({np.shape(e) for e in given}) == 1
             or not all(isinstance(e, (list, tuple, np.ndarray)) for e in given)
         ):
@@ -152,6 +153,17 @@ def batches(inputs: Sequence[Input], X: Any, source: Source | None) -> list[Batc
         axes = {k: names[k] if names[k] is not None else DEFAULT_AXES[a.ndim] for k, a in parts.items()}
         found.append(Batch(parts, axes, tuple(places)))
     return found
+
+
+def same_features(first: Sequence[Batch], second: Sequence[Batch]) -> None:
+    """Refuses two batches whose examples have different numbers of features."""
+    for name, a in first[0].arrays.items():
+        other = second[0].arrays[name].shape[-1]
+        if a.shape[-1] != other:
+            raise TensorProgramError(
+                f"the two batches for input {name} have {a.shape[-1]} and {other} features",
+                fix="give examples of the same features",
+            )
 
 
 def reduced(parts: Sequence[Batch], inputs: Sequence[Input] = ()) -> None:

@@ -89,7 +89,7 @@ def parametrization(name: str, width: int | None = None) -> Parametrization:
             why="in standard parametrization the kernel grows with the width; in the others it has a limit",
             fix='give width=64, say, with "standard" and only there',
         )
-    if width is not None and (not isinstance(width, int) or width < 1):
+    if width is not None and (not isinstance(width, int) or isinstance(width, bool) or width < 1):
         raise TensorProgramError(f"width={width!r}", fix="give a positive integer")
     return Parametrization(name, width)
 
