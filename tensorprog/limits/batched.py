@@ -37,7 +37,7 @@ __all__ = ["Batched", "Block"]
 
 Array = np.ndarray
 ROWS, COLUMNS = Width("rows"), Width("columns")
-TILE = 2**15
+TILE = 2**16
 """Entries of the largest array of a tile."""
 FEW, LARGEST = 64, 2**18
 """Arrays with axes have this many pairs in a tile, up to so many entries: each instruction has a cost of its own."""
