@@ -41,6 +41,8 @@ TILE = 2**16
 """Entries of the largest array of a tile."""
 FEW, LARGEST = 64, 2**18
 """Arrays with axes have this many pairs in a tile, up to so many entries: each instruction has a cost of its own."""
+PARALLEL = 2**18
+"""Threads wait for each other between instructions, which costs more than it brings where there are fewer entries."""
 MIRROR = 64
 """Rows of a tile of a symmetric result: what is evaluated on both sides of the diagonal is little."""
 INTEGRALS = ("gauss",)
@@ -136,7 +138,8 @@ class Batched:
             symmetric = block.symmetric and noise is None
             pairs = max(1, TILE // self.depth, min(FEW, LARGEST // self.depth))
             tiles = list(_tiles(n, m, pairs, symmetric))
-            workers = min(_cores(), 8, len(tiles)) if noise is None else 1
+            total = n * m * self.depth // (2 if symmetric else 1)
+            workers = min(_cores(), 8, len(tiles)) if noise is None and total >= PARALLEL else 1
 
             def tile(bounds: tuple[int, int, int, int]) -> None:
                 self._tile(bounds, block, values, series, out, noise, level, dtype)
