@@ -135,10 +135,11 @@ def test_kernel_fn_says_how_each_kernel_was_found() -> None:
 
 
 @pytest.mark.slow
-def test_a_kernel_in_part_exact() -> None:
-    """Of two steps of an LSTM, the NNGP is integrals in a few variables, and the NTK is sampled."""
+def test_every_kernel_says_how_it_was_sampled() -> None:
+    """Of two steps of an LSTM the NTK has no exact route; of the NNGP whichever of both is known better is taken."""
     kernel = tp.kernel_fn(network(tp.lstm))(DATA[:1, :2])
-    assert kernel.method == {"nngp": "quasi-Monte-Carlo", "ntk": "population"}
+    assert kernel.method["ntk"] == "population"
+    assert kernel.method["nngp"] in ("quasi-Monte-Carlo", "population")
 
 
 @pytest.mark.slow

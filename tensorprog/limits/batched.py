@@ -98,16 +98,34 @@ class Batched:
         self.integrals = [s.node for s in steps if s.node.op in INTEGRALS]
         self.others = sorted({s.node.op for s in steps if s.compute is None and s.node.op not in KNOWN})
         self.pairs = _joined(self.once.pop((True, True)))
+        self._plan()
+        # the largest array of a pair decides how many pairs a tile has
+        self.depth = max([prod(s.node.shape) for s in self.pairs if not s.is_data], default=1)
+
+    def _plan(self) -> None:
+        """Numbers what a tile holds: a lookup of a node costs as much as a small array's arithmetic, and threads wait for it."""
+        slots: dict[Node, int] = {}
+        inside = {s.node for s in self.pairs}
+        self.given: list[tuple[int, Node]] = []
+        for s in self.pairs:
+            for a in s.operands:
+                if a not in inside and a not in slots:  # along rows, along columns, or neither
+                    slots[a] = len(slots)
+                    self.given.append((slots[a], a))
+        for s in self.pairs:
+            slots[s.node] = len(slots)
         last: dict[Node, int] = {}
         for k, s in enumerate(self.pairs):
             for a in (*s.operands, s.node):
                 last[a] = k
-        inside = {s.node for s in self.pairs}
         wanted = set(self.outputs)
         for k, s in enumerate(self.pairs):
-            s.frees = [a for a in {*s.operands, s.node} if last[a] == k and a in inside and a not in wanted]
-        # the largest array of a pair decides how many pairs a tile has
-        self.depth = max([prod(s.node.shape) for s in self.pairs if not s.is_data], default=1)
+            s.target, s.sources = slots[s.node], [slots[a] for a in s.operands]
+            s.partner_target = None if s.partner is None else slots[s.partner]
+            dead = {*s.operands, s.node}
+            s.frees = [slots[a] for a in dead if last[a] == k and a in inside and a not in wanted]
+        self.results = [slots.get(x) if x in inside else None for x in self.outputs]
+        self.count = len(slots)
 
     def run(self, block: Block, noise: Perturbation | None = None, level: int = 1, dtype: Any = float) -> list[Array]:
         """The outputs for a block of pairs, each of shape (*axes, rows, columns).
@@ -166,37 +184,35 @@ class Batched:
         dtype: Any,
     ) -> None:
         low, high, left, right = bounds
-        local: dict[Node, Array] = {}
-        rough = block.rough
-
-        def value(a: Node) -> Array:
-            found = local.get(a)
-            if found is None:  # along rows, along columns, or neither
-                found = known[a]
-                if a.inner is not None:
-                    found = found[..., left:right] if found.shape[-1] > 1 else found
-                elif a.width is not None:
-                    found = found[..., low:high] if found.shape[-1] > 1 else found
-                local[a] = found
-            return found
-
+        local: list[Any] = [None] * self.count
+        for slot, a in self.given:
+            found = known[a]
+            if a.inner is not None:
+                found = found[..., left:right] if found.shape[-1] > 1 else found
+            elif a.width is not None:
+                found = found[..., low:high] if found.shape[-1] > 1 else found
+            local[slot] = found
         with np.errstate(all="ignore"):
             for s in self.pairs:
                 if s.is_data:
                     given = np.asarray(block.products[s.node.attr][..., low:high, left:right], dtype)
-                    local[s.node] = given if noise is None else noise.result(s.node, given)
+                    local[s.target] = given if noise is None else noise.result(s.node, given)
                 elif s.node in series:
-                    cov = np.broadcast_to(value(s.node.args[3]), (high - low, right - left))
-                    local[s.node] = series[s.node](slice(low, high), slice(left, right), cov)
-                elif s.partner is not None and noise is None:
-                    local[s.node], local[s.partner] = s.joint(*[value(a) for a in s.operands])
-                elif s.node not in local:
-                    local[s.node] = s.compute([value(a) for a in s.operands], noise, level, rough)
-                for a in s.frees:
-                    local.pop(a, None)
-        for x, full in zip(self.outputs, out, strict=True):
-            if x in local and x.width is not None and x.inner is not None:
-                full[..., low:high, left:right] = local[x]
+                    cov = np.broadcast_to(local[s.sources[3]], (high - low, right - left))
+                    local[s.target] = series[s.node](slice(low, high), slice(left, right), cov)
+                elif s.partner_target is not None and noise is None:
+                    local[s.target], local[s.partner_target] = s.joint(*[local[k] for k in s.sources])
+                elif local[s.target] is None:
+                    arrays = [local[k] for k in s.sources]
+                    if noise is None and s.kernel is not None:
+                        local[s.target] = s.kernel(*arrays)
+                    else:
+                        local[s.target] = s.compute(arrays, noise, level, block.rough)
+                for k in s.frees:
+                    local[k] = None
+        for slot_of_result, full in zip(self.results, out, strict=True):
+            if slot_of_result is not None:
+                full[..., low:high, left:right] = local[slot_of_result]
 
 
 class _Carried:
@@ -205,17 +221,20 @@ class _Carried:
     def __init__(self, step: Step) -> None:
         self.node, self.operands = step.node, step.operands
         self.is_data = step.node.op == "data"
-        self.frees: list[Node] = []
+        self.target = 0  # slots, see `Batched._plan`
+        self.sources: list[int] = []
+        self.frees: list[int] = []
+        self.partner_target: int | None = None
         self.partner: Node | None = None  # a closed form of the same operands that is cheaper together with this one
         self.joint: Callable[..., Any] = lambda *_: None
         x = step.node
-        self._kernel: Callable[..., Any] | None = step.compute
+        self.kernel: Callable[..., Any] | None = step.compute
         self.product = PairProduct.of(x.attr) if x.op in INTEGRALS and _separates(x) else None
         if x.op == "dual":
-            self._kernel = aligned(DUALS[x.attr].array, x)
+            self.kernel = aligned(DUALS[x.attr].array, x)
             self._unsnapped = aligned(partial(unsnapped, x.attr), x)
         elif x.op == "stencil":
-            self._kernel = aligned(x.attr, x)
+            self.kernel = aligned(x.attr, x)
 
     def value(
         self, values: Mapping[Node, Array], block: Block, noise: Perturbation | None, level: int, dtype: Any
@@ -260,10 +279,10 @@ class _Carried:
                 rough or noise is not None,
             )
         else:
-            assert self._kernel is not None, f"no scalar rule for {x.op}: please report this"
+            assert self.kernel is not None, f"no scalar rule for {x.op}: please report this"
             given = arrays if noise is None else noise.operands(x, arrays)
             apart = x.op == "dual" and noise is not None and noise.apart
-            result = (self._unsnapped if apart else self._kernel)(*given)
+            result = (self._unsnapped if apart else self.kernel)(*given)
         return np.asarray(result if noise is None else noise.result(x, np.asarray(result)))
 
 

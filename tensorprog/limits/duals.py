@@ -113,8 +113,23 @@ def _is_small(a: Any, full: np.ndarray) -> bool:
 
 
 def _empty(*arrays: Any) -> np.ndarray:
+    full = max([x for x in arrays if isinstance(x, np.ndarray)], key=_size, default=None)
+    if full is not None and full.dtype.kind == "f" and all(_fits(x, full.shape) for x in arrays):
+        return np.empty(full.shape, full.dtype)
     kind = np.result_type(*[x for x in arrays if np.ndim(x)]) if any(np.ndim(x) for x in arrays) else float
     return np.empty(np.broadcast_shapes(*[np.shape(x) for x in arrays]), kind)
+
+
+def _size(x: np.ndarray) -> int:
+    return x.size
+
+
+def _fits(x: Any, shape: tuple[int, ...]) -> bool:
+    """Does it broadcast to that shape?"""
+    own = getattr(x, "shape", ())
+    return len(own) <= len(shape) and all(
+        [k in (1, full) for k, full in zip(reversed(own), reversed(shape), strict=False)]
+    )
 
 
 def _arccos1(a: Any, c: Any, b: Any) -> np.ndarray:
