@@ -13,12 +13,12 @@ import numpy as np
 from tensorprog.errors import MissingAxis, TensorProgramError
 from tensorprog.limits.batched import Batched, Block
 from tensorprog.limits.perturb import NOISE, Perturbation
-from tensorprog.networks.dispatch import needs_data
 from tensorprog.networks.inputs import EXAMPLE
 from tensorprog.networks.network import Network
 from tensorprog.networks.pairs import Compiled, GramProducts, Products, compile_pair
 from tensorprog.networks.results import Results
 from tensorprog.networks.samples import Batch, batches, same_features
+from tensorprog.transforms.dispatch import needs_data
 from tensorprog.transforms.tangent import parametrization as named
 
 __all__ = ["KernelFunction", "kernel_fn"]
@@ -108,6 +108,12 @@ class KernelFunction:
         dtype = _dtype(dtype)
         if gram is not None:
             return self._of_gram(X1, X2, gram, names, get, dtype, out, progress)
+        if any(isinstance(X, tuple) and all(isinstance(k, (int, np.integer)) for k in X) for X in (X1, X2)):
+            raise TensorProgramError(
+                "data for a kernel is a tuple of integers",
+                why="a shape stands for random data in Network.program; a kernel of random data is a surprise",
+                fix="give an array with one row for each example: [[1, 2], [3, 4]]",
+            )
         if X1 is None and needs_data(self.network):
             raise TensorProgramError(
                 "a kernel without data", fix="give X1, an array (examples, ..., features); or gram="
@@ -243,7 +249,7 @@ class KernelFunction:
         wanted = [x for x in self.network.inputs if x.value is None]
         why = (
             "data is given, too" if X1 is not None or X2 is not None
-            else "it stands for the data of one input" if len(wanted) != 1
+            else "it stands for the data of one input" if len(wanted) != 1 or len(self.network.inputs) != 1
             else "its features are not known, and in standard parametrization the kernel depends on their number"
             if self.scheme.name == "standard"
             else "the axes of the input have positions, which it does not know" if wanted[0].axis_names
@@ -276,7 +282,10 @@ class KernelFunction:
 
         program = self.network.program(X1, X2, names, self.scheme.name, self.scheme.width, self.gia)
         found = limit(program, rng=rng)
-        arrays = [np.asarray(found[k].value, dtype) for k in names]
+        arrays = [np.asarray(found[k].value, dtype=float) for k in names]
+        if X2 is None:  # sampled entries differ from their mirror images, within their errors
+            arrays = [(a + (a.T if a.ndim == 2 else a.transpose(1, 0, 3, 2))) / 2 for a in arrays]
+        arrays = [a.astype(dtype) for a in arrays]
         if isinstance(get, str):
             return arrays[0]
         errors = {k: float(np.max(found[k].error)) for k in names}

@@ -45,7 +45,10 @@ def test_the_pair_is_in_step(name: str) -> None:
         assert not any(cell.get("outputs") for cell in code), "notebooks are kept without outputs"
 
 
-@pytest.mark.parametrize("name", NAMES)
+SLOW = {"ntk_for_any_architecture"}
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW)) for n in NAMES])
 def test_it_runs(name: str, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     environment = os.environ | {"MPLBACKEND": "Agg", "TENSORPROG_SMALL": "1"}

@@ -18,7 +18,7 @@ from tensorprog.analysis.sweep import Interrupted, Rows, sweep
 from tensorprog.errors import TensorProgramError
 from tensorprog.estimate import Estimate, Estimates
 from tensorprog.execute.executor import check_seeds, distinct_integers
-from tensorprog.networks.dispatch import of_networks
+from tensorprog.transforms.dispatch import of_networks
 
 if TYPE_CHECKING:
     import xarray

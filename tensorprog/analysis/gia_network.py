@@ -48,9 +48,9 @@ from tensorprog.language.describe import describe
 from tensorprog.language.node import Node, topological
 from tensorprog.language.program import Output, Program
 from tensorprog.language.symbols import Matrix, number
-from tensorprog.networks.dispatch import OPTIONS, needs_data
 from tensorprog.networks.layers import Readout
 from tensorprog.networks.network import Body, Network
+from tensorprog.transforms.dispatch import OPTIONS, needs_data
 from tensorprog.transforms.rewrite import rewrite_nodes
 
 __all__ = ["check_network"]

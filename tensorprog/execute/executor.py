@@ -16,8 +16,8 @@ from tensorprog.execute.dense import Dense, FiniteSpace
 from tensorprog.execute.lazy import Lazy
 from tensorprog.execute.random import Array
 from tensorprog.language.program import Program
-from tensorprog.networks.dispatch import of_networks
 from tensorprog.transforms.decouple import program_for
+from tensorprog.transforms.dispatch import of_networks
 
 if TYPE_CHECKING:
     import xarray

@@ -17,8 +17,8 @@ from typing import Any
 
 from tensorprog.errors import TensorProgramError
 from tensorprog.language.program import Program
-from tensorprog.networks.dispatch import needs_data
 from tensorprog.networks.network import Network
+from tensorprog.transforms.dispatch import needs_data
 
 __all__ = ["CommandError", "Model", "assignments", "literal", "load_model", "load_module", "load_program"]
 

@@ -76,6 +76,9 @@ class ArrayData(Data):
 
     def gram(self, other: Data) -> Node:
         """See `Data`."""
+        if isinstance(other, SlotData):
+            k, j = len(other.shape), len(self.shape)
+            return algebra.transpose(other.gram(self), [*range(k, k + j), *range(k)])
         if not isinstance(other, ArrayData):
             raise TensorProgramError("numbers meet data that is not known yet", fix="please report this")
         return algebra.constant(self.products(other), (*self.shape, *other.shape))

@@ -19,8 +19,8 @@ from tensorprog.limits.domain import check_domains, ranges
 from tensorprog.limits.evaluate import ScalarProgram, student
 from tensorprog.limits.expectation import Expectation
 from tensorprog.limits.lower import Lowering
-from tensorprog.networks.dispatch import of_networks
 from tensorprog.transforms.decouple import program_for
+from tensorprog.transforms.dispatch import of_networks
 
 __all__ = ["limit"]
 

@@ -34,8 +34,8 @@ from tensorprog.limits.lower import Lowering
 from tensorprog.limits.special import GaussianExpectation, named
 from tensorprog.limits.structure import MOVES, root
 from tensorprog.limits.tasks import Task
-from tensorprog.networks.dispatch import of_networks
 from tensorprog.transforms.decouple import program_for
+from tensorprog.transforms.dispatch import of_networks
 
 __all__ = ["formula"]
 

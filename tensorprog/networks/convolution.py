@@ -59,6 +59,8 @@ def places(size: int, window: int, stride: int, padding: str, what: str) -> Plac
 
 def sizes(value: Any, axes: Sequence[str], what: str) -> tuple[int, ...]:
     """A size for every axis: one integer for all, or a sequence of them."""
+    if len(set(axes)) < len(axes):
+        raise TensorProgramError(f"{what}: the axes {tuple(axes)}", fix="name every axis once")
     given = tuple(value) if isinstance(value, (list, tuple)) else (value,) * len(axes)
     if len(given) != len(axes) or not all(isinstance(k, (int, np.integer)) and k > 0 for k in given):
         raise TensorProgramError(

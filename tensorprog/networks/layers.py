@@ -14,6 +14,8 @@ from fractions import Fraction
 from math import prod
 from typing import Any
 
+import numpy as np
+
 from tensorprog.errors import TensorProgramError
 from tensorprog.language import algebra, build
 from tensorprog.language.data import Embedding
@@ -21,7 +23,7 @@ from tensorprog.language.deferred import layer
 from tensorprog.language.describe import describe
 from tensorprog.language.expression import Expression, Vector, as_expression
 from tensorprog.language.symbols import Matrix, Number, Width, check_name, is_exact, number
-from tensorprog.networks.inputs import Bound
+from tensorprog.networks.inputs import EXAMPLE, Bound
 
 __all__ = [
     "Layers", "Readout", "bias", "dense", "ordered", "readout", "recording", "residual", "share", "squared", "vector",
@@ -128,7 +130,7 @@ def dense(
         if not parts:
             raise TensorProgramError(f"layer {name} is given an empty list", fix="give vectors")
         ratios = [_width(p).ratio for p in parts]
-        h = algebra_constant(0)
+        h = _number(0)
         for i, (p, r) in enumerate(zip(parts, ratios, strict=True)):
             part = _ratio(r, sum(ratios))
             share(f"{name}_{i}", part)
@@ -191,6 +193,8 @@ class Readout:
         var: The variance of the coordinates of v.
         bias_var: That of the bias, 0 without one.
         vectors: The names of the readout vectors.
+        bias: The name the bias has, or would have.
+        centred: Has v mean 0?
         bias: The name of the bias.
     """
 
@@ -201,31 +205,34 @@ class Readout:
     bias_var: Number
     vectors: tuple[str, ...]
     bias: str
+    centred: bool = True
 
     def covariance(self, other: Readout, **names: str) -> Expression:
         """Of f with another f, given the body: W_std^2 x.x'/n + b_std^2; `names` rename the other's axes.
 
         The other may be another output, with other vectors or without a bias: what they share counts.
         """
-        total: Any = algebra_constant(self.bias_var if self.bias == other.bias and other.bias_var else 0)
+        total: Any = _number(self.bias_var if self.bias == other.bias and other.bias_var else 0)
         for name, (x, part) in zip(self.vectors, self.parts, strict=True):
             for other_name, (y, share) in zip(other.vectors, other.parts, strict=True):
                 if name == other_name:
-                    c = build.moment(x * build.rename(y, **{a: b for a, b in names.items() if a in y.axes}))
+                    renamed = dict(zip(other.over, self.over, strict=True))  # v has positions, not names
+                    renamed |= {a: b for a, b in names.items() if a in y.axes}
+                    c = build.moment(x * build.rename(y, **renamed))
                     scale = part if part == share else (float(part) * float(share)) ** 0.5
                     total = total + (build.sum(c, self.over) if self.over else c) * _times(self.var, scale)
         return total
 
 
 @layer
-def readout(name: Any, x: Any, W_std: Any = 1, b_std: Any = None, over: str | Sequence[str] = ()) -> Readout:
+def readout(name: Any, x: Any, W_std: Any = None, b_std: Any = None, over: str | Sequence[str] = ()) -> Readout:
     """The output f = v.x/sqrt(n) (+ b) of a network, v ~ N(0, W_std^2).
 
     Args:
         name: The name of v; or a `tp.Vector` that stands in for it (one that is used inside the network as well, say).
         x: A vector; its axes but the examples' must be summed, averaged or named in `over`. A list of vectors means
             their concatenation, with one v for each, `name_0`, `name_1`, ...
-        W_std: Standard deviation of the coordinates of v.
+        W_std: Standard deviation of the coordinates of v, 1 by default; a `tp.Vector` has its own.
         b_std: Standard deviation of a bias; None for none.
         over: Axes to flatten: one v for each of the P positions, f = sum_p v_p.x_p / sqrt(n P).
 
@@ -248,6 +255,12 @@ def readout(name: Any, x: Any, W_std: Any = 1, b_std: Any = None, over: str | Se
                 f"a readout over the axis {missing[0]!r}, and {describe(y.node)} has {y.axes or 'none'}",
                 fix="name an axis of the vector",
             )
+    if EXAMPLE in axes or len(set(axes)) < len(axes):
+        raise TensorProgramError(
+            f"a readout over the axes {axes}",
+            why="every example has its own output, and every axis is flattened once",
+            fix="name axes of one example, each once",
+        )
     sizes = {a: xs[0].shape[xs[0].axes.index(a)] for a in axes}
     fan_in = _times(sum(ratios), prod(sizes.values()))  # over the reference width
     var: Number
@@ -256,9 +269,13 @@ def readout(name: Any, x: Any, W_std: Any = 1, b_std: Any = None, over: str | Se
             raise TensorProgramError(
                 "a readout is given an expression for its vector", fix="give one tp.Vector without axes, or a name"
             )
+        if W_std is not None:
+            raise TensorProgramError(
+                f"a readout by the vector {name.node.attr.name} is given W_std", fix="give the vector another var"
+            )
         vectors, var = [name], name.node.attr.var
     else:
-        var = squared(W_std, f"W_std of readout {name}")
+        var = squared(1 if W_std is None else W_std, f"W_std of readout {name}")
         keys = [f"{name}_{i}" for i in range(len(xs))] if len(xs) > 1 else [name]
         vectors = [
             Vector(key, _width(y), mean=0, var=var, axes=sizes, trainable=True) for key, y in zip(keys, xs, strict=True)
@@ -277,10 +294,11 @@ def readout(name: Any, x: Any, W_std: Any = 1, b_std: Any = None, over: str | Se
         bias_var = b.node.attr.var
         theta = theta + build.moment(b) * _root(ratios[0])
     parts = tuple([(y, _ratio(r, fan_in)) for y, r in zip(xs, ratios, strict=True)])
-    return Readout(theta, parts, axes, var, bias_var, names, bias_name)
+    centred = not any(np.any(v.node.attr.mean) for v in vectors)
+    return Readout(theta, parts, axes, var, bias_var, names, bias_name, centred)
 
 
-def algebra_constant(x: Number) -> Expression:
+def _number(x: Number) -> Expression:
     """A number as an expression."""
     return Expression(algebra.constant(x))
 

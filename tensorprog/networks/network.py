@@ -11,11 +11,11 @@ import numpy as np
 
 from tensorprog.errors import Source, TensorProgramError, caller
 from tensorprog.language import algebra
-from tensorprog.language.data import ArrayData, Data
+from tensorprog.language.data import ArrayData, Data, Embedding
 from tensorprog.language.deferred import Deferred, carry_out
 from tensorprog.language.describe import describe
 from tensorprog.language.expression import Expression, inverse_sqrt
-from tensorprog.language.node import Node
+from tensorprog.language.node import Node, topological
 from tensorprog.language.program import Output, Program
 from tensorprog.networks.inputs import EXAMPLE, Bound, Input
 from tensorprog.networks.layers import Layers, Readout, recording
@@ -109,17 +109,19 @@ class Network:
             gia: Back-propagate with independent copies.
         """
         key = (tuple(sorted((k, d.encoded(), a) for k, (d, a) in data.items())), gia)
-        if key not in self._bodies:
+        found = self._bodies.get(key)  # kept in hand: another thread may clear the memory
+        if found is None:
             layers = Layers()
             with recording(layers):
                 outputs = self._outputs({k: Bound(d, a) for k, (d, a) in data.items()})
             thetas = [o.theta if isinstance(o, Readout) else o for o in outputs]
+            _check_names(thetas, self.source)
             backward = tuple([backprop(_one_axis(t, data), gia) for t in thetas])
             if len(self._bodies) > 8:
                 self._bodies.clear()
-            self._bodies[key] = Body(tuple(outputs), backward, layers)
+            found = self._bodies[key] = Body(tuple(outputs), backward, layers)
             self._parameters.update(parameters(backward))
-        return self._bodies[key]
+        return found
 
     def _outputs(self, bound: Mapping[str, Bound]) -> list[Any]:
         given = {}
@@ -174,8 +176,8 @@ class Network:
             X: Data: an array (examples, *axes, features); a list of arrays (*axes, features) of different sizes; a dictionary
                 of such for several Inputs; or a shape, for seeded generic data. X is one batch.
             X2: Data of a second batch, for the columns of the kernels; X itself by default.
-            of: `"nngp"` (or `"f0_cov"`: the covariance of the outputs given the body, W_std^2 x.x'/n + b_std^2), `"ntk"`,
-                `"ntk_NAME"` for the part of one parameter, `"f"` for the outputs themselves, which have no limit: at finite
+            of: `"nngp"` (or `"f0_cov"`: the covariance of the outputs given the body, W_std^2 x.x'/n + b_std^2; where v
+                occurs in the body as well, that of another, independent v), `"ntk"`, `"ntk_NAME"` for the part of one parameter, `"f"` for the outputs themselves, which have no limit: at finite
                 width only. An average readout has no NNGP; its NTK is N Theta, and its `"f"` has a limit. By default
                 `("nngp", "ntk")`, of an average readout `("f", "ntk")`; `"all"` is `"f"` and the kernels there are.
             parametrization: `"ntk"`, `"tp"` or `"standard"` (with a width), see `transforms/tangent.py`.
@@ -193,20 +195,22 @@ class Network:
         same_features(first, second)
         data = (tuple([b.key for b in first]), tuple([b.key for b in second]))
         every = [*first, *([] if second is first else second)]
-        if data not in self._coordinates:  # they cost a factorisation, more than a short run of the program
+        coordinates = self._coordinates.get(data)
+        if coordinates is None:  # they cost a factorisation, more than a short run of the program
             reduced(every, self.inputs)
             if len(self._coordinates) > 8:
                 self._coordinates.clear()
-            self._coordinates[data] = [b.coordinates for b in every]
-        for b, coordinates in zip(every, self._coordinates[data], strict=True):
-            b.coordinates = coordinates
+            coordinates = self._coordinates[data] = [b.coordinates for b in every]
+        for b, known in zip(every, coordinates, strict=True):
+            b.coordinates = known
         wanted = self.wanted(of, first, gia)
         key = (*data, wanted, scheme.name, width, gia)
-        if key not in self._programs:
+        program = self._programs.get(key)
+        if program is None:
             if len(self._programs) > 8:
                 self._programs.clear()
-            self._programs[key] = self._program(first, second, wanted, scheme, gia)
-        return self._programs[key]
+            program = self._programs[key] = self._program(first, second, wanted, scheme, gia)
+        return program
 
     def wanted(self, of: str | Sequence[str] | None, first: list[Batch], gia: bool = False) -> tuple[str, ...]:
         """The outputs that `of` means, of `program`."""
@@ -284,6 +288,13 @@ class Network:
                     "an average readout has no NNGP", why="it has a limit, not a law", fix='ask for "ntk" or "f"',
                     source=self.source,
                 )  # fmt: skip
+            if not (f.centred and g.centred):
+                raise TensorProgramError(
+                    f"the NNGP of a readout by {f.vectors[0]}, whose mean is not 0",
+                    why="such an output grows like sqrt(n): it has no law in the limit",
+                    fix='ask for "ntk"; or average: tp.Network(tp.moment(..))',
+                    source=self.source,
+                )
             c = f.covariance(g, **{EXAMPLE: OTHER})
             there = [name for name, side in ((EXAMPLE, a), (OTHER, b)) if _examples(side, 0)]
             return algebra.view(c.node, [there.index(name) for name in c.order], shape)
@@ -334,6 +345,25 @@ def _one_axis(theta: Expression, data: Mapping[str, tuple[Data, tuple[str, ...]]
     node = theta.aligned_node()
     sizes = {d.shape[a.index(EXAMPLE)] for d, a in data.values() if EXAMPLE in a}
     return algebra.typed(node, (sizes.pop(),), None, None) if sizes and not node.shape else node
+
+
+def _check_names(thetas: list[Expression], source: Source | None) -> None:
+    """Refuses one name for parameters of two kinds: they would not be shared, and their parts of the kernel be one."""
+    kinds: dict[str, str] = {}
+    for x in topological([t.node for t in thetas]):
+        if x.op == "matmul":
+            name, kind = x.attr[0].name, "a matrix"
+        elif x.op == "vector" and x.attr.trainable:
+            name, kind = x.attr.name, "an input layer" if isinstance(x.attr, Embedding) else "a vector"
+        else:
+            continue
+        if kinds.setdefault(name, kind) != kind:
+            raise TensorProgramError(
+                f"{name!r} is the name of {kinds[name]} and of {kind}",
+                why="parameters of one name are the same weights, and these cannot be",
+                fix="give every layer its own name",
+                source=x.source or source,
+            )
 
 
 def _examples(body: Body, k: int) -> tuple[int, ...]:

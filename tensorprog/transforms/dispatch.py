@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import wraps
 from inspect import signature
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, overload, runtime_checkable
 
 from tensorprog.errors import TensorProgramError
 from tensorprog.language.program import Program
-from tensorprog.networks.network import Network
 
 __all__ = ["needs_data", "of_networks", "program_of"]
 
@@ -18,6 +17,15 @@ R_co = TypeVar("R_co", covariant=True)
 
 OPTIONS = ("X", "X2", "of", "parametrization", "width")
 """What `Network.program` takes; gradient independence is the function's own option."""
+
+
+@runtime_checkable
+class Network(Protocol):
+    """What is asked of a network: its Inputs, and the program of data."""
+
+    inputs: Any
+
+    def program(self, *args: Any, **options: Any) -> Program: ...
 
 
 class OfNetworks(Protocol[P, R_co]):
