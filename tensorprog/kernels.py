@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import namedtuple
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
+from math import isqrt, prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tensorprog.errors import MissingAxis, TensorProgramError
+from tensorprog.language.node import Node
 from tensorprog.limits.batched import Batched, Block
 from tensorprog.limits.perturb import NOISE, Perturbation
 from tensorprog.networks.inputs import EXAMPLE
@@ -23,8 +25,8 @@ from tensorprog.transforms.tangent import parametrization as named
 
 __all__ = ["KernelFunction", "kernel_fn"]
 
-BLOCK = 2**20
-"""Pairs of examples done together: their inner products, and what depends on one example alone, are in memory."""
+BLOCK = 2**24
+"""Inner products that are in memory together: pairs of examples, times those of positions."""
 SAMPLED = 8
 """Rows on which errors are measured."""
 
@@ -182,7 +184,7 @@ class KernelFunction:
         from tqdm import tqdm
 
         n, m = p.counts
-        blocks = list(_blocks(n, m, p.same))
+        blocks = list(_blocks(n, m, p.same, c.pair.data))
         off = True if len(blocks) < 4 and progress is None else None if progress is None else not progress
         for rows, columns in tqdm(blocks, unit="block", delay=2, disable=off):
             if results.done(rows, columns):
@@ -297,10 +299,12 @@ def _method(parts: Sequence[Compiled | None]) -> str:
     return "quadrature" if any(c and c.pair and c.pair.integrals for c in parts) else "closed form"
 
 
-def _blocks(n: int, m: int, same: bool) -> list[tuple[slice, slice]]:
-    """Blocks of rows and columns of at most `BLOCK` pairs, as square as possible; on and above the diagonal if `same`."""
-    side = int(BLOCK**0.5)
-    if n * m <= BLOCK:
+def _blocks(n: int, m: int, same: bool, data: Sequence[Node]) -> list[tuple[slice, slice]]:
+    """Blocks of at most `BLOCK` inner products, as square as possible; those on and above the diagonal if `same`."""
+    deep = max([prod(x.shape) for x in data if x.attr[4] != x.attr[5]], default=1)
+    pairs = max(1, BLOCK // deep)
+    side = isqrt(pairs)
+    if n * m <= pairs:
         return [(slice(0, n), slice(0, m))]
     rows = [slice(i, min(n, i + side)) for i in range(0, n, side)]
     columns = rows if same else [slice(j, min(m, j + side)) for j in range(0, m, side)]

@@ -177,8 +177,9 @@ class Network:
                 of such for several Inputs; or a shape, for seeded generic data. X is one batch.
             X2: Data of a second batch, for the columns of the kernels; X itself by default.
             of: `"nngp"` (or `"f0_cov"`: the covariance of the outputs given the body, W_std^2 x.x'/n + b_std^2; where v
-                occurs in the body as well, that of another, independent v), `"ntk"`, `"ntk_NAME"` for the part of one parameter, `"f"` for the outputs themselves, which have no limit: at finite
-                width only. An average readout has no NNGP; its NTK is N Theta, and its `"f"` has a limit. By default
+                occurs in the body as well, that of another, independent v), `"ntk"`, `"ntk_NAME"` for the part of one
+                parameter, `"f"` for the outputs themselves, which have no limit: at finite width only.
+                An average readout has no NNGP; its NTK is N Theta, and its `"f"` has a limit. By default
                 `("nngp", "ntk")`, of an average readout `("f", "ntk")`; `"all"` is `"f"` and the kernels there are.
             parametrization: `"ntk"`, `"tp"` or `"standard"` (with a width), see `transforms/tangent.py`.
             width: For `"standard"`.
