@@ -80,13 +80,13 @@ def check_width(p: tp.Program, limits: Mapping[str, tp.Estimate]) -> None:
         assert np.all(np.abs(draws.mean(0) - a) <= error), difference(name, draws.mean(0), a, error, p)
 
 
-@settings(options, max_examples=60)
+@settings(options, max_examples=40)
 @given(programs(max_instructions=9))
 def test_the_exact_limit_is_the_populations(p):
     check_limits(p)
 
 
-@settings(options, max_examples=60)
+@settings(options, max_examples=30)
 @given(programs(max_instructions=6))
 def test_the_exact_limit_is_that_of_wide_networks(p):
     check_width(p, tp.limit(p, samples=2**11, replicates=REPLICATES))

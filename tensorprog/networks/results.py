@@ -16,9 +16,6 @@ from tensorprog.networks.samples import Batch
 
 __all__ = ["Results"]
 
-RELEASED = 32
-"""Blocks after which files are taken out of memory: half a gigabyte for two kernels."""
-
 
 class Results:
     """Kernels of two batches, filled block by block.
@@ -156,8 +153,7 @@ class Results:
         part = self.folder / "done.part"
         part.write_text(text)
         part.replace(self.folder / "done.json")
-        if len(self.finished) % RELEASED == 0:
-            self._release()
+        self._release()
 
     def _release(self) -> None:
         """Takes files out of this process's memory; what is not on disk yet stays in the system's cache."""
@@ -172,7 +168,7 @@ class Results:
             step = max(1, 2**22 // max(x.shape[1], 1))
             for start in range(0, len(x), step):
                 part = x[start : start + step]
-                if self.folder is not None and start // step % RELEASED == 0:
+                if self.folder is not None:
                     self._release()
                 if not np.isfinite(np.sum(part)) and not np.isfinite(part).all():
                     bad = np.argwhere(~np.isfinite(part))[0]
