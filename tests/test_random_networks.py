@@ -100,7 +100,7 @@ def test_results_do_not_depend_on_threads(phi: Any, monkeypatch: pytest.MonkeyPa
     data = np.random.default_rng(0).standard_normal((300, 4))
     found = []
     for cores in (1, 5):
-        monkeypatch.setattr(batched, "_cores", lambda cores=cores: cores)
+        monkeypatch.setattr(batched, "cores", lambda cores=cores: cores)
         found.append(tp.kernel_fn(mlp(phi))(data))
     assert all(np.array_equal(a, b) for a, b in zip(*found, strict=True))
 

@@ -9,7 +9,6 @@ that width and inner width have in the arrays of an executor (`language/arrays.p
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -32,6 +31,7 @@ from tensorprog.limits.pairseries import PairProduct
 from tensorprog.limits.perturb import Perturbation
 from tensorprog.limits.stencil import with_stencils
 from tensorprog.limits.tidy import tidied
+from tensorprog.limits.tiles import cores
 
 __all__ = ["Batched", "Block"]
 
@@ -157,7 +157,7 @@ class Batched:
             pairs = max(1, TILE // self.depth, min(FEW, LARGEST // self.depth))
             tiles = list(_tiles(n, m, pairs, symmetric))
             total = n * m * self.depth // (2 if symmetric else 1)
-            workers = min(_cores(), 8, len(tiles)) if noise is None and total >= PARALLEL else 1
+            workers = min(cores(), 8, len(tiles)) if noise is None and total >= PARALLEL else 1
 
             def tile(bounds: tuple[int, int, int, int]) -> None:
                 self._tile(bounds, block, values, series, out, noise, level, dtype)
@@ -390,7 +390,3 @@ def _below(size: int, ahead: int) -> tuple[Array, Array]:
     """Positions (i, j), j < i, whose mirror image is in the columns ahead, .., ahead + size - 1."""
     i, j = np.tril_indices(size + ahead, -1)
     return i[i >= ahead], j[i >= ahead]
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

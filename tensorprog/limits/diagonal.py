@@ -14,6 +14,7 @@ import numpy as np
 
 from tensorprog.language import algebra
 from tensorprog.language.node import Node, topological
+from tensorprog.limits.rebuild import rebuilt
 
 __all__ = ["on_diagonals"]
 
@@ -70,7 +71,7 @@ class _Pass:
                 index.pop(repeated[1])
             self.new[x] = algebra.view(y, index, x.shape)
             return
-        self.new[x] = x if all(a is b for a, b in zip(args, x.args, strict=True)) else _rebuilt(x, args)
+        self.new[x] = x if all(a is b for a, b in zip(args, x.args, strict=True)) else rebuilt(x, args)
 
     # ---- where it vanishes ----
     def zero(self, x: Node) -> frozenset[Pair]:
@@ -150,7 +151,7 @@ class _Pass:
         done = [self._restricted[key] for key in self._needed(x, i, j)]
         if x.op in ("add", "mul", "fn", "dual", "gauss"):
             remaining = iter(done)
-            return _rebuilt(x, [next(remaining) if a.shape else a for a in x.args], shape)
+            return rebuilt(x, [next(remaining) if a.shape else a for a in x.args], shape)
         if x.op == "view" and done:
             (y,) = done
             a, b = _places(x, i, j)  # type: ignore[misc]
@@ -201,17 +202,7 @@ def _opened(x: Node) -> Node | None:
         return None if inner is None else algebra.pick(inner, axis, index)
     if y.op not in ("add", "mul", "fn", "dual"):
         return None
-    return _rebuilt(y, [algebra.pick(a, axis, index) if a.shape else a for a in y.args], x.shape)
-
-
-def _rebuilt(x: Node, args: Sequence[Node], shape: tuple[int, ...] | None = None) -> Node:
-    shape = x.shape if shape is None else shape
-    if x.op in ("add", "mul"):
-        return algebra.typed(algebra.applied(x, args), shape, None, None)
-    if x.op in ("fn", "view", "take", "pick", "stack", "sum", "softmax"):
-        out = algebra.applied(x, args)
-        return algebra.typed(out, shape, None, None) if x.op == "fn" else out
-    return Node(x.op, tuple(args), x.attr, shape, x.width, x.inner)
+    return rebuilt(y, [algebra.pick(a, axis, index) if a.shape else a for a in y.args], x.shape)
 
 
 def _data(x: Node, i: int, j: int) -> Node:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from tensorprog.language import algebra
 from tensorprog.language.node import Node, topological
+from tensorprog.limits.rebuild import rebuilt
 
 __all__ = ["oriented"]
 
@@ -85,11 +86,7 @@ def _varies(x: Node) -> bool:
 
 
 def _built(x: Node, args: Sequence[Node], shape: tuple[int, ...]) -> Node:
-    if x.op in ("add", "mul", "fn"):
-        return algebra.typed(algebra.applied(x, args), shape, None, None)
-    if x.op in ("view", "take", "stack", "softmax"):
-        return algebra.applied(x, args)
     if x.op == "dual" and x.attr in SYMMETRIC:
         a, c, b = args
         args = (a, c, b) if a.digest <= b.digest else (b, c, a)
-    return Node(x.op, tuple(args), x.attr, shape, x.width, x.inner)
+    return rebuilt(x, args, shape)

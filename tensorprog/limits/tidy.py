@@ -18,6 +18,7 @@ import numpy as np
 from tensorprog.language import algebra
 from tensorprog.language.node import Node, topological
 from tensorprog.language.symbols import Number
+from tensorprog.limits.rebuild import rebuilt
 
 __all__ = ["tidied"]
 
@@ -34,18 +35,9 @@ def tidied(outputs: Sequence[Node]) -> list[Node]:
     for x in topological(outputs):
         args = [new[a] for a in x.args]
         y = _rule(x, args)
-        new[x] = y if y is not None else _rebuilt(x, args)
+        same = all(a is b for a, b in zip(args, x.args, strict=True))
+        new[x] = y if y is not None else x if same else rebuilt(x, args)
     return [new[x] for x in outputs]
-
-
-def _rebuilt(x: Node, args: Sequence[Node]) -> Node:
-    if all(a is b for a, b in zip(args, x.args, strict=True)):
-        return x
-    if x.op in ("add", "mul", "fn"):
-        return algebra.typed(algebra.applied(x, args), x.shape, None, None)
-    if x.op in ("view", "take", "pick", "stack", "sum"):
-        return algebra.applied(x, args)
-    return Node(x.op, tuple(args), x.attr, x.shape, x.width, x.inner)
 
 
 def _rule(x: Node, args: Sequence[Node]) -> Node | None:

@@ -1,0 +1,20 @@
+"""A scalar of a limit on other operands: what the passes over scalar programs rebuild nodes with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tensorprog.language import algebra
+from tensorprog.language.node import Node
+
+__all__ = ["rebuilt"]
+
+
+def rebuilt(x: Node, args: Sequence[Node], shape: tuple[int, ...] | None = None) -> Node:
+    """The same operation on other operands, in normal form; of another shape, if given."""
+    shape = x.shape if shape is None else shape
+    if x.op in ("add", "mul", "fn"):
+        return algebra.typed(algebra.applied(x, args), shape, None, None)
+    if x.op in ("view", "take", "pick", "stack", "sum", "softmax"):
+        return algebra.applied(x, args)
+    return Node(x.op, tuple(args), x.attr, shape, x.width, x.inner)
