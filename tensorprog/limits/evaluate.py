@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,13 +19,16 @@ from tensorprog.language.node import Node, topological
 from tensorprog.language.schedule import Step, schedule
 from tensorprog.limits.diagonal import on_diagonals
 from tensorprog.limits.duals import DUALS
-from tensorprog.limits.integral import Integrand
+from tensorprog.limits.integral import POINTS, Integrand
 from tensorprog.limits.pairseries import SAFETY, PairProduct
 from tensorprog.limits.perturb import NOISE, Perturbation
 from tensorprog.limits.tidy import tidied
 from tensorprog.limits.tiles import Tiles, stages
 
-__all__ = ["ScalarProgram", "student"]
+if TYPE_CHECKING:
+    from tensorprog.limits.sampling import Sampler
+
+__all__ = ["ScalarProgram", "sampling_cost", "student"]
 
 Array = np.ndarray
 
@@ -47,18 +50,30 @@ def student(degrees: int, probability: float = 0.6826894921370859) -> float:
     return float(stdtrit(degrees, 0.5 + probability / 2))
 
 
+def sampling_cost(x: Node, points: int) -> float:
+    """Numbers computed for the sampled integrals of a scalar: nodes of their integrands, at all points of all replicates."""
+    return sum(
+        [
+            float(math.prod(y.shape)) * len(topological([y.attr.body])) * points * SAMPLED_REPLICATES
+            for y in topological([x])
+            if y.op == "gauss" and not y.attr.by_quadrature
+        ]
+    )
+
+
 class ScalarProgram:
     """Scalars (constants, arithmetic, closed forms, integrals) ready to be evaluated.
 
     Args:
         outputs: The scalars wanted.
         rng: Seeds what is sampled.
+        points: Points of one replicate of a sampled integral.
     """
 
-    def __init__(self, outputs: Sequence[Node], rng: int = 0) -> None:
+    def __init__(self, outputs: Sequence[Node], rng: int = 0, points: int = POINTS) -> None:
         self.outputs = tidied(on_diagonals(outputs))
         self.floating = [x for x in self.outputs if x.op != "constant"]
-        self.rng = rng
+        self.rng, self.points = rng, points
         self.rough = False  # covariances have the rounding of float32
         self.steps: list[Step] = schedule(self.floating, moments=False)
         nodes = [step.node for step in self.steps]
@@ -80,6 +95,7 @@ class ScalarProgram:
         )
         self.integrals = {x for x in nodes if x.op == "gauss"}
         self.magnitudes: dict[Node, Array] = {}
+        self.samplers: dict[Node, Sampler] = {}
         self.products: dict[Node, PairProduct | None] = {}
         self.sampled = {x for x in self.integrals if not x.attr.by_quadrature}
         self.sampled_below = _downstream(self.floating, self.sampled)
@@ -134,6 +150,13 @@ class ScalarProgram:
             self.products[x] = PairProduct.of(x.attr)
         return self.products[x]
 
+    def _sampler(self, x: Node, key: int) -> Sampler:
+        from tensorprog.limits.sampling import Sampler
+
+        if x not in self.samplers:
+            self.samplers[x] = Sampler(x.attr, [self.rng, key], self.points)
+        return self.samplers[x]
+
     def _magnitude(self, x: Node, args: Sequence[Array]) -> Array:
         """E |f| of an integral E f, roughly; the integral itself is enough for large batches and sampled ones."""
         if x not in self.magnitudes:
@@ -143,7 +166,7 @@ class ScalarProgram:
         return self.magnitudes[x]
 
     def _integral(self, x: Node, args: Sequence[Array], level: int, replicate: int, absolute: bool = False) -> Array:
-        from tensorprog.limits.integrate import Curve, Feature, gaussian_expectation, qmc_expectation
+        from tensorprog.limits.integrate import Curve, Feature, gaussian_expectation
 
         integrand: Integrand = x.attr
         product = None if absolute or x in self.sampled else self._product(x)
@@ -173,7 +196,7 @@ class ScalarProgram:
         if x in self.sampled:
             key = int.from_bytes(hashlib.blake2b(x.digest, digest_size=8).digest(), "little")
             rng = np.random.default_rng([self.rng, replicate, key])
-            value = qmc_expectation(integrand, mean, cov, params, rng)
+            value = self._sampler(x, key).expectation(mean, cov, params, rng, back)
         else:
             curves = [Curve(*c) for c in integrand.curves or ()]
             deviations = np.sqrt(np.maximum(np.diagonal(cov, axis1=1, axis2=2), 0))

@@ -17,12 +17,14 @@ from tensorprog.limits.closed import Gaussian
 from tensorprog.limits.structure import MOVED, Structure, carrier, opened, scalar_version, slope_and_shift
 from tensorprog.limits.tasks import Declined
 
-__all__ = ["MAX_SAMPLED", "Integrand", "integral"]
+__all__ = ["MAX_SAMPLED", "POINTS", "Integrand", "integral"]
 
 MAX_QUADRATURE = 3
 """Up to this many variables by nested quadrature."""
-MAX_SAMPLED = 10
+MAX_SAMPLED = 32
 """Up to this many by randomised quasi-Monte-Carlo; beyond, the population limit is the better sampler."""
+POINTS = 2**13
+"""Points of one replicate of a sampled integral, at first."""
 MAX_CROSSINGS = 200
 TOUCH = 1e-12
 MAX_TURNS = 10
