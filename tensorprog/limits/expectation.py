@@ -27,6 +27,7 @@ from tensorprog.limits.closed import Gaussian, closed_form
 from tensorprog.limits.integral import integral
 from tensorprog.limits.laplace import inverse_powers, laplace
 from tensorprog.limits.picks import Picks, common_picks, split
+from tensorprog.limits.reduce import dependent, reduced
 from tensorprog.limits.structure import (
     MOVES,
     Structure,
@@ -54,10 +55,11 @@ class Expectation:
 
     Args:
         tilted_signs: Use the closed forms of exponentials times signs (elu), which cancel at large variances.
+        reduce: Integrate what is Gaussian given few variables out (`reduce.py`): not in formulas that people read.
     """
 
-    def __init__(self, tilted_signs: bool = True) -> None:
-        self.tilted_signs = tilted_signs
+    def __init__(self, tilted_signs: bool = True, reduce: bool = True) -> None:
+        self.tilted_signs, self.reduce = tilted_signs, reduce
         self.structure = Structure()
         self.solver = Solver()
 
@@ -348,7 +350,8 @@ class Expectation:
         answer = closed_form(factors, atoms, gaussian, self.tilted_signs)
         if answer is not None:
             return answer
-        return integral(self.structure, whole, atoms, gaussian)
+        left = integral(self.structure, whole, atoms, gaussian)
+        return reduced(left, dependent(atoms)) if self.reduce else left
 
     # ---- covariance ----
     def covariance(self, u: Node, v: Node) -> Node | Task:

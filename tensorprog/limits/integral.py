@@ -14,6 +14,7 @@ from tensorprog.language.functions import PRIMITIVES
 from tensorprog.language.node import Node, topological
 from tensorprog.language.symbols import Number, encode
 from tensorprog.limits.closed import Gaussian
+from tensorprog.limits.duals import DUALS
 from tensorprog.limits.structure import MOVED, Structure, carrier, opened, scalar_version, slope_and_shift
 from tensorprog.limits.tasks import Declined
 
@@ -22,7 +23,9 @@ __all__ = ["MAX_SAMPLED", "POINTS", "Integrand", "integral"]
 MAX_QUADRATURE = 3
 """Up to this many variables by nested quadrature."""
 MAX_SAMPLED = 32
-"""Up to this many by randomised quasi-Monte-Carlo; beyond, the population limit is the better sampler."""
+"""Up to this many are sampled; beyond, the population limit is the better sampler."""
+MAX_NESTED = 10
+"""The same where their covariances are integrals that are sampled themselves."""
 POINTS = 2**13
 """Points of one replicate of a sampled integral, at first."""
 MAX_CROSSINGS = 200
@@ -128,10 +131,17 @@ def _of_first(body: Node) -> Node:
     return done[body]
 
 
+def _rule(x: Node) -> Callable[..., Any] | None:
+    """The NumPy implementation of a node of an integrand; None for variables and parameters."""
+    if x.op == "dual":
+        return DUALS[x.attr].array
+    return None if x.op in ("var", "param") else kernel(x)
+
+
 def _compile(body: Node) -> Callable[..., Any]:
     order = topological([body])
     slots = {x: i for i, x in enumerate(order)}
-    steps = [(x, None if x.op in ("var", "param") else kernel(x), [slots[a] for a in x.args]) for x in order]
+    steps = [(x, _rule(x), [slots[a] for a in x.args]) for x in order]
 
     def evaluate(z: Sequence[Any], p: Sequence[Any]) -> Any:
         values: list[Any] = []
@@ -215,6 +225,15 @@ def _roughness(
     along: list[tuple[Node, tuple[float, ...]]] = []
     blind = False
     for x in topological([body]):
+        if x.op == "dual":
+            for argument, touching in _turning(x):
+                variables = {y.attr for y in topological([argument]) if y.op == "var"}
+                if len(variables) == 1 and len(turns) < MAX_TURNS:
+                    parametric = any(y.op == "param" for y in topological([argument]))
+                    width = 0.0 if touching else 1.0
+                    turns.append(Turn(*variables, _compile(argument), parametric, (0.0,), width, touching, touching))
+                blind = blind or len(variables) > 1
+            continue
         if x.op != "fn":
             continue
         row = PRIMITIVES[x.attr[0]]
@@ -248,6 +267,20 @@ def _roughness(
     return sorted(found), turns, along, blind
 
 
+def _turning(x: Node) -> list[tuple[Node, bool]]:
+    """Where a closed form inside an integrand is rough: (argument, is it a variance that touches 0?)."""
+    match x.attr:
+        case "sign_mean" | "density":
+            m, q = x.args
+            return [(q, True), (algebra.mul([m, algebra.fn("reciprocal", algebra.fn("sqrt", q))]), False)]
+        case "sign_pair":
+            return [(x.args[2], True), (x.args[4], True)]
+        case "residual":
+            return [(x.args[3], True)]
+        case _:  # of two variances and a covariance
+            return [(x.args[0], True), (x.args[2], True)]
+
+
 def _solvable(argument: Node, i: int) -> tuple[float, list[tuple[Number, Node]]] | None:
     """(a, terms of g) where an argument is a z_i + g of the other variables; else None."""
     a = 0.0
@@ -279,6 +312,12 @@ def _place(a: float, rest: list[tuple[Number, Node]], kink: float) -> Node:
     return algebra.add([(-c / a, x) for c, x in rest] + [(1, algebra.constant(kink / a))])
 
 
+def _sampled_before(gaussian: Gaussian) -> bool:
+    """Are means or covariances sampled integrals?"""
+    below = topological([*gaussian.means, *gaussian.covariances.values()])
+    return any(y.op == "gauss" and not y.attr.by_quadrature for y in below)
+
+
 def integral(structure: Structure, x: Node, atoms: Sequence[Node], gaussian: Gaussian) -> Node:
     """E x as a Gaussian integral over its atoms.
 
@@ -286,7 +325,7 @@ def integral(structure: Structure, x: Node, atoms: Sequence[Node], gaussian: Gau
         Declined: in too many dimensions, and for integrands that are not functions.
     """
     d = len(atoms)
-    if d > MAX_SAMPLED:
+    if d > MAX_SAMPLED or (d > MAX_NESTED and _sampled_before(gaussian)):
         raise Declined(f"an expectation over {d} jointly Gaussian variables without a closed form")
     index = {a: i for i, a in enumerate(atoms)}
     parameters: dict[Node, int] = {}

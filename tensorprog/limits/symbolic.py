@@ -87,7 +87,7 @@ def formula(program: Program, gia: bool = False) -> Formula:
     """
     program = program_for(program, gia)
     check_domains(program)
-    lowering = _SymbolicLowering(program, expectation=_SymbolicExpectation())
+    lowering = _SymbolicLowering(program, expectation=_SymbolicExpectation(reduce=False))
     for name, o in program.outputs.items():
         if o.node in lowering.declined:
             raise TensorProgramError(
