@@ -18,6 +18,7 @@ from tensorprog.language.program import Program
 from tensorprog.limits.domain import check_domains, ranges
 from tensorprog.limits.evaluate import ScalarProgram, student
 from tensorprog.limits.expectation import Expectation
+from tensorprog.limits.jumps import check_jumps, suspects
 from tensorprog.limits.lower import Lowering
 from tensorprog.transforms.decouple import program_for
 from tensorprog.transforms.dispatch import of_networks
@@ -80,6 +81,8 @@ def limit(
     bound = program.values(values)
     check_domains(program)
     rng = _seed(rng)
+    if method == "population" and suspects(program, bound):  # the Master Theorem decides there, too
+        check_jumps(program, Lowering(program, bound, Expectation()))
     exact: dict[str, Estimate] = {}
     reasons: dict[str, str] = {}
     if method != "population":
@@ -132,11 +135,13 @@ def _outside(program: Program) -> dict[str, str]:
 
 
 def _exact(program: Program, values: Mapping[str, Any], rng: int) -> tuple[dict[str, Estimate], dict[str, str]]:
-    found, reasons = _by_route(program, values, rng, tilted_signs=True)
+    lowering = Lowering(program, values, Expectation())
+    check_jumps(program, lowering)
+    found, reasons = _by_route(program, lowering, rng)
     poor = [name for name, e in found.items() if e.kind == "rounding" and not _accurate(e)]
     if poor:  # a closed form that cancels: integrate, where that is better
         part = Program({name: program.outputs[name] for name in poor})
-        again, _ = _by_route(part, values, rng, tilted_signs=False)
+        again, _ = _by_route(part, Lowering(part, values, Expectation(tilted_signs=False)), rng)
         found |= {name: e for name, e in again.items() if np.max(e.error) < _worst(found[name])}
     for name, estimate in list(found.items()):
         node = program.outputs[name].node
@@ -154,10 +159,7 @@ def _exact(program: Program, values: Mapping[str, Any], rng: int) -> tuple[dict[
     return found, reasons
 
 
-def _by_route(
-    program: Program, values: Mapping[str, Any], rng: int, tilted_signs: bool
-) -> tuple[dict[str, Estimate], dict[str, str]]:
-    lowering = Lowering(program, values, Expectation(tilted_signs))
+def _by_route(program: Program, lowering: Lowering, rng: int) -> tuple[dict[str, Estimate], dict[str, str]]:
     reasons = {name: lowering.declined[o.node] for name, o in program.outputs.items() if o.node in lowering.declined}
     names = [name for name in program if name not in reasons]
     answers = _evaluated([lowering.z[program.outputs[name].node] for name in names], rng)
