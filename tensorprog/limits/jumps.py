@@ -33,6 +33,7 @@ from tensorprog.limits.domain import jumps, ranges
 from tensorprog.limits.fixed import at_every_width, deviation, standing
 from tensorprog.limits.initial import initial_scalars
 from tensorprog.limits.lower import Lowering
+from tensorprog.limits.tasks import Declined
 
 __all__ = ["Met", "check_jumps", "jumps_met", "suspects"]
 
@@ -419,7 +420,7 @@ def _numbers(scalars: Sequence[Node]) -> dict[Node, list[Array]]:
         program = ScalarProgram(wanted)
         try:
             runs = [program.run(), program.run(level=0, replicate=1, noise=0)]
-        except Indefinite:
+        except (Indefinite, Declined):
             runs = []
         for x, y in zip(wanted, program.outputs, strict=True):
             if y.op == "constant":
