@@ -23,11 +23,12 @@ from tensorprog.language.algebra import ONE, ZERO, typed
 from tensorprog.language.data import Embedding
 from tensorprog.language.node import Node
 from tensorprog.language.symbols import Number
+from tensorprog.limits.budget import Budget
 from tensorprog.limits.closed import Gaussian, closed_form
 from tensorprog.limits.integral import integral
 from tensorprog.limits.laplace import inverse_powers, laplace
 from tensorprog.limits.picks import Picks, common_picks, split
-from tensorprog.limits.reduce import dependent, reduced
+from tensorprog.limits.reduce import reduced
 from tensorprog.limits.structure import (
     MOVES,
     Structure,
@@ -55,13 +56,15 @@ class Expectation:
 
     Args:
         tilted_signs: Use the closed forms of exponentials times signs (elu), which cancel at large variances.
+        budget: What it may cost.
         reduce: Integrate what is Gaussian given few variables out (`reduce.py`): not in formulas that people read.
     """
 
-    def __init__(self, tilted_signs: bool = True, reduce: bool = True) -> None:
+    def __init__(self, tilted_signs: bool = True, budget: Budget | None = None, reduce: bool = True) -> None:
         self.tilted_signs, self.reduce = tilted_signs, reduce
-        self.structure = Structure()
-        self.solver = Solver()
+        self.budget = budget or Budget()
+        self.structure = Structure(self.budget)
+        self.solver = Solver(self.budget)
 
     # ---- E ----
     def mean(self, x: Node) -> Node | Task:
@@ -347,11 +350,11 @@ class Expectation:
             for j in range(i + 1):
                 covariances[i, j] = yield (self.covariance, *ordered(u, atoms[j]))
         gaussian = Gaussian(tuple(means), covariances)
-        answer = closed_form(factors, atoms, gaussian, self.tilted_signs)
+        answer = closed_form(factors, atoms, gaussian, self.tilted_signs, self.budget)
         if answer is not None:
             return answer
         left = integral(self.structure, whole, atoms, gaussian)
-        return reduced(left, dependent(atoms)) if self.reduce else left
+        return reduced(left, self.budget) if self.reduce else left
 
     # ---- covariance ----
     def covariance(self, u: Node, v: Node) -> Node | Task:

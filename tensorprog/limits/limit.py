@@ -14,11 +14,14 @@ from tensorprog.language.describe import describe
 from tensorprog.language.functions import PRIMITIVES
 from tensorprog.language.node import Node
 from tensorprog.language.program import Program
+from tensorprog.limits.budget import Budget
 from tensorprog.limits.domain import check_domains, ranges
 from tensorprog.limits.evaluate import ScalarProgram, sampling_cost
 from tensorprog.limits.expectation import Expectation
+from tensorprog.limits.jumps import check_jumps, suspects
 from tensorprog.limits.lower import Lowering
 from tensorprog.limits.routes import Exact, Search, note, relative, worst
+from tensorprog.limits.tasks import Exhausted
 from tensorprog.transforms.decouple import program_for
 from tensorprog.transforms.dispatch import of_networks
 
@@ -40,6 +43,7 @@ def limit(
     replicates: int = 16,
     rng: int | np.random.Generator | None = 0,
     tol: float | None = None,
+    budget: float = 1,
 ) -> Estimates:
     """The infinite-width limit of every output, with its error.
 
@@ -56,6 +60,8 @@ def limit(
         rng: Seeds the population, and all else that is sampled.
         tol: The relative error wanted (of an output's largest entry). Samples are added to the route that gets there for fewer
             operations, up to a budget; what is beyond it keeps its error. By default 1%, and none where `samples` is given.
+        budget: How many times the usual work an output may cost before a route declines: terms, evaluations of integrands and
+            numbers sampled are counted (`limits/budget.py`, `limits/routes.py`), never seconds. `math.inf` lets it go on.
 
     Returns:
         A mapping from output names to `Estimate`.
@@ -80,9 +86,11 @@ def limit(
         raise TensorProgramError(f"method {method!r}", fix=f"use one of {', '.join(METHODS)}")
     bound = program.values(values)
     check_domains(program)
-    rng = _seed(rng)
-    exact = lambda part, points, allowed: _exact(part, bound, rng, points, allowed)  # noqa: E731
-    search = Search(program, bound, samples, replicates, rng, tol, exact)
+    rng, allowed = _seed(rng), Budget.of(budget)
+    if method == "population" and suspects(program, bound):  # the Master Theorem decides there, too
+        check_jumps(program, Lowering(program, bound, Expectation(budget=allowed.renewed())))
+    exact = lambda part, points, costs: _exact(part, bound, rng, points, costs, allowed)  # noqa: E731
+    search = Search(program, bound, samples, replicates, rng, tol, exact, allowed.factor)
     found = search.found
     if method == "population":
         search.sample_populations(list(program), dict.fromkeys(program, 'method="population" was asked for'))
@@ -129,13 +137,18 @@ def _outside(program: Program) -> dict[str, str]:
     return {name: note for name, o in program.outputs.items() if o.node in reached}
 
 
-def _exact(program: Program, values: Mapping[str, Any], rng: int, points: int, allowed: Mapping[str, float]) -> Exact:
+def _exact(
+    program: Program, values: Mapping[str, Any], rng: int, points: int, allowed: Mapping[str, float], budget: Budget
+) -> Exact:
     """Closed forms and integrals; outputs whose sampled integrals cost more than is allowed are left out."""
-    found, reasons, costs = _by_route(program, values, rng, points, allowed, tilted_signs=True)
+    lowering = Lowering(program, values, Expectation(budget=budget.renewed()))
+    check_jumps(program, lowering)
+    found, reasons, costs = _by_route(program, lowering, rng, points, allowed, budget)
     poor = [name for name, e in found.items() if e.kind == "rounding" and relative(e) > POOR]
     if poor:  # a closed form that cancels: integrate, where that is better
         part = Program({name: program.outputs[name] for name in poor})
-        again, _, _ = _by_route(part, values, rng, points, allowed, tilted_signs=False)
+        lowering = Lowering(part, values, Expectation(tilted_signs=False, budget=budget.renewed()))
+        again, _, _ = _by_route(part, lowering, rng, points, allowed, budget)
         found |= {name: e for name, e in again.items() if np.max(e.error) < worst(found[name])}
     for name, estimate in list(found.items()):
         node = program.outputs[name].node
@@ -154,15 +167,14 @@ def _exact(program: Program, values: Mapping[str, Any], rng: int, points: int, a
 
 
 def _by_route(
-    program: Program, values: Mapping[str, Any], rng: int, points: int, allowed: Mapping[str, float], tilted_signs: bool
+    program: Program, lowering: Lowering, rng: int, points: int, allowed: Mapping[str, float], budget: Budget
 ) -> tuple[dict[str, Estimate], dict[str, str], dict[str, float]]:
-    lowering = Lowering(program, values, Expectation(tilted_signs))
     reasons = {name: lowering.declined[o.node] for name, o in program.outputs.items() if o.node in lowering.declined}
     costs = {
         name: sampling_cost(lowering.z[o.node], points) for name, o in program.outputs.items() if name not in reasons
     }
     names = [name for name, cost in costs.items() if cost <= allowed[name]]
-    answers = _evaluated([lowering.z[program.outputs[name].node] for name in names], rng, points)
+    answers = _evaluated([lowering.z[program.outputs[name].node] for name in names], rng, points, budget)
     found = {}
     for name, answer in zip(names, answers, strict=True):
         if isinstance(answer, str):
@@ -172,13 +184,15 @@ def _by_route(
     return found, reasons, costs
 
 
-def _evaluated(outputs: Sequence[Node], rng: int, points: int) -> list[Any]:
+def _evaluated(outputs: Sequence[Node], rng: int, points: int, budget: Budget) -> list[Any]:
     """What `ScalarProgram.estimates` has for every output, or the reason why there is none."""
     from tensorprog.limits.integrate import Indefinite
 
     try:
-        return list(ScalarProgram(outputs, rng, points).estimates())
-    except Indefinite as error:
+        return list(ScalarProgram(outputs, rng, points, budget.renewed()).estimates())
+    except (Indefinite, Exhausted) as error:
         if len(outputs) > 1:  # the others may do without
-            return [answer for x in outputs for answer in _evaluated([x], rng, points)]
+            return [answer for x in outputs for answer in _evaluated([x], rng, points, budget)]
+        if isinstance(error, Exhausted):
+            return [error.reason]
         return [f"sampled integrals make a covariance that is indefinite ({error})"]

@@ -1,24 +1,21 @@
 """Integrals in fewer variables: what is Gaussian given a few of them is integrated out.
 
 A gated cell or a state space multiplies Gaussian variables by each other inside a nonlinear function: `phi(g h + b)` is no
-integral in three variables, for given g the argument is Gaussian. Here an integrand's variables are split into few, S, and a rest, R,
-such that every argument of a nonlinear function is affine in R, with coefficients that are functions of S. Given S these arguments,
-t, are jointly Gaussian, with means and covariances that are functions of S, so that
+integral in three variables, for given g the argument is Gaussian. Here an integrand's variables are split into few, S, and a
+rest, R, such that every argument of a nonlinear function is affine in R, with coefficients that are functions of S. Given S these
+arguments, t, are jointly Gaussian, with means and covariances that are functions of S, so that
 
     E f(S, R) = E_S E[f | S],
 
 where the inner expectation is a closed form (`closed.py`), or else an integral over standard normals e with
-t = mean(S) + root(S) e; arguments that occur as factors only are integrated out by Wick's theorem. The S is taken that leaves fewest
-variables.
-
-Variables that are linear combinations of others (x, y and x + y) are replaced first.
+t = mean(S) + root(S) e; arguments that occur as factors only are integrated out by Wick's theorem. The S is taken that leaves
+fewest variables.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from itertools import combinations
 from math import comb
 
@@ -26,12 +23,13 @@ from tensorprog.language import algebra
 from tensorprog.language.algebra import ONE, ZERO
 from tensorprog.language.node import Node, topological
 from tensorprog.language.symbols import Number
+from tensorprog.limits.budget import Budget
 from tensorprog.limits.closed import Gaussian, closed_form
 from tensorprog.limits.duals import dual
 from tensorprog.limits.integral import MAX_QUADRATURE, Integrand
 from tensorprog.limits.structure import carrier
 
-__all__ = ["dependent", "reduced"]
+__all__ = ["reduced"]
 
 MAX_GIVEN = 3
 """The few variables are at most so many."""
@@ -41,27 +39,20 @@ MAX_DEGREE = 12
 """Degree of what Wick's theorem integrates out."""
 
 
-def reduced(x: Node, combinations: Mapping[int, Sequence[tuple[Number, int]]] | None = None) -> Node:
+def reduced(x: Node, budget: Budget) -> Node:
     """An integral in fewer variables that is equal to an integral, or the integral itself.
 
     Args:
         x: A node `gauss`.
-        combinations: Variables that are linear combinations of others: (coefficient, variable), as `dependent` finds them.
+        budget: What closed forms may cost.
     """
     integrand: Integrand = x.attr
-    body = integrand.body
-    law = Law(x)
-    if combinations:
-        sums = {i: algebra.add([(c, Node("var", (), j)) for c, j in pairs]) for i, pairs in combinations.items()}
-        body = _substituted(body, {Node("var", (), i): y for i, y in sums.items()})
-    used = sorted({y.attr for y in topological([body]) if y.op == "var"})
     hard = integrand.blind or not integrand.by_quadrature
-    best = _split(body, used, law) if len(used) >= MAX_QUADRATURE or hard else None
-    if best is None:
-        if not combinations:
-            return x
-        best = Split(tuple(used), body, 0)
-    return law.integral(best)
+    if integrand.dimension < MAX_QUADRATURE and not hard:
+        return x
+    law = Law(x)
+    best = _split(integrand.body, range(integrand.dimension), law, budget)
+    return x if best is None else law.integral(best)
 
 
 @dataclass(frozen=True)
@@ -164,7 +155,7 @@ class Affine:
     constant: Node
 
 
-def _split(body: Node, used: Sequence[int], law: Law) -> Split | None:
+def _split(body: Node, used: Sequence[int], law: Law, budget: Budget) -> Split | None:
     """The best split, if it is better than none."""
     c, factors = _factors(body)
     best: Split | None = None
@@ -175,14 +166,20 @@ def _split(body: Node, used: Sequence[int], law: Law) -> Split | None:
         for few in combinations(used, size):
             tried += 1
             most = (best.dimension if best is not None else len(used)) - 1
-            split = _attempt(c, factors, few, [i for i in used if i not in few], law, most)
+            split = _attempt(c, factors, few, [i for i in used if i not in few], law, most, budget)
             if split is not None:
                 best = split
     return best
 
 
 def _attempt(
-    c: Number, factors: Sequence[tuple[Node, int]], few: Sequence[int], rest: Sequence[int], law: Law, most: int
+    c: Number,
+    factors: Sequence[tuple[Node, int]],
+    few: Sequence[int],
+    rest: Sequence[int],
+    law: Law,
+    most: int,
+    budget: Budget,
 ) -> Split | None:
     """The integrand with the rest integrated out, if at most so many variables are left."""
     affine = _affine([a for a, _ in factors], set(rest))
@@ -206,7 +203,7 @@ def _attempt(
     rest_law = law.given(few, rest)
     g = _joint([_known(affine[t]) for t in inner], rest, rest_law)
     if closed:
-        answer = closed_form(others, [bound[t] for t in inner], g, tilted_signs=False)
+        answer = closed_form(others, [bound[t] for t in inner], g, False, budget)
         if answer is not None:
             return Split(tuple(few), algebra.mul([algebra.constant(c), *free, answer]), 0)
     if len(few) + count > most or sum([k for a, k in others if carrier(a).op == "var"]) > MAX_DEGREE:
@@ -424,37 +421,3 @@ def _outside(body: Node, parameters: Sequence[Node], shape: tuple[int, ...]) -> 
     """An integrand of no variables as a scalar."""
     value = _substituted(body, {Node("param", (), i): p for i, p in enumerate(parameters)})
     return algebra.typed(value, shape, None, None)
-
-
-def dependent(atoms: Sequence[Node]) -> dict[int, list[tuple[Number, int]]]:
-    """Which variables are linear combinations, with numeric coefficients, of those before them."""
-    basis: list[
-        tuple[dict[Node, Fraction], dict[int, Fraction]]
-    ] = []  # reduced rows, and what they are of the variables
-    found: dict[int, list[tuple[Number, int]]] = {}
-    for i, a in enumerate(atoms):
-        row = _combination(a)
-        made: dict[int, Fraction] = {}
-        for pivot_row, of in basis:
-            pivot = next(iter(pivot_row))
-            if row.get(pivot):
-                c = row[pivot] / pivot_row[pivot]
-                row = {v: w for v in {**row, **pivot_row} if (w := row.get(v, Fraction(0)) - c * pivot_row.get(v, 0))}
-                made = {j: made.get(j, Fraction(0)) + c * of.get(j, 0) for j in {**made, **of}}
-        if row:
-            basis.append((row, {i: Fraction(1)} | {j: -c for j, c in made.items() if c}))
-        else:
-            found[i] = [(int(c) if c.denominator == 1 else c, j) for j, c in sorted(made.items()) if c]
-    return found
-
-
-def _combination(a: Node) -> dict[Node, Fraction]:
-    out: dict[Node, Fraction] = {}
-    todo: list[tuple[Fraction, Node]] = [(Fraction(1), a)]
-    while todo:
-        c, y = todo.pop()
-        if y.op == "add":
-            todo.extend([(c * Fraction(k), b) for k, b in zip(y.attr, y.args, strict=True)])
-        else:
-            out[y] = out.get(y, Fraction(0)) + c
-    return {v: c for v, c in out.items() if c}

@@ -41,6 +41,8 @@ WIDE = (1.0, 1.5, 2.5, 4.0)
 """Standard deviations of the pilot's samples; the first is the Gaussian itself."""
 EVEN = 8.0
 """Plain sampling is good where the mean square is at most this multiple of the squared mean modulus."""
+EVEN_INSIDE = 2.0
+"""The same inside supports: what is left there is smooth, and a Gaussian fits it."""
 ROUNDS = 10
 DEFENSIVE = 0.2
 """Share of the plain Gaussian in what is sampled."""
@@ -218,7 +220,7 @@ class Sampler:
                 float(np.mean(size * ratio)),
                 float(np.mean((size / size.max()) ** 2 * ratio)) * size.max() ** 2,
             )
-            if 0 < second <= EVEN * first**2:  # every sample carries its share
+            if 0 < second <= (EVEN_INSIDE if found else EVEN) * first**2:  # every sample carries its share
                 return tilt if found else Tilt()
             log_f = _log(size)
         else:
