@@ -5,8 +5,8 @@ Moment tells how much a few samples carry and whether anything was hit at all. T
 
 * where nothing was hit: three over the number of samples (with probability 0.95 an event is not rarer for being missed) times
   what a hit could be;
-* where sixteen samples carry more than a twentieth: what lies beyond the largest sample, from how fast the mass of the samples of
-  ranks 1, 2-3, 4-7, 8-15, ... falls (infinite where it does not fall).
+* where a mean is worth few of the samples: what lies beyond the largest one, from how fast the mass of the ranks 1, 2-3,
+  4-7, 8-15, ... falls (infinite where it does not fall); where few are not 0, three deviations of their number.
 """
 
 from __future__ import annotations
@@ -30,8 +30,9 @@ WATCHED = 2**21
 """Samples of one Moment that are looked at in one replicate; of larger arrays, the first entries along every axis."""
 TOP = 512
 FEW = 16
-HEAVY = 0.05
-"""Share of the mean modulus carried by `FEW` samples beyond which a tail is heavy."""
+LEAN, SHARE = 200, 30
+"""A mean that is worth fewer samples than this (Kish's effective number), or one in so many, has a heavy tail."""
+FEW_HITS = 64
 MISSED = 3.0
 """Where none of N samples hits, an event has a probability of at most this over N, with probability 0.95."""
 REACH = 1.0
@@ -124,8 +125,9 @@ class Tails:
             doubt = np.zeros(len(seen.total))
             constant = seen.low == seen.high
             if constant.any():
-                missed = constant & (self._one_sided(x) > 0)
-                size = np.where(missed, self._one_sided(x), 1.0) * seen.largest
+                turned = np.where(seen.low == 0, self._turned(x, False), self._turned(x, True))
+                missed = constant & (turned > 0)
+                size = np.where(missed, turned, 1.0) * seen.largest
                 missed |= (
                     constant & (seen.low == 0) & seen.together
                 )  # every factor was hit, and never all of them together
@@ -136,9 +138,17 @@ class Tails:
                     )
             top = np.sort(np.concatenate(seen.top, axis=1), axis=1)[:, ::-1]
             with np.errstate(all="ignore"):
-                heavy = ~constant & (top[:, :FEW].sum(1) > HEAVY * seen.total)
+                size = top / top[:, :1]
+                heavy = ~constant & (
+                    (seen.total / top[:, 0]) ** 2 < max(LEAN, seen.count / SHARE) * (size * size).sum(1)
+                )
             for e in np.flatnonzero(heavy):
-                doubt[e] = _beyond(top[e]) / seen.count
+                hits = int(np.count_nonzero(top[e]))
+                most = (
+                    max(float(top[e, 0]), self._turned(x, False) * float(seen.largest[e])) if hits < FEW_HITS else 0.0
+                )
+                missed = MISSED * math.sqrt(hits + 1) * most
+                doubt[e] = (missed if hits < FEW_HITS else _beyond(top[e])) / seen.count
                 share = float(top[e, :FEW].sum() / seen.total[e])
                 self.reasons[x] = (
                     f"{FEW} of {seen.count} samples carry {share:.0%} of a Moment: the error has what they may have missed"
@@ -153,14 +163,23 @@ class Tails:
                 )
         return bool(self.doubts)
 
-    def _one_sided(self, x: Node) -> float:
-        """How far functions with kinks turn on the other side, where no sample was there and some might; 0 if there is none."""
+    def _turned(self, x: Node, unseen: bool) -> float:
+        """How large functions with kinks are where they have just turned, as far as samples may get; 0 if none has kinks.
+
+        Args:
+            x: A Moment.
+            unseen: Only those whose other side no sample has seen.
+        """
         found, size = False, 1.0
         for y in topological([x.args[0]], lambda y: () if y.op in ("moment", "matmul", "vector") else y.args):
             if y in self._arguments:
                 low, high, deviation, runs = self._arguments[y]
                 row, reach = PRIMITIVES[y.attr[0]], REACH * (high - low)
-                near = [k for k in row.kinks if not low < k < high and min(abs(k - low), abs(k - high)) <= reach]
+                near = [
+                    k
+                    for k in row.kinks
+                    if min(abs(k - low), abs(k - high)) <= reach and not (unseen and low < k < high)
+                ]
                 if high > low and near:
                     found = True
                     size *= 1.0 if row.jumps else deviation / runs

@@ -135,7 +135,7 @@ class ScalarProgram:
                         continue
                     args = [values[a] for a in step.operands]
                     if x.op == "gauss":
-                        value = np.asarray(self._integral(x, args, level, replicate))
+                        value = np.asarray(self._integral(x, args, level, replicate, noise=noise))
                         if perturb is not None:  # an integral that cancels has the rounding of what cancels
                             size = self._magnitude(x, args)
                             value = value + (perturb.result(x, size) - size)
@@ -170,7 +170,15 @@ class ScalarProgram:
             self.magnitudes[x] = np.abs(self._integral(x, args, 0, 0, absolute=True)) if small else np.zeros(())
         return self.magnitudes[x]
 
-    def _integral(self, x: Node, args: Sequence[Array], level: int, replicate: int, absolute: bool = False) -> Array:
+    def _integral(
+        self,
+        x: Node,
+        args: Sequence[Array],
+        level: int,
+        replicate: int,
+        absolute: bool = False,
+        noise: int | None = None,
+    ) -> Array:
         from tensorprog.limits.integrate import Curve, Feature, gaussian_expectation
 
         integrand: Integrand = x.attr
@@ -181,10 +189,14 @@ class ScalarProgram:
             if known is not None:
                 return known
 
+        values: Callable[..., Any] = integrand
+        if noise is not None and integrand.conditional:
+            values = integrand.moved(np.random.default_rng([self.rng, noise]))
+
         def f(z: Sequence[Any], p: Sequence[Any]) -> Any:
             points = math.prod(np.broadcast_shapes(*[np.shape(a) for a in (*z, *p)]))
             self.budget.evaluate(points, f"an integral in {d} variable{'s' * (d > 1)}")
-            return np.abs(integrand(z, p)) if absolute else integrand(z, p)
+            return np.abs(integrand(z, p)) if absolute else values(z, p)
 
         level += integrand.blind  # no place to refine at: both resolutions finer
         shape = np.broadcast_shapes(*[a.shape for a in args])
@@ -227,8 +239,8 @@ class ScalarProgram:
         return np.asarray(value)[back].reshape(shape)
 
     # ---- with errors ----
-    def estimates(self) -> list[tuple[Any, Any, str, str]]:
-        """(value, error, method, kind) of every output."""
+    def estimates(self) -> list[tuple[Any, Any, str, str, str]]:
+        """(value, error, method, kind, note) of every output."""
         answers = {x: _of_constant(x) for x in self.outputs if x.op == "constant"}
         if self.floating:
             base = self.run()
@@ -245,10 +257,26 @@ class ScalarProgram:
             if self.sampled_below:
                 known = {x: v for x, v in base.items() if x not in self.sampled_below}
                 replicates += [self.run(replicate=i, known=known) for i in range(1, SAMPLED_REPLICATES)]
+            missed = None
+            doubts = {x: s.missed for x, s in self.samplers.items() if s.missed.any()}
+            if doubts:  # what was never hit may be as large as this
+                known = {x: v for x, v in base.items() if x not in self.sampled_below}
+                known |= {x: base[x] + np.reshape(d, np.shape(base[x])) for x, d in doubts.items()}
+                missed = self.run(known=known)
             for x in self.floating:
                 with np.errstate(all="ignore"):
-                    answers[x] = self._judge(x, base, coarse, moved, replicates, rows)
-        return [answers[x] for x in self.outputs]
+                    answers[x] = self._judge(x, base, coarse, moved, replicates, rows, missed)
+        return [(*answers[x], self._note(x)) for x in self.outputs]
+
+    def _note(self, x: Node) -> str:
+        """Why and how an output is sampled."""
+        if x not in self.sampled_below:
+            return ""
+        below = [y for y in topological([x]) if y in self.sampled]
+        most = max([y.attr.dimension for y in below])
+        text = f"{SAMPLED_REPLICATES} replicates of {self.points} points: integrals in up to {most} variables have no closed form"
+        tilted = any(self.samplers[y].tilted for y in below if y in self.samplers)
+        return text + ("; samples are drawn where the integrand is large" if tilted else "")
 
     def _telling_rows(self, base: dict[Node, Array]) -> np.ndarray:
         """Rows of the tiled outputs to measure rounding on: some all over, and those of the largest operands and values."""
@@ -270,6 +298,7 @@ class ScalarProgram:
         moved: list[dict[Node, Array]],
         replicates: list[dict[Node, Array]],
         rows: np.ndarray | None,
+        missed: dict[Node, Array] | None,
     ) -> tuple[Any, Any, str, str]:
         value = np.broadcast_to(base[x], x.shape)
         if rows is None or np.shape(moved[0][x]) == np.shape(base[x]):
@@ -282,7 +311,9 @@ class ScalarProgram:
             value = draws.mean(0)
             spread = draws.std(0, ddof=1) / math.sqrt(len(draws)) * student(len(draws) - 1)
             error = spread + SAFETY * np.abs(base[x] - coarse[x])
-            return _plain(value), _plain(error + rounding), "quasi-Monte-Carlo", "standard error"
+            unseen = np.abs(missed[x] - base[x]) if missed is not None else np.zeros(())
+            kind = "bound" if np.any(unseen > error) else "standard error"
+            return _plain(value), _plain(error + rounding + unseen), "quasi-Monte-Carlo", kind
         if x in self.integrated_below:
             error = SAFETY * np.abs(base[x] - coarse[x]) + rounding
             return _plain(value), _plain(np.broadcast_to(error, x.shape)), "quadrature", "bound"

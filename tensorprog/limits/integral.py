@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +16,7 @@ from tensorprog.language.symbols import Number, encode
 from tensorprog.limits.closed import Gaussian
 from tensorprog.limits.dependence import independent
 from tensorprog.limits.duals import DUALS
+from tensorprog.limits.perturb import NOISE
 from tensorprog.limits.structure import MOVED, Structure, carrier, opened, scalar_version, slope_and_shift
 from tensorprog.limits.tasks import Declined
 
@@ -47,6 +48,7 @@ class Integrand:
         turns: The same of functions of one variable, to be located once the numbers are known.
         curves: Kinks along curves: (variable, its place as a function of the others); None if no one variable can be
             solved for in all of them, so that quadrature would have no error estimate to be trusted.
+        conditional: Are there closed forms of expectations given its variables in it?
         blind: Does it turn along one? Then quadrature is trusted where two resolutions agree closely.
     """
 
@@ -54,6 +56,7 @@ class Integrand:
         self.body, self.dimension, self.parameters = body, dimension, parameters
         found, self.turns, along, self.blind = _roughness(body)
         self.curves = _curves(along, dimension)
+        self.conditional = any(x.op == "dual" for x in topological([body]))
         self.features = tuple(found)
         self._compiled: Callable[..., Any] | None = None
 
@@ -67,10 +70,16 @@ class Integrand:
             self._compiled = _compile(self.body)
         return self._compiled(z, p)
 
+    def moved(self, rng: np.random.Generator) -> Callable[..., Any]:
+        """The same with every closed form in it moved by its rounding, up or down: what they cancel shows in its integral."""
+        signs = {x: NOISE * (2 * rng.integers(2) - 1) for x in topological([self.body]) if x.op in ("dual", "fn")}
+        return _compile(self.body, signs)
+
     @property
     def by_quadrature(self) -> bool:
         """Nested quadrature, or else sampling?"""
-        return self.dimension <= MAX_QUADRATURE and self.curves is not None
+        costly = self.dimension == MAX_QUADRATURE and self.blind and self.conditional
+        return self.dimension <= MAX_QUADRATURE and self.curves is not None and not costly
 
     def located(self, means: np.ndarray, deviations: np.ndarray, p: Sequence[Any]) -> list[tuple[int, float, float]]:
         """All features, those of turns found on a grid over 12 deviations.
@@ -139,18 +148,20 @@ def _rule(x: Node) -> Callable[..., Any] | None:
     return None if x.op in ("var", "param") else kernel(x)
 
 
-def _compile(body: Node) -> Callable[..., Any]:
+def _compile(body: Node, moved: Mapping[Node, float] | None = None) -> Callable[..., Any]:
+    """A function of variables and parameters; the results of some nodes are moved by a share of themselves."""
     order = topological([body])
     slots = {x: i for i, x in enumerate(order)}
-    steps = [(x, _rule(x), [slots[a] for a in x.args]) for x in order]
+    steps = [(x, _rule(x), [slots[a] for a in x.args], (moved or {}).get(x)) for x in order]
 
     def evaluate(z: Sequence[Any], p: Sequence[Any]) -> Any:
         values: list[Any] = []
-        for x, run, args in steps:
+        for x, run, args, share in steps:
             if run is None:
                 values.append(z[x.attr] if x.op == "var" else p[x.attr])
             else:
-                values.append(run(*[values[i] for i in args]))
+                value = run(*[values[i] for i in args])
+                values.append(value if share is None else value * (1 + share))
         return values[-1]
 
     return evaluate
@@ -232,10 +243,7 @@ def _roughness(
                 blind = blind or len(variables) > 1
                 if len(variables) == 1 and len(turns) < MAX_TURNS:
                     parametric = any(y.op == "param" for y in topological([argument]))
-                    width = 0.0 if touching else 1.0
-                    turns.append(
-                        Turn(variables.pop(), _compile(argument), parametric, (0.0,), width, touching, touching)
-                    )
+                    turns.append(Turn(variables.pop(), _compile(argument), parametric, (0.0,), 1.0, False, touching))
             continue
         if x.op != "fn":
             continue

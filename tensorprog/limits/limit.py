@@ -20,7 +20,7 @@ from tensorprog.limits.evaluate import ScalarProgram, sampling_cost
 from tensorprog.limits.expectation import Expectation
 from tensorprog.limits.jumps import check_jumps, suspects
 from tensorprog.limits.lower import Lowering
-from tensorprog.limits.routes import Exact, Search, note, relative, worst
+from tensorprog.limits.routes import ROUGH, Exact, Search, better, note, relative, rough, worst
 from tensorprog.limits.tasks import Exhausted
 from tensorprog.transforms.decouple import program_for
 from tensorprog.transforms.dispatch import of_networks
@@ -150,6 +150,12 @@ def _exact(
         lowering = Lowering(part, values, Expectation(tilted_signs=False, budget=budget.renewed()))
         again, _, _ = _by_route(part, lowering, rng, points, allowed, budget)
         found |= {name: e for name, e in again.items() if np.max(e.error) < worst(found[name])}
+    poor = [name for name, e in found.items() if e.kind in ("rounding", "bound") and rough(e, ROUGH)]
+    if poor:  # closed forms inside an integral cancel, as those of rare events do: integrate them, too
+        part = Program({name: program.outputs[name] for name in poor})
+        lowering = Lowering(part, values, Expectation(False, budget.renewed(), reduce=False))
+        again, _, _ = _by_route(part, lowering, rng, points, allowed, budget)
+        found |= {name: e for name, e in again.items() if better(e, found[name])}
     for name, estimate in list(found.items()):
         node = program.outputs[name].node
         if estimate.kind != "exact" and not np.all(np.isfinite(np.asarray(estimate.value, dtype=float))):

@@ -19,13 +19,15 @@ from dataclasses import dataclass
 from itertools import combinations
 from math import comb
 
+import numpy as np
+
 from tensorprog.language import algebra
 from tensorprog.language.algebra import ONE, ZERO
 from tensorprog.language.node import Node, topological
 from tensorprog.language.symbols import Number
 from tensorprog.limits.budget import Budget
 from tensorprog.limits.closed import Gaussian, closed_form
-from tensorprog.limits.duals import dual
+from tensorprog.limits.duals import DUALS, dual
 from tensorprog.limits.integral import MAX_QUADRATURE, Integrand
 from tensorprog.limits.structure import carrier
 
@@ -33,6 +35,8 @@ __all__ = ["reduced"]
 
 MAX_GIVEN = 3
 """The few variables are at most so many."""
+SMALL = 2
+"""Products of functions of one variable are left alone unless at most so many variables are left."""
 MAX_SPLITS = 600
 """Splits of the variables that are tried."""
 MAX_DEGREE = 12
@@ -52,7 +56,14 @@ def reduced(x: Node, budget: Budget) -> Node:
         return x
     law = Law(x)
     best = _split(integrand.body, range(integrand.dimension), law, budget)
-    return x if best is None else law.integral(best)
+    if best is None or (best.dimension > SMALL and _is_product(integrand.body)):
+        return x
+    return law.integral(best)
+
+
+def _is_product(body: Node) -> bool:
+    """Of functions of one variable each: many of them are sampled better as they are."""
+    return all(len({y.attr for y in topological([a]) if y.op == "var"}) <= 1 for a, _ in _factors(body)[1])
 
 
 @dataclass(frozen=True)
@@ -115,9 +126,7 @@ class Law:
             for r in later:
                 if not slopes[r].is_zero:
                     means[r] = algebra.add([(1, means[r]), (1, algebra.mul([self.inside(slopes[r]), off]))])
-            changed = {
-                (i, j): dual("residual", cov[i, j], cov[i, s], cov[j, s], cov[s, s]) for i in later for j in later
-            }
+            changed = {(i, j): _residual(cov[i, j], cov[i, s], cov[j, s], cov[s, s]) for i in later for j in later}
             cov |= {key: v for key, v in changed.items() if not (cov[key[0], s].is_zero or cov[key[1], s].is_zero)}
         n = len(rest)
         lower = {(a, b): self.inside(cov[rest[a], rest[b]]) for a in range(n) for b in range(a + 1)}
@@ -394,7 +403,15 @@ def _wick(powers: Mapping[Node, int], means: Mapping[Node, Node], cov: object) -
 
 def _over(a: Node, b: Node) -> Node:
     """a / b, and 0 where b is 0."""
-    return ZERO if a.is_zero else a if b == ONE else dual("residual", ZERO, a, algebra.constant(-1), b)
+    return ZERO if a.is_zero else a if b == ONE else _residual(ZERO, a, algebra.constant(-1), b)
+
+
+def _residual(*arguments: Node) -> Node:
+    """x - y z / q, as a number where it is one: integrands are looked at more closely where they have no parameters."""
+    value = dual("residual", *arguments)
+    if value.op == "dual" and all(a.op == "constant" and not np.ndim(a.attr) for a in arguments):
+        return algebra.constant(float(DUALS["residual"].array(*[np.float64(a.attr) for a in arguments])))
+    return value
 
 
 def _factors(body: Node) -> tuple[Number, list[tuple[Node, int]]]:

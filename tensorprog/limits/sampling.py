@@ -46,6 +46,8 @@ EVEN_INSIDE = 2.0
 ROUNDS = 10
 DEFENSIVE = 0.2
 """Share of the plain Gaussian in what is sampled."""
+NARROW = 0.1
+"""Intervals narrower than this, over the scale on which the density falls, are sampled uniformly."""
 MODES = 8
 SHARPNESS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 """How steep the smoothed steps are, over the deviations of their arguments, on the way to the steps."""
@@ -132,24 +134,41 @@ class Entry:
 
 
 def _within(x: Array, intervals: Sequence[tuple[Array, Array]]) -> tuple[Array, Array]:
-    """A standard normal given that it lies in one of the intervals, as a function of a standard normal x; the probability."""
-    masses = []
+    """A normal in one of the intervals as a function of a standard normal x, and its weight.
+
+    Inside of an interval it is distributed like a standard normal there; in a narrow one uniformly, with the density in the
+    weight, since the difference of two probabilities would have lost digits.
+    """
+    parts = []
     for a, b in intervals:
         flip = a > 0
         low, high = np.where(flip, -b, a), np.where(flip, -a, b)
-        masses.append(np.maximum(ndtr(high) - ndtr(low), 0.0))
-    total = np.sum(masses, axis=0)
+        with np.errstate(invalid="ignore"):
+            width = high - low
+            narrow = width * (1 + np.minimum(np.abs(low), np.abs(high))) < NARROW
+        middle = np.where(narrow, (low + high) / 2, 0.0)
+        mass = np.where(narrow, width * _density(middle), ndtr(high) - ndtr(low))
+        parts.append((flip, low, high, narrow, np.maximum(np.where(np.isfinite(mass), mass, 0.0), 0.0)))
+    total = np.sum([p[-1] for p in parts], axis=0)
     left = ndtr(x) * total  # how much of the probability is to the left
-    y = np.zeros_like(x)
-    for k, ((a, b), mass) in enumerate(zip(intervals, masses, strict=True)):
-        here = (left >= 0) & ((left <= mass) | (k == len(masses) - 1))
-        share = np.minimum(left, mass)
-        flip = a > 0  # from the side where the probabilities are small numbers
-        inside = np.where(flip, ndtr(-a) - share, ndtr(a) + share)
-        found = np.where(flip, -ndtri(inside), ndtri(inside))
-        y = np.where(here, np.clip(found, a, b), y)
+    y, weight = np.zeros_like(x), total
+    for k, (flip, low, high, narrow, mass) in enumerate(parts):
+        here = (left >= 0) & ((left <= mass) | (k == len(parts) - 1))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            share = np.clip(np.where(mass > 0, left / mass, 0.0), 0.0, 1.0)
+            share = np.where(flip, 1 - share, share)
+            wide = np.clip(ndtri(ndtr(low) + share * mass), low, high)
+            linear = np.where(narrow, low + share * (high - low), 0.0)
+            found = np.where(narrow, linear, wide)
+            ratio = np.where(narrow & (mass > 0), (high - low) * _density(found) / mass, 1.0)
+        y = np.where(here, np.where(flip, -found, found), y)
+        weight = np.where(here, total * ratio, weight)
         left = np.where(here, -1.0, left - mass)
-    return np.where(np.isfinite(y), y, 0.0), total
+    return np.where(np.isfinite(y), y, 0.0), weight
+
+
+def _density(y: Array) -> Array:
+    return np.asarray(np.exp(-0.5 * y * y) / math.sqrt(2 * math.pi))
 
 
 class Sampler:
@@ -193,6 +212,11 @@ class Sampler:
                 entry = Entry(self.integrand, mean[b], cov[b], [float(p[b]) for p in params], t)
                 result[b] = _mixed(entry, t, self.points, rng)
         return result
+
+    @property
+    def tilted(self) -> bool:
+        """Are samples drawn elsewhere than the Gaussian itself would?"""
+        return any(t.order for t in self._tilts)
 
     @property
     def missed(self) -> Array:
