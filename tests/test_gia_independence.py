@@ -269,7 +269,7 @@ def network(seed: int) -> tuple[tp.Network, dict[str, list[list[float]]]]:
 @pytest.mark.slow
 def test_no_certificate_is_false() -> None:
     counts: dict[Any, int] = {}
-    for seed in range(40):
+    for seed in range(24):
         net, data = network(seed)
         p = net.program(data, of="ntk")
         loose, _ = search(p, parity, symmetric=True)
@@ -279,4 +279,4 @@ def test_no_certificate_is_false() -> None:
             assert gap <= np.max(true.error) + np.max(free.error) + 1e-12, seed
         key = (not loose.faults, bool(gap > 1e-6))
         counts[key] = counts.get(key, 0) + 1
-    assert counts[True, False] >= 5 and counts[False, True] >= 5, counts
+    assert counts[True, False] >= 3 and counts[False, True] >= 3, counts
