@@ -23,7 +23,7 @@ from tensorprog.language.node import Node, topological
 from tensorprog.limits.perturb import EPS, NOISE
 from tensorprog.limits.ranges import SHAPES, Shape
 
-__all__ = ["Box", "Enclosure", "Range", "enclosures", "function", "kinked"]
+__all__ = ["Box", "Enclosure", "Range", "enclosures", "function", "jumping", "kinked"]
 
 Array = np.ndarray
 
@@ -61,6 +61,7 @@ class Range(NamedTuple):
         left: Real parts on the neighbourhoods, shape (K, P), from
         right: to;
         height: imaginary parts are at most this.
+        smooth: Shape (P,): are all kinks below decided, so that it is analytic on the box?
     """
 
     corners: Array
@@ -71,6 +72,7 @@ class Range(NamedTuple):
     left: Array
     right: Array
     height: Array
+    smooth: Array
 
     @property
     def modulus(self) -> Array:
@@ -94,6 +96,11 @@ class Enclosure(NamedTuple):
 def kinked(x: Node) -> bool:
     """Is this the instruction of a function with a kink at 0?"""
     return x.op == "fn" and (bool(PRIMITIVES[x.attr[0]].kinks) or x.attr == ("smooth_sign", (0,)))
+
+
+def jumping(x: Node) -> bool:
+    """Is this the instruction of a function that jumps at 0?"""
+    return kinked(x) and (PRIMITIVES[x.attr[0]].jumps or x.attr[0] == "smooth_sign")
 
 
 def moved(x: Node, noise: int) -> float:
@@ -162,9 +169,7 @@ def enclosures(
     slots = {x: i for i, x in enumerate(order)}
     arguments = list(dict.fromkeys(slots[x.args[0]] for x in order if kinked(x)))
 
-    def evaluate(
-        box: Box, mean: Sequence[Array], direction: Sequence[Array], params: Sequence[Array]
-    ) -> Enclosure:
+    def evaluate(box: Box, mean: Sequence[Array], direction: Sequence[Array], params: Sequence[Array]) -> Enclosure:
         found: list[Range] = []
         with np.errstate(all="ignore"):
             for x, factor in zip(order, factors, strict=True):
@@ -185,7 +190,8 @@ def enclosures(
                     case _:
                         raise AssertionError(f"no enclosure for {x.op}: please report this")
                 if factor != 1:
-                    found[-1] = Range(*(part * factor for part in found[-1]))
+                    y = found[-1]
+                    found[-1] = Range(*[part * factor for part in y[:-1]], smooth=y.smooth)
         return Enclosure(found[-1], [found[i] for i in arguments])
 
     return evaluate
@@ -200,8 +206,9 @@ def _constant(box: Box, value: Array) -> Range:
     spread = np.broadcast_to(value, box.left.shape)
     zero = np.zeros((n, size))
     return Range(
-        np.broadcast_to(value, (2**n, size)), value, value, zero, zero, spread, spread, np.zeros(box.left.shape)
-    )
+        np.broadcast_to(value, (2**n, size)), value, value, zero, zero, spread, spread, np.zeros(box.left.shape),
+        np.ones(size, dtype=bool),
+    )  # fmt: skip
 
 
 def _ends(box: Box) -> Array:
@@ -218,12 +225,13 @@ def _variable(box: Box, mean: Array, direction: Array) -> Range:
     first = np.sort([direction[0] * box.left, direction[0] * box.right], axis=0)
     left = mean + first[0] + sum((o[0] for o in others), np.zeros(1))
     right = mean + first[1] + sum((o[1] for o in others), np.zeros(1))
-    return Range(corners, low, high, direction, direction, left, right, np.abs(direction[0]) * box.height)
+    height = np.abs(direction[0]) * box.height
+    return Range(corners, low, high, direction, direction, left, right, height, np.ones(low.shape, dtype=bool))
 
 
 def _narrowed(
     box: Box, corners: Array, low: Array, high: Array, down: Array, up: Array, exact: Any, left: Array, right: Array,
-    height: Array,
+    height: Array, smooth: Array,
 ) -> Range:  # fmt: skip
     """The range found, widened by its rounding and narrowed by the derivatives' ranges."""
     low, high = np.where(np.isnan(low), -np.inf, low), np.where(np.isnan(high), np.inf, high)
@@ -239,12 +247,13 @@ def _narrowed(
             below = below + (-rises[i] if at_high else falls[i])
             above = above + (-falls[i] if at_high else rises[i])
         slack = WIDEN * np.abs(value)
+        value = np.where(np.isfinite(value), value, np.nan)
         low = np.fmax(low, value + below - np.where(below == 0, 0, slack))
         high = np.fmin(high, value + above + np.where(above == 0, 0, slack))
     swapped = low > high
     if swapped.any():
         low, high = np.where(swapped, corners.min(0), low), np.where(swapped, corners.max(0), high)
-    return Range(corners, low, high, down, up, left, right, height)
+    return Range(corners, low, high, down, up, left, right, height, smooth)
 
 
 def _sum(box: Box, weights: Sequence[float], args: Sequence[Range]) -> Range:
@@ -262,9 +271,10 @@ def _sum(box: Box, weights: Sequence[float], args: Sequence[Range]) -> Range:
     down, up = ends([a.down for a in args], [a.up for a in args])
     left, right = ends([a.left for a in args], [a.right for a in args])
     height = total([abs(c) * a.height for c, a in zip(weights, args, strict=True)])
+    smooth = np.logical_and.reduce([a.smooth for a in args])
     if len(args) == 1:
-        return Range(corners, low, high, down, up, left, right, height)
-    return _narrowed(box, corners, low, high, down, up, False, left, right, height)
+        return Range(corners, low, high, down, up, left, right, height, smooth)
+    return _narrowed(box, corners, low, high, down, up, False, left, right, height, smooth)
 
 
 def _times(a: Array, b: Array) -> Array:
@@ -296,7 +306,7 @@ def _product(box: Box, args: Sequence[Range], powers: Sequence[int]) -> Range:
         height = _times(_largest(u.left, u.right), v.height) + _times(_largest(v.left, v.right), u.height)
         u = _narrowed(
             box, corners, low, high, first[0] + second[0], first[1] + second[1], False, left - cross, right + cross,
-            height,
+            height, u.smooth & v.smooth,
         )  # fmt: skip
     return u
 
@@ -321,7 +331,7 @@ def _power(box: Box, u: Range, k: int) -> Range:
     else:
         bend = k * (k - 1) / 2 * u.height**2 * size ** (k - 2)
         left, right, height = left - bend, right + bend, k * size ** (k - 1) * u.height
-    return _narrowed(box, _powered(u.corners, k), low, high, down, up, False, left, right, height)
+    return _narrowed(box, _powered(u.corners, k), low, high, down, up, False, left, right, height, u.smooth)
 
 
 def _function(box: Box, u: Range, name: str, params: tuple[Any, ...]) -> Range:
@@ -329,34 +339,41 @@ def _function(box: Box, u: Range, name: str, params: tuple[Any, ...]) -> Range:
     corners = np.asarray(array(u.corners, *params), dtype=float)
     shape = SHAPES[name](*[float(p) for p in params])
     if isinstance(shape, Shape):
-        low, high, down, up, left, right, height = _along(shape, u)
-        return _narrowed(box, corners, low, high, down, up, False, left, right, height)
+        found = _along(shape, u)
+        return _narrowed(box, corners, *found[:4], False, *found[4:], u.smooth)
+    jump = PRIMITIVES[name].jumps or name == "smooth_sign"
+    # An argument that touches 0 jumps there at most at single points, unless it is 0 on an interval.
+    touches = u.smooth & (u.low < u.high) if jump else True
+    over, under = (u.low > 0) | (u.low == 0) & touches, (u.high < 0) | (u.high == 0) & touches
+    zero = (u.low == 0) & (u.high == 0)
+    decided = over | under | zero
     below, above = (_along(side, u) for side in shape)
-    over, under = u.low >= 0, u.high <= 0
-    undecided = ~(over | under)
     chosen = [np.where(over, b, a) for a, b in zip(below, above, strict=True)]
-    if undecided.any():
+    if jump:  # its value on the box, not that at an end where the argument is 0
+        corners = np.where(over | under, np.where(over, chosen[0], chosen[1]), corners)
+        at_zero = float(array(np.zeros(()), *params))
+        for i in (0, 1, 4, 5):
+            chosen[i] = np.where(zero, at_zero, chosen[i])
+    if not decided.all():
         # The side below is a function of what lies below only, and the same above.
-        zero = np.zeros_like(u.low)
+        nothing = np.zeros_like(u.low)
         parts = [
             _along(side, u._replace(low=low, high=high, left=u.left.clip(*cut), right=u.right.clip(*cut)))
             for side, low, high, cut in (
-                (shape[0], np.minimum(u.low, 0), zero, (None, 0)),
-                (shape[1], zero, np.maximum(u.high, 0), (0, None)),
+                (shape[0], np.minimum(u.low, 0), nothing, (None, 0)),
+                (shape[1], nothing, np.maximum(u.high, 0), (0, None)),
             )
         ]
-        jumps = PRIMITIVES[name].jumps or name == "smooth_sign"
         hull = [f(a, b) for f, a, b in zip((np.minimum, np.maximum) * 3, *parts, strict=False)]
-        if jumps:
+        if jump:
             flat = (u.down == 0) & (u.up == 0)
             hull[2], hull[3] = np.where(flat, 0, -np.inf), np.where(flat, 0, np.inf)
         real = u.height == 0
         hull[4], hull[5] = np.where(real, hull[4], -np.inf), np.where(real, hull[5], np.inf)
         hull.append(np.where(real, 0, np.inf))
-        chosen = [np.where(undecided, h, c) for h, c in zip(hull, chosen, strict=True)]
+        chosen = [np.where(decided, c, h) for h, c in zip(hull, chosen, strict=True)]
     low, high, down, up, left, right, height = chosen
-    exact = PRIMITIVES[name].homogeneity == 0 or name == "smooth_sign"
-    return _narrowed(box, corners, low, high, down, up, exact, left, right, height)
+    return _narrowed(box, corners, low, high, down, up, jump, left, right, height, u.smooth & decided)
 
 
 def _along(shape: Shape, u: Range) -> tuple[Array, Array, Array, Array, Array, Array, Array]:

@@ -118,7 +118,9 @@ class ScalarProgram:
                         continue
                     args = [values[a] for a in step.operands]
                     if x.op == "gauss":
-                        value = np.asarray(self._integral(x, args, level, replicate, noise=0 if noise is None else noise + 1))
+                        value = np.asarray(
+                            self._integral(x, args, level, replicate, noise=0 if noise is None else noise + 1)
+                        )
                         if perturb is not None:  # an integral that cancels has the rounding of what cancels
                             size = self._magnitude(x, args)
                             value = value + (perturb.result(x, size) - size)

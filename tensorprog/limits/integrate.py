@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtri
 
 from tensorprog.limits.nested import Curve, Feature, Integrand, nested_rule, psd_factor, radius, rule
-from tensorprog.limits.verified import LINE_PANELS, NODES, Line
+from tensorprog.limits.verified import Line
 
 __all__ = [
     "MAX_DIMENSION",
@@ -35,7 +35,6 @@ Array = NDArray[np.float64]
 MAX_DIMENSION = 3
 SAFETY = 10.0
 """Errors are this many times the difference between levels: what is known of an error moves level 0 by less."""
-OTHER_EDGES = 0.93
 CONDITIONED = 1e-4
 """A curve is followed where its variable keeps this share of its deviation, given the others."""
 
@@ -215,8 +214,8 @@ def along_lines(
         result[rows] = found.size
     elif level:
         result[rows] = found.value
-    else:  # other panels, and other rounding
-        other = line(mean[rows], first, own, scale=found.size, shift=OTHER_EDGES, noise=noise + 1)
+    else:  # and other rounding
+        other = line(mean[rows], first, own, noise=noise + 1)
         result[rows] = found.value + (found.error + np.abs(other.value - found.value)) / SAFETY
     return result
 

@@ -126,7 +126,8 @@ def _wave(phase: float) -> Shape:
     """sin(x + phase)."""
 
     def bounds(offset: float) -> Bounds:
-        f: Callable[[Array], Array] = {0.0: np.sin, math.pi / 2: np.cos, math.pi: lambda x: -np.sin(x)}[offset]
+        def f(x: Array) -> Array:
+            return np.asarray(np.sin(x) if offset == 0 else np.cos(x) if offset < 3 else -np.sin(x))
 
         def of(low: Array, high: Array) -> tuple[Array, Array]:
             values = f(low), f(high)

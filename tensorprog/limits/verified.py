@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tensorprog.language.node import Node, topological
-from tensorprog.limits.enclosure import Box, Enclosure, Range, enclosures, function, kinked
+from tensorprog.limits.enclosure import Box, Enclosure, Range, enclosures, function, jumping, kinked
 
 __all__ = ["EDGES", "LINE_PANELS", "NODES", "Line", "Lines", "bernstein", "gauss", "mass"]
 
@@ -35,6 +35,10 @@ NEGLIGIBLE = 2e-17
 GENERATIONS = 90
 NOISES = 3
 """Ways in which the arguments of kinks are moved, to see how far their roots are."""
+ROUNDED = 1e-12
+"""Numbers this close, relatively, share their panels: those that rounding moves."""
+KEPT = 2**16
+"""Panels kept for the next numbers."""
 _BLOCK = 2**13
 _THIN = 1e-20
 
@@ -123,6 +127,8 @@ class Line:
         self._body = body
         self._kinks = list(dict.fromkeys(x.args[0] for x in topological([body]) if kinked(x)))
         self._functions: dict[int, _Functions] = {}
+        self._jumps = any(jumping(x) for x in topological([body]))
+        self._last: _Solved | None = None
 
     def functions(self, noise: int) -> _Functions:
         """The integrand, its enclosures, and the arguments of its kinks."""
@@ -140,8 +146,6 @@ class Line:
         direction: Array,
         params: Sequence[Array],
         most: int = LINE_PANELS,
-        shift: float = 1.0,
-        scale: Array | None = None,
         noise: int = 0,
     ) -> Lines:
         """The integrals.
@@ -151,32 +155,56 @@ class Line:
             direction: Shape (B, d).
             params: Each of shape (B,).
             most: Panels of one integral at most.
-            shift: Moves the edges of the first panels: another rule, with the same bounds.
-            scale: E |f|, shape (B,), to which errors are relative; by default found on the way.
             noise: Not 0: with all instructions moved by their rounding.
         """
-        rows = len(mean)
-        edges = shift * np.array(EDGES)
-        edges[-1] = EDGES[-1]
-        edges = np.concatenate([-edges[:0:-1], edges])
+        problem = _Problem(self, np.asarray(mean, float), np.asarray(direction, float), params, noise)
+        last = self._last
+        if last is not None and last.most == most and problem.near(last.problem):
+            if problem.equals(last.problem):
+                return last.found
+            if not self._jumps:  # the same panels will do; roots of jumps would have to move
+                return problem.again(last)
+        rows = len(problem.mean)
+        edges = np.concatenate([-np.array(EDGES)[:0:-1], EDGES])
         count = len(edges) - 1
         first = _Panels(np.repeat(np.arange(rows), count), np.tile(edges[:-1], rows), np.tile(edges[1:], rows))
-        problem = _Problem(self, np.asarray(mean, float), np.asarray(direction, float), params, noise)
-        found = None
+        size = problem.size(first)
         for _ in range(4):
-            size = problem.size(first) if scale is None else scale
-            found = problem.solve(first, size, most)
-            if scale is not None or not np.any(found.size < size / 30):
-                break  # the first panels' nodes had not met a spike by chance
-            scale = found.size
-        assert found is not None
-        return found
+            solved = problem.solve(first, size, most)
+            if not np.any(solved.found.size < size / 30):
+                break  # else the first panels' nodes had met a spike by chance
+            size = solved.found.size
+        if solved.found.panels.sum() <= KEPT:
+            self._last = solved
+        return solved.found
+
+
+class _Solved(NamedTuple):
+    problem: _Problem
+    most: int
+    panels: _Panels  # summed by their rules
+    rest: Array  # what the others add
+    found: Lines
 
 
 class _Problem:
     def __init__(self, line: Line, mean: Array, direction: Array, params: Sequence[Array], noise: int) -> None:
         self.mean, self.direction, self.params = mean, direction, params
-        self.line, self.functions = line, line.functions(noise)
+        self.line, self.functions, self.noise = line, line.functions(noise), noise
+
+    def near(self, other: _Problem) -> bool:
+        """Do the numbers differ by rounding?"""
+        mine, theirs = (np.column_stack([x.mean, x.direction, *x.params]) for x in (self, other))
+        return mine.shape == theirs.shape and bool(np.all(np.abs(mine - theirs) <= ROUNDED * np.abs(theirs)))
+
+    def equals(self, other: _Problem) -> bool:
+        mine, theirs = (np.column_stack([x.mean, x.direction, *x.params]) for x in (self, other))
+        return self.noise == other.noise and np.array_equal(mine, theirs)
+
+    def again(self, solved: _Solved) -> Lines:
+        """The same panels, for slightly other numbers."""
+        value, _ = self.rule(solved.panels)
+        return solved.found._replace(value=solved.rest + self.sum(solved.panels, value))
 
     def z(self, row: Array, e: Array) -> list[Array]:
         wide = (slice(None), *[None] * (e.ndim - 1))
@@ -195,7 +223,9 @@ class _Problem:
             e = (low + high) / 2 + (high - low) / 2 * x
             weight = (high - low) / 2 * w * np.exp(-(e**2) / 2) / np.sqrt(2 * np.pi)
             with np.errstate(all="ignore"):
-                f = np.broadcast_to(self.functions.evaluate(self.z(panels.row[part], e), self.p(panels.row[part], e)), e.shape)
+                f = np.broadcast_to(
+                    self.functions.evaluate(self.z(panels.row[part], e), self.p(panels.row[part], e)), e.shape
+                )
                 f = np.where(weight == 0, 0, f)
             value[part], size[part] = np.einsum("pn,pn->p", weight, f), np.einsum("pn,pn->p", weight, np.abs(f))
         return value, size
@@ -223,9 +253,10 @@ class _Problem:
             bound = found.whole.modulus
             return found, truncation(panels.low, panels.high, np.where(bound == 0, 0, bound * density))
 
-    def solve(self, panels: _Panels, size: Array, most: int) -> Lines:
+    def solve(self, panels: _Panels, size: Array, most: int) -> _Solved:
         rows = len(self.mean)
-        value, error, total = np.zeros(rows), np.zeros(rows), np.zeros(rows)
+        value, rest_value, error, total = (np.zeros(rows) for _ in range(4))
+        summed = []
         taken = np.zeros(rows, dtype=int)
         size = size.copy()
         for generation in range(GENERATIONS + 1):
@@ -262,10 +293,11 @@ class _Problem:
             bounded = bound[done & ~by_range]
             bounded = np.where(np.isfinite(bounded), bounded, 2 * absolute)
             value += self.sum(ready, got)
+            summed.append(ready)
             total += self.sum(ready, absolute)
             error += self.sum(ready, bounded)
             ranged = panels.take(by_range)
-            value += self.sum(ranged, middle[by_range])
+            rest_value += self.sum(ranged, middle[by_range])
             total += self.sum(ranged, np.abs(middle[by_range]))
             error += self.sum(ranged, flat[by_range])
             taken += np.bincount(panels.row[done], minlength=rows)
@@ -273,9 +305,10 @@ class _Problem:
             panels, slivers, kinks = self.cut(rest, cut[~done])
             if len(slivers.row):
                 middle, doubt = self.roots(slivers, kinks)
-                value += self.sum(slivers, middle)
+                rest_value += self.sum(slivers, middle)
                 error += self.sum(slivers, doubt)
-        return Lines(value, error, total, taken)
+        found = Lines(value + rest_value, error, total, taken)
+        return _Solved(self, most, _Panels.join(summed), rest_value, found)
 
     def step(self, panels: _Panels, size: Array) -> tuple[Array, Array, Array, Array]:
         """Errors of rules; half the variations and middles, times the probabilities; the kinks to cut at (-1: none)."""
@@ -300,6 +333,14 @@ class _Problem:
         middle = (found.whole.high + found.whole.low) / 2 * weight
         moved = np.zeros(len(kink))
         z, p = self.z(slivers.row, slivers.low), self.p(slivers.row, slivers.low)
+        with np.errstate(
+            all="ignore"
+        ):  # an argument that is 0 at an end decides the kink: then the ends see half the jump
+            ends = [
+                np.broadcast_to(self.functions.evaluate(self.z(slivers.row, e), p), e.shape)
+                for e in (slivers.low, slivers.high)
+            ]
+            jump = np.fmax(jump, 2 * np.abs(ends[1] - ends[0]))
         for k in np.unique(kink):
             arguments = [self.line.functions(noise).arguments[k] for noise in range(NOISES + 1)]
             values = [np.broadcast_to(a(z, p), moved.shape) for a in arguments]
