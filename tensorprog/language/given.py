@@ -52,7 +52,7 @@ def refuse_no_numbers(given: Any, what: str) -> None:
             fix="fill it in: array.filled(0); a mask of positions is an input of its own",
         )
     a = np.asarray(given)  # ragged lists raise ValueError, the caller's to explain
-    kind = a.dtype.kind
+    kind: str = a.dtype.kind
     if kind == "O":
         kind = next((k for v in a.flat if (k := _kind(v))), "")
     if kind in _NO_NUMBERS:
