@@ -191,7 +191,7 @@ def enclosures(
                         raise AssertionError(f"no enclosure for {x.op}: please report this")
                 if factor != 1:
                     y = found[-1]
-                    found[-1] = Range(*[part * factor for part in y[:-1]], smooth=y.smooth)
+                    found[-1] = y._replace(**{name: getattr(y, name) * factor for name in Range._fields[:-1]})
         return Enclosure(found[-1], [found[i] for i in arguments])
 
     return evaluate
