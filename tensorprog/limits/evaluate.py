@@ -17,6 +17,7 @@ import numpy as np
 
 from tensorprog.language.node import Node, topological
 from tensorprog.language.schedule import Step, schedule
+from tensorprog.limits.budget import Budget
 from tensorprog.limits.diagonal import on_diagonals
 from tensorprog.limits.duals import DUALS
 from tensorprog.limits.integral import Integrand
@@ -40,6 +41,10 @@ PAIRS_FROM = 64
 """Products of one function of each of two variables go to the series rule from this many entries."""
 
 
+LINES = 2**11
+"""Integrals in one variable whose error is bounded; more of them at once are compared at two resolutions."""
+
+
 def student(degrees: int, probability: float = 0.6826894921370859) -> float:
     """Half-width of the t interval that covers like one standard deviation, over the standard error."""
     from scipy.special import stdtrit
@@ -53,9 +58,11 @@ class ScalarProgram:
     Args:
         outputs: The scalars wanted.
         rng: Seeds what is sampled.
+        budget: Evaluations of integrands are counted there.
     """
 
-    def __init__(self, outputs: Sequence[Node], rng: int = 0) -> None:
+    def __init__(self, outputs: Sequence[Node], rng: int = 0, budget: Budget | None = None) -> None:
+        self.budget = budget or Budget()
         self.outputs = tidied(on_diagonals(outputs))
         self.floating = [x for x in self.outputs if x.op != "constant"]
         self.rng = rng
@@ -114,7 +121,9 @@ class ScalarProgram:
                         continue
                     args = [values[a] for a in step.operands]
                     if x.op == "gauss":
-                        value = np.asarray(self._integral(x, args, level, replicate))
+                        value = np.asarray(
+                            self._integral(x, args, level, replicate, noise=0 if noise is None else noise + 1)
+                        )
                         if perturb is not None:  # an integral that cancels has the rounding of what cancels
                             size = self._magnitude(x, args)
                             value = value + (perturb.result(x, size) - size)
@@ -142,17 +151,24 @@ class ScalarProgram:
             self.magnitudes[x] = np.abs(self._integral(x, args, 0, 0, absolute=True)) if small else np.zeros(())
         return self.magnitudes[x]
 
-    def _integral(self, x: Node, args: Sequence[Array], level: int, replicate: int, absolute: bool = False) -> Array:
-        from tensorprog.limits.integrate import Curve, Feature, gaussian_expectation, qmc_expectation
+    def _integral(
+        self, x: Node, args: Sequence[Array], level: int, replicate: int, absolute: bool = False, noise: int = 0
+    ) -> Array:
+        from tensorprog.limits.integrate import Curve, Feature, along_lines, gaussian_expectation, qmc_expectation
 
         integrand: Integrand = x.attr
+        d = integrand.dimension
         product = None if absolute or x in self.sampled else self._product(x)
         if product is not None and math.prod(x.shape) >= PAIRS_FROM:
             known = product.outer(args, level)
             if known is not None:
                 return known
-        f: Callable[..., Any] = (lambda z, p: np.abs(integrand(z, p))) if absolute else integrand
-        d = integrand.dimension
+
+        def f(z: Sequence[Any], p: Sequence[Any]) -> Any:
+            points = math.prod(np.broadcast_shapes(*[np.shape(a) for a in (*z, *p)]))
+            self.budget.evaluate(points, f"an integral in {d} variable{'s' * (d > 1)}")
+            return np.abs(integrand(z, p)) if absolute else integrand(z, p)
+
         level += integrand.blind  # no place to refine at: both resolutions finer
         shape = np.broadcast_shapes(*[a.shape for a in args])
         flat = [
@@ -170,10 +186,12 @@ class ScalarProgram:
                 k += 1
         if self.rough or any(a in self.sampled_below for a in x.args):
             cov = _semidefinite(cov)
-        if x in self.sampled:
+        if d == 1 and size <= LINES:
+            value = along_lines(integrand.line, integrand, mean, cov, params, level, noise, absolute)
+        elif x in self.sampled:
             key = int.from_bytes(hashlib.blake2b(x.digest, digest_size=8).digest(), "little")
             rng = np.random.default_rng([self.rng, replicate, key])
-            value = qmc_expectation(integrand, mean, cov, params, rng)
+            value = qmc_expectation(f, mean, cov, params, rng)
         else:
             curves = [Curve(*c) for c in integrand.curves or ()]
             deviations = np.sqrt(np.maximum(np.diagonal(cov, axis1=1, axis2=2), 0))

@@ -17,6 +17,7 @@ from tensorprog.language.program import Output, Program
 from tensorprog.limits.batched import Batched, Block
 from tensorprog.limits.domain import check_domains
 from tensorprog.limits.expectation import Expectation
+from tensorprog.limits.jumps import check_jumps
 from tensorprog.limits.lower import Lowering
 from tensorprog.networks.inputs import transformed
 from tensorprog.networks.network import Network
@@ -47,6 +48,7 @@ class Compiled:
     def _compiled(self, program: Program) -> Batched | None:
         check_domains(program)
         lowering = Lowering(program, program.values({}), Expectation())
+        check_jumps(program, lowering)
         roots = [o.node for o in program.outputs.values()]
         reasons = [lowering.declined[x] for x in roots if x in lowering.declined]
         if reasons:
