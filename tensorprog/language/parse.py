@@ -4,7 +4,8 @@
     statement = "width" NAME [ ":" "ratio" number ]
               | "matrix" NAME ":" NAME "x" NAME { "," ( "var" number | "entries" law ) }
               | "vector" NAME [ "[" size { "," size } "]" ] ":" NAME
-                         { "," ( "mean" value | "var" number | "cov" value | law | "trained" | "lr" number
+                         { "," ( "mean" value | "var" number | "cov" value | law | "trained"
+                               | "lr" number
                                | "name" NAME | "data" value | "coordinates" value ) }
               | "scalar" NAME [ ":" [ "name" NAME "," ] [ "default" number ] ]
               | "array" NAME ":" ( "float64" | "int64" | "rational" )

@@ -338,7 +338,7 @@ class VectorSpec:
     @_remembered
     def encoded(self) -> bytes:
         """What digests know of it."""
-        trained = ("trainable",) if self.trainable else ()
+        trained: tuple[Any, ...] = ("trainable",) if self.trainable else ()
         trained += () if self.lr is None else (self.lr,)
         law = (self.mean, self.var, self.cov, self.distribution)
         return encode(("vector", self.name, self.width, self.shape, *law, *trained))

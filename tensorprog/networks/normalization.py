@@ -47,10 +47,11 @@ def scale(name: str, x: Any, g_std: Any = 0, lr: Any = 1, shift: bool = False) -
 
 def _scaled(x: Expression, gain: str | None, shift: str | None, lr: Any, var: Number = 0) -> Expression:
     """Times a trained vector of mean 1, plus one of mean 0."""
-    assert x.width is not None
+    width = x.width
+    assert width is not None
     if gain is not None:
-        x = x * Vector(gain, x.width, mean=1, var=var, lr=lr)
-    return x if shift is None else x + Vector(shift, x.width, mean=0, var=0, lr=lr)
+        x = x * Vector(gain, width, mean=1, var=var, lr=lr)
+    return x if shift is None else x + Vector(shift, width, mean=0, var=0, lr=lr)
 
 
 @layer
