@@ -335,8 +335,11 @@ def _plain(value: Any) -> Any:
     return float(value) if np.ndim(value) == 0 else np.asarray(value)
 
 
-def integrate_arrays(x: Node, args: Sequence[Array], level: int, rough: bool = False) -> Array:
-    """An integral by quadrature, for arrays of means, covariances (up to rounding, if `rough`) and parameters that broadcast."""
+def integrate_arrays(x: Node, args: Sequence[Array], level: int, rough: bool = False, absolute: bool = False) -> Array:
+    """An integral by quadrature, for arrays of means, covariances (up to rounding, if `rough`) and parameters that broadcast.
+
+    Of the integrand's absolute value if `absolute`.
+    """
     program = ScalarProgram([])
     program.rough = rough
-    return program._integral(x, args, level, 0)
+    return program._integral(x, args, level, 0, absolute)
