@@ -271,7 +271,7 @@ class KernelFunction:
 
     def _has_meaning(self, a: Batch, b: Batch, names: tuple[str, ...]) -> bool:
         try:
-            self.network.program_of([a], [b], names, self.scheme, self.gia)
+            self.network.program_of([a], [b], names, self.scheme)
         except TensorProgramError:
             return False
         return True

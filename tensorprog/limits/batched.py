@@ -24,7 +24,7 @@ from tensorprog.language.node import Node, topological
 from tensorprog.language.schedule import Step, schedule
 from tensorprog.language.symbols import Width
 from tensorprog.limits.diagonal import on_diagonals
-from tensorprog.limits.duals import DUALS, JOINT, SNAP, unsnapped
+from tensorprog.limits.duals import DUALS, JOINT, SNAP, apart_by_rounding, unsnapped
 from tensorprog.limits.horner import factored
 from tensorprog.limits.orient import oriented
 from tensorprog.limits.pairseries import PairProduct
@@ -131,6 +131,20 @@ class Batched:
             dead = {*s.operands, s.node}
             s.frees = [slots[a] for a in dead if last[a] == k and a in inside and a not in wanted]
         self.results = [slots.get(x) if x in inside else None for x in self.outputs]
+        by_node = {s.node: s for s in self.pairs}
+        for s in self.pairs:
+            if s.node.op != "dual" or s.node.attr not in CORRELATED:
+                continue
+            a, c, b = s.node.args[-3:]
+            if c in by_node and a not in inside and b not in inside and c.shape == s.node.shape:
+                by_node[c].edges.append(
+                    (
+                        slots[a],
+                        slots[b],
+                        aligned(apart_by_rounding, Node("dual", (a, c, b), "", c.shape, c.width, c.inner)),
+                    )
+                )
+                s.edged = True
         self.count = len(slots)
 
     @property
@@ -237,6 +251,9 @@ class Batched:
                         local[s.target] = s.kernel(*arrays)
                     else:
                         local[s.target] = s.compute(arrays, noise, level, block.rough, trace, bounds)
+                if noise is not None and noise.apart:
+                    for one, other, move in s.edges:
+                        local[s.target] = move(local[one], local[s.target], local[other])
                 for k in s.frees:
                     local[k] = None
         for slot_of_result, full in zip(self.results, out, strict=True):
@@ -254,6 +271,8 @@ class _Carried:
         self.sources: list[int] = []
         self.frees: list[int] = []
         self.partner_target: int | None = None
+        self.edges: list[tuple[int, int, Any]] = []  # the variances that it is a covariance to, see `apart_by_rounding`
+        self.edged = False
         self.partner: Node | None = None  # a closed form of the same operands that is cheaper together with this one
         self.joint: Callable[..., Any] = lambda *_: None
         x = step.node
@@ -329,7 +348,7 @@ class _Carried:
         given = arrays if noise is None else noise.operands(x, arrays)
         both = x.width is not None and x.inner is not None
         apart = x.op == "dual" and noise is not None and noise.apart and both
-        kernel = self._unsnapped if apart else self.kernel
+        kernel = self._unsnapped if apart and not self.edged else self.kernel
         if trace is not None and x.op == "dual" and not apart:
             kernel = aligned(partial(trace.value, x, bounds, noise is not None), x)
         result = kernel(*given)

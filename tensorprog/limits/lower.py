@@ -10,7 +10,8 @@ import numpy as np
 
 from tensorprog.language import algebra
 from tensorprog.language.algebra import ZERO, typed
-from tensorprog.language.node import Node
+from tensorprog.language.describe import describe
+from tensorprog.language.node import Node, topological
 from tensorprog.language.program import Program
 from tensorprog.language.symbols import Matrix, VectorSpec
 from tensorprog.limits.domain import check_value
@@ -43,6 +44,7 @@ class Lowering:
         self.zdot = Zdot(self.expectation)
         self.z: dict[Node, Node] = {}
         self.declined: dict[Node, str] = {}
+        self._costs: dict[Node, int] = {}
         self._picks = any(x.op == "pick" for x in program.nodes)
         self._waiting = _factors(program)
         for x in program.nodes:
@@ -58,14 +60,24 @@ class Lowering:
                 return
             reason = next((self.declined[a] for a in x.args if a in self.declined), None)
         if reason is None:
+            budget = self.expectation.budget
+            before = budget.expansions
             try:
-                self.z[x] = self._lower(x, [self.z[a] for a in x.args])
-                if self._picks and x.op in ("add", "mul", "fn", "sum"):
-                    self.z[x] = self._picked_last(self.z[x])
+                with budget.share(lambda: self._below(x), lambda: f"expanding {describe(x)}"):
+                    self.z[x] = self._lower(x, [self.z[a] for a in x.args])
+                    if self._picks and x.op in ("add", "mul", "fn", "sum"):
+                        self.z[x] = self._picked_last(self.z[x])
             except Declined as declined:
                 reason = declined.reason
+            if budget.expansions > before:
+                self._costs[x] = budget.expansions - before
         if reason is not None:
             self.declined[x] = reason
+
+    def _below(self, x: Node) -> tuple[int, int]:
+        """How many instructions x is made of, and what their limits have cost: an output has one budget for all of them."""
+        below = topological(x.args)
+        return len(below), sum([self._costs.get(y, 0) for y in below])
 
     def _vanishes(self, x: Node) -> bool:
         """Is a factor of the product 0? Moments that wait are found on the way, the latest in the program first.

@@ -14,6 +14,7 @@ from tensorprog.limits.domain import check_domains
 from tensorprog.limits.expectation import Expectation
 from tensorprog.limits.lower import Lowering
 from tensorprog.networks.network import Network
+from tensorprog.transforms.decouple import program_for
 from tensorprog.transforms.tangent import Parametrization
 
 __all__ = ["Compiled", "compile_pair"]
@@ -100,7 +101,7 @@ def compile_pair(
             k: (SlotData(k, slot, s[:-1], s[-1]), names[k] if names[k] is not None else DEFAULT_AXES[len(s) + 1])
             for k, s in shapes.items()
         }
-        sides.append(network.body(data, gia))
+        sides.append(network.body(data))
     network.same_outputs(sides)
     several = sides[0].several
     programs = []
@@ -112,5 +113,5 @@ def compile_pair(
             ]
             node = grid[0][0] if not several else algebra.stack([algebra.stack(row, 0) for row in grid], 0)
             outputs[name] = Output(node, ("output", "output2") if several else ())
-        programs.append(Program(outputs))
+        programs.append(program_for(Program(outputs), gia))
     return Compiled(programs[0], programs[1], several)
