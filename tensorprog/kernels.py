@@ -19,7 +19,7 @@ from tensorprog.networks.accuracy import Measured
 from tensorprog.networks.answer import answer
 from tensorprog.networks.inputs import EXAMPLE
 from tensorprog.networks.network import Network
-from tensorprog.networks.pairs import Compiled, compile_pair
+from tensorprog.networks.pairs import SAMPLED, Compiled, compile_pair
 from tensorprog.networks.products import GramProducts, Products
 from tensorprog.networks.results import Results
 from tensorprog.networks.routes import How, Part, checked
@@ -31,6 +31,8 @@ __all__ = ["KernelFunction", "kernel_fn"]
 
 BLOCK = 2**24
 """Inner products that are in memory together: pairs of examples, times those of positions."""
+SHARE = 8
+"""How much less than quadrature an integral may cost that is sampled anyway: the population samples, too, with fewer numbers."""
 
 Prepared = tuple[list[Batch], list[Batch], list[Part], str]
 
@@ -148,10 +150,14 @@ class KernelFunction:
         first, second, parts, whole = (
             self._of_data(X1, X2, names, dtype) if gram is None else self._of_gram(X1, X2, gram, names, dtype)
         )
-        over = False
-        if not whole and self.how.method != "exact":
+        over = "budget=" in whole  # expansions
+        if not whole:
             whole = self.how.too_dear(sum([p.evaluations for p in parts]))
             over = bool(whole)
+            if over and self.how.method == "exact":
+                raise TensorProgramError(
+                    "the exact route has no kernel", why=whole, fix='raise budget=, or use method="auto"'
+                )
         if whole and (gram is not None or out is not None):
             raise TensorProgramError(
                 "gram= in place of data" if gram is not None else "out= for a network whose kernel is not computed in blocks",
@@ -176,7 +182,6 @@ class KernelFunction:
                 return self._given(other, names, get, dtype)
         method = "quadrature" if any(p.compiled.method == "quadrature" for p in parts) else "closed form"
         note = "; ".join(dict.fromkeys([p.note for p in parts if p.note]))
-        checked(names, measured, self.how, dict.fromkeys(names, method), self.network.source)
         p = parts[0].products
         keys = (
             [p.same, p.products, *p.alone]
@@ -188,6 +193,7 @@ class KernelFunction:
         for part in parts:
             self._evaluate(part, results, progress)
         results.check(self.network)
+        checked(names, measured, self.how, dict.fromkeys(names, method), self.network.source)
         if isinstance(get, str):
             return results.arrays[get]
         arrays = [results.arrays[k] for k in names]
@@ -217,9 +223,13 @@ class KernelFunction:
                 if X2 is None and j < i:
                     continue
                 compiled = self._compile(a, b, names)
+                same = X2 is None and a is b
                 if isinstance(compiled, str):
                     return first, second, [], compiled
-                same = X2 is None and a is b
+                if compiled.declined:
+                    n, m = len(a.places), len(b.places)
+                    dear = self.how.too_dear(SHARE * compiled.evaluations(n * (n + 1) // 2 if same else n * m, n))
+                    return first, second, [], dear if dear and compiled.declined == SAMPLED else compiled.declined
                 products = Products(a.arrays, None if same else b.arrays, dtype)
                 parts.append(Part(a, b, products, X2 is None and not same, compiled))
         return first, second, parts, ""
@@ -242,8 +252,8 @@ class KernelFunction:
         shapes = {wanted[0].key: (1,)}
         one, two = [Batch({}, {}, tuple(range(k))) for k in products.counts]
         compiled = self._compile_shapes(shapes, shapes, names)
-        if isinstance(compiled, str):
-            return [one], [two], [], compiled
+        if isinstance(compiled, str) or compiled.declined:
+            return [one], [two], [], compiled if isinstance(compiled, str) else compiled.declined
         return [one], [two], [Part(one, two, products, False, compiled)], ""
 
     def _compile(self, a: Batch, b: Batch, names: tuple[str, ...]) -> Compiled | str:
@@ -258,8 +268,7 @@ class KernelFunction:
         key = (tuple([tuple(sorted(s.items())) for s in shapes]), names)
         if key not in self._compiled:
             try:
-                found = compile_pair(self.network, *shapes, names, self.scheme, self.gia)
-                self._compiled[key] = found.declined or found
+                self._compiled[key] = compile_pair(self.network, *shapes, names, self.scheme, self.gia, self.how.budget)
             except TensorProgramError as error:
                 # What has no meaning for one example may have one for a batch: a layer along the axis of the examples.
                 if not (isinstance(error, MissingAxis) and error.axis == EXAMPLE) and (
@@ -303,7 +312,8 @@ class KernelFunction:
         """By the limit of the program of all examples; sampled, where a note says why nothing else will do."""
         method = "population" if note and self.how.method == "auto" else self.how.method
         program = self.network.program(X1, X2, names, self.scheme.name, self.scheme.width, self.gia)
-        found = limit(program, method=method, rng=rng)
+        with np.errstate(over="ignore", invalid="ignore"):
+            found = limit(program, method=method, rng=rng, budget=self.how.budget)
         arrays = [np.asarray(found[k].value, dtype=float) for k in names]
         errors = [
             np.broadcast_to(np.asarray(found[k].error, dtype=float), a.shape)

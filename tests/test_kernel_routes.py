@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from scipy.special import erfc
+from scipy.special import erf, erfc
 
 import tensorprog as tp
 from tensorprog.limits.batched import Batched
@@ -24,9 +24,9 @@ def elu_variance(q):
     return q / 2 + half(2) - 2 * half(1) + 0.5
 
 
-def cancelling(x):
-    """(1 - gaussian) of small arguments: the closed form subtracts numbers near 1, integrals see 1 - gaussian itself."""
-    return 1e4 * (1 - tp.gaussian(1e-2 * x))
+def cancelling(size):
+    """size * h, written so that closed forms lose it in numbers near 1; samples see it."""
+    return shallow(lambda h: tp.sin(h) ** 2 + tp.cos(h) ** 2 - 1 + size * h)
 
 
 def counted(monkeypatch):
@@ -43,7 +43,7 @@ def counted(monkeypatch):
     return counts
 
 
-@pytest.mark.parametrize("x", [1e-8, 1e-3, 1.0, 4.0, 10.0, 12.65, 30.0, 1e3, 1e6])
+@pytest.mark.parametrize("x", [1e-8, 1e-3, 1.0, 4.0, 10.0, 12.65, 30.0, 1e3])
 def test_a_form_that_cancels_is_replaced(x):
     """elu at pre-activation variances up to 10^12; the right value by scaled complementary error functions."""
     found = tp.kernel_fn(shallow(tp.elu))([[x]], get=("nngp",))
@@ -57,32 +57,22 @@ def test_a_form_that_cancels_is_replaced(x):
     assert tp.kernel_fn(shallow(tp.elu))([[x]], get="nngp") == found.nngp, "a bare array is the same number"
 
 
-def test_a_users_function_that_cancels():
-    found = tp.kernel_fn(shallow(cancelling))([[1.0], [0.5], [-2.0]], get=("nngp",))
-    assert found.method["nngp"] == "quadrature" and "cancels" in found.note["nngp"]
-    assert found.error["nngp"] < 1e-6
-    q, c = 4e-4 * np.array([0.25, 1 / 16, 1]), np.array([1.0, 0.25, 4.0])
-    _, exact = q, [1e8 * _one_minus_gaussian(v, v, v) for v in c]
-    assert np.abs(np.diag(found.nngp) - exact).max() <= found.error["nngp"] + 1e-8 * max(exact)
-
-
-def _one_minus_gaussian(a, c, b):
-    """E (1 - g(u/100)) (1 - g(v/100)), g(z) = exp(-z^2), in extended precision."""
-    from mpmath import mp, mpf, sqrt
-
-    with mp.workdps(40):
-        a, c, b = [mpf(k) / 10**4 for k in (a, c, b)]
-        return float(1 - 1 / sqrt(1 + 2 * a) - 1 / sqrt(1 + 2 * b) + 1 / sqrt((1 + 2 * a) * (1 + 2 * b) - 4 * c * c))
-
-
-def test_what_no_route_knows_is_said_or_refused():
-    """A sum that cancels in every route: warned of while digits are left, refused where none is."""
-    noise = lambda size: shallow(lambda h: tp.sin(h) ** 2 + tp.cos(h) ** 2 - 1 + size * h)  # noqa: E731
-    with pytest.warns(AccuracyWarning, match=r"nngp .* its error is up to"):
-        tp.kernel_fn(noise(3e-8))([[1.0]], get="nngp")
-    with pytest.raises(tp.TensorProgramError, match="no route knows a digit"):
-        tp.kernel_fn(noise(1e-12))([[1.0]], get="nngp")
-    assert abs(tp.kernel_fn(noise(1.0))([[1.0]], get="nngp")[0, 0] - 1) < 1e-14
+@pytest.mark.parametrize("size", [1.0, 3e-7, 3e-8])
+def test_a_users_function_that_cancels(size):
+    """Errors are true; where no digit is left another route answers, or, if it may not, the number is refused or warned of."""
+    right = size * size
+    found = tp.kernel_fn(cancelling(size))([[1.0], [0.5]], get=("nngp",))
+    assert abs(found.nngp[0, 0] - right) <= 4 * found.error["nngp"] and found.error["nngp"] <= 0.01 * right
+    exact = tp.kernel_fn(cancelling(size), method="exact")
+    if size == 3e-8:
+        assert found.method["nngp"] == "population" and "have an error of" in found.note["nngp"]
+        with pytest.raises(tp.TensorProgramError, match="no route knows a digit"):
+            exact([[1.0], [0.5]], get="nngp")
+    elif size == 3e-7:
+        with pytest.warns(AccuracyWarning, match=r"nngp .* its error is up to"):
+            exact([[1.0], [0.5]], get="nngp")
+    else:
+        assert abs(exact([[1.0], [0.5]], get="nngp")[0, 0] - right) <= found.error["nngp"]
 
 
 def test_a_tolerance_is_kept_or_said():
@@ -98,7 +88,7 @@ def test_what_looking_costs(monkeypatch):
     rng = np.random.default_rng(0)
     f = tp.kernel_fn(shallow(tp.relu))
     compiled = []
-    for n in (1, 3, 10, 400, 2000):
+    for n in (1, 3, 10, 400, 1000):
         counts.update(base=0, measured=0)
         f(rng.standard_normal((n, 3)))
         compiled.append(next(iter(f._compiled.values())))
@@ -112,26 +102,64 @@ def test_printing_says_how_and_how_far():
     assert text.startswith("nngp = array(1, 1) ± ") and "(closed form, rounding)" in text and "\nntk = " in text
 
 
-@pytest.mark.parametrize("scale", [1e-8, 1e-4, 1.0, 1e4, 1e8])
-@pytest.mark.parametrize("phi", [tp.relu, tp.abs, tp.erf, tp.gelu, tp.tanh, tp.sin, tp.sigmoid, tp.elu, tp.silu])
+VALUES = {
+    tp.erf: erf,
+    tp.gelu: lambda u: u * erfc(-u / np.sqrt(2)) / 2,
+    tp.tanh: np.tanh,
+    tp.sin: np.sin,
+    tp.sigmoid: lambda u: 1 / (1 + np.exp(-u)),
+    tp.silu: lambda u: u / (1 + np.exp(-u)),
+    tp.softplus: lambda u: np.log1p(np.exp(u)),
+}
+
+
+@pytest.mark.parametrize("scale", [1e-8, 1e-4, 1e-2, 1.0])
+@pytest.mark.parametrize("phi", VALUES, ids=lambda phi: phi.__name__)
 def test_errors_are_true_over_scales(phi, scale):
-    """Against the same kernel by an integral over the two variables in other coordinates, at correlations up to 1."""
+    """Against an integral by Gauss-Hermite in two independent variables, at correlations from 1 to -1."""
     angles = np.array([0.0, 1e-3, 1.0, 2.0, np.pi])
     data = scale * np.stack([np.cos(angles), np.sin(angles)], 1) * np.sqrt(2)
     found = tp.kernel_fn(shallow(phi))(data, get=("nngp",))
-    assert found.error["nngp"] <= 1e-8 * np.max(np.abs(found.nngp))
-    if scale > 10:  # brute force needs a scale of its own there
-        return
-    z, w = np.polynomial.hermite_e.hermegauss(150)
-    r = np.sqrt(2 * np.pi)
-    if phi in (tp.relu, tp.abs, tp.elu):  # kinks: by homogeneity and the diagonal alone
-        return
-    value = {"erf": lambda u: 1 - erfc(u), "gelu": lambda u: u * (1 - erfc(u / np.sqrt(2)) / 2), "tanh": np.tanh, "sin": np.sin,
-             "sigmoid": lambda u: 1 / (1 + np.exp(-u)), "silu": lambda u: u / (1 + np.exp(-u))}[phi.__name__]  # fmt: skip
+    z, w = np.polynomial.hermite_e.hermegauss(180)
+    w /= np.sqrt(2 * np.pi)
     u = scale * (np.cos(angles)[:, None, None] * z[:, None] + np.sin(angles)[:, None, None] * z)
-    features = value(u).reshape(len(angles), -1)
-    brute = (features * np.multiply.outer(w / r, w / r).ravel()) @ features.T
-    assert np.abs(found.nngp - brute).max() <= found.error["nngp"] + 1e-9 * np.abs(brute).max()
+    features = VALUES[phi](u).reshape(len(angles), -1)
+    brute = (features * np.multiply.outer(w, w).ravel()) @ features.T
+    size = np.abs(brute).max()
+    assert np.abs(found.nngp - brute).max() <= found.error["nngp"] + (1e-14 if scale < 1 else 1e-10) * size
+
+
+@pytest.mark.parametrize("scale", [1e3, pytest.param(1e8, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("phi", [tp.relu, tp.abs, tp.elu, tp.softplus])
+def test_large_arguments_are_homogeneous(phi, scale):
+    """Far out elu and softplus are relu, up to terms of relative order 1/scale; relu and abs are to rounding."""
+    angles = np.array([0.0, 0.5, 2.0])
+    data = scale * np.stack([np.cos(angles), np.sin(angles)], 1) * np.sqrt(2)
+    c = np.cos(angles[:, None] - angles)
+    t = np.arccos(np.clip(c, -1, 1))
+    relu = scale**2 * (np.sin(t) + (np.pi - t) * c) / (2 * np.pi)
+    right = relu if phi is not tp.abs else 4 * relu - scale**2 * c
+    found = tp.kernel_fn(shallow(phi))(data, get=("nngp",))
+    slack = 1e-15 if phi in (tp.relu, tp.abs) else 4 / scale
+    assert np.abs(found.nngp - right).max() <= found.error["nngp"] + slack * scale**2
+
+
+def test_errors_are_not_overstated():
+    """At correlation 1 that is no rounding (a position with itself), and where the coarse integral is poor."""
+    rng = np.random.default_rng(0)
+    h = tp.conv("C2", tp.relu(tp.conv("C1", tp.Input("z", axes=("h", "w")), N)), N)
+    s = tp.Input("s", axes=("t",))
+    block = tp.transformer_block("B", tp.dense("E", s, N), N, axis="t")
+    tanh = tp.tanh(tp.dense("W", tp.tanh(tp.dense("U", X, N)), N))
+    words = np.eye(5)[rng.integers(0, 5, (3, 4))]
+    for body, data in (
+        (tp.global_avg_pool(tp.relu(h)), rng.standard_normal((2, 4, 4, 2))),
+        (tp.mean(block, "t"), words),
+        (tp.mean(block, "t"), rng.standard_normal((3, 4, 3))),
+        (tanh, rng.standard_normal((4, 3))),
+    ):
+        found = tp.kernel_fn(tp.Network(tp.readout("v", body)))(data)
+        assert all(1e-17 < found.error[k] < 1e-12 for k in ("nngp", "ntk")), found.error
 
 
 def test_diagonals_suffice_for_two_batches():
@@ -147,10 +175,6 @@ def test_diagonals_suffice_for_two_batches():
     for wrong in ((np.diag(given[2]), given[1], given[2]), (np.diag(given[0]) * 0, given[1], given[2]), np.ones(3)):
         with pytest.raises(tp.TensorProgramError, match="gram="):
             f(gram=wrong)
-
-
-def readouts(x=None):
-    return tp.Network(_per_step, [tp.Input("s", axes=("t",))])
 
 
 def _per_step(s):
@@ -197,3 +221,24 @@ def test_layers_over_the_examples():
             assert np.allclose(getattr(found, k), right[k].value, rtol=1e-12)
     with pytest.raises(tp.TensorProgramError, match="no axis 't'"):
         tp.kernel_fn(tp.Network(tp.readout("v", tp.take(h, "t", 0))))(data)
+
+
+def test_methods_and_budgets():
+    """A recurrence with gates: integrals in several variables where few are needed, samples where they cost more than those."""
+    s = tp.Input("s", axes=("t",))
+    net = tp.Network(tp.readout("v", tp.take(tp.gru("G", s, N), "t", -1)))
+    data = np.random.default_rng(0).standard_normal((1, 2, 3))
+    usual = tp.kernel_fn(net)(data, get=("nngp",))
+    sampled = tp.kernel_fn(net, method="population")(data, get=("nngp",))
+    small = tp.kernel_fn(net, budget=1e-3)(data, get=("nngp",))
+    assert (
+        usual.method["nngp"] == "quasi-Monte-Carlo" and sampled.method["nngp"] == small.method["nngp"] == "population"
+    )
+    assert "budget=" in small.note["nngp"] and "budget=" not in sampled.note["nngp"]
+    for found in (sampled, small):
+        assert abs(found.nngp - usual.nngp)[0, 0] < 6 * found.error["nngp"]
+    with pytest.raises(tp.TensorProgramError, match="budget="):
+        tp.kernel_fn(shallow(tp.tanh), method="exact", budget=1e-6)(np.eye(3))
+    for wrong in ({"method": "best"}, {"tol": 0}, {"tol": "x"}, {"tol": float("nan")}, {"budget": 0}, {"budget": None}):
+        with pytest.raises(tp.TensorProgramError, match=next(iter(wrong))):
+            tp.kernel_fn(net, **wrong)

@@ -49,7 +49,7 @@ INTEGRALS = ("gauss",)
 KNOWN = ("data", "dual", "stencil", *INTEGRALS)
 CORRELATED = ("arccos1", "arcsine", "sign_pair")
 """Closed forms of two variables: their last operands are variance, covariance, variance."""
-EVALUATIONS = {0: 1, 1: 2**8, 2: 2**13, 3: 2**18}
+EVALUATIONS = {0: 1, 1: 2**8, 2: 2**13, 3: 2**18, 4: 2**18}
 """Values of an integrand that its integral takes, roughly, by dimension."""
 SERIES = 2**6
 """Terms of a series in place of an integral."""
@@ -400,7 +400,7 @@ def _evaluations(s: _Carried, few: bool = False) -> int:
     """Of an integrand, for one integral of many, or of few; 1 of what is none."""
     if s.node.op not in INTEGRALS:
         return 1
-    return SERIES if s.product is not None and not few else EVALUATIONS[min(s.node.attr.dimension, 3)]
+    return SERIES if s.product is not None and not few else EVALUATIONS[min(s.node.attr.dimension, 4)]
 
 
 def _separates(x: Node) -> bool:

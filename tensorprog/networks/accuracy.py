@@ -51,6 +51,7 @@ class Measured:
         visible: The same, entries that are 0 beside the largest one left out.
         worst: Name to the entry where that is.
         pairs: Evaluations of the program of a pair that this took.
+        finite: Are the numbers?
     """
 
     error: dict[str, float]
@@ -58,6 +59,7 @@ class Measured:
     visible: dict[str, float]
     worst: dict[str, tuple[int, int]] = field(default_factory=dict)
     pairs: int = 0
+    finite: bool = True
 
     @staticmethod
     def nothing(names: Sequence[str]) -> Measured:
@@ -71,7 +73,8 @@ class Measured:
             {k: max(a[k], b[k]) for k in a}
             for a, b in ((self.error, other.error), (self.relative, other.relative), (self.visible, other.visible))
         ]
-        return Measured(error, relative, visible, {**second.worst, **first.worst}, self.pairs + other.pairs)
+        worst, finite = {**second.worst, **first.worst}, self.finite and other.finite
+        return Measured(error, relative, visible, worst, self.pairs + other.pairs, finite)
 
     def note(
         self, name: str, error: Array, scale: Array, rows: Sequence[int], columns: Sequence[int], largest: float
@@ -194,9 +197,10 @@ def _compared(c: Batched, p: Products | GramProducts, found: Measured, apart: bo
     everything = slice(0, p.counts[0]), slice(0, p.counts[1])
     block = p.block(c.data, *everything)
     block = Block(block.products, block.rows, 1 if p.same else block.columns)
-    trace = Trace()
+    trace = Trace() if p.dtype == np.float64 else None  # in float32 correlations are below 1 where they should be 1
     found.pairs += block.rows * block.columns * (3 if c.integrals else 2)
     base = c.run(block, trace=trace)
+    found.finite &= all(np.isfinite(x).all() for x in base)
     noise = Perturbation(np.random.default_rng(0), scale, apart=apart)
     moved = c.run(block, noise=noise, trace=trace, level=0 if c.integrals else 1)
     differences = [np.abs(x - y) for x, y in zip(base, moved, strict=True)]

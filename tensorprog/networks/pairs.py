@@ -10,6 +10,7 @@ from tensorprog.language import algebra
 from tensorprog.language.data import SlotData
 from tensorprog.language.program import Output, Program
 from tensorprog.limits.batched import Batched
+from tensorprog.limits.budget import Budget
 from tensorprog.limits.domain import check_domains
 from tensorprog.limits.expectation import Expectation
 from tensorprog.limits.lower import Lowering
@@ -17,10 +18,13 @@ from tensorprog.networks.network import Network
 from tensorprog.transforms.decouple import program_for
 from tensorprog.transforms.tangent import Parametrization
 
-__all__ = ["Compiled", "compile_pair"]
+__all__ = ["SAMPLED", "Compiled", "compile_pair"]
 
 Shapes = Mapping[str, tuple[int, ...]]
 """Name of an Input to the shape (*axes, features) of one example."""
+
+SAMPLED = "an integral in many variables is sampled"
+"""Why the program of all examples is asked: it has the replicates."""
 
 
 class Compiled:
@@ -29,6 +33,8 @@ class Compiled:
     Args:
         pair: The program for examples of two batches.
         same: For an example with itself.
+        several: Has the network several outputs, and a kernel two axes for them?
+        budget: How many times the usual work.
         tilted_signs: Closed forms where there are any; integrals in place of those that may cancel otherwise.
 
     Attributes:
@@ -36,36 +42,38 @@ class Compiled:
         same: For an example with itself: the diagonal, exactly.
         declined: Why the exact route has no limit, where it has none; the others may then be None.
         digest: What was compiled.
-        several: Has the network several outputs, and a kernel two axes for them?
+        several: As given.
     """
 
-    def __init__(self, pair: Program, same: Program, several: bool, tilted_signs: bool = True) -> None:
+    def __init__(
+        self, pair: Program, same: Program, several: bool, budget: float = 1, tilted_signs: bool = True
+    ) -> None:
         self.declined = ""
-        self.several = several
+        self.several, self.budget = several, budget
         self.programs = pair, same
         self.digest = hashlib.blake2b((pair.digest + same.digest).encode(), digest_size=16).digest()
         self.pair, self.same = [self._compiled(p, tilted_signs) for p in (pair, same)]
 
     def _compiled(self, program: Program, tilted_signs: bool) -> Batched | None:
         check_domains(program)
-        lowering = Lowering(program, program.values({}), Expectation(tilted_signs))
+        lowering = Lowering(program, program.values({}), Expectation(tilted_signs, Budget(self.budget)))
         roots = [o.node for o in program.outputs.values()]
         reasons = [lowering.declined[x] for x in roots if x in lowering.declined]
         if reasons:
-            self.declined = reasons[0]
+            self.declined = self.declined or reasons[0]
             return None
         outputs = [algebra.typed(lowering.z[x], x.shape, None, None) for x in roots]
         batched = Batched(outputs)
         if any(not x.attr.by_quadrature for x in batched.integrals):
-            self.declined = "an integral in many variables is sampled"
+            self.declined = self.declined or SAMPLED
         if batched.others:
-            self.declined = f"{batched.others[0]} is computed for the program of all examples"
+            self.declined = self.declined or f"{batched.others[0]} is computed for the program of all examples"
         return batched
 
     @cached_property
     def integrated(self) -> Compiled:
         """The same kernels by integrals, where a closed form cancels; itself where that makes no difference."""
-        other = Compiled(*self.programs, self.several, tilted_signs=False)
+        other = Compiled(*self.programs, self.several, self.budget, tilted_signs=False)
         alike = not other.declined and all(
             a is not None and b is not None and a.outputs == b.outputs
             for a, b in ((self.pair, other.pair), (self.same, other.same))
@@ -85,7 +93,13 @@ class Compiled:
 
 
 def compile_pair(
-    network: Network, first: Shapes, second: Shapes, wanted: Sequence[str], scheme: Parametrization, gia: bool = False
+    network: Network,
+    first: Shapes,
+    second: Shapes,
+    wanted: Sequence[str],
+    scheme: Parametrization,
+    gia: bool = False,
+    budget: float = 1,
 ) -> Compiled:
     """Compiles a network's kernels for examples of the given shapes.
 
@@ -114,4 +128,4 @@ def compile_pair(
             node = grid[0][0] if not several else algebra.stack([algebra.stack(row, 0) for row in grid], 0)
             outputs[name] = Output(node, ("output", "output2") if several else ())
         programs.append(program_for(Program(outputs), gia))
-    return Compiled(programs[0], programs[1], several)
+    return Compiled(programs[0], programs[1], several, budget)

@@ -111,7 +111,11 @@ class Products:
             if a.shape[1:] != b.shape[1:]:
                 return np.zeros_like(found)
             a, b = [x[np.asarray(k)].reshape(len(k), -1) for x, k in ((a, rows), (b, columns))]
-            one = a.ndim == 2 and self.arrays[0][name].ndim == 2 and len(self.arrays[0]) == 1
+            one = (
+                self.arrays[0][name].ndim == 2 and len(self.arrays[0]) == 1
+            )  # where products are the squares, see `block`
+            if not one and self.dtype == np.float32:
+                return np.zeros_like(found)
             found &= np.array([[np.array_equal(x, y) or (one and np.array_equal(x, -y)) for y in b] for x in a])
         return found
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from tensorprog.errors import TensorProgramError
 from tensorprog.limits.batched import Batched
+from tensorprog.limits.budget import EVALUATIONS, Budget
 from tensorprog.limits.limit import METHODS
 from tensorprog.networks.accuracy import AccuracyWarning, Measured, measure
 from tensorprog.networks.pairs import Compiled
@@ -23,8 +24,6 @@ POOR = 1e-9
 """Closed forms with a relative error above this are tried again by quadrature."""
 ROUGH = 1e-2
 """Relative error above which another route is tried, and a warning given if none is better."""
-EVALUATIONS = 2**29
-"""Of integrands, that a call may cost: half a minute."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class How:
     Attributes:
         method: One of `tp.limit`'s.
         tol: The relative error to be kept; None for what is usual.
-        budget: How many times the usual work.
+        budget: How many times the usual work (`limits/budget.py`).
     """
 
     method: str
@@ -50,11 +49,9 @@ class How:
         """
         if method not in METHODS:
             raise TensorProgramError(f"method {method!r}", fix=f"use one of {', '.join(METHODS)}")
-        for name, x in (("tol", tol), ("budget", budget)):
-            number = isinstance(x, (int, float, np.integer, np.floating)) and not isinstance(x, bool)
-            if not (number and x > 0) and not (name == "tol" and x is None):
-                raise TensorProgramError(f"{name}={x!r}", fix="give a number above 0")
-        return How(method, None if tol is None else float(tol), float(budget))
+        if tol is not None and (isinstance(tol, bool) or not isinstance(tol, (int, float, np.number)) or not tol > 0):
+            raise TensorProgramError(f"tol={tol!r}", fix="give a relative error, a number above 0, or None")
+        return How(method, None if tol is None else float(tol), Budget.of(budget).factor)
 
     @property
     def poor(self) -> float:
@@ -142,6 +139,12 @@ def checked(names: Sequence[str], measured: Measured, how: How, method: dict[str
             f"{name} of the examples {(i, j)} is known to {share:.0e} of its size only: its error is up to "
             f"{measured.error[name]:.0e} ({method[name]})"
         )
+        if np.isinf(share):
+            what, why = (
+                f"{name} is not finite for the examples {(i, j)}",
+                "a number, or its error, is larger than 1e308",
+            )
+            raise TensorProgramError(what, why=why, fix="look for what grows", source=source)
         if not share < 1:
             raise TensorProgramError(
                 what, why="no route knows a digit of it", fix="look for what cancels or grows", source=source
