@@ -13,6 +13,7 @@ from tensorprog.limits.batched import Batched
 from tensorprog.limits.budget import Budget
 from tensorprog.limits.domain import check_domains
 from tensorprog.limits.expectation import Expectation
+from tensorprog.limits.jumps import check_jumps
 from tensorprog.limits.lower import Lowering
 from tensorprog.networks.network import Network
 from tensorprog.transforms.decouple import program_for
@@ -57,6 +58,8 @@ class Compiled:
     def _compiled(self, program: Program, tilted_signs: bool) -> Batched | None:
         check_domains(program)
         lowering = Lowering(program, program.values({}), Expectation(tilted_signs, Budget(self.budget)))
+        if tilted_signs:
+            check_jumps(program, lowering)
         roots = [o.node for o in program.outputs.values()]
         reasons = [lowering.declined[x] for x in roots if x in lowering.declined]
         if reasons:
