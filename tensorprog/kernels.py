@@ -170,12 +170,10 @@ class KernelFunction:
         for part in parts:
             part.choose(self.how, names)
         measured = reduce(Measured.joined, [p.measured for p in parts])
-        if (
-            max(measured.visible.values()) > self.how.rough
-            and self.how.method == "auto"
-            and gram is None
-            and out is None
-        ):
+        rough = (
+            max(measured.visible.values()) > self.how.rough and measured.finite
+        )  # samples do not see what is infinite
+        if rough and self.how.method == "auto" and gram is None and out is None:
             note = f"closed forms and integrals have an error of {max(measured.visible.values()):.0e}"
             other = self._by_program(X1, X2, names, rng, note)
             if max(other.measured.visible.values()) < max(measured.visible.values()):
@@ -189,10 +187,10 @@ class KernelFunction:
             else [X2 is None, *[b.key for b in (*first, *second)]]
         )
         identity = "" if out is None else _identity(parts[0].compiled, keys)
-        results = Results(names, first, second, parts[0].compiled.several, dtype, out, identity)
-        for part in parts:
-            self._evaluate(part, results, progress)
-        results.check(self.network)
+        with Results(names, first, second, parts[0].compiled.several, dtype, out, identity) as results:
+            for part in parts:
+                self._evaluate(part, results, progress)
+            results.check(self.network)
         checked(names, measured, self.how, dict.fromkeys(names, method), self.network.source)
         if isinstance(get, str):
             return results.arrays[get]
