@@ -75,7 +75,7 @@ def array(values: Any, axes: str | Sequence[str]) -> Expression:
 # ---- axes ----
 
 
-def _position(x: Expression, axis: str) -> int:
+def position(x: Expression, axis: str) -> int:
     if axis not in x.order:
         error = MissingAxis(
             f"{describe(x.node)} has no axis {axis!r}", why=f"its axes are {x.axes or 'none'}", fix="name one of them"
@@ -100,7 +100,7 @@ def take(x: Any, axis: str, index: int) -> Expression:
         ()
     """
     x = as_expression(x)
-    i = _position(x, axis)
+    i = position(x, axis)
     size = x.node.shape[i]
     if not isinstance(index, (int, np.integer)):
         raise TensorProgramError(f"position {index!r} of axis {axis!r}", fix="a position is an integer")
@@ -138,7 +138,7 @@ def pick(x: Any, axis: str, index: Sequence[int]) -> Expression:
         [0, 0, 1, 2, 3]
     """
     x = as_expression(x)
-    i = _position(x, axis)
+    i = position(x, axis)
     size = x.node.shape[i]
     if np.ndim(index) != 1 or not np.size(index):
         raise TensorProgramError(
@@ -196,7 +196,7 @@ def rename(x: Any, **names: str) -> Expression:
     """
     x = as_expression(x)
     for old in names:
-        _position(x, old)
+        position(x, old)
     order = tuple([names.get(a, a) for a in x.order])
     if len(set(order)) != len(order):
         raise TensorProgramError(f"renaming the axes of {describe(x.node)} gives {order}", fix="use distinct names")
@@ -215,7 +215,7 @@ def sum(x: Any, axis: str | Sequence[str] | None = None) -> Expression:
     """
     x = as_expression(x)
     for a in x.axes if axis is None else (axis,) if isinstance(axis, str) else axis:
-        x = Expression(algebra.sum_axis(x.node, _position(x, a)), _without(x.order, a), _without(x.axes, a))
+        x = Expression(algebra.sum_axis(x.node, position(x, a)), _without(x.order, a), _without(x.axes, a))
     return x
 
 
@@ -233,7 +233,7 @@ def mean(x: Any, axis: str | Sequence[str] | None = None) -> Expression:
     names = x.axes if axis is None else (axis,) if isinstance(axis, str) else tuple(axis)
     size = 1
     for a in names:
-        size *= x.node.shape[_position(x, a)]
+        size *= x.node.shape[position(x, a)]
     return sum(x, names) * Fraction(1, size)
 
 
@@ -253,7 +253,7 @@ def softmax(x: Any, axis: str) -> Expression:
             why="it acts on scalars: attention weights are functions of Moments",
             fix="take a Moment first, such as tp.moment(q * k)",
         )
-    return Expression(algebra.softmax(x.node, _position(x, axis)), x.order, x.axes)
+    return Expression(algebra.softmax(x.node, position(x, axis)), x.order, x.axes)
 
 
 # ---- Nonlin ----

@@ -7,7 +7,7 @@ limit needs to know. Two multi-vectors made with the same U from different data 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -18,7 +18,7 @@ from tensorprog.language import algebra
 from tensorprog.language.node import Node
 from tensorprog.language.symbols import Number, VectorSpec, Width, encode
 
-__all__ = ["ArrayData", "Data", "Embedding", "SlotData"]
+__all__ = ["ArrayData", "Data", "Embedding", "SlotData", "merged"]
 
 
 class Data:
@@ -32,6 +32,10 @@ class Data:
 
     def gram(self, other: Data) -> Node:
         """x.x'/d for every row of this and every row of the other data, as a scalar of shape (*shape, *other.shape)."""
+        raise NotImplementedError
+
+    def flattened(self, i: int, j: int) -> Data:
+        """The same rows with axes i and j as one, see `flat.py`."""
         raise NotImplementedError
 
     def encoded(self) -> bytes:
@@ -83,9 +87,22 @@ class ArrayData(Data):
             raise TensorProgramError("numbers meet data that is not known yet", fix="please report this")
         return algebra.constant(self.products(other), (*self.shape, *other.shape))
 
+    def flattened(self, i: int, j: int) -> ArrayData:
+        """See `Data`."""
+        own = self.coordinates is self.array
+        return ArrayData(merged(self.array, i, j), None if own else merged(self.coordinates, i, j))
+
     def encoded(self) -> bytes:
         """What digests know of it."""
         return self._encoded
+
+
+def merged(a: np.ndarray, i: int, j: int) -> np.ndarray:
+    """An array with axes i and j as one, which stands where i stood once j is gone; j runs fastest."""
+    place = i - (j < i)
+    shape = [k for p, k in enumerate(a.shape) if p != j]
+    shape[place] = a.shape[i] * a.shape[j]
+    return np.moveaxis(a, j, place + 1).reshape(shape)
 
 
 @dataclass(frozen=True)
@@ -119,6 +136,11 @@ class SlotData(Data):
             raise TensorProgramError(f"data of kind {type(other).__name__}", fix="please report this")
         key = (self.name, self.transform, "", other, self.slot, self.slot)
         return Node("data", (), key, (*self.shape, *other.shape))
+
+    def flattened(self, i: int, j: int) -> SlotData:
+        """See `Data`."""
+        shape = merged(np.empty((*self.shape, 0)), i, j).shape[:-1]
+        return replace(self, shape=shape, transform=(*self.transform, ("flatten", i, j)))
 
     def encoded(self) -> bytes:
         """What digests know of it."""
