@@ -213,7 +213,7 @@ def mul(factors: Iterable[Node | tuple[Node, int]]) -> Node:
 
 
 def _along_axes(factors: dict[Node, int]) -> list[tuple[Node, int]] | None:
-    """Factors with arrays of numbers along the same axes as one array: disjoint masks have the product 0; None if there are none."""
+    """Factors, arrays of numbers along the same axes as one: disjoint masks have the product 0. None if there are none."""
     groups: dict[Any, list[tuple[Node, int]]] = {}
     for x, k in factors.items():
         if x.op == "view" and _is_mask(x):

@@ -14,7 +14,7 @@ import numpy as np
 
 from tensorprog.errors import TensorProgramError
 from tensorprog.language import algebra
-from tensorprog.language.build import pick, position
+from tensorprog.language.build import pick, size_of
 from tensorprog.language.deferred import layer
 from tensorprog.language.describe import describe
 from tensorprog.language.expression import Expression, align, as_expression, check_name
@@ -26,9 +26,10 @@ __all__ = ["concat", "flatten", "split"]
 
 @layer
 def concat(parts: Sequence[Any], axis: str) -> Any:
-    """Expressions one after the other along an axis: tokens, channels of positions, a class token in front of patches.
+    """Expressions one after the other along an axis: a class token in front of patches, two sentences, the halves of an image.
 
-    A part without the axis is one position. Other axes are matched by name; a part that lacks one is repeated along it.
+    A part without the axis is one position. Other axes are matched by name; a part that lacks one is repeated along it. Inputs
+    are concatenated as well, before a layer makes vectors of them; along "features", too.
 
     Args:
         parts: Vectors of one width, scalars, or Inputs.
@@ -91,7 +92,6 @@ def _of_data(parts: Sequence[Any], axis: str) -> Any:
     return parts[0].concatenated(parts[1:], axis)
 
 
-@layer
 def split(x: Any, axis: str, sizes: int | Sequence[int]) -> tuple[Any, ...]:
     """The parts of an axis, one after the other: the inverse of `concat`.
 
@@ -110,21 +110,26 @@ def split(x: Any, axis: str, sizes: int | Sequence[int]) -> tuple[Any, ...]:
         >>> first.shape, tp.limit(tp.Program(m=tp.moment(rest)))["m"].value.tolist()
         ((2,), [2, 3, 4])
     """
-    if axis not in x.axes:
-        raise TensorProgramError(f"{x!r} is split along {axis!r}, and has {x.axes or 'no axes'}", fix="name an axis")
-    size = x.shape[x.axes.index(axis)]
-    counts: list[Any] = list(sizes) if isinstance(sizes, (list, tuple)) else [sizes]
-    if not all(isinstance(k, (int, np.integer)) and not isinstance(k, bool) and k > 0 for k in counts):
+    counts = list(sizes) if isinstance(sizes, (list, tuple)) else [sizes]
+    if not counts or not all(isinstance(k, (int, np.integer)) and not isinstance(k, bool) and k > 0 for k in counts):
         raise TensorProgramError(f"axis {axis!r} is split into {sizes!r}", fix="sizes are positive integers")
-    if not isinstance(sizes, (list, tuple)) and size % counts[0] == 0:
-        counts = [size // counts[0]] * counts[0]
+    equal = len(counts) == 1 and not isinstance(sizes, (list, tuple))
+    number = int(counts[0]) if equal else len(counts)
+    return tuple([_part(x, axis, None if equal else tuple(map(int, counts)), number, k) for k in range(number)])
+
+
+@layer
+def _part(x: Any, axis: str, sizes: tuple[int, ...] | None, number: int, k: int) -> Any:
+    """One part of an axis, once the size of the axis is known."""
+    size = size_of(x, axis)
+    counts = sizes or (size // number,) * number
     if sum(counts) != size:
         raise TensorProgramError(
-            f"axis {axis!r} of size {size} is split into {sizes!r}",
+            f"axis {axis!r} of size {size} is split into {number if sizes is None else sizes}",
             fix="give sizes that add up to it, or a number of parts that divides it",
         )
-    ends = np.cumsum(counts)
-    return tuple([pick(x, axis, range(int(e - k), int(e))) for e, k in zip(ends, counts, strict=True)])
+    start = sum(counts[:k])
+    return pick(x, axis, range(start, start + counts[k]))
 
 
 @layer
@@ -144,7 +149,8 @@ def flatten(x: Any, axes: Sequence[str], into: str) -> Any:
     """
     check_name(into, "an axis")
     over = [axes] if isinstance(axes, str) else list(axes)
-    known = x.axes if hasattr(x, "axes") else as_expression(x).axes
+    x = x if hasattr(x, "taken") else as_expression(x)
+    known = x.axes
     why = (
         f"its axes are {known or 'none'}" if not set(over) <= set(known)
         else "an axis is named twice" if len(set(over)) < len(over)
@@ -152,7 +158,9 @@ def flatten(x: Any, axes: Sequence[str], into: str) -> Any:
         else "" if over else "no axis is named"
     )  # fmt: skip
     if why:
-        raise TensorProgramError(f"{_name(x)} is flattened over {tuple(over)} into {into!r}", why=why, fix="name its axes")
+        raise TensorProgramError(
+            f"{_name(x)} is flattened over {tuple(over)} into {into!r}", why=why, fix="name its axes"
+        )
     if hasattr(x, "concatenated"):
         return x.flattened(over, into)
     node, order, shown = x.node, list(x.order), list(x.axes)

@@ -76,6 +76,7 @@ def array(values: Any, axes: str | Sequence[str]) -> Expression:
 
 
 def position(x: Expression, axis: str) -> int:
+    """Where an axis is in the node of an expression."""
     if axis not in x.order:
         error = MissingAxis(
             f"{describe(x.node)} has no axis {axis!r}", why=f"its axes are {x.axes or 'none'}", fix="name one of them"
@@ -85,13 +86,21 @@ def position(x: Expression, axis: str) -> int:
     return x.order.index(axis)
 
 
+def size_of(x: Any, axis: str) -> int:
+    """The size of an axis of an expression, or of data."""
+    if hasattr(x, "size") and hasattr(x, "taken"):
+        return int(x.size(axis))
+    x = as_expression(x)
+    return x.node.shape[position(x, axis)]
+
+
 def _without(names: Sequence[str], axis: str) -> tuple[str, ...]:
     return tuple([a for a in names if a != axis])
 
 
 @layer
 def take(x: Any, axis: str, index: int) -> Expression:
-    """One position of an axis, which is dropped; negative positions count from the end.
+    """One position of an axis, which is dropped; negative positions count from the end. Of an Input, too.
 
     Example:
         >>> import tensorprog as tp
@@ -99,9 +108,7 @@ def take(x: Any, axis: str, index: int) -> Expression:
         >>> tp.take(z, "t", -1).axes
         ()
     """
-    x = as_expression(x)
-    i = position(x, axis)
-    size = x.node.shape[i]
+    size = size_of(x, axis)
     if not isinstance(index, (int, np.integer)):
         raise TensorProgramError(f"position {index!r} of axis {axis!r}", fix="a position is an integer")
     index = int(index)
@@ -109,6 +116,10 @@ def take(x: Any, axis: str, index: int) -> Expression:
         raise TensorProgramError(
             f"position {index} of axis {axis!r}, which has size {size}", fix=f"use {-size} to {size - 1}"
         )
+    if hasattr(x, "taken"):
+        return x.taken(axis, index % size)
+    x = as_expression(x)
+    i = position(x, axis)
     return Expression(algebra.take(x.node, i, index % size), _without(x.order, axis), _without(x.axes, axis))
 
 
@@ -137,9 +148,7 @@ def pick(x: Any, axis: str, index: Sequence[int]) -> Expression:
         >>> tp.limit(tp.Program(m=tp.moment(left)))["m"].value.tolist()
         [0, 0, 1, 2, 3]
     """
-    x = as_expression(x)
-    i = position(x, axis)
-    size = x.node.shape[i]
+    size = size_of(x, axis)
     if np.ndim(index) != 1 or not np.size(index):
         raise TensorProgramError(
             f"axis {axis!r} is picked at {index!r}",
@@ -154,7 +163,10 @@ def pick(x: Any, axis: str, index: Sequence[int]) -> Expression:
                 f"position {k} of axis {axis!r}, which has size {size}", fix=f"use {-size} to {size - 1}"
             )
         positions.append(int(k) % size)
-    return Expression(algebra.pick(x.node, i, positions), x.order, x.axes)
+    if hasattr(x, "picked"):
+        return x.picked(axis, tuple(positions))
+    x = as_expression(x)
+    return Expression(algebra.pick(x.node, position(x, axis), positions), x.order, x.axes)
 
 
 @layer
@@ -167,6 +179,8 @@ def stack(xs: Sequence[Any], axis: str) -> Expression:
         >>> tp.stack([tp.Vector("x", n), tp.Vector("y", n)], "t").shape
         (2,)
     """
+    if isinstance(xs, (list, tuple)) and xs and all(hasattr(x, "concatenated") and axis not in x.axes for x in xs):
+        return xs[0].concatenated(xs[1:], axis)
     parts = [as_expression(x) for x in xs]
     if not parts:
         raise TensorProgramError(f"an empty stack along {axis!r}", fix="give at least one vector")
@@ -194,6 +208,8 @@ def rename(x: Any, **names: str) -> Expression:
         >>> tp.moment(z * tp.rename(z, t="s")).shape
         (3, 3)
     """
+    if hasattr(x, "renamed"):
+        return x.renamed(names)
     x = as_expression(x)
     for old in names:
         position(x, old)

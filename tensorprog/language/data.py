@@ -18,7 +18,11 @@ from tensorprog.language import algebra
 from tensorprog.language.node import Node
 from tensorprog.language.symbols import Number, VectorSpec, Width, encode
 
-__all__ = ["ArrayData", "Data", "Embedding", "SlotData", "merged"]
+__all__ = ["VALUES", "ArrayData", "Data", "Embedding", "SlotData", "Values", "merged"]
+
+
+VALUES = "values"
+"""Marks a `data` node that stands for the numbers of an input, not for inner products."""
 
 
 class Data:
@@ -145,6 +149,36 @@ class SlotData(Data):
     def encoded(self) -> bytes:
         """What digests know of it."""
         return encode(("slot", self.name, self.slot, self.shape, self.features, self.transform))
+
+
+class Values(Data):
+    """Coefficients without features: numbers of a batch, or of an example that is not known yet.
+
+    Args:
+        array: Shape (*axes,); None for an example of a slot.
+        name: Of the Input, for a slot.
+        slot: As for `SlotData`.
+        shape: The sizes of the axes, for a slot.
+    """
+
+    def __init__(
+        self, array: np.ndarray | None, name: str = "", slot: int = 0, shape: tuple[int, ...] | None = None
+    ) -> None:
+        self.array, self.name, self.slot = array, name, slot
+        self.shape = tuple(shape or ()) if array is None else array.shape
+        self._encoded = encode(("values", array, name, slot, self.shape))
+
+    @property
+    def node(self) -> Node:
+        """The numbers, as a scalar of the program."""
+        if self.array is not None:
+            whole = bool((self.array == np.round(self.array)).all() and (np.abs(self.array) < 2.0**31).all())
+            return algebra.constant(self.array.astype(np.int64) if whole else self.array, self.shape)
+        return Node("data", (), (self.name, (), "", VALUES, self.slot, self.slot), self.shape)
+
+    def encoded(self) -> bytes:
+        """What digests know of it."""
+        return self._encoded
 
 
 @dataclass(frozen=True)
