@@ -30,6 +30,7 @@ from tensorprog.language.algebra import ONE, ZERO, add, constant, fn, mul, scale
 from tensorprog.language.functions import PRIMITIVES
 from tensorprog.language.node import Node
 from tensorprog.language.symbols import Number, is_exact, number
+from tensorprog.limits.budget import Budget
 from tensorprog.limits.duals import dual
 from tensorprog.limits.structure import carrier, slope_and_shift
 
@@ -77,7 +78,8 @@ Monomial = tuple[tuple[Factor, int], ...]
 Sum = dict[Monomial, Any]
 
 
-def _times(a: Sum, b: Sum) -> Sum | None:
+def _times(a: Sum, b: Sum, budget: Budget) -> Sum | None:
+    budget.expand(len(a) * len(b))
     out: Sum = {}
     for x, c in a.items():
         for y, d in b.items():
@@ -105,7 +107,8 @@ def _key(item: tuple[Factor, int]) -> tuple[Any, ...]:
 class _Variables:
     """The variables of a problem: the atoms, and atoms shifted by numbers (step(z + 1) is a sign of z + 1)."""
 
-    def __init__(self, atoms: Sequence[Node]) -> None:
+    def __init__(self, atoms: Sequence[Node], budget: Budget) -> None:
+        self.budget = budget
         self.index = {a: i for i, a in enumerate(atoms)}
         self.shifts: dict[tuple[int, Number], int] = {}
 
@@ -149,7 +152,7 @@ def _as_sum(x: Node, atoms: _Variables) -> Sum | None:
                 part, k = {tuple([(f, j * k) for f, j in m]): c**k}, 1
                 part = {_merged(m, ()): c for m, c in part.items()}
             for _ in range(k):
-                product = _times(product, part) if product is not None else None
+                product = _times(product, part, atoms.budget) if product is not None else None
         return product
     if x.op == "fn":
         return _function(x, atoms)
@@ -189,7 +192,7 @@ def _in_basis(name: str, parameters: tuple[Number, ...], i: int, c: Number, type
     if basis is None:
         return None
     z = Node("var", (), i)
-    variables = _Variables([z])
+    variables = _Variables([z], Budget())
     variables.index[z] = i
     return _as_sum(basis(algebra, scale(c, z), *parameters), variables)
 
@@ -202,7 +205,11 @@ def _over(a: Number, b: Number) -> Number:
 
 
 def closed_form(
-    factors: Sequence[tuple[Node, int]], atoms: Sequence[Node], gaussian: Gaussian, tilted_signs: bool = True
+    factors: Sequence[tuple[Node, int]],
+    atoms: Sequence[Node],
+    gaussian: Gaussian,
+    tilted_signs: bool,
+    budget: Budget,
 ) -> Node | None:
     """E of the product of the factors, or None where these rules do not reach.
 
@@ -211,18 +218,19 @@ def closed_form(
         atoms: The Gaussian variables.
         gaussian: Their means and covariances.
         tilted_signs: May exponentials meet signs? exp(q/2) (1 - erf(sqrt(q/2))) has a closed form that cancels.
+        budget: Terms are counted there.
     """
     named = _arc_cosine(factors, atoms, gaussian)
     if named is not None:
         return named
-    variables = _Variables(atoms)
+    variables = _Variables(atoms, budget)
     total = _as_sum(mul(list(factors)), variables)
     if total is None:
         return None
     gaussian = variables.extended(gaussian)
     if not tilted_signs and any({"exp", "sign"} <= {f[0] for f, _ in m} for m in total):
         return None
-    solver = _Solver()
+    solver = _Solver(budget)
     pairs = []
     for monomial, c in sorted(total.items(), key=lambda item: tuple(map(_key, item[0]))):
         value = solver.solve(monomial, gaussian) if c != 0 else ZERO
@@ -245,7 +253,8 @@ def _arc_cosine(factors: Sequence[tuple[Node, int]], atoms: Sequence[Node], g: G
 class _Solver:
     """Expectations of monomials under Gaussians, remembered."""
 
-    def __init__(self) -> None:
+    def __init__(self, budget: Budget) -> None:
+        self.budget = budget
         self.memo: dict[tuple[Monomial, Any], Node | None] = {}
 
     def solve(self, monomial: Monomial, g: Gaussian) -> Node | None:
@@ -258,6 +267,7 @@ class _Solver:
             return None if value is None else scale(c, value)
         key = (monomial, g.key)
         if key not in self.memo:
+            self.budget.expand()
             self.memo[key] = self._solve(monomial, g)
         return self.memo[key]
 

@@ -23,6 +23,7 @@ from tensorprog.language.algebra import ONE, ZERO, typed
 from tensorprog.language.data import Embedding
 from tensorprog.language.node import Node
 from tensorprog.language.symbols import Number
+from tensorprog.limits.budget import Budget
 from tensorprog.limits.closed import Gaussian, closed_form
 from tensorprog.limits.integral import integral
 from tensorprog.limits.laplace import inverse_powers, laplace
@@ -54,12 +55,14 @@ class Expectation:
 
     Args:
         tilted_signs: Use the closed forms of exponentials times signs (elu), which cancel at large variances.
+        budget: What it may cost.
     """
 
-    def __init__(self, tilted_signs: bool = True) -> None:
+    def __init__(self, tilted_signs: bool = True, budget: Budget | None = None) -> None:
         self.tilted_signs = tilted_signs
-        self.structure = Structure()
-        self.solver = Solver()
+        self.budget = budget or Budget()
+        self.structure = Structure(self.budget)
+        self.solver = Solver(self.budget)
 
     # ---- E ----
     def mean(self, x: Node) -> Node | Task:
@@ -345,7 +348,7 @@ class Expectation:
             for j in range(i + 1):
                 covariances[i, j] = yield (self.covariance, *ordered(u, atoms[j]))
         gaussian = Gaussian(tuple(means), covariances)
-        answer = closed_form(factors, atoms, gaussian, self.tilted_signs)
+        answer = closed_form(factors, atoms, gaussian, self.tilted_signs, self.budget)
         if answer is not None:
             return answer
         return integral(self.structure, whole, atoms, gaussian)
