@@ -56,27 +56,38 @@ def questions(net, X):
 
 
 def test_a_class_token_costs_what_an_axis_costs():
-    X = RNG.standard_normal((2, 16, 4))
+    X = RNG.standard_normal((2, 6, 4))
     asked, entries = questions(vit(lambda c, h: tp.concat([c, h], "t")), X)
     before, plain = questions(vit(None), X)
-    assert asked <= 1.5 * before and entries <= 1.5 * (17 / 16) ** 2 * plain
+    assert asked <= 1.5 * before and entries <= 1.5 * (7 / 6) ** 2 * plain
+
+
+def parts_and_positions(parts):
+    return tp.concat(parts, "t"), [
+        tp.take(p, "t", i) if p.axes else p for p in parts for i in range(p.shape[0] if p.axes else 1)
+    ]
 
 
 def test_functions_of_concatenations_of_what_is_not_gaussian():
-    a, b, c = (
-        tp.Vector("a", N, axes={"t": 2}, cov=[[1, 0.3], [0.3, 2]]),
-        tp.Vector("b", N, axes={"t": 2}, mean=0.5),
-        tp.Vector("c", N),
-    )
-    for parts in ([tp.relu(a), b], [tp.tanh(b), c, tp.tanh(a)], [tp.relu(a), c, tp.relu(a) * 2]):
-        z = tp.concat(parts, "t")
-        apart = [tp.take(p, "t", i) if p.axes else p for p in parts for i in range(p.shape[0] if p.axes else 1)]
-        found = tp.limit(tp.Program(k=tp.moment(tp.erf(z) * tp.erf(tp.rename(z, t="s")))))["k"]
+    a, c = tp.Vector("a", N, axes={"t": 2}, cov=[[1, 0.3], [0.3, 2]]), tp.Vector("c", N)
+    for parts in ([tp.tanh(a), c], [tp.relu(a), c, -tp.relu(a)]):
+        z, apart = parts_and_positions(parts)
+        found = tp.limit(tp.Program(k=tp.moment(tp.erf(z + c))))["k"]
+        assert found.method != "quasi-Monte-Carlo"
         for i, u in enumerate(apart):
-            j = (i + 2) % len(apart)
-            one = tp.limit(tp.Program(k=tp.moment(tp.erf(u) * tp.erf(apart[j]))))["k"]
-            assert abs(found.value[i, j] - one.value) <= found.error[i, j] + one.error + 1e-15
-        assert found.method == "quadrature"
+            one = tp.limit(tp.Program(k=tp.moment(tp.erf(u + c))))["k"]
+            assert abs(found.value[i] - one.value) <= found.error[i] + one.error + 1e-15
+
+
+@pytest.mark.slow
+def test_kernels_of_concatenations_of_what_is_not_gaussian():
+    a, b = tp.Vector("a", N, axes={"t": 2}, cov=[[1, 0.3], [0.3, 2]]), tp.Vector("b", N, mean=0.5)
+    z, apart = parts_and_positions([tp.relu(a), b, tp.tanh(a)])
+    found = tp.limit(tp.Program(k=tp.moment(tp.erf(z) * tp.erf(tp.rename(z, t="s")))))["k"]
+    assert found.method == "quadrature"
+    for i, j in ((0, 1), (0, 3), (2, 3), (1, 1)):
+        one = tp.limit(tp.Program(k=tp.moment(tp.erf(apart[i]) * tp.erf(apart[j]))))["k"]
+        assert abs(found.value[i, j] - one.value) <= found.error[i, j] + one.error + 1e-15
 
 
 def test_concat_and_split_are_inverse_and_print():
@@ -141,7 +152,7 @@ def test_flattening_a_convolution_picks_and_stacks():
         h = tp.relu(tp.flatten(h, ("h", "w"), "t") if flat else h)
         return tp.Network(tp.readout("v", tp.mean(h, "t" if flat else ("h", "w"))))
 
-    agree(net(True), net(False), IMAGES)
+    agree(net(True), net(False), IMAGES, limit=False)
 
 
 def test_flattening_vectors_with_axes():
@@ -150,7 +161,7 @@ def test_flattening_vectors_with_axes():
     flat = tp.limit(
         tp.Program(m=tp.moment(tp.flatten(z, ("c", "a"), "t")), q=tp.moment(tp.flatten(z, ("a", "b", "c"), "t") ** 2))
     )
-    np.testing.assert_array_equal(flat["m"].value, mean.transpose(1, 2, 0).reshape(3, 8).T)
+    np.testing.assert_array_equal(flat["m"].value, mean.transpose(1, 2, 0).reshape(3, 8))
     np.testing.assert_array_equal(flat["q"].value, mean.ravel() ** 2 + 1)
 
 

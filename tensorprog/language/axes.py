@@ -59,7 +59,7 @@ def concat(parts: Sequence[Any], axis: str) -> Any:
             why="vectors of different widths never meet; an axis holds vectors of one width",
             fix="concatenate vectors of one width; for features of two widths give a layer the list: tp.dense(.., [x, y], n)",
         )
-    (width,) = widths or {None}
+    width = next(iter(widths), None)
     sizes = [x.shape[x.axes.index(axis)] if axis in x.axes else 1 for x in xs]
     total, start = sum(sizes), 0
     spread = []
@@ -110,7 +110,7 @@ def split(x: Any, axis: str, sizes: int | Sequence[int]) -> tuple[Any, ...]:
         >>> first.shape, tp.limit(tp.Program(m=tp.moment(rest)))["m"].value.tolist()
         ((2,), [2, 3, 4])
     """
-    counts = list(sizes) if isinstance(sizes, (list, tuple)) else [sizes]
+    counts: list[Any] = list(sizes) if isinstance(sizes, (list, tuple)) else [sizes]
     if not counts or not all(isinstance(k, (int, np.integer)) and not isinstance(k, bool) and k > 0 for k in counts):
         raise TensorProgramError(f"axis {axis!r} is split into {sizes!r}", fix="sizes are positive integers")
     equal = len(counts) == 1 and not isinstance(sizes, (list, tuple))

@@ -120,11 +120,8 @@ def conv(
         raise TensorProgramError(f"layer {name} is given {n!r} as its width", fix='make one with tp.Width("n")')
     over = (axes,) if isinstance(axes, str) else tuple(axes)
     x = beside(x)
-    parts = (
-        [vector(y, name) for y in x]
-        if isinstance(x, (list, tuple))
-        else [x if isinstance(x, Bound) else vector(x, name)]
-    )
+    listed = isinstance(x, (list, tuple))
+    parts: list[Any] = [y if isinstance(y, Bound) and not listed else vector(y, name) for y in (x if listed else [x])]
     if not parts:
         raise TensorProgramError(f"layer {name} is given an empty list", fix="give vectors")
     for y in parts:
@@ -145,7 +142,7 @@ def conv(
         if isinstance(y, Bound):
             whole = [reads.get(a, (tuple(range(y.size(a))),)) for a in y.axes if a != EXAMPLE]
             return dense(name, y.transformed(("patches", tuple(whole))), n, W_std=W_std, b_std=b_std)
-        key = f"{name}_{i}" if isinstance(x, (list, tuple)) else name
+        key = f"{name}_{i}" if listed else name
         part = ratio(y.width.ratio, sum([z.width.ratio for z in parts]))
         g = _convolved(key, y, n, reads, number(part * Fraction(1, prod(windows))), var)
         h = g if h is None else h + g

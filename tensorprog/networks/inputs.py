@@ -171,16 +171,16 @@ class Bound:
             axes = (axis, *axes)
         parts = [b._with(axis, axes) for b in parts]
         place = len(axes) if axis == FEATURES else axes.index(axis)
-        if all(isinstance(b.data, ArrayData) for b in parts):
-            arrays = [b.data.array for b in parts]
-            short = [b.data.coordinates for b in parts]
+        known = [b.data for b in parts if isinstance(b.data, ArrayData)]
+        if len(known) == len(parts):
+            arrays, short = [d.array for d in known], [d.coordinates for d in known]
             return Bound(ArrayData(_beside(arrays, place, axes), _beside(short, place, axes)), _named(parts, axes))
         first = next(k for k, b in enumerate(parts) if isinstance(b.data, SlotData))
         data = parts[first].data
         assert isinstance(data, SlotData)
-        probes = [np.empty((*b.shape, b.data.features)) for b in parts]
+        probes = [np.empty((*b.shape, b.data.features)) for b in parts]  # type: ignore[attr-defined]
         shape = _beside(probes, place, axes).shape
-        keys = [b.data if isinstance(b.data, ArrayData) else (b.data.name, b.data.transform) for b in parts]
+        keys = [(b.data.name, b.data.transform) if isinstance(b.data, SlotData) else b.data for b in parts]
         change = ("concat", place, tuple(keys[:first]), tuple(keys[first + 1 :]))
         return Bound(replace(data, shape=shape[:-1], features=shape[-1], transform=(*data.transform, change)), axes)
 

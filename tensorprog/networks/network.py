@@ -113,7 +113,9 @@ class Network:
         if found is None:
             layers = Layers()
             with recording(layers):
-                bound = {k: Expression(d.node, a) if isinstance(d, Values) else Bound(d, a) for k, (d, a) in data.items()}
+                bound = {
+                    k: Expression(d.node, a) if isinstance(d, Values) else Bound(d, a) for k, (d, a) in data.items()
+                }
                 outputs = _forward(self._outputs(bound))
             thetas = [o.theta if isinstance(o, Readout) else o for o in outputs]
             _check_names(thetas, self.source)

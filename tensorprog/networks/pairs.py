@@ -211,7 +211,7 @@ class Products:
             array = self.arrays[slot][name]
             for t in transform:
                 if t[0] == "concat":
-                    others = [x if isinstance(x, ArrayData) else self._view(*x, slot) for x in (*t[2], *t[3])]
+                    others = [x if isinstance(x, ArrayData) else self._view(x[0], x[1], slot) for x in (*t[2], *t[3])]
                     array = joined(array, t, others)
                 else:
                     array = transformed(array, 1, t)
