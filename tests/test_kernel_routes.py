@@ -242,11 +242,3 @@ def test_methods_and_budgets():
     for wrong in ({"method": "best"}, {"tol": 0}, {"tol": "x"}, {"tol": float("nan")}, {"budget": 0}, {"budget": None}):
         with pytest.raises(tp.TensorProgramError, match=next(iter(wrong))):
             tp.kernel_fn(net, **wrong)
-
-
-@pytest.mark.parametrize("phi", [tp.step, tp.sign, lambda h: tp.step(h - 1)])
-def test_what_is_infinite_is_not_sampled(phi):
-    """The tangent kernel of a jump is infinite on the diagonal; samples of its derivative are all 0."""
-    f = tp.kernel_fn(shallow(phi))
-    with pytest.raises(tp.TensorProgramError):
-        f([[1.0, 2.0], [2.0, 1.0]], get="ntk")

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 
 from tensorprog.language import algebra
-from tensorprog.language.data import SlotData
+from tensorprog.language.data import SlotData, Values
 from tensorprog.language.program import Output, Program
 from tensorprog.limits.batched import Batched
 from tensorprog.limits.budget import Budget
@@ -111,11 +111,15 @@ def compile_pair(
     """
     sides = []
     names = {x.key: x.axis_names for x in network.inputs}
+    values = {x.key for x in network.inputs if not x.features}
     from tensorprog.networks.samples import DEFAULT_AXES
 
     for slot, shapes in enumerate((first, second)):
         data = {
-            k: (SlotData(k, slot, s[:-1], s[-1]), names[k] if names[k] is not None else DEFAULT_AXES[len(s) + 1])
+            k: (
+                Values(None, k, slot, s) if k in values else SlotData(k, slot, s[:-1], s[-1]),
+                names[k] if names[k] is not None else DEFAULT_AXES[len(s) + 1],
+            )
             for k, s in shapes.items()
         }
         sides.append(network.body(data))

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from tensorprog.errors import TensorProgramError
-from tensorprog.language.data import ArrayData
+from tensorprog.language.data import VALUES, ArrayData
 from tensorprog.language.node import Node
 from tensorprog.limits.batched import Block
-from tensorprog.networks.inputs import transformed
+from tensorprog.networks.inputs import joined, transformed
 
 __all__ = ["GramProducts", "Products"]
 
@@ -61,7 +61,7 @@ class Products:
         with np.errstate(over="ignore", invalid="ignore"):
             found = [
                 np.vecdot(a, a).reshape(len(a), -1).max(1, initial=0.0) / a.shape[-1]
-                for a in (b.astype(float) for _, b in sorted(self.arrays[slot].items()))
+                for a in (_rows(b) for _, b in sorted(self.arrays[slot].items()))
             ]
         return np.asarray(sum(found))
 
@@ -81,7 +81,7 @@ class Products:
         """Pairs of examples that are nearly, not quite, alike somewhere: neighbours in a random projection of all positions."""
         found: set[tuple[int, int]] = set()
         for name in sorted(self.arrays[0]):
-            sides = [self.arrays[0][name]] if self.same else [a[name] for a in self.arrays]
+            sides = [_rows(a[name]) for a in (self.arrays[:1] if self.same else self.arrays)]
             marks, owners = [], []
             direction = np.random.default_rng(0).standard_normal(sides[0].shape[-1])
             with np.errstate(all="ignore"):
@@ -128,6 +128,8 @@ class Products:
 
     def _array(self, x: Node, rows: slice, columns: slice) -> np.ndarray:
         name, transform, other, change, slot, slot2 = x.attr[:6]
+        if change == VALUES:
+            return self._values(x, columns if slot else rows)
         if len(x.attr) > 6:
             return self._tied(x, rows, columns)
         a = self._view(name, transform, slot)
@@ -159,6 +161,14 @@ class Products:
         value = value.reshape(len(left), p, len(right), q).transpose(1, 3, 0, 2)
         return np.ascontiguousarray(value).reshape(*axes, len(left), len(right))
 
+    def _values(self, x: Node, own: slice) -> np.ndarray:
+        """Coefficients: the input's numbers themselves."""
+        name, slot, shown = x.attr[0], x.attr[4], x.attr[6:]
+        a = self.arrays[slot][name][own]
+        letters = [chr(97 + k) for k in (shown[0] if shown else range(a.ndim - 1))]
+        out = "".join(dict.fromkeys(letters))
+        return np.ascontiguousarray(np.einsum(f"X{''.join(letters)}->{out}X", a), self.dtype)
+
     def _tied(self, x: Node, rows: slice, columns: slice) -> np.ndarray:
         """Inner products of some positions with equal ones; the attribute's last entry labels the axes."""
         name, transform, other, change, slot, slot2, labels = x.attr
@@ -183,7 +193,7 @@ class Products:
         if not self.duplicates:
             return
         name, transform, other, change, *_ = x.attr
-        if (name, transform) != (other, change):
+        if (name, transform) != (other, change) or any(t[0] == "concat" for t in transform):
             return
         a = self._view(name, transform, 0)
         ahead, up = range(self.counts[0])[rows], range(self.counts[1])[columns]
@@ -196,9 +206,18 @@ class Products:
         if key not in self._views:
             array = self.arrays[slot][name]
             for t in transform:
-                array = transformed(array, 1, t)
+                if t[0] == "concat":
+                    others = [x if isinstance(x, ArrayData) else self._view(x[0], x[1], slot) for x in (*t[2], *t[3])]
+                    array = joined(array, t, others)
+                else:
+                    array = transformed(array, 1, t)
             self._views[key] = np.ascontiguousarray(array, self.dtype)
         return self._views[key]
+
+
+def _rows(a: np.ndarray) -> np.ndarray:
+    """An input with a last axis of features, if only one."""
+    return (a if a.ndim > 1 else a[:, None]).astype(float)
 
 
 def _moved(value: np.ndarray, lead: int, own: slice, slot: int) -> np.ndarray:
