@@ -426,7 +426,7 @@ def _axis_names(name: str, axes: Iterable[Any]) -> tuple[str, ...]:
 
 def _covariance(name: str, cov: Any, shape: tuple[int, ...]) -> np.ndarray:
     k = int(np.prod(shape))
-    given = numbers(np.asarray(cov) if np.ndim(cov) else np.full((1, 1), cov), f"the covariance of {name}")
+    given = numbers(cov if np.ndim(cov) else np.full((1, 1), cov), f"the covariance of {name}")
     assert isinstance(given, np.ndarray)
     if given.shape not in ((k, k), (*shape, *shape)):
         raise TensorProgramError(

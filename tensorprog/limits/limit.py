@@ -19,6 +19,7 @@ from tensorprog.limits.budget import Budget
 from tensorprog.limits.domain import check_domains, ranges
 from tensorprog.limits.evaluate import ScalarProgram, student
 from tensorprog.limits.expectation import Expectation
+from tensorprog.limits.jumps import check_jumps, suspects
 from tensorprog.limits.lower import Lowering
 from tensorprog.limits.tasks import Exhausted
 from tensorprog.transforms.decouple import program_for
@@ -85,6 +86,8 @@ def limit(
     bound = program.values(values)
     check_domains(program)
     rng, allowed = _seed(rng), Budget.of(budget)
+    if method == "population" and suspects(program, bound):  # the Master Theorem decides there, too
+        check_jumps(program, Lowering(program, bound, Expectation(budget=allowed.renewed())))
     exact: dict[str, Estimate] = {}
     reasons: dict[str, str] = {}
     if method != "population":
@@ -139,11 +142,15 @@ def _outside(program: Program) -> dict[str, str]:
 def _exact(
     program: Program, values: Mapping[str, Any], rng: int, budget: Budget
 ) -> tuple[dict[str, Estimate], dict[str, str]]:
-    found, reasons = _by_route(program, values, rng, budget, tilted_signs=True)
+    lowering = Lowering(program, values, Expectation(budget=budget.renewed()))
+    check_jumps(program, lowering)
+    found, reasons = _by_route(program, lowering, rng, budget)
     poor = [name for name, e in found.items() if e.kind == "rounding" and not _accurate(e)]
     if poor:  # a closed form that cancels: integrate, where that is better
         part = Program({name: program.outputs[name] for name in poor})
-        again, _ = _by_route(part, values, rng, budget, tilted_signs=False)
+        again, _ = _by_route(
+            part, Lowering(part, values, Expectation(tilted_signs=False, budget=budget.renewed())), rng, budget
+        )
         found |= {name: e for name, e in again.items() if np.max(e.error) < _worst(found[name])}
     for name, estimate in list(found.items()):
         node = program.outputs[name].node
@@ -162,9 +169,8 @@ def _exact(
 
 
 def _by_route(
-    program: Program, values: Mapping[str, Any], rng: int, budget: Budget, tilted_signs: bool
+    program: Program, lowering: Lowering, rng: int, budget: Budget
 ) -> tuple[dict[str, Estimate], dict[str, str]]:
-    lowering = Lowering(program, values, Expectation(tilted_signs, budget.renewed()))
     reasons = {name: lowering.declined[o.node] for name, o in program.outputs.items() if o.node in lowering.declined}
     names = [name for name in program if name not in reasons]
     answers = _evaluated([lowering.z[program.outputs[name].node] for name in names], rng, budget)

@@ -25,11 +25,13 @@ from tensorprog.language.node import Node, topological
 from tensorprog.language.program import Program
 from tensorprog.language.symbols import VectorSpec
 from tensorprog.language.text import letter
+from tensorprog.limits.columns import covariance_at
 from tensorprog.limits.domain import check_domains
 from tensorprog.limits.duals import DUALS
-from tensorprog.limits.expectation import Expectation, covariance_at
+from tensorprog.limits.expectation import Expectation
 from tensorprog.limits.formula import Formula
 from tensorprog.limits.integral import Integrand
+from tensorprog.limits.jumps import check_jumps, suspects
 from tensorprog.limits.lower import Lowering
 from tensorprog.limits.special import GaussianExpectation, named
 from tensorprog.limits.structure import MOVES, root
@@ -87,6 +89,8 @@ def formula(program: Program, gia: bool = False) -> Formula:
     """
     program = program_for(program, gia)
     check_domains(program)
+    if suspects(program, {}):
+        check_jumps(program, Lowering(program))
     lowering = _SymbolicLowering(program, expectation=_SymbolicExpectation())
     for name, o in program.outputs.items():
         if o.node in lowering.declined:
