@@ -152,7 +152,7 @@ def test_populations_without_doubt_are_as_before():
 def test_the_record_says_what_was_tried():
     x, y, z, v, w = [tp.Vector(name, N) for name in "xyzvw"]
     p = tp.Program(out=tp.moment(tp.relu(x * y * z * v * w)), one=tp.moment(x * x))
-    found = tp.limit(p, tol=3e-5, budget=0.05)
+    found = tp.limit(p, tol=1e-3)
     assert [a.route for a in found.record.of("one")] == ["exact"] and found["one"].kind == "exact"
     tried = found.record.of("out")
     assert {a.route for a in tried} == {"sampled integrals", "population"}

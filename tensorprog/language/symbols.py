@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tensorprog.errors import Source, TensorProgramError, caller
+from tensorprog.language.given import refuse_no_numbers
 
 if TYPE_CHECKING:
     from tensorprog.language.expression import Expression
@@ -48,6 +49,14 @@ def numbers(x: Any, what: str) -> Number | np.ndarray:
     """A number, or a read-only array of them: int64 or object (exact), or float64."""
     if np.ndim(x) == 0:
         return number(x, what)
+    try:
+        refuse_no_numbers(x, what)
+    except ValueError as error:
+        if isinstance(error, TensorProgramError):
+            raise
+        raise TensorProgramError(
+            f"{what} is no array: its rows have different lengths", fix="use real numbers"
+        ) from None
     a = np.array(x)
     if a.dtype.kind in "uf" and (a.dtype.kind == "u" or not isinstance(x, np.ndarray)):
         given = np.array(x, dtype=object)  # integers too large for int64, which NumPy would round or wrap
@@ -313,6 +322,7 @@ class VectorSpec:
         cov: The covariance of the columns, (k, k) with k the product of the axes, possibly singular; else None.
         distribution: None for Gaussian; "rademacher" and "uniform" with this mean and variance; or a frozen SciPy distribution.
         trainable: Is it a parameter of a network?
+        lr: What its part of the tangent kernel is a multiple of, whatever its variance; None: see `expression.py:Vector`.
     """
 
     name: str
@@ -323,11 +333,13 @@ class VectorSpec:
     cov: Any = None
     distribution: Distribution = None
     trainable: bool = False
+    lr: Number | None = None
 
     @_remembered
     def encoded(self) -> bytes:
         """What digests know of it."""
-        trained = ("trainable",) if self.trainable else ()
+        trained: tuple[Any, ...] = ("trainable",) if self.trainable else ()
+        trained += () if self.lr is None else (self.lr,)
         law = (self.mean, self.var, self.cov, self.distribution)
         return encode(("vector", self.name, self.width, self.shape, *law, *trained))
 

@@ -36,12 +36,18 @@ Array = np.ndarray
 PERTURBED_RUNS = 8
 """Of programs without integrals; those with integrals get 3, large kernels 1."""
 SAMPLED_REPLICATES = 16
+FINER = 1.9
+"""How many times as many nodes for each variable the fine resolution has, about."""
 RESOLVED = 1e-5
 """Relative difference of two resolutions up to which a smooth integrand counts as resolved."""
 SAMPLED_ROWS = 16
 """Rounding errors of tiled arrays are measured on this many rows."""
 PAIRS_FROM = 64
 """Products of one function of each of two variables go to the series rule from this many entries."""
+
+
+LINES = 2**11
+"""Integrals in one variable whose error is bounded; more of them at once are compared at two resolutions."""
 
 
 def student(degrees: int, probability: float = 0.6826894921370859) -> float:
@@ -99,6 +105,7 @@ class ScalarProgram:
             a in inside for step in self.steps if step.node not in inside for a in step.operands
         )
         self.integrals = {x for x in nodes if x.op == "gauss"}
+        self.coming: float | None = None  # evaluations that those at the coarse resolution announce
         self.magnitudes: dict[Node, Array] = {}
         self.samplers: dict[Node, Sampler] = {}
         self.products: dict[Node, PairProduct | None] = {}
@@ -135,7 +142,9 @@ class ScalarProgram:
                         continue
                     args = [values[a] for a in step.operands]
                     if x.op == "gauss":
-                        value = np.asarray(self._integral(x, args, level, replicate, noise=noise))
+                        value = np.asarray(
+                            self._integral(x, args, level, replicate, noise=0 if noise is None else noise + 1)
+                        )
                         if perturb is not None:  # an integral that cancels has the rounding of what cancels
                             size = self._magnitude(x, args)
                             value = value + (perturb.result(x, size) - size)
@@ -171,15 +180,9 @@ class ScalarProgram:
         return self.magnitudes[x]
 
     def _integral(
-        self,
-        x: Node,
-        args: Sequence[Array],
-        level: int,
-        replicate: int,
-        absolute: bool = False,
-        noise: int | None = None,
+        self, x: Node, args: Sequence[Array], level: int, replicate: int, absolute: bool = False, noise: int = 0
     ) -> Array:
-        from tensorprog.limits.integrate import Curve, Feature, gaussian_expectation
+        from tensorprog.limits.integrate import Curve, Feature, along_lines, gaussian_expectation
 
         integrand: Integrand = x.attr
         d = integrand.dimension
@@ -190,12 +193,16 @@ class ScalarProgram:
                 return known
 
         values: Callable[..., Any] = integrand
-        if noise is not None and integrand.conditional:
+        if noise and integrand.conditional:
             values = integrand.moved(np.random.default_rng([self.rng, noise]))
 
         def f(z: Sequence[Any], p: Sequence[Any]) -> Any:
             points = math.prod(np.broadcast_shapes(*[np.shape(a) for a in (*z, *p)]))
-            self.budget.evaluate(points, f"an integral in {d} variable{'s' * (d > 1)}")
+            what = f"an integral in {d} variable{'s' * (d > 1)}"
+            self.budget.evaluate(points, what)
+            if self.coming is not None:
+                self.coming += points * self._repeated(x)
+                self.budget.foresee(self.coming, what)
             return np.abs(integrand(z, p)) if absolute else values(z, p)
 
         level += integrand.blind  # no place to refine at: both resolutions finer
@@ -215,11 +222,12 @@ class ScalarProgram:
                 k += 1
         if self.rough or any(a in self.sampled_below for a in x.args):
             cov = _semidefinite(cov)
-        if x in self.sampled:
+        if d == 1 and size <= LINES and not integrand.conditional:
+            value = along_lines(integrand.line, integrand, mean, cov, params, level, noise, absolute)
+        elif x in self.sampled:
             key = int.from_bytes(hashlib.blake2b(x.digest, digest_size=8).digest(), "little")
             rng = np.random.default_rng([self.rng, replicate, key])
-            self.budget.evaluate(size * self.points, f"a sampled integral in {d} variables")
-            value = self._sampler(x, key).expectation(mean, cov, params, rng, back)
+            value = self._sampler(x, key).expectation(f, mean, cov, params, rng, back)
         else:
             curves = [Curve(*c) for c in integrand.curves or ()]
             deviations = np.sqrt(np.maximum(np.diagonal(cov, axis1=1, axis2=2), 0))
@@ -243,8 +251,13 @@ class ScalarProgram:
         """(value, error, method, kind, note) of every output."""
         answers = {x: _of_constant(x) for x in self.outputs if x.op == "constant"}
         if self.floating:
-            base = self.run()
-            coarse = self.run(level=0) if self.refined else base
+            if self.refined:
+                self.coming = 0.0
+                coarse = self.run(level=0)
+                self.coming = None
+                base = self.run()
+            else:
+                base = coarse = self.run()
             rough = {x for x in self.integrals - self.sampled if x.attr.blind and not _close(base[x], coarse[x])}
             if rough:  # turns along curves that the quadrature does not resolve
                 self.sampled |= rough
@@ -277,6 +290,12 @@ class ScalarProgram:
         text = f"{SAMPLED_REPLICATES} replicates of {self.points} points: integrals in up to {most} variables have no closed form"
         tilted = any(self.samplers[y].tilted for y in below if y in self.samplers)
         return text + ("; samples are drawn where the integrand is large" if tilted else "")
+
+    def _repeated(self, x: Node) -> float:
+        """How many evaluations are to come for each one at the coarse resolution."""
+        finer = 1 if x in self.sampled else FINER**x.attr.dimension
+        runs = 1 + (1 if self.large else 3)
+        return finer * (runs + SAMPLED_REPLICATES - 1 if x in self.sampled_below else runs)
 
     def _telling_rows(self, base: dict[Node, Array]) -> np.ndarray:
         """Rows of the tiled outputs to measure rounding on: some all over, and those of the largest operands and values."""
@@ -400,8 +419,11 @@ def _plain(value: Any) -> Any:
     return float(value) if np.ndim(value) == 0 else np.asarray(value)
 
 
-def integrate_arrays(x: Node, args: Sequence[Array], level: int, rough: bool = False) -> Array:
-    """An integral by quadrature, for arrays of means, covariances (up to rounding, if `rough`) and parameters that broadcast."""
+def integrate_arrays(x: Node, args: Sequence[Array], level: int, rough: bool = False, absolute: bool = False) -> Array:
+    """An integral by quadrature, for arrays of means, covariances (up to rounding, if `rough`) and parameters that broadcast.
+
+    Of the integrand's absolute value if `absolute`.
+    """
     program = ScalarProgram([])
     program.rough = rough
-    return program._integral(x, args, level, 0)
+    return program._integral(x, args, level, 0, absolute)

@@ -9,6 +9,7 @@ difference bounds the error of level 1, since level 0 has fewer nodes, other pan
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -16,9 +17,11 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtri
 
 from tensorprog.limits.nested import Curve, Feature, Integrand, nested_rule, psd_factor, radius, rule
+from tensorprog.limits.verified import Line
 
 __all__ = [
     "MAX_DIMENSION",
+    "along_lines",
     "Curve",
     "Feature",
     "Indefinite",
@@ -33,6 +36,8 @@ Array = NDArray[np.float64]
 
 #: Largest dimension of `gaussian_expectation`.
 MAX_DIMENSION = 3
+SAFETY = 10.0
+"""Errors are this many times the difference between levels: what is known of an error moves level 0 by less."""
 CONDITIONED = 1e-4
 """A curve is followed where its variable keeps this share of its deviation, given the others."""
 
@@ -171,6 +176,53 @@ def pair_expectation(
     return np.asarray(series.pairs(each, each, cov.ravel())).reshape(shape)
 
 
+def along_lines(
+    line: Line,
+    f: Integrand,
+    mean: Array,
+    cov: Array,
+    params: Sequence[Array],
+    level: int = 1,
+    noise: int = 0,
+    absolute: bool = False,
+) -> Array:
+    """Expectations over Gaussians of rank 1 (one variable, or copies of one), with errors that hold.
+
+    Args:
+        line: The integrals of the integrand along lines.
+        f: The integrand.
+        mean: Means, shape (B, d).
+        cov: Covariances of rank at most 1, shape (B, d, d).
+        params: Parameters, each of shape (B,).
+        level: 1, or 0 for the value moved by its error over `SAFETY`.
+        noise: Not 0: with rounding errors.
+        absolute: The expectations of |f| instead.
+
+    Returns:
+        Shape (B,). NaN as in `gaussian_expectation`.
+    """
+    result = np.full(len(mean), np.nan)
+    finite = np.isfinite(mean).all(axis=1) & np.isfinite(cov).all(axis=(1, 2))
+    params = [np.broadcast_to(np.asarray(p, dtype=np.float64), (len(mean),)) for p in params]
+    rows = np.flatnonzero(finite)
+    factor, order = psd_factor(cov[rows], rule(1).singular)
+    first = np.take_along_axis(factor[:, :, 0], np.argsort(order, axis=1), axis=1)
+    reach = radius(f, mean[rows], first[:, :, None], [p[rows] for p in params])
+    rows, first = rows[~np.isnan(reach)], first[~np.isnan(reach)]
+    if not len(rows):
+        return result
+    own = [p[rows] for p in params]
+    found = line(mean[rows], first, own, noise=noise)
+    if absolute:
+        result[rows] = found.size
+    elif level:
+        result[rows] = found.value
+    else:  # and other rounding
+        other = line(mean[rows], first, own, noise=noise + 1)
+        result[rows] = found.value + (found.error + np.abs(other.value - found.value)) / SAFETY
+    return result
+
+
 class Indefinite(ValueError):
     """A covariance that is none: its entries are integrals with errors larger than its small eigenvalues."""
 
@@ -182,6 +234,7 @@ def qmc_expectation(
     params: Sequence[ArrayLike],
     rng: np.random.Generator,
     points: int = 2**13,
+    radial: float = 0,
 ) -> Array:
     """One replicate of a randomised quasi-Monte-Carlo estimate of ``E f(z)``, ``z ~ N(mean, cov)``.
 
@@ -195,6 +248,7 @@ def qmc_expectation(
         params: Parameters, each of shape (B,).
         rng: Source of the scrambling.
         points: Number of points, a power of two (Sobol points are balanced only then).
+        radial: p, where f is homogeneous of degree -p: the radius is then integrated exactly.
 
     Returns:
         Shape (B,). NaN where the mean or covariance is not finite.
@@ -215,8 +269,11 @@ def qmc_expectation(
     step = max(1, _QMC_BLOCK // (points * max(dim, 1)))
     for start in range(0, len(finite), step):
         part = finite[start : start + step]
-        z = mean[part, :, None] + _principal_factor(cov[part]) @ normal
+        factor = _principal_factor(cov[part])
+        z = mean[part, :, None] + factor @ normal
         value = f([z[:, i] for i in range(dim)], [p[part] for p in columns])
+        if radial and not mean[part].any():
+            value = value * _radius_integrated(factor, normal, radial)
         result[part] = np.broadcast_to(value, (len(part), points)).mean(axis=1)
     return result
 
@@ -250,6 +307,21 @@ def cholesky_in_order(cov: Array, order: Sequence[int]) -> Array:
             later = list(order[k + 1 :])
             out[later, k] = (cov[later, i] - out[later, :k] @ out[i, :k]) / out[i, k]
     return out
+
+
+def _radius_integrated(factor: Array, normal: Array, p: float) -> Array:
+    """r^p E r^-p, (B, points), r the radius in the coordinates that the factors use.
+
+    E f = E[f r^p] E[r^-p] for f homogeneous of degree -p: the radius is independent of the direction. What is left is as
+    bounded as f is on the sphere, whereas the variance of r^-p is infinite in 2 p dimensions and fewer.
+    """
+    used = np.any(factor != 0, axis=1)
+    square = used.astype(float) @ (normal * normal)
+    ranks = used.sum(-1)
+    scale = [
+        2 ** (-p / 2) * math.exp(math.lgamma((r - p) / 2) - math.lgamma(r / 2)) if r > p else math.nan for r in ranks
+    ]
+    return np.asarray(scale)[:, None] * square ** (p / 2)
 
 
 def _principal_factor(cov: Array) -> Array:

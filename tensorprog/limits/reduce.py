@@ -52,7 +52,7 @@ def reduced(x: Node, budget: Budget) -> Node:
     """
     integrand: Integrand = x.attr
     hard = integrand.blind or not integrand.by_quadrature
-    if integrand.dimension < MAX_QUADRATURE and not hard:
+    if integrand.radial or (integrand.dimension < MAX_QUADRATURE and not hard):
         return x
     law = Law(x)
     best = _split(integrand.body, range(integrand.dimension), law, budget)

@@ -50,6 +50,8 @@ CHEAP = 2**27
 """Sampled integrals that cost less are evaluated without asking what a population costs."""
 DEARER = 30
 """Those that cost more than this many populations come after it, and only where it is not good enough."""
+MOST_POINTS = 2**20
+"""Points of a replicate of a sampled integral, at most: they are in memory together."""
 RATE = 0.75
 """Errors are promised to fall with this power of the cost: between plain sampling, 1/2, and smooth integrands, 1."""
 NEGLIGIBLE = 1e-13
@@ -211,6 +213,7 @@ class Search:
         self.reasons: dict[str, str] = {}
         self.costs: dict[str, float] = {}
         self.sampled: set[str] = set()  # outputs that a population has answered
+        self.closed: set[str] = set()  # outputs whose sampled integrals get no more points
         self.record = Record()
 
     def part(self, names: Sequence[str]) -> Program:
@@ -227,7 +230,8 @@ class Search:
         self.costs |= costs
         for name in names:
             if name in reasons:
-                self.reasons[name] = reasons[name]
+                if name not in self.found:
+                    self.reasons[name] = reasons[name]
                 self._log(name, "exact", 0.0, None, "declined", reasons[name])
             elif name in found:
                 self._offer(name, found[name], costs[name])
@@ -292,12 +296,18 @@ class Search:
             self.sample_populations(populations, {name: self._last_reason(name) for name in populations})
             for name in integrals:
                 self.points[name] *= GROWTH
+                before = len(self.record)
                 self.evaluate([name], np.inf)
+                if all(np.isnan(a.error) for a in self.record.attempts[before:]) or self.points[name] >= MOST_POINTS:
+                    self.closed.add(name)
 
     def _promises(self, name: str, goal: float, method: str) -> list[tuple[float, str]]:
         """(cost to reach the goal, route) of what is to be tried: the cheapest route, or another that will get there."""
         last = {a.route: a for a in self.record.of(name) if not np.isnan(a.error)}
-        open_to = {"population": not self.fixed, "sampled integrals": method != "population"}
+        open_to = {
+            "population": not self.fixed,
+            "sampled integrals": method != "population" and name not in self.closed,
+        }
         routes = [(self._promise(name, last[r], goal), r) for r in open_to if r in last]
         cheapest = min(routes, default=(0.0, ""))[1]
         return [

@@ -19,8 +19,9 @@ Pilots only choose where to look, once; replicates are independent of each other
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -96,7 +97,8 @@ class Tilt:
 class Entry:
     """The integrand of one entry in standard normal coordinates."""
 
-    f: Integrand
+    f: Callable[..., Any]
+    body: Node
     mean: Array
     cov: Array
     params: Sequence[float]
@@ -105,7 +107,7 @@ class Entry:
 
     def __post_init__(self) -> None:
         if self.tilt.restricted:
-            found = supports(self.f.body, self.params)
+            found = supports(self.body, self.params)
             self.sets = {i: found[i] for i in self.tilt.restricted if i in found}
         self.root = cholesky_in_order(self.cov, self.tilt.order)
 
@@ -123,7 +125,7 @@ class Entry:
             z[i] = here + pivot * y[k]
         return z, weight
 
-    def __call__(self, x: Array, f: Integrand | None = None, more: Sequence[float] = ()) -> Array:
+    def __call__(self, x: Array, f: Callable[..., Any] | None = None, more: Sequence[float] = ()) -> Array:
         """F at standard normals (d, n): with expectation E f."""
         z, weight = self.arguments(x)
         p = [np.full((1, 1), v) for v in (*self.params, *more)]
@@ -186,11 +188,18 @@ class Sampler:
         self._which: NDArray[np.intp] | None = None
 
     def expectation(
-        self, mean: Array, cov: Array, params: Sequence[Array], rng: np.random.Generator, back: NDArray[np.intp]
+        self,
+        f: Callable[..., Any],
+        mean: Array,
+        cov: Array,
+        params: Sequence[Array],
+        rng: np.random.Generator,
+        back: NDArray[np.intp],
     ) -> Array:
         """One replicate.
 
         Args:
+            f: The integrand, counted.
             mean: (B, d).
             cov: (B, d, d).
             params: Each (B,).
@@ -198,7 +207,7 @@ class Sampler:
             back: Which of the B every entry of the array is. How an entry is sampled is chosen in the first call, once.
         """
         if self._which is None or len(self._which) != len(back):
-            self._tilts = [self._chosen(mean[b], cov[b], [float(p[b]) for p in params]) for b in range(len(mean))]
+            self._tilts = [self._chosen(f, mean[b], cov[b], [float(p[b]) for p in params]) for b in range(len(mean))]
             self._which = back
         _, first = np.unique(back, return_index=True)
         tilts = [self._tilts[i] for i in self._which[first]]
@@ -206,10 +215,11 @@ class Sampler:
         plain = [b for b, t in enumerate(tilts) if not t.order]
         if plain:
             part = [p[plain] for p in params]
-            result[plain] = qmc_expectation(self.integrand, mean[plain], cov[plain], part, rng, self.points)
+            radial = self.integrand.radial
+            result[plain] = qmc_expectation(f, mean[plain], cov[plain], part, rng, self.points, radial=radial)
         for b, t in enumerate(tilts):
             if t.order and np.isfinite(mean[b]).all() and np.isfinite(cov[b]).all():
-                entry = Entry(self.integrand, mean[b], cov[b], [float(p[b]) for p in params], t)
+                entry = Entry(f, self.integrand.body, mean[b], cov[b], [float(p[b]) for p in params], t)
                 result[b] = _mixed(entry, t, self.points, rng)
         return result
 
@@ -224,14 +234,14 @@ class Sampler:
         return np.array([t.missed for t in self._tilts])[self._which]
 
     # ---- how to sample ----
-    def _chosen(self, mean: Array, cov: Array, params: Sequence[float]) -> Tilt:
+    def _chosen(self, f: Callable[..., Any], mean: Array, cov: Array, params: Sequence[float]) -> Tilt:
         d = len(mean)
-        if not d or not np.isfinite(mean).all() or not np.isfinite(cov).all():
+        if not d or self.integrand.radial or not np.isfinite(mean).all() or not np.isfinite(cov).all():
             return Tilt()
         found = supports(self.integrand.body, params)
         deviation = np.sqrt(np.maximum(np.diagonal(cov), 0))
         tilt = Tilt(_order(mean, deviation, found, d), tuple(found))
-        entry = Entry(self.integrand, mean, cov, params, tilt)
+        entry = Entry(f, self.integrand.body, mean, cov, params, tilt)
         rng = np.random.default_rng([*self.key, 0])
         pool = [Component.of(1 / len(WIDE), np.zeros(d), s * s * np.eye(d)) for s in WIDE]
         x, log_q = _drawn(pool, PILOT, rng)
