@@ -83,7 +83,9 @@ def plot_deviations(comparison: Comparison, path: str | Path | None = None) -> F
 
 
 def plot_kernels(kernels: Mapping[str, Any], path: str | Path | None = None) -> Figure:
-    """Kernels as heat maps side by side, each with its scale, diverging from 0 where there are both signs; with several outputs, that of every pair of them.
+    """Kernels as heat maps side by side, each with its scale; with several outputs, that of every pair of them.
+
+    Colours diverge from 0 where there are both signs.
 
     Args:
         kernels: Name to `Estimate` or array of shape (examples, examples), or with two axes of outputs behind.
@@ -113,7 +115,7 @@ def plot_kernels(kernels: Mapping[str, Any], path: str | Path | None = None) -> 
     figure = Figure(figsize=(4.4 * len(panels), 3.8), layout="constrained")
     for i, (name, a) in enumerate(panels.items(), 1):
         ax = figure.add_subplot(1, len(panels), i)
-        aspect = "equal" if a.shape[0] == a.shape[1] else "auto"
+        aspect: Any = "equal" if a.shape[0] == a.shape[1] else "auto"
         shown = ax.imshow(a, **_colours(a), interpolation="nearest", aspect=aspect)
         figure.colorbar(shown, ax=ax, shrink=0.85)
         ax.set(title=name.replace("$", r"\$"), xlabel="example", ylabel="example")
