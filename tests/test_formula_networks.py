@@ -66,3 +66,13 @@ def test_what_has_no_formula_without_data_says_so():
 def test_data_gives_numbers_as_before():
     f = tp.formula(mlp(tp.relu, depth=1), [[1.0, 1.0], [1.0, -1.0]])
     assert f.evalf(15)["nngp"].shape == (2, 2)
+
+
+def test_the_command_line_writes_the_kernel_of_two_examples(capsys):
+    import json
+
+    from tensorprog.cli import main
+
+    assert main(["formula", "programs/mlp.py", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert "S12" in found["outputs"]["ntk"]["formula"] and found["legend"]["S12"].endswith("x.x'/d")
