@@ -198,7 +198,7 @@ class ScalarProgram:
         elif x in self.sampled:
             key = int.from_bytes(hashlib.blake2b(x.digest, digest_size=8).digest(), "little")
             rng = np.random.default_rng([self.rng, replicate, key])
-            value = qmc_expectation(f, mean, cov, params, rng)
+            value = qmc_expectation(f, mean, cov, params, rng, radial=integrand.radial)
         else:
             curves = [Curve(*c) for c in integrand.curves or ()]
             deviations = np.sqrt(np.maximum(np.diagonal(cov, axis1=1, axis2=2), 0))
