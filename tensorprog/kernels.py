@@ -232,7 +232,7 @@ class KernelFunction:
         scale = float(np.finfo(p.dtype).eps / np.finfo(float).eps)
         base = c.run(block)
         moved = c.run(block, noise=Perturbation(np.random.default_rng(seed), scale, apart=apart))
-        coarse = c.run(block, level=0) if c.integrals else base
+        coarse = c.run(block, level=0) if c.integrates else base
         for k, x, y, z in zip(worst, base, moved, coarse, strict=True):
             error = 4 * np.abs(x - y) + NOISE * scale * np.abs(x) + 10 * np.abs(x - z)
             worst[k] = max(worst[k], float(np.max(error[..., columns], initial=0.0)))
@@ -296,7 +296,7 @@ class KernelFunction:
 
 def _method(parts: Sequence[Compiled | None]) -> str:
     """How an exact route computes: "quadrature" if any integral is left."""
-    return "quadrature" if any(c and c.pair and c.pair.integrals for c in parts) else "closed form"
+    return "quadrature" if any(c and any(b and b.integrates for b in (c.pair, c.same)) for c in parts) else "closed form"
 
 
 def _blocks(n: int, m: int, same: bool, data: Sequence[Node]) -> list[tuple[slice, slice]]:

@@ -25,6 +25,7 @@ from tensorprog.language.schedule import Step, schedule
 from tensorprog.language.symbols import Width
 from tensorprog.limits.diagonal import on_diagonals
 from tensorprog.limits.duals import DUALS, JOINT, unsnapped
+from tensorprog.limits.guard import settled_by
 from tensorprog.limits.horner import factored
 from tensorprog.limits.orient import oriented
 from tensorprog.limits.pairseries import PairProduct
@@ -46,7 +47,7 @@ PARALLEL = 2**18
 MIRROR = 64
 """Rows of a tile of a symmetric result: what is evaluated on both sides of the diagonal is little."""
 INTEGRALS = ("gauss",)
-KNOWN = ("data", "dual", "stencil", *INTEGRALS)
+KNOWN = ("data", "dual", "stencil", "guard", *INTEGRALS)
 
 
 @dataclass(frozen=True)
@@ -96,11 +97,17 @@ class Batched:
             x = step.node
             self.once[x.width is not None, x.inner is not None].append(_Carried(step))
         self.integrals = [s.node for s in steps if s.node.op in INTEGRALS]
+        self.guards = [c for part in self.once.values() for c in part if c.node.op == "guard"]
         self.others = sorted({s.node.op for s in steps if s.compute is None and s.node.op not in KNOWN})
         self.pairs = _joined(self.once.pop((True, True)))
         self._plan()
         # the largest array of a pair decides how many pairs a tile has
         self.depth = max([prod(s.node.shape) for s in self.pairs if not s.is_data], default=1)
+
+    @property
+    def integrates(self) -> bool:
+        """Is anything integrated, as far as is known from what has been evaluated?"""
+        return bool(self.integrals) or any(c.integrated for c in self.guards)
 
     def _plan(self) -> None:
         """Numbers what a tile holds: a lookup of a node costs as much as a small array's arithmetic, and threads wait for it."""
@@ -224,6 +231,7 @@ class _Carried:
         self.target = 0  # slots, see `Batched._plan`
         self.sources: list[int] = []
         self.frees: list[int] = []
+        self.integrated = False  # has a guarded closed form turned to its integral?
         self.partner_target: int | None = None
         self.partner: Node | None = None  # a closed form of the same operands that is cheaper together with this one
         self.joint: Callable[..., Any] = lambda *_: None
@@ -269,15 +277,16 @@ class _Carried:
     def compute(self, arrays: Sequence[Array], noise: Perturbation | None, level: int, rough: bool) -> Array:
         """Its array from its operands' arrays."""
         x = self.node
-        if x.op in INTEGRALS:
+        if x.op in (*INTEGRALS, "guard"):
             from tensorprog.limits.evaluate import integrate_arrays
 
-            result = integrate_arrays(
-                x,
-                [_with_axes(a, y, x) for a, y in zip(arrays, self.operands, strict=True)],
-                level,
-                rough or noise is not None,
-            )
+            given = [_with_axes(a, y, x) for a, y in zip(arrays, self.operands, strict=True)]
+            integrate = partial(integrate_arrays, level=level, rough=rough or noise is not None)
+            if x.op == "guard":
+                result, integrated = settled_by(x, given, integrate)
+                self.integrated |= integrated
+            else:
+                result = integrate(x, given)
         else:
             assert self.kernel is not None, f"no scalar rule for {x.op}: please report this"
             given = arrays if noise is None else noise.operands(x, arrays)

@@ -19,6 +19,7 @@ from tensorprog.language.node import Node, topological
 from tensorprog.language.schedule import Step, schedule
 from tensorprog.limits.diagonal import on_diagonals
 from tensorprog.limits.duals import DUALS
+from tensorprog.limits.guard import settled_by
 from tensorprog.limits.integral import Integrand
 from tensorprog.limits.pairseries import SAFETY, PairProduct
 from tensorprog.limits.perturb import NOISE, Perturbation
@@ -84,7 +85,7 @@ class ScalarProgram:
         self.sampled = {x for x in self.integrals if not x.attr.by_quadrature}
         self.sampled_below = _downstream(self.floating, self.sampled)
         self.refined = self.integrals | {x for x in nodes if x.op == "laplace"}
-        self.integrated_below = _downstream(self.floating, self.refined)
+        self.opened: set[Node] = set()  # guarded closed forms that had to be integrated
 
     # ---- one evaluation ----
     def run(
@@ -120,6 +121,12 @@ class ScalarProgram:
                             value = value + (perturb.result(x, size) - size)
                     elif x.op == "laplace":
                         value = x.attr(args, level)
+                    elif x.op == "guard":
+                        value, integrated = settled_by(
+                            x, args, lambda y, arrays: self._integral(y, arrays, level, replicate)
+                        )
+                        if integrated:
+                            self.opened.add(x)
                     else:
                         given = args if perturb is None else perturb.operands(x, args)
                         value = np.asarray(_compute(step)(*given))
@@ -198,6 +205,8 @@ class ScalarProgram:
         answers = {x: _of_constant(x) for x in self.outputs if x.op == "constant"}
         if self.floating:
             base = self.run()
+            self.refined |= self.opened
+            self.integrated_below = _downstream(self.floating, self.refined)
             coarse = self.run(level=0) if self.refined else base
             rough = {x for x in self.integrals - self.sampled if x.attr.blind and not _close(base[x], coarse[x])}
             if rough:  # turns along curves that the quadrature does not resolve

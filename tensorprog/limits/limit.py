@@ -25,8 +25,6 @@ from tensorprog.transforms.dispatch import of_networks
 __all__ = ["limit"]
 
 METHODS = ("auto", "exact", "population")
-POOR = 1e-9
-"""A closed form whose rounding error is relatively larger than this is tried again by quadrature."""
 ROUGH = 1e-4
 """A sampled integral whose standard error is relatively larger than this is compared with the population."""
 
@@ -132,12 +130,7 @@ def _outside(program: Program) -> dict[str, str]:
 
 
 def _exact(program: Program, values: Mapping[str, Any], rng: int) -> tuple[dict[str, Estimate], dict[str, str]]:
-    found, reasons = _by_route(program, values, rng, tilted_signs=True)
-    poor = [name for name, e in found.items() if e.kind == "rounding" and not _accurate(e)]
-    if poor:  # a closed form that cancels: integrate, where that is better
-        part = Program({name: program.outputs[name] for name in poor})
-        again, _ = _by_route(part, values, rng, tilted_signs=False)
-        found |= {name: e for name, e in again.items() if np.max(e.error) < _worst(found[name])}
+    found, reasons = _by_route(program, values, rng)
     for name, estimate in list(found.items()):
         node = program.outputs[name].node
         if estimate.kind != "exact" and not np.all(np.isfinite(np.asarray(estimate.value, dtype=float))):
@@ -154,10 +147,8 @@ def _exact(program: Program, values: Mapping[str, Any], rng: int) -> tuple[dict[
     return found, reasons
 
 
-def _by_route(
-    program: Program, values: Mapping[str, Any], rng: int, tilted_signs: bool
-) -> tuple[dict[str, Estimate], dict[str, str]]:
-    lowering = Lowering(program, values, Expectation(tilted_signs))
+def _by_route(program: Program, values: Mapping[str, Any], rng: int) -> tuple[dict[str, Estimate], dict[str, str]]:
+    lowering = Lowering(program, values, Expectation())
     reasons = {name: lowering.declined[o.node] for name, o in program.outputs.items() if o.node in lowering.declined}
     names = [name for name in program if name not in reasons]
     answers = _evaluated([lowering.z[program.outputs[name].node] for name in names], rng)
@@ -182,7 +173,7 @@ def _evaluated(outputs: Sequence[Node], rng: int) -> list[Any]:
         return [f"sampled integrals make a covariance that is indefinite ({error})"]
 
 
-def _accurate(estimate: Estimate, share: float = POOR) -> bool:
+def _accurate(estimate: Estimate, share: float) -> bool:
     size = float(np.max(np.abs(np.asarray(estimate.value, dtype=float)), initial=0.0))
     return _worst(estimate) <= share * size
 

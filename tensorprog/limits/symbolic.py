@@ -292,6 +292,8 @@ class _Writer:
                 return PRIMITIVES[name].sympy(sympy, args[0], *map(_number, parameters))
             case "dual":
                 return named[x.attr](*args) if x.attr in named else DUALS[x.attr].sympy(sympy, *args)
+            case "guard":
+                return args[0]
             case "gauss":
                 return _expectation(x.attr, args)
             case "laplace":
