@@ -296,7 +296,9 @@ class KernelFunction:
 
 def _method(parts: Sequence[Compiled | None]) -> str:
     """How an exact route computes: "quadrature" if any integral is left."""
-    return "quadrature" if any(c and any(b and b.integrates for b in (c.pair, c.same)) for c in parts) else "closed form"
+    return (
+        "quadrature" if any(c and any(b and b.integrates for b in (c.pair, c.same)) for c in parts) else "closed form"
+    )
 
 
 def _blocks(n: int, m: int, same: bool, data: Sequence[Node]) -> list[tuple[slice, slice]]:

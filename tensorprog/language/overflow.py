@@ -1,8 +1,8 @@
 """Exponentials that overflow next to an exact zero.
 
-exp(x) step(-x) is 0 for every large x, and inf times 0 in floating point. A factor that is exactly 0 there, not by underflow, wins:
-the overflowed one is a finite number. 1/x is not, and 0 times it stays undefined; sigmoid(-x) is not exactly 0, and sigmoid(-x) exp(x)
-tends to 1.
+exp(x) step(-x) is 0 for every large x, and inf times 0 in floating point. A factor that is exactly 0 there, not by underflow,
+wins: the overflowed one is a finite number. 1/x is not, and 0 times it stays undefined; sigmoid(-x) is not exactly 0, and
+sigmoid(-x) exp(x) tends to 1.
 """
 
 from __future__ import annotations

@@ -280,13 +280,13 @@ class _Carried:
         if x.op in (*INTEGRALS, "guard"):
             from tensorprog.limits.evaluate import integrate_arrays
 
-            given = [_with_axes(a, y, x) for a, y in zip(arrays, self.operands, strict=True)]
+            full = [_with_axes(a, y, x) for a, y in zip(arrays, self.operands, strict=True)]
             integrate = partial(integrate_arrays, level=level, rough=rough or noise is not None)
             if x.op == "guard":
-                result, integrated = settled_by(x, given, integrate)
+                result, integrated = settled_by(x, full, integrate)
                 self.integrated |= integrated
             else:
-                result = integrate(x, given)
+                result = integrate(x, full)
         else:
             assert self.kernel is not None, f"no scalar rule for {x.op}: please report this"
             given = arrays if noise is None else noise.operands(x, arrays)
@@ -337,9 +337,14 @@ def _joined(steps: list[_Carried]) -> list[_Carried]:
                 first = next(s for s in steps if s is a or s is b)
                 turned = first is b
                 first.partner = (a if turned else b).node  # type: ignore[union-attr]
-                ordered = (lambda *x, f=function: f(*x)[::-1]) if turned else function
-                first.joint = aligned(ordered, first.node)
+                joint: Any = partial(_turned, function) if turned else function
+                first.joint = aligned(joint, first.node)
     return steps
+
+
+def _turned(function: Any, *arrays: Any) -> Any:
+    """The two results in the other order."""
+    return function(*arrays)[::-1]
 
 
 def _lifted(outputs: Sequence[Node]) -> dict[Node, Node]:

@@ -11,8 +11,9 @@ With z ~ N(m, C):
 * powers are stripped by *Stein's lemma*: E[z_i G] = m_i E G + sum_j C_ij E[dG/dz_j], with d smooth_sign_t = 2 bump_t;
 * exp of w, a sum of variables, tilts: E[e^w G] = exp(E w + Var w/2) E G with all means moved by Cov(w, z_i);
 * sin and cos of sums are exponentials of variances;
-* at most two signs remain: the arcsine law for zero means, Owen's T otherwise. Next to exponentials they are halves (`monomials.py`),
-  whose shares are carried along with the logarithm of the factor they meet: exp(2 s^2) Phi(-2 s) is finite where its factors are not.
+* at most two signs remain: the arcsine law for zero means, Owen's T otherwise. Next to exponentials they are halves
+  (`monomials.py`), whose shares are carried along with the logarithm of the factor they meet: exp(2 s^2) Phi(-2 s) is finite
+  where its factors are not.
 
 The arc-cosine kernels (Cho & Saul 2009) of all orders, erf and gelu kernels, their derivatives by Price's theorem and
 every
@@ -309,17 +310,21 @@ def _condition(f: Factor, g: Gaussian) -> tuple[Node, Gaussian]:
 
 def _given(i: int, t: Number, g: Gaussian) -> Gaussian:
     """The law given z_i + sqrt(t) g = 0."""
-    m, q = g.means[i], _widened(g, i, t)
+    m, own, q = g.means[i], g.cov(i, i), _widened(g, i, t)
+    folded = t != 0 and q.op == "constant" and not is_exact(q.attr)  # the noise is lost in a float
+
+    def left(x: Node, y: Node, z: Node) -> Node:
+        if folded and not (y.is_zero or z.is_zero):
+            if (y == own and z == x) or (z == own and y == x):  # x - x q/(q + t)
+                return mul([x, constant(t), fn("reciprocal", q)])
+            return dual("widened", x, y, z, own, constant(t))
+        return dual("residual", x, y, z, q)
 
     def mean(j: int) -> Node:
-        if t == 0 and j == i:
-            return ZERO
-        return dual("residual", g.means[j], g.cov(j, i), m, q)
+        return ZERO if t == 0 and j == i else left(g.means[j], g.cov(j, i), m)
 
     def cov(j: int, k: int) -> Node:
-        if t == 0 and i in (j, k):
-            return ZERO
-        return dual("residual", g.cov(j, k), g.cov(j, i), g.cov(k, i), q)
+        return ZERO if t == 0 and i in (j, k) else left(g.cov(j, k), g.cov(j, i), g.cov(k, i))
 
     return g.changed(mean, cov)
 
@@ -332,8 +337,8 @@ def _widened(g: Gaussian, i: int, t: Number) -> Node:
 def _shares(monomial: Monomial, rates: dict[int, Number], g: Gaussian) -> Node | None:
     """E of exp(w) times one or two halves: shares of the tilted law, with the logarithms of the factors they come with.
 
-    Where the tilted mean of z_i is far on the other side, exp(L) times its share is exp(X_i) times a number of order one. X_i, the
-    exponent of E[exp(w) Dirac(z_i)], is found by conditioning first and tilting then, so that nothing large is subtracted.
+    Where the tilted mean of z_i is far on the other side, exp(L) times its share is exp(X_i) times a number of order one.
+    X_i, the exponent of E[exp(w) Dirac(z_i)], is found by conditioning first and tilting then: nothing large is subtracted.
     """
     halves = [f for f, k in monomial for _ in range(k)]
     if len(halves) > 2:
@@ -346,7 +351,7 @@ def _shares(monomial: Monomial, rates: dict[int, Number], g: Gaussian) -> Node |
     alone = [add([(1, x), (1, _logarithm(rates, law))]) for x, law in given]
     if len(halves) == 1:
         return dual("share", logarithm, alone[0], means[0], variances[0])
-    (_, i, t), (_, j, s) = halves
+    (_, i, _), (_, j, s) = halves
     c = scale(sides[0] * sides[1], g.cov(i, j))
     x, law = _given_dirac(j, s, given[0][1])  # j may be i: two smoothed halves of it, each with its own noise
     both = add([(1, given[0][0]), (1, x), (1, _logarithm(rates, law))])
@@ -379,7 +384,7 @@ def _trigonometric(monomial: Monomial, g: Gaussian, logarithm: Node = ZERO) -> N
                     new += [(half, "sin", up), (-half, "sin", down)]
                 else:  # sin w sin z = (cos(w - z) - cos(w + z))/2
                     new += [(half, "cos", down), (-half, "cos", up)]
-            waves = new
+            waves = _collected(new)
     pairs = []
     if len(waves) == 2 and g.centred and logarithm.is_zero and waves[0][0] == -waves[1][0] and waves[0][1] == "cos":
         return _between(waves[0][0], waves[0][2], waves[1][2], g)
@@ -387,7 +392,20 @@ def _trigonometric(monomial: Monomial, g: Gaussian, logarithm: Node = ZERO) -> N
         mean = add([(b, g.means[i]) for i, b in w.items()]) if w else ZERO
         exponent = add([(1, logarithm), (Fraction(-1, 2), _variance(w, {}, g))])
         pairs.append((c, mul([fn(kind, mean), fn("exp", exponent)])))
-    return add(pairs)
+    return add(pairs) if pairs else ZERO
+
+
+def _collected(waves: list[tuple[Number, str, dict[int, Number]]]) -> list[tuple[Number, str, dict[int, Number]]]:
+    """The same sum, each wave once: cos w = cos(-w), sin w = -sin(-w)."""
+    found: dict[tuple[str, tuple[tuple[int, Number], ...]], Number] = {}
+    for c, kind, w in waves:
+        key = tuple(sorted((i, b) for i, b in w.items() if b != 0))
+        if key and key[0][1] < 0:
+            key = tuple([(i, -b) for i, b in key])
+            c = -c if kind == "sin" else c
+        if key or kind == "cos":
+            found[kind, key] = found.get((kind, key), 0) + c
+    return [(c, kind, dict(key)) for (kind, key), c in found.items() if c != 0]
 
 
 def _variance(w: dict[int, Number], v: dict[int, Number], g: Gaussian) -> Node:

@@ -60,10 +60,12 @@ def root_of_product(a: Any, b: Any, out: np.ndarray) -> np.ndarray:
 
 
 def is_small(a: Any, full: np.ndarray) -> bool:
+    """Does it vary along rows or columns only?"""
     return 4 * np.size(a) <= full.size
 
 
 def empty(*arrays: Any) -> np.ndarray:
+    """A new array that they broadcast to."""
     full = max([x for x in arrays if isinstance(x, np.ndarray)], key=_size, default=None)
     if full is not None and full.dtype.kind == "f" and all(_fits(x, full.shape) for x in arrays):
         return np.empty(full.shape, full.dtype)

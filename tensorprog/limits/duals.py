@@ -197,17 +197,17 @@ DUALS: dict[str, Dual] = {
         ),
         Dual(
             "share", ("l", "x", "m", "q"), share,
-            lambda s, l, x, m, q: s.exp(l) * s.erfc(-m / s.sqrt(2 * q)) / 2,
+            lambda s, log, x, m, q: s.exp(log) * s.erfc(-m / s.sqrt(2 * q)) / 2,
             "exp(l) P(u > 0), u ~ N(m, q); x is l - m^2/(2 q)",
         ),
         Dual(
             "shares", ("l", "x1", "x2", "x", "m1", "m2", "a", "c", "b"), lambda *given: quadrant(*given)[0],
-            lambda s, l, x1, x2, x, m1, m2, a, c, b: s.Function("shares")(l, m1, m2, a, c, b),
+            lambda s, log, x1, x2, x, m1, m2, a, c, b: s.Function("shares")(log, m1, m2, a, c, b),
             "exp(l) P(u > 0, v > 0), by Owen's T function; x1, x2, x are the exponents where it is a tail",
         ),
         Dual(
             "shares_size", ("l", "x1", "x2", "x", "m1", "m2", "a", "c", "b"), lambda *given: quadrant(*given)[1],
-            lambda s, l, x1, x2, x, m1, m2, a, c, b: s.Function("shares")(l, m1, m2, a, c, b),
+            lambda s, log, x1, x2, x, m1, m2, a, c, b: s.Function("shares")(log, m1, m2, a, c, b),
             "what shares is added up from, without signs",
         ),
         Dual(
@@ -266,7 +266,7 @@ def _folded(name: str, arguments: tuple[Node, ...]) -> Node | None:
                     return algebra.constant((c > 0) - (c < 0))
                 return algebra.constant(Fraction(max(c, 0)) / 2)
         case "vanishing":
-            mean, variance = values
+            mean = values[0]
             if mean is not None and mean != 0:
                 return ZERO
             if arguments[1].op == "constant" and not isinstance(arguments[1].attr, np.ndarray):

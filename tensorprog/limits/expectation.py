@@ -27,8 +27,8 @@ from tensorprog.language.symbols import Number
 from tensorprog.limits.closed import Gaussian, closed_form
 from tensorprog.limits.guard import guarded, size_of
 from tensorprog.limits.integral import integral
-from tensorprog.limits.monomials import Variables, as_sum
 from tensorprog.limits.laplace import inverse_powers, laplace
+from tensorprog.limits.monomials import Variables, as_sum
 from tensorprog.limits.picks import Picks, common_picks, split
 from tensorprog.limits.structure import (
     MOVES,

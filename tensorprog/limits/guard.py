@@ -1,8 +1,8 @@
 """Closed forms that may cancel, with an integral to fall back on.
 
-exp(2 u) - 2 exp(u) + 1 at small variances, u exp(u) Phi(-u) at large ones: a closed form may be a small difference of large terms.
-Its size, the same sum without signs, says how many digits are left. Where they are too few, entry by entry, the expectation
-is integrated; that is slower, and good at every scale.
+exp(2 u) - 2 exp(u) + 1 at small variances, u exp(u) Phi(-u) at large ones: a closed form may be a small difference of large
+terms. Its size, the same sum without signs, says how many digits are left. Where they are too few, entry by entry, the
+expectation is integrated; that is slower, and good at every scale.
 """
 
 from __future__ import annotations

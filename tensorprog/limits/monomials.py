@@ -46,6 +46,7 @@ def _times(a: Sum, b: Sum) -> Sum | None:
 
 
 def merged(x: Monomial, y: Monomial) -> Monomial:
+    """The product of two monomials."""
     powers: dict[Factor, Any] = dict(x)
     for f, k in y:
         powers[f] = powers.get(f, 0) + k
@@ -57,6 +58,7 @@ def merged(x: Monomial, y: Monomial) -> Monomial:
 
 
 def key_of(item: tuple[Factor, int]) -> tuple[Any, ...]:
+    """The order of factors."""
     (kind, i, parameter), k = item
     return kind, i, float(parameter), str(parameter), k
 
@@ -71,15 +73,6 @@ class Variables:
     def shifted(self, i: int, d: Number) -> int:
         """The number of the variable z_i + d."""
         return i if d == 0 else self.shifts.setdefault((i, d), len(self.index) + len(self.shifts))
-
-    def extended(self, g: Gaussian) -> Gaussian:
-        """The joint law of all of them."""
-        if not self.shifts:
-            return g
-        source = [*range(len(self.index)), *[i for i, _ in self.shifts]]
-        means = [*g.means, *[add([(1, g.means[i]), (1, constant(d))]) for i, d in self.shifts]]
-        n = len(source)
-        return Gaussian(tuple(means), {(i, j): g.cov(source[i], source[j]) for i in range(n) for j in range(i + 1)})
 
 
 def as_sum(x: Node, atoms: Variables) -> Sum | None:
@@ -160,7 +153,7 @@ def _over(a: Number, b: Number) -> Number:
 def halved(total: Sum) -> Sum:
     """The same sum, polynomials in signs next to exponentials written in halves, where at most two signs meet."""
     groups: dict[Monomial, Sum] = {}
-    for m, c in total.items():
+    for m, c in _at_diracs(total).items():
         rest, signs = [tuple([(f, k) for f, k in m if (f[0] == "sign") == is_sign]) for is_sign in (False, True)]
         polynomial = groups.setdefault(rest, {})
         for n, lower in _reduced(signs, rest) if any(f[0] == "exp" for f, _ in rest) else [(1, signs)]:
@@ -180,11 +173,23 @@ def halved(total: Sum) -> Sum:
     return out
 
 
+def _at_diracs(total: Sum) -> Sum:
+    """The same sum, smooth functions next to a Dirac of their variable by their values there: (exp(z) - 1) Dirac(z) is 0."""
+    out: Sum = {}
+    for m, c in total.items():
+        diracs = {f[1] for f, _ in m if f[0] == "bump" and f[2] == 0}
+        if any(f[0] in ("z", "sin") and f[1] in diracs for f, _ in m):
+            continue
+        kept = tuple([(f, k) for f, k in m if not (f[1] in diracs and f[0] in ("exp", "gauss_exp", "cos"))])
+        out[kept] = out.get(kept, 0) + c
+    return {m: c for m, c in out.items() if c != 0}
+
+
 def _reduced(signs: Monomial, rest: Monomial) -> list[tuple[int, Monomial]]:
     """sign^3 = sign, and sign^2 = 1 but where the variable is 0 (`zero` is 1 there)."""
     out: list[tuple[int, Monomial]] = [(1, ())]
     for f, k in signs:
-        kind, i, t = f
+        _, i, t = f
         if t != 0 or k % 2:
             power = ((f, k if t != 0 else 1),)
             out = [(n, merged(m, power)) for n, m in out]

@@ -5,7 +5,8 @@ their factors out of range long before the product is. Where the share is a tail
 
     P(u > 0) = exp(-h^2/2) erfcx(h/sqrt(2))/2,   h = -m/sqrt(q),
 
-and X = L - h^2/2 is given, found without subtracting. A quadrant is a sum of two of Owen's functions (Owen 1956), in the tail-sided form
+and X = L - h^2/2 is given, found without subtracting. A quadrant is a sum of two of Owen's functions (Owen 1956), from the side
+of their tails:
 
     T'(h, x) = 1/(2 pi) times the integral of exp(-h^2 (1 + y^2)/2)/(1 + y^2) over y > x  =  Phi(-h)/2 - T(h, x),
 
@@ -145,7 +146,9 @@ def _scaled_owen(h: Array, x: Array) -> Array:
     out = np.zeros(h.shape)
     finite = np.isfinite(x) & np.isfinite(h)  # T'(h, inf) = 0
     reach = np.where(finite, h * np.where(finite, x, 0.0), np.inf)
-    far = (reach >= 1) | (h >= 1)  # else few cancel in Owen's identity, T'(h, x) = T(h x, 1/x) - (Phi(h) - 1/2) Phi(-h x)
+    far = (reach >= 1) | (
+        h >= 1
+    )  # else few cancel in Owen's identity, T'(h, x) = T(h x, 1/x) - (Phi(h) - 1/2) Phi(-h x)
     i = np.flatnonzero(far & finite)
     if len(i):
         u, y = h[i], x[i]
