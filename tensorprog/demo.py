@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tensorprog.analysis.compare import Comparison, Interrupted, compare
-from tensorprog.analysis.judge import FAMILY_ERROR
+from tensorprog.analysis.means import FAMILY_ERROR
 from tensorprog.data import digits
 from tensorprog.errors import TensorProgramError
 from tensorprog.estimate import Estimates

@@ -141,14 +141,14 @@ class KernelFunction:
                 )
             return self._by_program(X1, X2, names, get, dtype, rng)
         identity = "" if out is None else _identity(pairs[0][3], [X2 is None, *[b.key for b in (*first, *second)]])
-        results = Results(names, first, second, self.network.several, dtype, out, identity)
-        checks: list[Callable[[], dict[str, float]]] = []
-        for a, b, same, compiled in pairs:
-            assert compiled is not None
-            products = Products(a.arrays, None if same else b.arrays, dtype)
-            self._evaluate(compiled, products, results, a, b, X2 is None and not same, progress)
-            checks.append(lambda c=compiled, p=products: self._errors(c, p, names))  # type: ignore[misc]
-        results.check(self.network)
+        with Results(names, first, second, self.network.several, dtype, out, identity) as results:
+            checks: list[Callable[[], dict[str, float]]] = []
+            for a, b, same, compiled in pairs:
+                assert compiled is not None
+                products = Products(a.arrays, None if same else b.arrays, dtype)
+                self._evaluate(compiled, products, results, a, b, X2 is None and not same, progress)
+                checks.append(lambda c=compiled, p=products: self._errors(c, p, names))  # type: ignore[misc]
+            results.check(self.network)
         if isinstance(get, str):
             return results.arrays[get]
         return _named(names, [results.arrays[k] for k in names], checks, _method([c for *_, c in pairs]))
@@ -270,9 +270,9 @@ class KernelFunction:
                 fix="give data with these inner products: rows of a Cholesky factor, times the root of their number",
             )
         identity = "" if out is None else _identity(compiled, [products.same, products.products, *products.alone])
-        results = Results(names, batch[:1], batch[1:], self.network.several, dtype, out, identity)
-        self._evaluate(compiled, products, results, batch[0], batch[1], False, progress)
-        results.check(self.network)
+        with Results(names, batch[:1], batch[1:], self.network.several, dtype, out, identity) as results:
+            self._evaluate(compiled, products, results, batch[0], batch[1], False, progress)
+            results.check(self.network)
         if isinstance(get, str):
             return results.arrays[get]
         check = lambda: self._errors(compiled, products, names)  # noqa: E731

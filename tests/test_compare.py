@@ -22,9 +22,9 @@ import pytest
 from scipy import stats
 
 import tensorprog as tp
-from tensorprog.analysis import judge as judge_module
 from tensorprog.analysis.compare import Comparison, Interrupted, compare
-from tensorprog.analysis.judge import FAMILY_ERROR, judge, log_slope
+from tensorprog.analysis.judge import judge, log_slope
+from tensorprog.analysis.means import FAMILY_ERROR, Contrasts, Spread, p_values
 from tensorprog.analysis.sweep import run_block
 from tensorprog.errors import TensorProgramError
 from tensorprog.estimate import Estimate, Estimates
@@ -54,9 +54,10 @@ def rejections(seeds: int, scalars: int, rng: np.random.Generator, bias: float, 
     if not exact:  # a sampled limit that is off by as much as it says
         error = np.full(scalars, 0.02)
         limit = limit + error * rng.normal(size=scalars)
-    contrasts = judge_module._contrasts(WIDTHS)
+    contrasts = Contrasts(WIDTHS)
     kind = "exact" if exact else "standard error"
-    p = judge_module._p_values(contrasts, stacked, limit, error, kind, 0.0) * len(contrasts)
+    spread = Spread(contrasts, WIDTHS, stacked, heavy=False)
+    p = p_values(contrasts, spread, limit, error, kind, 0.0) * len(contrasts.rows)
     return int((p.min(axis=0) < FAMILY_ERROR).sum())
 
 

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import math
+import pickle
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from strategies import programs
 
 import tensorprog as tp
+from tensorprog.execute.compiled import compiled
 from tensorprog.execute.executor import population
 from tensorprog.language import algebra
-from tensorprog.transforms.decouple import copy_of, decouple
+from tensorprog.language.node import topological
+from tensorprog.limits.expectation import Expectation
+from tensorprog.limits.lower import Lowering
+from tensorprog.transforms.decouple import copy_of, decouple, unmarked
 from tensorprog.transforms.rewrite import rewrite
 
 n = tp.Width("n")
@@ -92,3 +100,88 @@ def test_a_program_of_two_thousand_instructions():
         y = tp.tanh(W.T @ y) + x
     p = decouple(tp.Program(a=tp.moment(y)))
     assert [m.name for m in p.matrices] == ["W~"] and len(p.nodes) > 2000
+
+
+# ---- marks ----
+
+x, z = tp.Vector("x", n), tp.Vector("z", n)
+
+
+def both(mark=lambda y: y, other=lambda y: y):
+    """One product that is of both passes, and one of W the other way round."""
+    y = tp.tanh(W @ x)
+    a, b = mark(W.T @ y), W.T @ y
+    return tp.Program(q=tp.moment(tp.relu(a) * tp.tanh(b)), r=tp.moment(other(W @ (y * a)) * z * b))
+
+
+def test_marks_are_content_that_numbers_do_not_see():
+    plain, marked = both(), both(tp.forward, tp.backward)
+    assert plain != marked and unmarked(marked) == plain and unmarked(plain) is plain
+    for weights in ("dense", "lazy"):
+        one, two = (tp.run(p, 64, 3, weights=weights) for p in (plain, marked))
+        assert all(np.array_equal(one[k], two[k]) for k in plain)
+    for method in ("auto", "population"):
+        one, two = (tp.limit(p, method=method) for p in (plain, marked))
+        assert {k: (e.value, e.error) for k, e in one.items()} == {k: (e.value, e.error) for k, e in two.items()}
+
+
+def test_a_product_of_both_passes_is_done_once():
+    plain, marked = both(), both(tp.forward, tp.backward)
+    assert len(marked.nodes) > len(plain.nodes)
+    assert compiled(marked).products() == compiled(plain).products() == {"W": 3}
+    assert len(compiled(marked)) == len(compiled(plain))
+
+    def questions(p):
+        lowering = Lowering(p, {}, Expectation())
+        hats = topological(lowering.z.values())
+        return len({y for y in hats if y.op == "hat"}), len(lowering.expectation.solver.memo)
+
+    assert questions(marked) == questions(plain)
+
+
+def test_what_some_marks_mean():
+    """Each is about its own instruction; what has none is what it always is."""
+    y = W.T @ tp.tanh(W @ x)
+    p = tp.Program(q=tp.moment(tp.forward(W.T @ y) * tp.backward(W @ y) * x))
+    found = {(m.attr[0].name, m.attr[1], m.attr[2:]) for m in decouple(p).nodes if m.op == "matmul"}
+    assert found == {
+        ("W", False, ()),  # W @ x
+        ("W~", True, ()),  # W.T @ tanh
+        ("W", True, ("forward",)),
+        ("W_T~", False, ("backward",)),
+    }
+    assert decouple(decouple(p)) == decouple(p)
+    assert tp.forward(W @ x).node == (W @ x).node and tp.backward(W.T @ x).node == (W.T @ x).node
+    assert tp.backward(3 * (W @ x)).node == (3 * tp.backward(W @ x)).node
+    assert tp.forward(tp.backward(W @ x)).node == (W @ x).node
+    for wrong in (x, tp.tanh(W @ x), tp.moment(x), 2):
+        with pytest.raises(tp.TensorProgramError, match="marked as a product"):
+            tp.backward(wrong)
+
+
+def test_marks_in_text_latex_and_graph():
+    p = both(tp.forward, tp.backward)
+    assert str(p).count(", forward)") == 1 and str(p).count(", backward)") == 1
+    assert tp.parse(str(p)) == p and pickle.loads(pickle.dumps(p)) == p
+    assert tp.latex(p).count("MatMul, forward") == 1 and tp.latex(p).count("MatMul, backward") == 1
+    back = sorted((d["matrix"], d["backward"]) for _, d in p.graph().nodes(data=True) if d["op"] == "matmul")
+    assert back == [("W", False), ("W", True), ("W.T", False), ("W.T", True)]
+    usual = "width n\nmatrix W : n x n, var 1\nvector x : n, mean 0, var 1\noutput q = Moment(MatMul(W.T, x{}))"
+    assert tp.parse(usual.format(", backward")) == tp.parse(usual.format("")) != tp.parse(usual.format(", forward"))
+    for wrong in (", sideways", ", forward, backward", ", 2"):
+        with pytest.raises(tp.TensorProgramError):
+            tp.parse(usual.format(wrong))
+
+
+@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(programs(max_instructions=8), st.randoms(use_true_random=False))
+def test_random_marks(p, random):
+    def rule(y, args):
+        if y.op == "matmul":
+            return algebra.matmul(*y.attr[:2], args[0], random.choice([None, True, False]))
+        return algebra.rebuild(y, args)
+
+    marked = rewrite(p, rule)
+    assert tp.parse(str(marked), arrays=marked.arrays) == marked and pickle.loads(pickle.dumps(marked)) == marked
+    assert unmarked(marked) == rewrite(p, algebra.rebuild)
+    assert decouple(decouple(marked)) == decouple(marked)

@@ -1,5 +1,6 @@
 """Gradient independence of networks: where it is right, where not, and what the report says."""
 
+import copy
 import pickle
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -183,10 +184,58 @@ def test_gia_of_a_networks_program_is_the_networks() -> None:
     free = tied().program(X, of="ntk", gia=True)
     assert [m.name for m in free.matrices] == ["W", "W_T~", "W~"]
     assert program_for(p, True) == free and program_for(free, True) is free
-    assert any(x.op == "matmul" and x.attr == (W, True) for x in free.nodes), "a forward W.T stays"
-    assert pickle.loads(pickle.dumps(p)) == p
-    assert program_for(pickle.loads(pickle.dumps(p)), True) == free
-    assert program_for(pickle.loads(pickle.dumps(free)), True) == free
+    assert any(x.op == "matmul" and x.attr == (W, True, "forward") for x in free.nodes), "a forward W.T stays"
+
+
+def through_a_file(p: tp.Program, folder: Path) -> tp.Program:
+    tp.save(p, folder / "p.tp")
+    return tp.load(folder / "p.tp")
+
+
+WAYS = {
+    "pickle": lambda p, _: pickle.loads(pickle.dumps(p)),
+    "deepcopy": lambda p, _: copy.deepcopy(p),
+    "text": lambda p, _: tp.parse(str(p), arrays=p.arrays),
+    "file": through_a_file,
+    "outputs": lambda p, _: tp.Program(p.outputs),
+    "rewritten": lambda p, _: rewrite(p, algebra.rebuild),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("make", [tied, branches, average])
+def test_what_gia_means_is_content(make: Any, way: str, tmp_path: Path) -> None:
+    p = make().program(X, of="ntk")
+    q = WAYS[way](p, tmp_path)
+    assert q == p and hash(q) == hash(p) and str(q) == str(p)
+    assert program_for(q, True) == program_for(p, True)
+    free = WAYS[way](program_for(p, True), tmp_path)
+    assert program_for(free, True) == free == make().program(X, of="ntk", gia=True)
+    if way == "file":
+        one, two = (tp.limit(r, gia=True)["ntk"].value for r in (p, q))
+        assert np.array_equal(one, two)
+        assert (np.abs(one - tp.limit(p)["ntk"].value).max() > 1e-6) == (make is not branches)
+        one, two = (tp.check_gia(r) for r in (p, q))
+        assert one.to_json() | {"offenders": []} == two.to_json() | {"offenders": []}
+
+
+def test_a_forward_pass_without_gradients_has_nothing_to_replace() -> None:
+    """Its W.T are the forward pass's, though no product of a backward pass is in sight."""
+    p = tied().program(X, of="nngp")
+    assert program_for(p, True) == p and program_for(tp.parse(str(p), arrays=p.arrays), True) == p
+
+
+def test_networks_that_use_no_transpose_have_no_marks() -> None:
+    text = str(average().program(X))
+    assert "MatMul(W2.T" in text and "backward" not in text and "forward" not in text
+    text = str(tied().program(X))
+    assert "MatMul(W.T, x" in text and ", forward)" in text and ", backward)" in text
+
+
+def test_kernel_fn_under_gia_is_the_limit_under_gia() -> None:
+    for make in (tied, branches):
+        kernel = tp.kernel_fn(make(), gia=True)(X, get="ntk")
+        np.testing.assert_allclose(kernel, tp.limit(make(), X, gia=True, of="ntk")["ntk"].value, rtol=1e-6)
 
 
 def test_the_forward_pass_stays_under_gia() -> None:

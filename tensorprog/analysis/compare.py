@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tensorprog.analysis.judge import FAMILY_ERROR, Judgement, judge
+from tensorprog.analysis.anomalies import anomalies
+from tensorprog.analysis.judge import Anomaly, Judgement, judge
+from tensorprog.analysis.means import FAMILY_ERROR, FOUND
 from tensorprog.analysis.sweep import Interrupted, Rows, sweep
 from tensorprog.errors import TensorProgramError
 from tensorprog.estimate import Estimate, Estimates
@@ -51,6 +53,7 @@ class Comparison:
         *,
         seeds: Iterable[int] | None = None,
         axes: Mapping[str, Sequence[str]] | None = None,
+        known: Mapping[str, Anomaly] | None = None,
     ) -> Comparison:
         """Compares runs that were made elsewhere.
 
@@ -59,9 +62,11 @@ class Comparison:
             limit: Output name to `Estimate`, number or array; only these outputs are compared.
             seeds: The seeds, for labels; by default 0..S-1.
             axes: Output name to the names of its axes, for labels.
+            known: Output name to what is known of its bias and tails, where they are not the usual ones.
 
         Raises:
-            TensorProgramError: Fewer than two seeds, no output, an output that was not run, shapes that do not fit.
+            TensorProgramError: Fewer than two seeds, no output, an output that was not run, shapes that do not fit, a
+                limit that is no finite number.
 
         Example:
             >>> rng = np.random.default_rng(0)
@@ -72,10 +77,10 @@ class Comparison:
         axes = axes or getattr(limit, "axes", None) or {}
         if not limit:
             raise TensorProgramError("there is no output to compare", fix="give the program an output")
-        known = list(next(iter(samples.values()), {}))
+        there = list(next(iter(samples.values()), {}))
         for name in limit:
-            if known and name not in known:
-                raise TensorProgramError(f"no output {name!r} to compare", fix=f"there are {', '.join(known)}")
+            if there and name not in there:
+                raise TensorProgramError(f"no output {name!r} to compare", fix=f"there are {', '.join(there)}")
         outputs = {
             name: judge(
                 name,
@@ -83,6 +88,7 @@ class Comparison:
                 item if isinstance(item, Estimate) else Estimate(item, np.zeros(np.shape(item))[()], "given", "exact"),
                 axes=axes.get(name, ()),
                 outputs=len(limit),
+                anomaly=(known or {}).get(name, Anomaly()),
             )
             for name, item in limit.items()
         }
@@ -113,10 +119,12 @@ class Comparison:
 
     @property
     def agrees(self) -> bool | None:
-        """Whether for every output the mean over seeds, less a fitted b/n, equals the limit.
+        """Whether for every output the mean over seeds, less a fitted bias, equals the limit.
 
-        Where the limit is right this is False with probability at most 1e-3, over all outputs and entries together (t
-        quantiles, Bonferroni). None, where nothing was rejected and some output cannot be judged (a single width).
+        The bias is b/n, or a/n**(1/2) + b/n where the program calls for it (`analysis/anomalies.py`). Where the limit is
+        right this is False with probability at most 1e-3, over all outputs and entries together (t quantiles,
+        Bonferroni). None, where nothing was rejected and some output cannot be judged (too few widths). How little would
+        have been found is `found_entry` and `found_all` of every output, and printed.
         """
         verdicts = [item.agrees for item in self.outputs.values()]
         if False in verdicts:
@@ -152,6 +160,9 @@ class Comparison:
                 "deviation_error": item.deviation_error.tolist(),
                 "slope": item.slope and item.slope.to_json(),
                 "extrapolated": item.extrapolated and item.extrapolated.to_json(),
+                "bias": list(item.bias),
+                "found_entry": item.found_entry,
+                "found_all": item.found_all,
                 "p_value": item.p_value,
                 "agrees": item.agrees,
                 "note": "; ".join(filter(None, (item.limit.note, item.note))),
@@ -254,7 +265,9 @@ def compare(
 
     def judged(rows: Rows, finished: Sequence[int]) -> Comparison:
         samples = {n: _gather([rows[n, seed] for seed in numbers]) for n in finished}
-        return Comparison.of(samples, against, seeds=numbers)
+        return Comparison.of(samples, against, seeds=numbers, known=known)
+
+    known = anomalies(program, n=min(widths), values=values, gia=gia, weights=weights)
 
     try:
         rows = sweep(
@@ -340,6 +353,35 @@ def _verdict_text(item: Judgement) -> str:
     return ("agrees" if item.agrees else "DIFFERS") + p
 
 
+def _power_text(item: Judgement) -> str:
+    """What a limit may be wrong by and would have been found."""
+    if item.found_entry is None:
+        return ""
+    if not np.ndim(item.limit.value):
+        size = abs(float(item.limit.value))
+        share = f" ({item.found_entry / size:.1%} of it)" if size and math.isfinite(item.found_entry) else ""
+        return f"a limit wrong by {item.found_entry:.2g}{share} would have been found, with probability {FOUND:g}"
+    zero = not np.any(np.asarray(item.limit.value, dtype=float))
+    one, whole = item.found_entry, item.found_all or 0.0
+    parts = (
+        (f"{one:.2g}", f"all by {whole:.2g}")
+        if zero
+        else (f"{one:.1%} of their root mean square", f"all by {whole:.1%}")
+    )
+    return f"one entry wrong by {parts[0]}, or {parts[1]}, would have been found, with probability {FOUND:g}"
+
+
+def _biases(c: Comparison) -> str:
+    kinds = {item.bias for item in c.outputs.values()}
+    return (
+        "b/n"
+        if kinds == {(1.0,)}
+        else "a/n**(1/2) + b/n"
+        if len(kinds) == 1
+        else "b/n (or a/n**(1/2) + b/n, see above)"
+    )
+
+
 def _mean_unit(item: Judgement) -> str:
     if not np.ndim(item.limit.value):
         return ""
@@ -365,6 +407,7 @@ def _table(c: Comparison) -> str:
         return "  ".join(put(cell, size) for put, cell, size in zip(align, cells, sizes, strict=True)).rstrip()
 
     notes = [f"{name}: {item.note}" for name, item in c.outputs.items() if item.note]
+    notes += [f"{name}: {text}" for name, item in c.outputs.items() if (text := _power_text(item))]
     return "\n".join([line(head), line(tuple("-" * size for size in sizes)), *map(line, rows), "", *notes, *_footer(c)])
 
 
@@ -376,7 +419,7 @@ def _footer(c: Comparison) -> list[str]:
         + ("; of an array, in Frobenius norm and relative." if arrays else "."),
         "slope: of log deviation on log n; -1/2 is the theorem's rate.",
         f"{verdict} ({len(c.widths)} width(s), {len(c.seeds)} seeds): an output agrees if its mean over seeds, less a "
-        f"fitted b/n, equals the limit;",
+        f"fitted {_biases(c)}, equals the limit;",
         f"right limits are rejected with a family-wise probability of at most {FAMILY_ERROR:g} (t tests, Bonferroni).",
     ]
     if any(_flattened(item) for item in c.outputs.values()):

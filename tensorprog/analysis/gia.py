@@ -36,6 +36,7 @@ from tensorprog.analysis.instructions import Instructions, place
 from tensorprog.analysis.readouts import Analysis, Fault, linearity, parity, search, shortcoming
 from tensorprog.errors import Source, TensorProgramError
 from tensorprog.estimate import Estimate
+from tensorprog.language.algebra import is_backward
 from tensorprog.language.expression import Expression
 from tensorprog.language.node import Node, topological
 from tensorprog.language.program import Program
@@ -423,7 +424,7 @@ class _Story:
         )  # fmt: skip
 
     def _reuse(self, x: Node) -> str:
-        matrix, transposed = x.attr
+        matrix, transposed = x.attr[:2]
         other = [y for y in self.products if y.attr[0] == matrix and y.attr[1] != transposed]
         if not other:
             return f", harmless as {matrix.name} is used in this direction only" if transposed else ""
@@ -439,7 +440,7 @@ class _Story:
             case "depends":
                 below = set(topological([x.args[0]]))
                 here = ", ".join([v.attr.name for v in self.readouts if v in below])
-                back = next((y for y in self.products if y.attr[1] and y in below), None)
+                back = next((y for y in self.products if is_backward(y) and y in below), None)
                 path = f" (through {self.of.short(back)})" if back is not None else ""
                 return f"z = {self.of.name(x.args[0])} depends on readout {here}{path}"
             case "even":
@@ -469,7 +470,7 @@ class _Story:
                 causes.append(f"{v.attr.name} {short}")
                 continue
             users = self._users(v)
-            entered = next((y for y in self.products if not y.attr[1] and y in users), None)
+            entered = next((y for y in self.products if not is_backward(y) and y in users), None)
             if entered is not None:
                 causes.append(f"{v.attr.name} also enters {self.of.short(entered)}")
             elif self.given:

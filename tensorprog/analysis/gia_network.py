@@ -41,17 +41,14 @@ from tensorprog.analysis.gia import (
     _offenders,
 )
 from tensorprog.analysis.instructions import Instructions
-from tensorprog.analysis.readouts import Analysis, Fault, parity, search, shortcoming
+from tensorprog.analysis.readouts import Analysis, parity, search, shortcoming
 from tensorprog.errors import TensorProgramError
-from tensorprog.language import algebra
 from tensorprog.language.describe import describe
 from tensorprog.language.node import Node, topological
-from tensorprog.language.program import Output, Program
-from tensorprog.language.symbols import Matrix, number
+from tensorprog.language.symbols import Matrix
 from tensorprog.networks.layers import Readout
 from tensorprog.networks.network import Body, Network
 from tensorprog.transforms.dispatch import OPTIONS, needs_data
-from tensorprog.transforms.rewrite import rewrite_nodes
 
 __all__ = ["check_network"]
 
@@ -119,15 +116,18 @@ def check_network(
     if X is None and needs_data(net):
         notes.append("no data is given: limits are those of a small generic input (Gaussian, seed 0)")
     program = net.program(X, **{"of": "ntk", **options})
-    _, first, second, *_ = program._derived["network"]
-    bodies = [net.body(b.data) for b in {id(b): b for b in (*first, *second)}.values()]
+    bodies = net.bodies(X, options.get("X2"))
     breaches = _breaches(bodies)
     both = any(b.kind == "both" for b in breaches)
     names = {name for body in bodies for o in body.outputs if isinstance(o, Readout) for name in o.vectors}
     own = [x for x in program.nodes if x.op == "vector" and x.attr.name in names]
     loose, complete = Analysis(tuple(own), (), 0), True
     if breaches:
-        loose, complete = _parity(program, bodies, own)
+        loose = parity(program, own)
+        if loose.faults:
+            best, complete = search(program, parity, symmetric=True)
+            if not best.faults or not own:  # explain failures with the network's own readouts
+                loose = best
     is_loose = False if both else _decided(loose, complete)
     if not complete and not both:
         notes.append("there are too many initial vectors to try all sets of readouts")
@@ -242,41 +242,3 @@ def _offender(of: Instructions, b: _Breach) -> Offender:
         heading = f"output {heading}"
     message = f"{heading}{where}: {reason}. {rules[b.kind]} ({theorem})."
     return Offender(heading, of.number(x), of.name(x), source, checks, reason, message)
-
-
-# ---- the finer check ----
-
-
-def _parity(program: Program, bodies: Sequence[Body], own: Sequence[Node]) -> tuple[Analysis, bool]:
-    """The analysis by parity of the program with W.T as W where the forward pass uses W.T alone; in its own nodes."""
-    turned, back = _roles_exchanged(program, bodies)
-    found, complete = parity(turned, own), True
-    if found.faults:
-        best, complete = search(turned, parity, symmetric=True)
-        if not best.faults or not own:  # explain failures with the network's own readouts
-            found = best
-    faults = tuple([Fault(back[f.node], f.kind) for f in found.faults])
-    return Analysis(tuple([back[x] for x in found.readouts]), faults, found.clean), complete
-
-
-def _roles_exchanged(program: Program, bodies: Sequence[Body]) -> tuple[Program, dict[Node, Node]]:
-    """The program, and its nodes to those of the given one."""
-    ways: dict[str, set[bool]] = {}
-    for body in bodies:
-        for x in _inside(body):
-            if x.op == "matmul":
-                ways.setdefault(x.attr[0].name, set()).add(x.attr[1])
-    turned = {name for name, found in ways.items() if found == {True}}
-    if not turned:
-        return program, {x: x for x in program.nodes}
-
-    def rule(x: Node, args: Sequence[Node]) -> Node:
-        if x.op == "matmul" and x.attr[0].name in turned:
-            m = x.attr[0]
-            exchanged = Matrix(m.name, m.cols, m.rows, number(m.var * m.ratio), m.entries, m.source)
-            return algebra.matmul(exchanged, not x.attr[1], args[0])
-        return algebra.rebuild(x, args)
-
-    new = rewrite_nodes([o.node for o in program.outputs.values()], rule)
-    outputs = {name: Output(new[o.node], o.axes) for name, o in program.outputs.items()}
-    return Program(outputs), {y: x for x, y in new.items()}

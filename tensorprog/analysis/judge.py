@@ -1,12 +1,10 @@
 """The statistics of a comparison: samples at finite widths against a limit, as pure functions of arrays.
 
-Model, for one number (a scalar output, or an entry of an array): `mean over seeds at width n = limit + b/n`, b unknown.
 Seeds are independent, widths need not be: `execute/random.py` draws other streams at another width, but runs made
 elsewhere may share theirs. Everything here is therefore built from *one number a seed*, a fixed linear combination of that seed's
 runs, and spread is only ever measured over seeds. This keeps the t tests exact for Gaussian averages whatever the
-correlation between widths and however the variance depends on the width. For averages of heavy-tailed coordinates they
-are approximate: simulated with squares of Gaussians at widths 64 to 512 a right limit is rejected as often as stated,
-with fourth powers up to twice as often.
+correlation between widths and however the variance depends on the width. `analysis/means.py` has the tests, their model
+of the bias, and what is done about heavy tails.
 """
 
 from __future__ import annotations
@@ -14,21 +12,30 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import stats
 
+from tensorprog.analysis.means import FAMILY_ERROR, Contrasts, Spread, detectable, p_values
 from tensorprog.errors import TensorProgramError
 from tensorprog.estimate import Estimate
 
-__all__ = ["FAMILY_ERROR", "Judgement", "judge", "log_slope"]
-
-FAMILY_ERROR = 1e-3
-"""The probability that a comparison rejects a right limit, over all outputs, entries and tests together."""
+__all__ = ["Anomaly", "Judgement", "judge", "log_slope"]
 
 ROUNDING = 4096 * float(np.finfo(np.float64).eps)
 """Relative size of differences that are put down to rounding: 1e-12, far below any sampling error."""
+
+
+class Anomaly(NamedTuple):
+    """What is known beforehand of an output's approach to its limit; `analysis/anomalies.py` finds it.
+
+    Attributes:
+        half: Its bias has a term n**-1/2: why, or "" where it has none.
+        heavy: It averages what has heavy tails: why, or "".
+    """
+
+    half: str = ""
+    heavy: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +57,13 @@ class Judgement:
             to the limit's for an array (or root mean square entry, where the limit is zero).
         deviation_error: The standard error of `deviation`.
         slope: Of log deviation on log n, or None where there is none; `note` then says why.
-        extrapolated: The mean extrapolated to n = infinity, free of a b/n, with its standard error; None at one width.
+        extrapolated: The mean extrapolated to n = infinity, free of the bias, with its standard error; None where there
+            are too few widths.
+        bias: The powers of 1/n that are fitted: (1,), or (1/2, 1) where the program calls for it.
+        found_entry: By how little the limit may be wrong in one entry, whichever it is, and still be found with
+            probability 0.99; absolute for a scalar, relative to the limit's root mean square entry for an array; None
+            where nothing can be judged.
+        found_all: The same for a limit that is wrong by a constant factor; of an array.
         p_value: The smallest p-value times the number of all tests of the comparison (Bonferroni), at most 1; None
             where nothing can be judged.
         agrees: `p_value >= FAMILY_ERROR`; None where nothing can be judged.
@@ -70,6 +83,9 @@ class Judgement:
     deviation_error: np.ndarray
     slope: Estimate | None
     extrapolated: Estimate | None
+    bias: tuple[float, ...]
+    found_entry: float | None
+    found_all: float | None
     p_value: float | None
     agrees: bool | None
     note: str
@@ -82,15 +98,16 @@ def judge(
     *,
     axes: Sequence[str] = (),
     outputs: int = 1,
+    anomaly: Anomaly = Anomaly(),  # noqa: B008  (immutable)
 ) -> Judgement:
     """Judges one output: its deviations, their slope, and whether its means tend to the limit.
 
-    Tests, each a two-sided t test with S - 1 degrees of freedom on one number a seed: the value extrapolated to
-    n = infinity equals the limit; and at each width the mean, less the b/n fitted with the limit held fixed, equals the
-    limit. (At two widths these are the same test, and one is made.) An array is tested entry by entry with half of the
-    error probability, and with the other half in its mean entry and in its multiple of the limit, which keeps power
-    where entries are many. A limit's `bound` or `rounding` error widens the tolerance, its `standard error` adds in
-    quadrature.
+    Tests, each a two-sided t test on one number a seed: the value extrapolated to n = infinity equals the limit; and at
+    each width the mean, less the bias fitted with the limit held fixed, equals the limit. (Where the widths are as few
+    as the numbers fitted these are the same test, and one is made.) An array is tested entry by entry with half of the
+    error probability, entries that are the same numbers in every run once; and with the other half in its mean entry
+    and in its multiple of the limit, which keeps power where entries are many. A limit's `bound` or `rounding` error
+    widens the tolerance, its `standard error` adds in quadrature.
 
     Args:
         name: The output's name, for messages.
@@ -98,9 +115,11 @@ def judge(
         limit: The value of shape `axes` (or a number) to compare with.
         axes: The names of the axes; by default `axis0`, `axis1`, ...
         outputs: Among how many outputs the error probability `FAMILY_ERROR` is shared.
+        anomaly: What is known of its bias and of its tails.
 
     Raises:
-        TensorProgramError: Fewer than two seeds, no width, or shapes that do not fit together.
+        TensorProgramError: Fewer than two seeds, no width, shapes that do not fit together, a limit or an error that is
+            no finite number.
 
     Example:
         >>> rng = np.random.default_rng(0)
@@ -118,6 +137,7 @@ def judge(
         raise TensorProgramError(
             f"output {name!r} has shape {runs.shape[2:]} but what it is compared with has shape {target.shape}"
         )
+    _check_limit(name, target, np.asarray(limit.error, dtype=float))
     names = tuple(axes) or tuple(f"axis{i}" for i in range(target.ndim))
     count = runs.shape[1]
     finite = bool(np.isfinite(runs).all())
@@ -143,39 +163,67 @@ def judge(
             deviation=deviation,
             deviation_error=spread,
         )
+    contrasts = Contrasts(widths, bool(anomaly.half))
+    unjudged: dict[str, Any] = dict(bias=contrasts.orders, extrapolated=None, found_entry=None, found_all=None)
     if not finite:
         bad = [str(n) for n, row in zip(widths, runs, strict=True) if not np.isfinite(row).all()]
         note = f"runs at n = {', '.join(bad)} are infinite or not a number"
-        return Judgement(**found, slope=None, extrapolated=None, p_value=0.0, agrees=False, note=note)
+        return Judgement(**found, **unjudged, slope=None, p_value=0.0, agrees=False, note=note)
 
     slope, notes = _slope_and_note(widths, squares, _scale(runs, target), relative=target.ndim > 0)
-    if len(widths) == 1:
-        notes.append("no verdict: at one width a b/n cannot be told from a wrong limit; give two or more")
-        return Judgement(
-            **found,
-            slope=slope,
-            extrapolated=None,
-            p_value=None,
-            agrees=None,
-            note="; ".join(notes),
-        )
-    p_value, failure = _verdict(widths, runs, limit, outputs)
-    if p_value < FAMILY_ERROR:
-        notes.insert(0, failure)
-        # A diagnosis, not a verdict: the bias has terms beyond b/n, and they show first at the smallest width.
-        if len(widths) > 3 and _verdict(widths[1:], runs[1:], limit, outputs)[0] >= FAMILY_ERROR:
-            notes.insert(1, f"without n = {widths[0]} it agrees: the bias there may be more than b/n")
-    at_infinity = np.tensordot(_contrasts(widths)[0], runs, axes=1)
+    if not len(contrasts.rows):
+        notes.append(_too_few(widths, anomaly))
+        return Judgement(**found, **unjudged, slope=slope, p_value=None, agrees=None, note="; ".join(notes))
+    verdict = _Verdict(widths, runs, limit, outputs, anomaly)
+    if verdict.p_value < FAMILY_ERROR:
+        notes.insert(0, verdict.failure)
+        # A diagnosis, not a verdict: the bias has terms beyond those fitted, and they show first at the smallest width.
+        if len(widths) > len(contrasts.orders) + 2:
+            wider = _Verdict(widths[1:], runs[1:], limit, outputs, anomaly)
+            if wider.p_value >= FAMILY_ERROR:
+                notes.insert(
+                    1, f"without n = {widths[0]} it agrees: the bias there may be more than {_bias(contrasts)}"
+                )
+    notes += [f"its bias has a term n**-1/2: {anomaly.half}"] if anomaly.half else []
+    notes += [f"heavy tails: {anomaly.heavy}"] if anomaly.heavy else []
+    at_infinity = np.tensordot(contrasts.rows[0], runs, axes=1)
     error = at_infinity.std(axis=0, ddof=1) / math.sqrt(count)
     value = at_infinity.mean(axis=0)
     return Judgement(
         **found,
+        bias=contrasts.orders,
         slope=slope,
         extrapolated=Estimate(value[()], error[()], "extrapolation", "standard error"),
-        p_value=p_value,
-        agrees=p_value >= FAMILY_ERROR,
+        found_entry=verdict.found_entry,
+        found_all=verdict.found_all,
+        p_value=verdict.p_value,
+        agrees=verdict.p_value >= FAMILY_ERROR,
         note="; ".join(notes),
     )
+
+
+def _check_limit(name: str, target: np.ndarray, error: np.ndarray) -> None:
+    """Refuses to compare with what is no number: every test would pass."""
+    if not (np.isfinite(target).all() and np.isfinite(error).all() and (error >= 0).all()):
+        part = "value" if not np.isfinite(target).all() else "error"
+        raise TensorProgramError(
+            f"output {name!r} is compared with a limit whose {part} is not a finite number",
+            why="nothing can agree with it, or disagree",
+            fix="give numbers, and errors of at least 0; look at how the limit was found",
+        )
+
+
+def _too_few(widths: Sequence[int], anomaly: Anomaly) -> str:
+    if anomaly.half:
+        return (
+            f"no verdict: at {len(widths)} width(s) a bias of n**-1/2 and 1/n ({anomaly.half}) cannot be told from a wrong "
+            "limit; give three or more"
+        )
+    return "no verdict: at one width a b/n cannot be told from a wrong limit; give two or more"
+
+
+def _bias(contrasts: Contrasts) -> str:
+    return "b/n" if contrasts.orders == (1.0,) else "a/n**(1/2) + b/n"
 
 
 def log_slope(widths: Sequence[int], squares: np.ndarray) -> Estimate:
@@ -268,59 +316,56 @@ def _slope_and_note(
     return log_slope(kept, squares[visible]), notes
 
 
-def _contrasts(widths: Sequence[int]) -> np.ndarray:
-    """Combinations of the widths that a b/n does not enter, shape (J, K); the first extrapolates to n = infinity.
+class _Verdict:
+    """The tests of one output.
 
-    Weighted by n, as the variance of a Moment is O(1/n). The weights are fixed beforehand, so that a wrong guess costs
-    power and never validity.
+    Attributes:
+        p_value: The smallest, times the number of all tests.
+        failure: Which test that was.
+        found_entry: See `Judgement`.
+        found_all: See `Judgement`.
     """
-    n = np.asarray(widths, dtype=float)
-    design = np.stack([np.ones_like(n), n[0] / n], axis=1)
-    intercept = np.linalg.solve(design.T @ (n[:, None] * design), design.T * n)[0]
-    if len(n) == 2:
-        return intercept[None]
-    residual = np.eye(len(n)) - (1 / n)[:, None] / np.sum(1 / n)
-    return np.vstack([intercept, residual])
+
+    def __init__(
+        self, widths: Sequence[int], runs: np.ndarray, limit: Estimate, outputs: int, anomaly: Anomaly
+    ) -> None:
+        value = np.asarray(limit.value, dtype=float)
+        target = value.reshape(-1)
+        error = np.broadcast_to(np.asarray(limit.error, dtype=float), value.shape).reshape(-1)
+        contrasts = Contrasts(widths, bool(anomaly.half))
+        flat = runs.reshape(*runs.shape[:2], -1)
+        once = _distinct(flat, target, error)
+        groups = [(flat[..., once], target[once], error[once])]
+        if value.ndim:
+            weights, values = _directions(value)
+            # The errors of two entries may be fully correlated: their sum is the safe error of a combination.
+            groups.append((flat @ weights.T, values, np.abs(weights) @ error))
+        best, self.failure = math.inf, ""
+        found: list[float] = []
+        for samples, at_limit, its_error in groups:
+            scale = max(float(np.abs(samples).max(initial=0.0)), float(np.abs(at_limit).max(initial=0.0)))
+            spread = Spread(contrasts, widths, samples, bool(anomaly.heavy))
+            p = p_values(contrasts, spread, at_limit, its_error, limit.kind, ROUNDING * scale)
+            tests = p.size * len(groups) * outputs
+            if p.size and p.min() * tests < best:
+                best = float(p.min()) * tests
+                row = int(np.unravel_index(int(p.argmin()), p.shape)[0])
+                self.failure = "differs from the limit " + (
+                    "extrapolated to n = infinity" if row == 0 else f"at n = {widths[row - 1]}, less the fitted bias"
+                )
+            allowed = its_error if limit.kind != "standard error" else 0.0
+            seen = detectable(contrasts, spread, FAMILY_ERROR / max(tests, 1)) + allowed
+            found.append(float(seen.max(initial=0.0) if not found else seen[-1]))
+        self.p_value = min(best, 1.0)
+        size = float(np.sqrt(np.mean(target**2))) if value.ndim and target.any() else 1.0
+        self.found_entry = found[0] / size
+        self.found_all = found[1] if len(found) > 1 else None
 
 
-def _verdict(widths: Sequence[int], runs: np.ndarray, limit: Estimate, outputs: int) -> tuple[float, str]:
-    """The family-wise p-value of one output, and the sentence that says which test it comes from."""
-    target = np.asarray(limit.value, dtype=float).reshape(-1)
-    error = np.broadcast_to(np.asarray(limit.error, dtype=float), np.shape(limit.value)).reshape(-1)
-    contrasts = _contrasts(widths)
-    flat = runs.reshape(*runs.shape[:2], -1)
-    groups = [(flat, target, error)]
-    if np.ndim(limit.value):
-        weights, values = _directions(np.asarray(limit.value, dtype=float))
-        # The errors of two entries may be fully correlated: their sum is the safe error of a combination.
-        groups.append((flat @ weights.T, values, np.abs(weights) @ error))
-    best, failure = math.inf, ""
-    for samples, at_limit, its_error in groups:
-        scale = max(float(np.abs(samples).max(initial=0.0)), float(np.abs(at_limit).max(initial=0.0)))
-        p = _p_values(contrasts, samples, at_limit, its_error, limit.kind, ROUNDING * scale)
-        p = p * (p.size * len(groups) * outputs)
-        if p.size and p.min() < best:
-            best = float(p.min())
-            row = int(np.unravel_index(int(p.argmin()), p.shape)[0])
-            failure = "extrapolated to n = infinity" if row == 0 else f"at n = {widths[row - 1]}, less the fitted b/n"
-    return min(best, 1.0), f"differs from the limit {failure}"
-
-
-def _p_values(
-    contrasts: np.ndarray, samples: np.ndarray, target: np.ndarray, error: np.ndarray, kind: str, rounding: float
-) -> np.ndarray:
-    """Two-sided p-values, shape (J, m), of samples (K, S, m) against target (m,)."""
-    count = samples.shape[1]
-    combined = np.tensordot(contrasts, samples, axes=1)
-    share = contrasts.sum(axis=1)[:, None]  # how much of the limit enters each combination
-    difference = np.abs(combined.mean(axis=1) - share * target)
-    variance = combined.var(axis=1, ddof=1) / count
-    tolerance = rounding * np.abs(contrasts).sum(axis=1)[:, None]
-    if kind == "standard error":
-        variance = variance + (share * error) ** 2
-    else:
-        tolerance = tolerance + np.abs(share) * error
-    excess = np.maximum(difference - tolerance, 0.0)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        t = np.where(excess > 0, excess / np.sqrt(variance), 0.0)
-    return 2 * stats.t.sf(t, count - 1)
+def _distinct(runs: np.ndarray, target: np.ndarray, error: np.ndarray) -> np.ndarray:
+    """The first of all entries that are the same numbers: a symmetric kernel has every one twice."""
+    if runs.shape[2] < 2:
+        return np.arange(runs.shape[2])
+    columns = np.vstack([runs.reshape(-1, runs.shape[2]), target, error]).T
+    _, first = np.unique(np.ascontiguousarray(columns).view(f"V{8 * columns.shape[1]}").ravel(), return_index=True)
+    return np.sort(first)

@@ -25,6 +25,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tensorprog.language.algebra import is_backward
 from tensorprog.language.functions import PRIMITIVES
 from tensorprog.language.node import Node
 from tensorprog.language.program import Program
@@ -132,7 +133,7 @@ def linearity(program: Program, readouts: Iterable[Node]) -> Analysis:
 
     def fault(x: Node) -> str:
         d = degree[x.args[0]]
-        if not x.attr[1]:
+        if not is_backward(x):
             return "" if d == 0 else "depends"
         return "" if d == 1 else "none" if d == 0 else "nonlinear"
 
@@ -178,7 +179,7 @@ def parity(program: Program, readouts: Iterable[Node]) -> Analysis:
         s = sign[x.args[0]]
         if s.zero:
             return ""
-        if not x.attr[1]:
+        if not is_backward(x):
             return "depends" if s.own else ""
         return "" if s.parity == 1 else "neither" if s.parity is None else "even" if s.own else "none"
 
@@ -283,7 +284,7 @@ def search(
     taken: set[Node] = set()
     needed: list[set[Node]] = []
     for x in program.nodes:
-        if x.op == "matmul" and not x.attr[1]:
+        if x.op == "matmul" and not is_backward(x):
             taken |= fixed[x.args[0]]
         elif x.op == "matmul" and not (loose and x.args[0] in vanishing):
             needed.append(depends[x.args[0]])

@@ -27,6 +27,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,11 +35,13 @@ import numpy as np
 from tensorprog.analysis.instructions import Instructions, place
 from tensorprog.errors import Source, TensorProgramError
 from tensorprog.language import algebra
-from tensorprog.language.arrays import kernel
 from tensorprog.language.functions import PRIMITIVES
 from tensorprog.language.node import Node, topological
 from tensorprog.language.program import Output, Program
 from tensorprog.limits.domain import TINY, Range, check_domains, ranges
+from tensorprog.limits.initial import initial_limit, initial_scalars
+from tensorprog.limits.jumps import Met, jumps_met
+from tensorprog.limits.lower import Lowering
 
 __all__ = ["Reason", "RegularityReport", "check_regularity"]
 
@@ -163,6 +166,7 @@ class _Check:
         given = {**program.scalars, **(values or {})}
         self.values = {name: v for name, v in given.items() if v is not None}
         self.ranges: dict[Node, Range] = ranges(program)
+        self.initial = initial_scalars(program.nodes)
         self.scalars: dict[Node, bool] = {}  # does it depend on program scalars, within its region?
         self.traced: dict[Node, bool] = {}  # ... at all?
         for x in program.nodes:
@@ -265,40 +269,39 @@ class _Check:
     def _jump(self, x: Node) -> None:
         """A discontinuous function of a vector: what do scalars do to its argument?"""
         u = x.args[0]
-        if not self.scalars[u]:
+        if x in self.met.met:
+            self._degenerate(x)
+        if x in self.met.met or not self.scalars[u]:
             return
-        kinks = PRIMITIVES[x.attr[0]].kinks
-        name = x.attr[0]
-        limit = self._with_initial_limits(u)
-        if limit.op == "constant":
-            at = np.asarray(limit.attr, dtype=float)
-            if np.any(np.isin(at, kinks)):
-                self._degenerate(x)
+        if x in self.met.unknown or self._open(u):
+            self.note(x, "open", "the scalar in its argument has a limit that is not known; it must not be 0")
             return
         factors = list(zip(u.args, u.attr, strict=True)) if u.op == "mul" else []
         if u.op == "add" and len(u.args) == 1 and u.args[0].op == "mul":
             factors = list(zip(u.args[0].args, u.args[0].attr, strict=True))
-        theta = algebra.mul([(a, k) for a, k in factors if a.is_scalar or _spread(a) is not None])
         rest = [a for a, _ in factors if not (a.is_scalar or _spread(a) is not None)]
         if factors and not any(self.scalars[a] for a in rest):
-            known = self._limit(theta)
-            if known is None:
-                self.note(x, "open", "the scalar in its argument has a limit that is not known; it must not be 0")
-            elif np.any(np.abs(known[0]) <= 10 * known[1] + 1e-12):
-                self._degenerate(x)
-            elif kinks == (0.0,):
-                self.note(x, "fine", f"{name} of a vector times a scalar whose limit is not 0: parameter-controlled")
+            self.note(x, "fine", f"{x.attr[0]} of a vector times a scalar whose limit is not 0: parameter-controlled")
             return
-        square = self._limit(algebra.moment(algebra.power(u, 2))) if u.inner is None and not u.shape else None
-        if square is not None and square[0] <= 10 * square[1] + 1e-12:
-            self._degenerate(x)
-        else:
-            self.note(
-                x,
-                "outside",
-                f"{name} jumps, and where depends on a scalar: not parameter-controlled; expected to hold where the limit of "
-                "its argument is at the jump with probability 0",
-            )
+        self.note(
+            x,
+            "outside",
+            f"{x.attr[0]} jumps, and where depends on a scalar: not parameter-controlled; expected to hold where the limit of "
+            "its argument is at the jump with probability 0",
+        )
+
+    def _open(self, x: Node) -> bool:
+        """Does it depend on a hyperparameter without a value?"""
+        return any(y.op == "scalar" and y.attr[0] not in self.values for y in topological([x]))
+
+    @cached_property
+    def met(self) -> Met:
+        """The jumps that are met exactly; none where the limit is refused for another reason."""
+        known = all(name in self.values for name in self.program.scalars)
+        try:
+            return jumps_met(self.program, Lowering(self.program, self.values if known else None))
+        except TensorProgramError:
+            return Met((), (), "")
 
     def _degenerate(self, x: Node) -> None:
         self.note(
@@ -315,71 +318,35 @@ class _Check:
         singular = row.domain is not None and row.name != "sqrt"
         if not (row.jumps or singular) or not self.scalars[u]:
             return
+        if row.jumps:
+            if x in self.met.met:
+                self._degenerate(x)
+            elif x in self.met.unknown or self._open(u):
+                self.note(x, "open", f"whether {row.name} is continuous at the limit of its argument is not known")
+            return
         r = self.ranges[u]
-        points = row.kinks if row.jumps else (0.0,) if row.domain is None else (row.domain[0],)
+        points = (0.0,) if row.domain is None else (row.domain[0],)
         if all(r.low > p + TINY or r.high < p for p in points):
             return
-        if _initial(u):  # a power of n: only where it ends counts
-            value = self._initial_limit(self._enclosing(x))
-            if value is not None:
-                return
+        if x in self.initial and initial_limit(self._enclosing(x), self.values) is not None:
+            return  # a power of n: only where it ends counts
         known = self._limit(u)
         if known is None:
             self.note(x, "open", f"whether {row.name} is continuous at the limit of its argument is not known")
         elif any(np.any(np.abs(known[0] - p) <= 10 * known[1] + 1e-12) for p in points):
-            if row.jumps:
-                self.note(x, "open", f"{row.name} of a scalar whose limit is at the jump: the limit may be wrong")
-            else:
-                self.note(x, "open", "a scalar tends to infinity; the theorems need convergent ones")
+            self.note(x, "open", "a scalar tends to infinity; the theorems need convergent ones")
 
     def _enclosing(self, x: Node) -> Node:
         """The largest initial scalar that x is part of, along single uses; else x."""
-        users = [y for y in self.program.nodes if x in y.args and y.is_scalar and _initial(y)]
-        others = [y for y in self.program.nodes if x in y.args and y not in users]
-        return self._enclosing(users[0]) if len(users) == 1 and not others else x
-
-    def _initial_limit(self, x: Node) -> np.ndarray | None:
-        """The limit of a function of powers of n, from two huge widths; None if it does not converge."""
-        found = []
-        for root in (1e-60, 1e-75):  # n = 1e120, 1e150
-            done: dict[Node, Any] = {}
-            with np.errstate(all="ignore"):
-                for y in topological([x]):
-                    if y.op == "inverse_sqrt":
-                        done[y] = np.float64(root)
-                    elif y.op == "scalar":
-                        if y.attr[0] not in self.values:
-                            return None
-                        done[y] = np.float64(self.values[y.attr[0]])
-                    else:
-                        done[y] = kernel(y)(*[done[a] for a in y.args])
-            found.append(np.asarray(done[x], dtype=float))
-        if not np.all(np.isfinite(found)) or np.any(np.abs(found[0] - found[1]) > 1e-9 * (1 + np.abs(found[1]))):
-            return None
-        return np.where(np.abs(found[1]) < 1e-30, 0.0, found[1])
-
-    def _with_initial_limits(self, x: Node) -> Node:
-        """x with its initial scalars replaced by their limits."""
-        done: dict[Node, Node] = {}
-        for y in topological([x]):
-            args = [done[a] for a in y.args]
-            value = self._initial_limit(y) if _initial(y) and self.scalars[y] else None
-            if value is not None and not y.shape:
-                number = float(value)
-                done[y] = algebra.constant(int(number) if number.is_integer() and abs(number) < 2**53 else number)
-            else:
-                done[y] = algebra.rebuild(y, args)
-        return done[x]
+        users = [y for y in self.program.nodes if x in y.args]
+        return self._enclosing(users[0]) if len(users) == 1 and users[0] in self.initial else x
 
     def _limit(self, x: Node) -> tuple[np.ndarray, np.ndarray] | None:
         """Limit and error of a scalar; None where it is not known."""
         from tensorprog.limits.limit import limit
 
-        y = self._with_initial_limits(x)
-        if y.op == "constant":
-            return np.asarray(y.attr, dtype=float), np.zeros(())
         try:
-            part = Program({"value": Output(y, tuple([f"axis{i}" for i in range(len(y.shape))]))})
+            part = Program({"value": Output(x, tuple([f"axis{i}" for i in range(len(x.shape))]))})
             found = limit(part, values={k: v for k, v in self.values.items() if k in part.scalars})["value"]
         except TensorProgramError:
             return None
@@ -432,13 +399,6 @@ class _Check:
                 gram[i, j] = gram[j, i] = float(known[0])
                 error += 2 * float(known[1])
         return bool(np.linalg.eigvalsh(gram)[0] > 10 * error + 1e-9 * np.trace(gram))
-
-
-def _initial(x: Node) -> bool:
-    """Is it a function of powers of n, hyperparameters and numbers alone?"""
-    return x.is_scalar and all(
-        y.is_scalar and y.op in ("constant", "scalar", "inverse_sqrt", "add", "mul", "fn") for y in topological([x])
-    )
 
 
 def _spread(x: Node) -> Node | None:

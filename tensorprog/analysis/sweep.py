@@ -77,8 +77,6 @@ def sweep(
         TensorProgramError: If `resume` cannot be used.
     """
     program = program_for(program, gia)
-    if "network" in program._derived:  # sent to workers bare, without what gradient independence would make of it
-        program = Program(program.outputs)
     settings = (weights, dict(values) if values else None)
     store = None if resume is None else _Store(Path(resume), program, *settings)
     wanted = {(n, seed) for n in widths for seed in seeds}

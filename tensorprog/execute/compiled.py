@@ -22,6 +22,7 @@ from tensorprog.language.node import Node
 from tensorprog.language.program import Program
 from tensorprog.language.schedule import schedule
 from tensorprog.language.symbols import Matrix
+from tensorprog.transforms.decouple import unmarked
 
 __all__ = ["Compiled", "MatrixLike", "Space", "compiled"]
 
@@ -198,7 +199,7 @@ def _bind(instruction: _Instruction, space: Space, values: Mapping[str, Any]) ->
         return partial(space.matrix, instruction.matrix)
     match x.op:
         case "matmul":
-            matrix, transposed = x.attr
+            matrix, transposed = x.attr[:2]
             size = space.size(matrix.rows if transposed else matrix.cols)
             return partial(_multiply, size=size, transposed=transposed)
         case "moment":
@@ -228,9 +229,12 @@ def _moment(space: Space, x: Array) -> Array:
 
 
 def compiled(program: Program) -> Compiled:
-    """The program ready to run; it is compiled once, and kept with it."""
+    """The program ready to run; it is compiled once, and kept with it.
+
+    What is marked as one pass's product, and is the other's as well, is one instruction here (`transforms/decouple.py`).
+    """
     if "compiled" not in program._derived:
-        program._derived["compiled"] = Compiled(program)
+        program._derived["compiled"] = Compiled(unmarked(program))
     return program._derived["compiled"]
 
 

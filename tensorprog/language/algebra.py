@@ -29,7 +29,8 @@ from tensorprog.language.symbols import Matrix, Number, VectorSpec, Width, is_ex
 
 __all__ = [
     "ONE", "ZERO", "add", "applied", "common_type", "constant", "div", "fn", "hyperparameter", "initial", "inner",
-    "inverse_sqrt", "matmul", "moment", "mul", "neg", "outer", "pick", "pick_transposed", "power", "rebuild", "scale",
+    "inverse_sqrt", "is_backward", "matmul", "moment", "mul", "neg", "outer", "pick", "pick_transposed", "power",
+    "rebuild", "scale",
     "softmax", "spread", "stack", "sub", "sum_axis", "take", "terms", "transpose", "typed", "view",
 ]  # fmt: skip
 
@@ -419,15 +420,30 @@ def softmax(x: Node, axis: int) -> Node:
     return Node("softmax", (x,), axis, x.shape)
 
 
-def matmul(matrix: Matrix, transposed: bool, x: Node) -> Node:
-    """W x, or W.T x."""
+def matmul(matrix: Matrix, transposed: bool, x: Node, backward: bool | None = None) -> Node:
+    """W x, or W.T x.
+
+    Args:
+        matrix: W.
+        transposed: Is it W.T?
+        x: What is multiplied.
+        backward: Is it a product of back-propagation? By default W.T x is, and W x is not; anything else is a mark of the
+            instruction, content that gradient independence is about (`transforms/decouple.py`) and no number is.
+    """
     width = matrix.cols if transposed else matrix.rows
     if x.is_zero or matrix.var == 0:
         return constant(0, x.shape, width)
     y = spread(x)
     if y is not None:  # the same number in every coordinate: a multiple of W 1
-        return typed(mul([y, matmul(matrix, transposed, constant(1, (), x.width))]), x.shape, width, None)
-    return Node("matmul", (x,), (matrix, transposed), x.shape, width)
+        one = matmul(matrix, transposed, constant(1, (), x.width), backward)
+        return typed(mul([y, one]), x.shape, width, None)
+    mark = () if backward in (None, transposed) else ("backward" if backward else "forward",)
+    return Node("matmul", (x,), (matrix, transposed, *mark), x.shape, width)
+
+
+def is_backward(x: Node) -> bool:
+    """Is this product one of back-propagation: marked so, or W.T y without a mark?"""
+    return x.attr[2] == "backward" if len(x.attr) > 2 else x.attr[1]
 
 
 def moment(x: Node) -> Node:
@@ -479,7 +495,7 @@ def applied(x: Node, args: Sequence[Node]) -> Node:
         case "softmax":
             return softmax(args[0], x.attr)
         case "matmul":
-            return matmul(x.attr[0], x.attr[1], args[0])
+            return matmul(x.attr[0], x.attr[1], args[0], is_backward(x))
         case "moment":
             return moment(args[0])
         case "inner":

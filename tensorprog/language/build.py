@@ -17,7 +17,7 @@ from tensorprog.language.functions import PRIMITIVES
 from tensorprog.language.symbols import Number, Width, number, numbers
 
 __all__ = [
-    "abs", "arctan", "array", "cos", "dot", "elu", "erf", "exp", "gaussian", "gelu", "hermite", "identity",
+    "abs", "arctan", "array", "backward", "cos", "dot", "elu", "erf", "exp", "forward", "gaussian", "gelu", "hermite", "identity",
     "leaky_relu", "log",
     "log1p", "mean", "moment", "normal_cdf", "outer", "pick", "polynomial", "reciprocal", "rectified_power", "relu", "rename",
     "sigmoid",
@@ -55,6 +55,54 @@ def dot(x: Any, y: Any) -> Expression:
         q = 3 (exact)
     """
     return moment(as_expression(x) * y)
+
+
+@layer
+def backward(x: Any) -> Expression:
+    """The product W @ x, or W.T @ y, as one of back-propagation: under gradient independence W is an independent copy there.
+
+    Args:
+        x: A product of a matrix and a vector. Without this mark `W.T @ y` is taken for back-propagation, `W @ x` is not.
+
+    Raises:
+        TensorProgramError: It is no product.
+
+    Example:
+        >>> import tensorprog as tp
+        >>> n = tp.Width("n")
+        >>> W, x = tp.Matrix("W", n, n), tp.Vector("x", n, mean=1, var=0)
+        >>> print(tp.Program(q=tp.moment(tp.backward(W @ tp.forward(W.T @ x)))))
+        width n
+        matrix W : n x n, var 1
+        vector x : n, mean 1, var 0
+        g1 = MatMul(W.T, x, forward)
+        g2 = MatMul(W, g1, backward)
+        c3 = Moment(g2)
+        output q = c3
+
+    Source: Tensor Programs II, section 5.
+    """
+    return _marked(x, True)
+
+
+@layer
+def forward(x: Any) -> Expression:
+    """The product W @ x, or W.T @ y, as one of the forward pass, which gradient independence leaves alone; see `backward`."""
+    return _marked(x, False)
+
+
+def _marked(x: Any, back: bool) -> Expression:
+    x = as_expression(x)
+    factor, y = (x.node.attr[0], x.node.args[0]) if x.node.op == "add" and len(x.node.args) == 1 else (1, x.node)
+    if y.op != "matmul" or y.width != x.node.width:
+        raise TensorProgramError(
+            f"{describe(x.node)} is marked as a product",
+            why="only a product of a matrix and a vector is one of the forward or of the backward pass",
+            fix="write tp.backward(W @ dx), tp.forward(W.T @ y)",
+            source=x.node.source,
+        )
+    node = algebra.matmul(y.attr[0], y.attr[1], y.args[0], back)
+    return Expression(algebra.typed(algebra.scale(factor, node), x.node.shape, x.width, None), x.order, x.axes)
 
 
 def array(values: Any, axes: str | Sequence[str]) -> Expression:

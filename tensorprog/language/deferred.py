@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping
+from fractions import Fraction
 from functools import wraps
 from inspect import signature
 from typing import Any, TypeVar
 
+import numpy as np
+
 from tensorprog.errors import Source, TensorProgramError, caller, located
+from tensorprog.language.symbols import number
 
 __all__ = ["Deferred", "carry_out", "has_deferred", "layer"]
 
@@ -197,7 +201,7 @@ def layer(function: F) -> F:
     @wraps(function)
     def recorded(*args: Any, **keywords: Any) -> Any:
         if any(map(has_deferred, args)) or any(map(has_deferred, keywords.values())):
-            _bound(function, args, keywords)
+            _check_numbers(_bound(function, args, keywords), function)
             return Deferred(recorded, args, keywords)
         try:
             return function(*args, **keywords)
@@ -208,10 +212,22 @@ def layer(function: F) -> F:
     return recorded  # type: ignore[return-value]
 
 
-def _bound(function: Callable[..., Any], args: tuple[Any, ...], keywords: Mapping[str, Any]) -> None:
-    """Refuses arguments that a layer does not have, where it is called and not where it is carried out."""
+def _check_numbers(arguments: Mapping[str, Any], function: Callable[..., Any]) -> None:
+    """Refuses standard deviations that are none, and other numbers that are not finite, where a layer is called."""
+    for name, x in arguments.items():
+        if name.endswith("_std") and isinstance(x, (int, float, complex, str, Fraction, np.generic)):
+            if number(x, f"{name} of {function.__name__}") < 0:
+                raise TensorProgramError(
+                    f"{name} of {function.__name__} is {x}", fix="a standard deviation is at least 0"
+                )
+        elif isinstance(x, (float, np.floating)):
+            number(x, f"{name} of {function.__name__}")
+
+
+def _bound(function: Callable[..., Any], args: tuple[Any, ...], keywords: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The arguments by name; refuses those that a layer does not have, where it is called and not where it is carried out."""
     try:
-        signature(function).bind(*args, **keywords)
+        return signature(function).bind(*args, **keywords).arguments
     except TypeError as error:
         fix = f"its arguments are {', '.join(signature(function).parameters)}"
         raise TensorProgramError(f"{function.__name__}: {error}", fix=fix) from None

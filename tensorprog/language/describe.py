@@ -40,7 +40,7 @@ def _written(node: Node) -> str:
         case "constant":
             return str(node.attr) if not isinstance(node.attr, np.ndarray) else f"an array {node.shape}"
         case "matmul":
-            matrix, transposed = node.attr
+            matrix, transposed = node.attr[:2]
             return f"{matrix.name}{'.T' if transposed else ''} @ {describe(node.args[0])}"
         case "fn":
             return f"{node.attr[0]}({describe(node.args[0])})"

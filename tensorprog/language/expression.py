@@ -282,8 +282,8 @@ def align(xs: Sequence[Expression]) -> tuple[list[Node], tuple[str, ...], tuple[
 
 
 @layer
-def product(matrix: Matrix, transposed: bool, x: Any) -> Expression:
-    """W @ x or W.T @ x, widths checked."""
+def product(matrix: Matrix, transposed: bool, x: Any, backward: bool | None = None) -> Expression:
+    """W @ x or W.T @ x, widths checked; `backward` as in `algebra.matmul`."""
     name = f"{matrix.name}.T" if transposed else matrix.name
     if isinstance(x, (Matrix,)) or hasattr(x, "matrix"):
         raise TensorProgramError(
@@ -311,7 +311,7 @@ def product(matrix: Matrix, transposed: bool, x: Any) -> Expression:
             why=f"{name} @ x needs a vector of width {wanted.name}",
             fix=fix,
         )
-    return Expression(algebra.matmul(matrix, transposed, x.node), x.order, x.axes)
+    return Expression(algebra.matmul(matrix, transposed, x.node, backward), x.order, x.axes)
 
 
 # ---- the objects a program starts from ----
@@ -426,7 +426,7 @@ def _axis_names(name: str, axes: Iterable[Any]) -> tuple[str, ...]:
 
 def _covariance(name: str, cov: Any, shape: tuple[int, ...]) -> np.ndarray:
     k = int(np.prod(shape))
-    given = numbers(np.asarray(cov) if np.ndim(cov) else np.full((1, 1), cov), f"the covariance of {name}")
+    given = numbers(cov if np.ndim(cov) else np.full((1, 1), cov), f"the covariance of {name}")
     assert isinstance(given, np.ndarray)
     if given.shape not in ((k, k), (*shape, *shape)):
         raise TensorProgramError(

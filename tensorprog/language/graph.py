@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from tensorprog.language.algebra import is_backward
 from tensorprog.language.node import Node
 from tensorprog.language.program import Program
 from tensorprog.language.text import listing
@@ -20,7 +21,8 @@ def graph(program: Program) -> networkx.DiGraph:
 
     Vertices are named as in the text; an output q is the vertex `output q`. Their attributes: `op` (as in `node.py`, or
     "output"), `text` (the right-hand side), `label`, `width` (the name of a width, None for a scalar), `source` (the
-    user's line), `matrix` (of a MatMul, as `W` or `W.T`; else None) and `node`. An edge has the operand's `position`.
+    user's line), `matrix` (of a MatMul, as `W` or `W.T`; else None), `backward` (is a MatMul one of back-propagation? else
+    None) and `node`. An edge has the operand's `position`.
 
     Example:
         >>> import tensorprog as tp
@@ -35,9 +37,18 @@ def graph(program: Program) -> networkx.DiGraph:
 
     def vertex(name: str, op: str, text: str, node: Node, operands: Iterable[str]) -> None:
         matrix = f"{node.attr[0].name}{'.T' if node.attr[1] else ''}" if op == "matmul" else None
+        backward = is_backward(node) if op == "matmul" else None
         width = None if node.width is None else node.width.name
         out.add_node(
-            name, op=op, text=text, label=node.label, width=width, source=node.source, matrix=matrix, node=node
+            name,
+            op=op,
+            text=text,
+            label=node.label,
+            width=width,
+            source=node.source,
+            matrix=matrix,
+            backward=backward,
+            node=node,
         )
         for i, operand in enumerate(operands):
             out.add_edge(operand, name, position=i)

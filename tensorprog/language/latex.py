@@ -74,6 +74,8 @@ class _Writer:
             x = line.node
             index = [letter(i) for i in range(len(x.shape))]
             kind = _KINDS.get(x.op, "Nonlin" if x.width is not None else "scalar")
+            if x.op == "matmul" and len(x.attr) > 2:
+                kind += f", {x.attr[2]}"
             rows.append((_name(line.name, index), f":= {self._compute(x, index)[0]}", kind))
             self.names[x] = line.name
         for line in self.parts.outputs:
@@ -147,7 +149,7 @@ class _Writer:
                 parts = [self.entry(a, others if a.shape else ())[0] for a in x.args]
                 return rf"\left({', '.join(parts)}\right)_{{{index[x.attr]}}}", ATOM
             case "matmul":
-                matrix, transposed = x.attr
+                matrix, transposed = x.attr[:2]
                 return f"{_name(matrix.name)}{TOP if transposed else ''} {at(x.args[0], ATOM)}", PRODUCT
             case "moment" | "outer":
                 body = x.args[0]

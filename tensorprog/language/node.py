@@ -12,7 +12,7 @@ A program, its limit's Z-program and the scalar program are all graphs of these 
 | scalar     |                 | (name, default)          | a hyperparameter                                             |
 | inverse_sqrt |               | Width                    | width**-1/2, an initial scalar with limit 0                  |
 | vector     |                 | VectorSpec               | an initial vector                                            |
-| matmul     | x               | (Matrix, transposed)     | W x or W.T x                                                 |
+| matmul     | x               | (Matrix, transposed)     | W x or W.T x; a mark "backward" or "forward" comes third    |
 | moment     | x               |                          | the mean over the width                                      |
 | add        | x1, ...         | coefficients             | sum of c_i x_i                                               |
 | mul        | x1, ...         | exponents (ints >= 1)    | product of x_i ** k_i                                        |

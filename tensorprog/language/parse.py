@@ -24,7 +24,8 @@
     target    = size | NAME [ "'" ]                            NAME: a width, with ' for the second coordinate
     size      = LETTER ":" INT
     atom      = NUMBER | NAME | list | "(" sum ")" | call
-    call      = ( "MatMul" "(" NAME [ "." "T" ] "," sum | ( "Nonlin" | "Moment" | "OuterNonlin" ) "(" sum
+    call      = ( "MatMul" "(" NAME [ "." "T" ] "," sum [ "," ( "forward" | "backward" ) ]
+              | ( "Nonlin" | "Moment" | "OuterNonlin" ) "(" sum
               | ( "sum" | "softmax" ) "(" sum "," LETTER | "stack" "(" LETTER { "," sum } | "inverse_sqrt" "(" NAME
               | "pick" "(" sum "," LETTER "," ( list | NAME )             (list: positions; NAME: an array of them)
               | "rational" "(" list | FUNCTION "(" sum { "," number } ) ")"

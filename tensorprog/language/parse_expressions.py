@@ -392,9 +392,9 @@ class Expressions(Reader):
         return found
 
     @staticmethod
-    def _multiplied(matrix: Matrix, transposed: bool, x: Node) -> Node:
+    def _multiplied(matrix: Matrix, transposed: bool, x: Node, backward: bool) -> Node:
         names = [letter(i) for i in range(len(x.shape))]
-        return product(matrix, transposed, Expression(x, names)).node
+        return product(matrix, transposed, Expression(x, names), backward).node
 
     def picked(self, at: Token) -> Node:
         """What is between the parentheses of pick(x, i, [2, 0, 0])."""
@@ -424,7 +424,8 @@ class Expressions(Reader):
                 transposed = self.accept(".") is not None and bool(self.word("T"))
                 self.take(",")
                 at, x = self.next, self.sum()
-                return self.node(at, self._multiplied, matrix, transposed, x)
+                backward = self.word("forward", "backward").text == "backward" if self.accept(",") else transposed
+                return self.node(at, self._multiplied, matrix, transposed, x, backward)
             case "inverse_sqrt":
                 return self.node(at, algebra.inverse_sqrt, self.width())
             case "stack":

@@ -72,7 +72,7 @@ class Program:
             self.outputs[name] = Output(x.aligned_node(), x.axes)
         roots = sorted([o.node for o in self.outputs.values()], key=lambda x: x.digest)
         self.nodes: list[Node] = topological(roots)
-        self._derived: dict[str, Any] = {}  # what other modules make of it once, kept with it and not pickled
+        self._derived: dict[str, Any] = {}  # what others make of its content, once: a memory, which nothing depends on
         self._check()
 
     # ---- checks ----
@@ -179,12 +179,8 @@ class Program:
         rows = [
             (x.op, [slots[a] for a in x.args], x.attr, x.shape, x.width, x.inner, x.source, x.label) for x in self.nodes
         ]
-        # What gradient independence means for a network's program is known to its network alone, which stays here.
-        network, free = self._derived.get("network"), self._derived.get("decoupled")
-        if network is not None and free is None:
-            free = self._derived["decoupled"] = network[0].decoupled(*network[1:])
         outputs = {name: (slots[o.node], o.axes) for name, o in self.outputs.items()}
-        return _restored, (rows, outputs, "itself" if free is self else free if network is not None else None)
+        return _restored, (rows, outputs)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.outputs)
@@ -213,18 +209,13 @@ class Program:
         return graph(self)
 
 
-def _restored(
-    rows: list[tuple[Any, ...]], outputs: dict[str, tuple[int, tuple[str, ...]]], free: Program | str | None = None
-) -> Program:
+def _restored(rows: list[tuple[Any, ...]], outputs: dict[str, tuple[int, tuple[str, ...]]]) -> Program:
     nodes: list[Node] = []
     for op, args, attr, shape, width, inner, source, label in rows:
         x = Node(op, tuple([nodes[i] for i in args]), attr, shape, width, inner)
         x.source, x.label = source, label
         nodes.append(x)
-    program = Program({name: Output(nodes[i], axes) for name, (i, axes) in outputs.items()})
-    if free is not None:
-        program._derived["decoupled"] = program if free == "itself" else free
-    return program
+    return Program({name: Output(nodes[i], axes) for name, (i, axes) in outputs.items()})
 
 
 def _place(x: Any, node: Node) -> Source | None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tensorprog.errors import Source, TensorProgramError, caller
+from tensorprog.language.given import refuse_no_numbers
 
 if TYPE_CHECKING:
     from tensorprog.language.expression import Expression
@@ -48,6 +49,14 @@ def numbers(x: Any, what: str) -> Number | np.ndarray:
     """A number, or a read-only array of them: int64 or object (exact), or float64."""
     if np.ndim(x) == 0:
         return number(x, what)
+    try:
+        refuse_no_numbers(x, what)
+    except ValueError as error:
+        if isinstance(error, TensorProgramError):
+            raise
+        raise TensorProgramError(
+            f"{what} is no array: its rows have different lengths", fix="use real numbers"
+        ) from None
     a = np.array(x)
     if a.dtype.kind in "uf" and (a.dtype.kind == "u" or not isinstance(x, np.ndarray)):
         given = np.array(x, dtype=object)  # integers too large for int64, which NumPy would round or wrap

@@ -21,6 +21,10 @@ data is declared under another name, and says whose it is. `coordinates` are the
     vector U[i:2] : n, data [[1.0, 0.5], [0.0, 2.0]], var 2, trained
     vector U_2[i:100] : n, name U, data K1, var 2, trained
 
+A product of back-propagation is `MatMul(W.T, y)`, one of the forward pass `MatMul(W, x)`. Where it is the other way round, in
+a network that uses W.T, the text says so: `MatMul(W.T, y, forward)`, `MatMul(W, x, backward)`. This is what gradient
+independence replaces or leaves alone; runs and limits do not depend on it.
+
 **Axes** have positions, called i, j, k, ... in the text (names attach to outputs only):
 
 | text           | meaning                                                                                         |
@@ -403,8 +407,9 @@ class _Writer:
                 name, parameters = x.attr
                 return f"{name}({', '.join([first.text, *map(_number, parameters)])})", ATOM
             case "matmul":
-                matrix, transposed = x.attr
-                return f"MatMul({matrix.name}{'.T' if transposed else ''}, {first.text})", ATOM
+                matrix, transposed, *mark = x.attr
+                operands = [matrix.name + ".T" * transposed, first.text, *mark]
+                return f"MatMul({', '.join(operands)})", ATOM
             case "moment":
                 return f"Moment({first.text})", ATOM
             case "outer":

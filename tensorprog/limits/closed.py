@@ -31,6 +31,7 @@ from typing import Any
 from tensorprog.language.algebra import ONE, ZERO, add, constant, fn, mul, scale
 from tensorprog.language.node import Node
 from tensorprog.language.symbols import Number, is_exact
+from tensorprog.limits.budget import Budget
 from tensorprog.limits.duals import dual
 from tensorprog.limits.monomials import (
     HALVES,
@@ -83,7 +84,7 @@ class Gaussian:
 
 
 def closed_form(
-    factors: Sequence[tuple[Node, int]], atoms: Sequence[Node], gaussian: Gaussian
+    factors: Sequence[tuple[Node, int]], atoms: Sequence[Node], gaussian: Gaussian, budget: Budget
 ) -> tuple[Node | None, bool]:
     """E of the product of the factors, or None where these rules do not reach; and may its terms cancel?
 
@@ -91,16 +92,17 @@ def closed_form(
         factors: (node, exponent); functions of the atoms.
         atoms: The Gaussian variables.
         gaussian: Their means and covariances.
+        budget: Terms are counted there.
     """
     named = _arc_cosine(factors, atoms, gaussian)
     if named is not None:
         return named, False
-    variables = Variables(atoms)
+    variables = Variables(atoms, budget)
     total = as_sum(mul(list(factors)), variables)
     if total is None:
         return None, False
     gaussian = _extended(gaussian, variables)
-    solver = _Solver()
+    solver = _Solver(budget)
     pairs = []
     for monomial, c in sorted(halved(total).items(), key=lambda item: tuple(map(key_of, item[0]))):
         value = solver.solve(monomial, gaussian) if c != 0 else ZERO
@@ -144,7 +146,8 @@ def _arc_cosine(factors: Sequence[tuple[Node, int]], atoms: Sequence[Node], g: G
 class _Solver:
     """Expectations of monomials under Gaussians, remembered."""
 
-    def __init__(self) -> None:
+    def __init__(self, budget: Budget) -> None:
+        self.budget = budget
         self.memo: dict[tuple[Monomial, Any], Node | None] = {}
 
     def solve(self, monomial: Monomial, g: Gaussian) -> Node | None:
@@ -157,6 +160,7 @@ class _Solver:
             return None if value is None else mul([c, value])
         key = (monomial, g.key)
         if key not in self.memo:
+            self.budget.expand()
             self.memo[key] = self._solve(monomial, g)
         return self.memo[key]
 

@@ -13,7 +13,7 @@ from tensorprog.language.functions import PRIMITIVES, TINY
 from tensorprog.language.node import Node, topological
 from tensorprog.language.program import Program
 
-__all__ = ["Range", "check_domains", "check_value", "range_of", "ranges"]
+__all__ = ["Range", "check_domains", "check_value", "jumps", "range_of", "ranges"]
 
 INF = math.inf
 EXPONENTIAL = math.inf
@@ -44,6 +44,11 @@ def ranges(program: Program) -> dict[Node, Range]:
     for x in program.nodes:
         out[x] = _range(x, [out[a] for a in x.args])
     return out
+
+
+def jumps(x: Node) -> bool:
+    """Is it a discontinuous function?"""
+    return x.op == "fn" and (PRIMITIVES[x.attr[0]].jumps or x.attr == ("smooth_sign", (0,)))
 
 
 def check_value(x: Node, argument: Node) -> None:
@@ -123,7 +128,7 @@ def _range(x: Node, args: list[Range]) -> Range:
             values = np.asarray(x.attr, dtype=float)
             return Range(float(values.min()), float(values.max()), 0) if values.size else Range(0, 0, 0)
         case "inverse_sqrt":
-            return Range(TINY, 1, 0)
+            return Range(0, 0, 0)  # in the limit
         case "vector":
             return _of_vector(x)
         case "add":

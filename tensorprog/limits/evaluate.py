@@ -17,6 +17,7 @@ import numpy as np
 
 from tensorprog.language.node import Node, topological
 from tensorprog.language.schedule import Step, schedule
+from tensorprog.limits.budget import Budget
 from tensorprog.limits.diagonal import on_diagonals
 from tensorprog.limits.duals import DUALS
 from tensorprog.limits.guard import settled_by
@@ -54,9 +55,11 @@ class ScalarProgram:
     Args:
         outputs: The scalars wanted.
         rng: Seeds what is sampled.
+        budget: Evaluations of integrands are counted there.
     """
 
-    def __init__(self, outputs: Sequence[Node], rng: int = 0) -> None:
+    def __init__(self, outputs: Sequence[Node], rng: int = 0, budget: Budget | None = None) -> None:
+        self.budget = budget or Budget()
         self.outputs = tidied(on_diagonals(outputs))
         self.floating = [x for x in self.outputs if x.op != "constant"]
         self.rng = rng
@@ -153,13 +156,18 @@ class ScalarProgram:
         from tensorprog.limits.integrate import Curve, Feature, gaussian_expectation, qmc_expectation
 
         integrand: Integrand = x.attr
+        d = integrand.dimension
         product = None if absolute or x in self.sampled else self._product(x)
         if product is not None and math.prod(x.shape) >= PAIRS_FROM:
             known = product.outer(args, level)
             if known is not None:
                 return known
-        f: Callable[..., Any] = (lambda z, p: np.abs(integrand(z, p))) if absolute else integrand
-        d = integrand.dimension
+
+        def f(z: Sequence[Any], p: Sequence[Any]) -> Any:
+            points = math.prod(np.broadcast_shapes(*[np.shape(a) for a in (*z, *p)]))
+            self.budget.evaluate(points, f"an integral in {d} variable{'s' * (d > 1)}")
+            return np.abs(integrand(z, p)) if absolute else integrand(z, p)
+
         level += integrand.blind  # no place to refine at: both resolutions finer
         shape = np.broadcast_shapes(*[a.shape for a in args])
         flat = [
@@ -180,7 +188,7 @@ class ScalarProgram:
         if x in self.sampled:
             key = int.from_bytes(hashlib.blake2b(x.digest, digest_size=8).digest(), "little")
             rng = np.random.default_rng([self.rng, replicate, key])
-            value = qmc_expectation(integrand, mean, cov, params, rng)
+            value = qmc_expectation(f, mean, cov, params, rng)
         else:
             curves = [Curve(*c) for c in integrand.curves or ()]
             deviations = np.sqrt(np.maximum(np.diagonal(cov, axis1=1, axis2=2), 0))

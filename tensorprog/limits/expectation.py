@@ -24,6 +24,7 @@ from tensorprog.language.data import Embedding
 from tensorprog.language.functions import PRIMITIVES
 from tensorprog.language.node import Node
 from tensorprog.language.symbols import Number
+from tensorprog.limits.budget import Budget
 from tensorprog.limits.closed import Gaussian, closed_form
 from tensorprog.limits.guard import guarded, size_of
 from tensorprog.limits.integral import integral
@@ -55,11 +56,16 @@ KINKED = frozenset(name for name, row in PRIMITIVES.items() if row.kinks) | {"sm
 
 
 class Expectation:
-    """The rules of the limit, with one memory of answers for a whole program."""
+    """The rules of the limit, with one memory of answers for a whole program.
 
-    def __init__(self) -> None:
-        self.structure = Structure()
-        self.solver = Solver()
+    Args:
+        budget: What it may cost.
+    """
+
+    def __init__(self, budget: Budget | None = None) -> None:
+        self.budget = budget or Budget()
+        self.structure = Structure(self.budget)
+        self.solver = Solver(self.budget)
 
     # ---- E ----
     def mean(self, x: Node) -> Node | Task:
@@ -236,7 +242,7 @@ class Expectation:
         if "exp" not in names or not names & KINKED:
             return None
         atoms = self.structure.atoms(algebra.mul(factors))
-        if len(atoms) > 2 or as_sum(algebra.mul(factors), Variables(atoms)) is None:
+        if len(atoms) > 2 or as_sum(algebra.mul(factors), Variables(atoms, self.budget)) is None:
             return None
         value = yield from self._solve(factors)
         return value
@@ -365,7 +371,7 @@ class Expectation:
             for j in range(i + 1):
                 covariances[i, j] = yield (self.covariance, *ordered(u, atoms[j]))
         gaussian = Gaussian(tuple(means), covariances)
-        answer, may_cancel = closed_form(factors, atoms, gaussian)
+        answer, may_cancel = closed_form(factors, atoms, gaussian, self.budget)
         if answer is None:
             return integral(self.structure, whole, atoms, gaussian)
         if may_cancel and answer.op != "constant":

@@ -14,6 +14,7 @@ from tensorprog.language.functions import PRIMITIVES
 from tensorprog.language.node import Node, topological
 from tensorprog.language.symbols import Number, encode
 from tensorprog.limits.closed import Gaussian
+from tensorprog.limits.dependence import independent
 from tensorprog.limits.structure import MOVED, Structure, carrier, opened, scalar_version, slope_and_shift
 from tensorprog.limits.tasks import Declined
 
@@ -283,12 +284,22 @@ def integral(structure: Structure, x: Node, atoms: Sequence[Node], gaussian: Gau
     Raises:
         Declined: in too many dimensions, and for integrands that are not functions.
     """
-    d = len(atoms)
+    basis, others = independent(structure, x, atoms)
+    d = len(basis)
     if d > MAX_SAMPLED:
         raise Declined(f"an expectation over {d} jointly Gaussian variables without a closed form")
-    index = {a: i for i, a in enumerate(atoms)}
     parameters: dict[Node, int] = {}
     done: dict[Node, Node] = {}
+
+    def deterministic(value: Node) -> Node:
+        if value.op == "constant" and not isinstance(value.attr, np.ndarray):
+            return algebra.constant(value.attr)
+        return Node("param", (), parameters.setdefault(value, len(parameters)))
+
+    index = {atoms[i]: Node("var", (), k) for k, i in enumerate(basis)}
+    for i, (made, shift) in others.items():
+        terms = [(c, Node("var", (), k)) for c, k in made]
+        index[atoms[i]] = algebra.add([*terms, *[(c, deterministic(value)) for c, value in shift]])
 
     def operands(y: Node) -> tuple[Node, ...]:
         if y in index or not structure.facts(y).families:
@@ -297,13 +308,9 @@ def integral(structure: Structure, x: Node, atoms: Sequence[Node], gaussian: Gau
 
     for y in topological([x], operands):
         if y in index:
-            done[y] = Node("var", (), index[y])
+            done[y] = index[y]
         elif not structure.facts(y).families:
-            value = scalar_version(y)
-            if value.op == "constant" and not isinstance(value.attr, np.ndarray):
-                done[y] = algebra.constant(value.attr)
-            else:
-                done[y] = Node("param", (), parameters.setdefault(value, len(parameters)))
+            done[y] = deterministic(scalar_version(y))
         else:
             args = [done[a] for a in operands(y)]
             if y.op in MOVED:
@@ -314,7 +321,7 @@ def integral(structure: Structure, x: Node, atoms: Sequence[Node], gaussian: Gau
                 raise Declined("a Dirac delta times a function without closed form")
             else:
                 done[y] = algebra.applied(y, args)
-    covariances = [gaussian.cov(i, j) for i in range(d) for j in range(i + 1)]
-    operand_nodes = (*gaussian.means, *covariances, *parameters)
+    covariances = [gaussian.cov(basis[i], basis[j]) for i in range(d) for j in range(i + 1)]
+    operand_nodes = (*[gaussian.means[i] for i in basis], *covariances, *parameters)
     shape, _, _ = algebra.common_type(operand_nodes)
     return Node("gauss", operand_nodes, Integrand(done[x], d, len(parameters)), shape)

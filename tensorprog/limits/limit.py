@@ -15,10 +15,13 @@ from tensorprog.language.describe import describe
 from tensorprog.language.functions import PRIMITIVES
 from tensorprog.language.node import Node
 from tensorprog.language.program import Program
+from tensorprog.limits.budget import Budget
 from tensorprog.limits.domain import check_domains, ranges
 from tensorprog.limits.evaluate import ScalarProgram, student
 from tensorprog.limits.expectation import Expectation
+from tensorprog.limits.jumps import check_jumps, suspects
 from tensorprog.limits.lower import Lowering
+from tensorprog.limits.tasks import Exhausted
 from tensorprog.transforms.decouple import program_for
 from tensorprog.transforms.dispatch import of_networks
 
@@ -39,6 +42,7 @@ def limit(
     samples: int = 2**12,
     replicates: int = 16,
     rng: int | np.random.Generator | None = 0,
+    budget: float = 1,
 ) -> Estimates:
     """The infinite-width limit of every output, with its error.
 
@@ -53,6 +57,8 @@ def limit(
         samples: M, a power of two, for the population.
         replicates: Independent populations, at least 2; their spread is the standard error.
         rng: Seeds the population.
+        budget: How many times the usual work the exact route may do for an output before it declines: terms and evaluations of
+            integrands are counted (`limits/budget.py`), never seconds. `math.inf` lets it go on.
 
     Returns:
         A mapping from output names to `Estimate`.
@@ -77,11 +83,13 @@ def limit(
         raise TensorProgramError(f"method {method!r}", fix=f"use one of {', '.join(METHODS)}")
     bound = program.values(values)
     check_domains(program)
-    rng = _seed(rng)
+    rng, allowed = _seed(rng), Budget.of(budget)
+    if method == "population" and suspects(program, bound):  # the Master Theorem decides there, too
+        check_jumps(program, Lowering(program, bound, Expectation(budget=allowed.renewed())))
     exact: dict[str, Estimate] = {}
     reasons: dict[str, str] = {}
     if method != "population":
-        exact, reasons = _exact(program, bound, rng)
+        exact, reasons = _exact(program, bound, rng, allowed)
         if reasons and method == "exact":
             name, reason = next(iter(reasons.items()))
             raise TensorProgramError(
@@ -129,8 +137,12 @@ def _outside(program: Program) -> dict[str, str]:
     return {name: note for name, o in program.outputs.items() if o.node in reached}
 
 
-def _exact(program: Program, values: Mapping[str, Any], rng: int) -> tuple[dict[str, Estimate], dict[str, str]]:
-    found, reasons = _by_route(program, values, rng)
+def _exact(
+    program: Program, values: Mapping[str, Any], rng: int, budget: Budget
+) -> tuple[dict[str, Estimate], dict[str, str]]:
+    lowering = Lowering(program, values, Expectation(budget=budget.renewed()))
+    check_jumps(program, lowering)
+    found, reasons = _by_route(program, lowering, rng, budget)
     for name, estimate in list(found.items()):
         node = program.outputs[name].node
         if estimate.kind != "exact" and not np.all(np.isfinite(np.asarray(estimate.value, dtype=float))):
@@ -147,11 +159,12 @@ def _exact(program: Program, values: Mapping[str, Any], rng: int) -> tuple[dict[
     return found, reasons
 
 
-def _by_route(program: Program, values: Mapping[str, Any], rng: int) -> tuple[dict[str, Estimate], dict[str, str]]:
-    lowering = Lowering(program, values, Expectation())
+def _by_route(
+    program: Program, lowering: Lowering, rng: int, budget: Budget
+) -> tuple[dict[str, Estimate], dict[str, str]]:
     reasons = {name: lowering.declined[o.node] for name, o in program.outputs.items() if o.node in lowering.declined}
     names = [name for name in program if name not in reasons]
-    answers = _evaluated([lowering.z[program.outputs[name].node] for name in names], rng)
+    answers = _evaluated([lowering.z[program.outputs[name].node] for name in names], rng, budget)
     found = {}
     for name, answer in zip(names, answers, strict=True):
         if isinstance(answer, str):
@@ -161,15 +174,17 @@ def _by_route(program: Program, values: Mapping[str, Any], rng: int) -> tuple[di
     return found, reasons
 
 
-def _evaluated(outputs: Sequence[Node], rng: int) -> list[Any]:
+def _evaluated(outputs: Sequence[Node], rng: int, budget: Budget) -> list[Any]:
     """What `ScalarProgram.estimates` has for every output, or the reason why there is none."""
     from tensorprog.limits.integrate import Indefinite
 
     try:
-        return list(ScalarProgram(outputs, rng).estimates())
-    except Indefinite as error:
+        return list(ScalarProgram(outputs, rng, budget.renewed()).estimates())
+    except (Indefinite, Exhausted) as error:
         if len(outputs) > 1:  # the others may do without
-            return [answer for x in outputs for answer in _evaluated([x], rng)]
+            return [answer for x in outputs for answer in _evaluated([x], rng, budget)]
+        if isinstance(error, Exhausted):
+            return [error.reason]
         return [f"sampled integrals make a covariance that is indefinite ({error})"]
 
 

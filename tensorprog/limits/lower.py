@@ -8,13 +8,16 @@ from typing import Any
 
 import numpy as np
 
+from tensorprog.errors import TensorProgramError
 from tensorprog.language import algebra
 from tensorprog.language.algebra import ZERO, typed
-from tensorprog.language.node import Node
+from tensorprog.language.describe import describe
+from tensorprog.language.node import Node, topological
 from tensorprog.language.program import Program
 from tensorprog.language.symbols import Matrix, VectorSpec
-from tensorprog.limits.domain import check_value
+from tensorprog.limits.domain import check_value, jumps
 from tensorprog.limits.expectation import Expectation, variance_factor
+from tensorprog.limits.initial import initial_scalars, limit_node
 from tensorprog.limits.laplace import homogeneous
 from tensorprog.limits.pairs import separated
 from tensorprog.limits.structure import MOVES, PASSED, opened, root, scalar_version, settled
@@ -43,14 +46,26 @@ class Lowering:
         self.zdot = Zdot(self.expectation)
         self.z: dict[Node, Node] = {}
         self.declined: dict[Node, str] = {}
+        self._costs: dict[Node, int] = {}
         self._picks = any(x.op == "pick" for x in program.nodes)
         self._waiting = _factors(program)
+        self._initial_scalars = initial_scalars(program.nodes)
+        self._without_limit: dict[Node, TensorProgramError] = {}  # initial scalars: 1/n^-1/2, as a part of exp(-n)
         for x in program.nodes:
             if x not in self._waiting:
                 self._add(x)
+        for x in (o.node for o in program.outputs.values()):
+            if x in self._without_limit:
+                raise self._without_limit[x]
 
     def _add(self, x: Node) -> None:
         """The limit of a node, those of its operands known but for Moments that wait."""
+        if x in self._initial_scalars:
+            self._add_initial(x)
+            return
+        for a in x.args:
+            if a in self._without_limit:
+                raise self._without_limit[a]
         reason = next((self.declined[a] for a in x.args if a in self.declined), None)
         if reason is None and x.op == "mul":
             if self._vanishes(x):
@@ -58,14 +73,41 @@ class Lowering:
                 return
             reason = next((self.declined[a] for a in x.args if a in self.declined), None)
         if reason is None:
+            budget = self.expectation.budget
+            before = budget.expansions
             try:
-                self.z[x] = self._lower(x, [self.z[a] for a in x.args])
-                if self._picks and x.op in ("add", "mul", "fn", "sum"):
-                    self.z[x] = self._picked_last(self.z[x])
+                with budget.share(lambda: self._below(x), lambda: f"expanding {describe(x)}"):
+                    self.z[x] = self._lower(x, [self.z[a] for a in x.args])
+                    if self._picks and x.op in ("add", "mul", "fn", "sum"):
+                        self.z[x] = self._picked_last(self.z[x])
             except Declined as declined:
                 reason = declined.reason
+            if budget.expansions > before:
+                self._costs[x] = budget.expansions - before
         if reason is not None:
             self.declined[x] = reason
+
+    def _add_initial(self, x: Node) -> None:
+        """The limit of a function of n: that of its parts, or what it tends to as a whole where they have none."""
+        error = next((self._without_limit[a] for a in x.args if a in self._without_limit), None)
+        if error is None and not jumps(x):
+            try:
+                self.z[x] = self._lower(x, [self.z[a] for a in x.args])
+                return
+            except TensorProgramError as refused:
+                error = refused
+        found = limit_node(x, self.values or {})
+        if found is not None:
+            self.z[x] = found
+        elif error is not None:
+            self._without_limit[x] = error
+        else:
+            self.z[x] = self._lower(x, [self.z[a] for a in x.args])
+
+    def _below(self, x: Node) -> tuple[int, int]:
+        """How many instructions x is made of, and what their limits have cost: an output has one budget for all of them."""
+        below = topological(x.args)
+        return len(below), sum([self._costs.get(y, 0) for y in below])
 
     def _vanishes(self, x: Node) -> bool:
         """Is a factor of the product 0? Moments that wait are found on the way, the latest in the program first.

@@ -20,6 +20,7 @@ from tensorprog.language.algebra import scale
 from tensorprog.language.functions import PRIMITIVES
 from tensorprog.language.node import Node
 from tensorprog.language.symbols import Number, is_exact, number
+from tensorprog.limits.budget import Budget
 from tensorprog.limits.structure import carrier, slope_and_shift
 
 __all__ = ["HALVES", "MAX_MONOMIALS", "Factor", "Monomial", "Sum", "Variables", "as_sum", "halved", "key_of", "merged"]
@@ -36,7 +37,8 @@ Monomial = tuple[tuple[Factor, int], ...]
 Sum = dict[Monomial, Any]
 
 
-def _times(a: Sum, b: Sum) -> Sum | None:
+def _times(a: Sum, b: Sum, budget: Budget) -> Sum | None:
+    budget.expand(len(a) * len(b))
     out: Sum = {}
     for x, c in a.items():
         for y, d in b.items():
@@ -66,7 +68,8 @@ def key_of(item: tuple[Factor, int]) -> tuple[Any, ...]:
 class Variables:
     """The variables of a problem: the atoms, and atoms shifted by numbers (step(z + 1) is a sign of z + 1)."""
 
-    def __init__(self, atoms: Sequence[Node]) -> None:
+    def __init__(self, atoms: Sequence[Node], budget: Budget) -> None:
+        self.budget = budget
         self.index = {a: i for i, a in enumerate(atoms)}
         self.shifts: dict[tuple[int, Number], int] = {}
 
@@ -101,7 +104,7 @@ def as_sum(x: Node, atoms: Variables) -> Sum | None:
                 part, k = {tuple([(f, j * k) for f, j in m]): c**k}, 1
                 part = {merged(m, ()): c for m, c in part.items()}
             for _ in range(k):
-                product = _times(product, part) if product is not None else None
+                product = _times(product, part, atoms.budget) if product is not None else None
         return product
     if x.op == "fn":
         return _function(x, atoms)
@@ -141,7 +144,7 @@ def _in_basis(name: str, parameters: tuple[Number, ...], i: int, c: Number, type
     if basis is None:
         return None
     z = Node("var", (), i)
-    variables = Variables([z])
+    variables = Variables([z], Budget())
     variables.index[z] = i
     return as_sum(basis(algebra, scale(c, z), *parameters), variables)
 

@@ -19,6 +19,7 @@ from tensorprog.language import algebra
 from tensorprog.language.functions import PRIMITIVES
 from tensorprog.language.node import Node, topological
 from tensorprog.language.symbols import Number
+from tensorprog.limits.budget import Budget
 from tensorprog.limits.domain import range_of
 from tensorprog.limits.picks import Picks, Question, picks_of, picks_of_scalar, unpicked
 from tensorprog.limits.tasks import Declined
@@ -242,9 +243,14 @@ def _is_number(x: Node) -> bool:
 
 
 class Structure:
-    """Facts about Z-expressions, each computed once."""
+    """Facts about Z-expressions, each computed once.
 
-    def __init__(self) -> None:
+    Args:
+        budget: Terms are counted there: expressions, and derivatives of them.
+    """
+
+    def __init__(self, budget: Budget) -> None:
+        self.budget = budget
         self._facts: dict[Node, Facts] = {}
         self._atoms: dict[Node, tuple[Node, ...]] = {}
         self._unpicked: dict[Question, Node] = {}
@@ -272,7 +278,9 @@ class Structure:
             def operands(y: Node) -> tuple[Node, ...]:
                 return () if y in known or y.width is None or y.op in ("leaf", "hat") else y.args
 
-            for y in topological([x], operands):
+            new = topological([x], operands)
+            self.budget.expand(len(new))
+            for y in new:
                 if y not in known:
                     known[y] = self._derive(y)
             found = known[x]
@@ -390,7 +398,9 @@ class Structure:
             return (opened(y),) if y.op in MOVED else y.args
 
         done: dict[Node, Node] = {}
-        for y in topological([x], operands):
+        order = topological([x], operands)
+        self.budget.expand(len(order))
+        for y in order:
             done[y] = self._slope(y, atom, operands(y), done)
         return done[x]
 

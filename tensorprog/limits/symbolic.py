@@ -30,6 +30,7 @@ from tensorprog.limits.duals import DUALS
 from tensorprog.limits.expectation import Expectation, covariance_at
 from tensorprog.limits.formula import Formula
 from tensorprog.limits.integral import Integrand
+from tensorprog.limits.jumps import check_jumps, suspects
 from tensorprog.limits.lower import Lowering
 from tensorprog.limits.special import GaussianExpectation, named
 from tensorprog.limits.structure import MOVES, root
@@ -87,6 +88,8 @@ def formula(program: Program, gia: bool = False) -> Formula:
     """
     program = program_for(program, gia)
     check_domains(program)
+    if suspects(program, {}):
+        check_jumps(program, Lowering(program))
     lowering = _SymbolicLowering(program, expectation=_SymbolicExpectation())
     for name, o in program.outputs.items():
         if o.node in lowering.declined:

@@ -10,9 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from types import GeneratorType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["Declined", "Rule", "Solver", "Task"]
+if TYPE_CHECKING:
+    from tensorprog.limits.budget import Budget
+
+__all__ = ["Declined", "Exhausted", "Rule", "Solver", "Task"]
 
 Task = Generator[tuple[Any, ...], Any, Any]
 Rule = Callable[..., Any]
@@ -27,10 +30,19 @@ class Declined(Exception):
         return str(self.args[0])
 
 
-class Solver:
-    """Answers questions `(rule, *arguments)`, where a rule returns the answer or is a generator that yields questions."""
+class Exhausted(Declined):
+    """An answer costs more than its budget. Rules never see it: it ends all questions that are open, and none is remembered."""
 
-    def __init__(self) -> None:
+
+class Solver:
+    """Answers questions `(rule, *arguments)`, where a rule returns the answer or is a generator that yields questions.
+
+    Args:
+        budget: Every question is counted there.
+    """
+
+    def __init__(self, budget: Budget) -> None:
+        self.budget = budget
         self.memo: dict[tuple[Any, ...], Any] = {}
 
     def solve(self, *question: Any) -> Any:
@@ -38,6 +50,7 @@ class Solver:
 
         Raises:
             Declined: where a rule declined.
+            Exhausted: the budget is.
         """
         answer = self._start(question)
         if not isinstance(answer, GeneratorType):
@@ -50,6 +63,8 @@ class Solver:
                 asked = task.throw(value) if isinstance(value, Declined) else task.send(value)
             except StopIteration as done:
                 value = done.value
+            except Exhausted:
+                raise
             except Declined as declined:
                 value = declined.with_traceback(None)
             else:
@@ -67,8 +82,11 @@ class Solver:
         found = self.memo.get(question, self)
         if found is not self:
             return found
+        self.budget.expand()
         try:
             answer = question[0](*question[1:])
+        except Exhausted:
+            raise
         except Declined as declined:
             answer = declined.with_traceback(None)
         if not isinstance(answer, GeneratorType):

@@ -12,6 +12,7 @@ from tensorprog.language import build
 from tensorprog.language.deferred import layer
 from tensorprog.language.describe import describe
 from tensorprog.language.expression import Expression
+from tensorprog.language.given import real_array
 from tensorprog.language.symbols import Number, Width, check_name, number
 from tensorprog.networks.layers import dense, ordered, squared, vector
 from tensorprog.networks.normalization import layer_norm
@@ -102,10 +103,7 @@ def _visible(mask: Any, q: Expression, axis: str, keys: int, over: str) -> tuple
                 fix="give an array of ones and zeros of shape (queries, keys)",
             )
         return np.tri(shape[0], dtype=np.int64), names
-    try:
-        given = np.asarray(mask, dtype=float)
-    except (TypeError, ValueError):
-        given = np.full((), np.nan)
+    given = real_array(mask, "the mask", "give ones and zeros of shape (queries, keys)")
     if given.shape != shape or not np.isin(given, (0, 1)).all():
         raise TensorProgramError(
             f"a mask of shape {given.shape} for attention of shape {shape}",

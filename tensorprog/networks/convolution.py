@@ -94,7 +94,10 @@ def conv(
         n: The width of the result, its channels.
         filter: Its size along each axis, or one for all.
         axes: What it runs over; others are kept.
-        padding: "SAME" (zeros outside), "VALID" (inside only) or "CIRCULAR".
+        padding: "SAME" (zeros outside), "VALID" (inside only) or "CIRCULAR". "SAME" with strides is that of TensorFlow and
+            JAX: ceil(size / stride) positions, the padding split evenly and the odd one at the end. PyTorch's
+            `padding=k//2` puts as many on both sides, so that with an even size and stride 2 its filters stand one to the
+            left of these.
         strides: Along each axis, or one for all.
         W_std: Standard deviation of the weights, times the root of the fan-in.
         b_std: Of the bias, one for each channel; None for none.

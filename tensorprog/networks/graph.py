@@ -10,6 +10,7 @@ from tensorprog.errors import TensorProgramError
 from tensorprog.language import build
 from tensorprog.language.deferred import layer
 from tensorprog.language.expression import Expression
+from tensorprog.language.given import real_array
 from tensorprog.language.symbols import Width
 from tensorprog.networks.layers import bias, dense, ordered
 
@@ -69,10 +70,7 @@ def graph_conv(
 
 
 def _weights(adjacency: Any, nodes: int, name: str, normalize: bool) -> np.ndarray:
-    try:
-        a = np.array(adjacency, dtype=float)
-    except (TypeError, ValueError):
-        a = np.full((), np.nan)
+    a = real_array(adjacency, f"the adjacency of {name}", "give a matrix of shape (nodes, nodes)")
     if a.shape != (nodes, nodes) or not np.isfinite(a).all():
         raise TensorProgramError(
             f"the adjacency of {name} has shape {a.shape}, for {nodes} nodes",

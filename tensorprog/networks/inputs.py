@@ -11,6 +11,7 @@ import numpy as np
 from tensorprog.errors import TensorProgramError
 from tensorprog.language.data import ArrayData, Data, SlotData
 from tensorprog.language.deferred import Deferred
+from tensorprog.language.given import real_array
 from tensorprog.language.symbols import check_name
 
 __all__ = ["EXAMPLE", "Bound", "Input", "Transform", "transformed"]
@@ -146,16 +147,15 @@ def checked(array: Any, name: str) -> np.ndarray:
     Raises:
         TensorProgramError: what is no array of finite real numbers.
     """
-    try:
-        if np.iscomplexobj(array):
-            raise TypeError
-        a = np.array(array, dtype=float)
-    except (TypeError, ValueError, OverflowError):
+    a = real_array(
+        array,
+        f"the data for {name}",
+        "give an array (examples, ..., features), or, of sequences of different lengths, a list of arrays (..., features)",
+    )
+    if a.ndim > 1 and a.shape[-1] == 0 and len(a):
         raise TensorProgramError(
-            f"the data for {name} is no array of numbers",
-            why="sequences of different lengths are given as a list of arrays",
-            fix="give an array (examples, ..., features), or a list of arrays (..., features)",
-        ) from None
+            f"the data for {name} has shape {a.shape}: no features", fix="give at least one number for every example"
+        )
     if a.ndim == 0 or a.size == 0:
         raise TensorProgramError(f"the data for {name} has shape {a.shape}", fix="give at least one example")
     if not np.isfinite(a).all():

@@ -21,6 +21,7 @@ from tensorprog.networks.inputs import EXAMPLE, Bound, Input
 from tensorprog.networks.layers import Layers, Readout, recording
 from tensorprog.networks.samples import Batch, batches, reduced, same_features
 from tensorprog.transforms.backprop import Backward, backprop
+from tensorprog.transforms.decouple import in_forward_pass, program_for
 from tensorprog.transforms.tangent import Parametrization, parameters, tangent
 
 __all__ = ["Body", "Network"]
@@ -101,22 +102,21 @@ class Network:
                 )
 
     # ---- building ----
-    def body(self, data: Mapping[str, tuple[Data, tuple[str, ...]]], gia: bool = False) -> Body:
+    def body(self, data: Mapping[str, tuple[Data, tuple[str, ...]]]) -> Body:
         """The network on data.
 
         Args:
             data: Name of an Input to its data and the names of the data's axes.
-            gia: Back-propagate with independent copies.
         """
-        key = (tuple(sorted((k, d.encoded(), a) for k, (d, a) in data.items())), gia)
+        key = tuple(sorted((k, d.encoded(), a) for k, (d, a) in data.items()))
         found = self._bodies.get(key)  # kept in hand: another thread may clear the memory
         if found is None:
             layers = Layers()
             with recording(layers):
-                outputs = self._outputs({k: Bound(d, a) for k, (d, a) in data.items()})
+                outputs = _forward(self._outputs({k: Bound(d, a) for k, (d, a) in data.items()}))
             thetas = [o.theta if isinstance(o, Readout) else o for o in outputs]
             _check_names(thetas, self.source)
-            backward = tuple([backprop(_one_axis(t, data), gia) for t in thetas])
+            backward = tuple([backprop(_one_axis(t, data)) for t in thetas])
             if len(self._bodies) > 8:
                 self._bodies.clear()
             found = self._bodies[key] = Body(tuple(outputs), backward, layers)
@@ -183,7 +183,7 @@ class Network:
                 `("nngp", "ntk")`, of an average readout `("f", "ntk")`; `"all"` is `"f"` and the kernels there are.
             parametrization: `"ntk"`, `"tp"` or `"standard"` (with a width), see `transforms/tangent.py`.
             width: For `"standard"`.
-            gia: With independent copies of the matrices in back-propagation (gradient independence).
+            gia: With independent copies of the matrices in back-propagation (gradient independence): `decouple` of the program.
 
         Returns:
             A Program with outputs of the shape (examples, examples of X2), for several outputs with two more axes.
@@ -191,6 +191,23 @@ class Network:
         from tensorprog.transforms.tangent import parametrization as named
 
         scheme = named(parametrization, width)
+        first, second, data = self._batches(X, X2)
+        wanted = self.wanted(of, first)
+        key = (*data, wanted, scheme.name, width)
+        program = self._programs.get(key)
+        if program is None:
+            if len(self._programs) > 8:
+                self._programs.clear()
+            program = self._programs[key] = self._program(first, second, wanted, scheme)
+        return program_for(program, gia)
+
+    def bodies(self, X: Any = None, X2: Any = None) -> list[Body]:
+        """The forward passes, with their gradients, that `program` makes the kernels of."""
+        first, second, _ = self._batches(X, X2)
+        return [self.body(b.data) for b in {id(b): b for b in (*first, *second)}.values()]
+
+    def _batches(self, X: Any, X2: Any) -> tuple[list[Batch], list[Batch], tuple[Any, ...]]:
+        """The batches of the rows and of the columns, and what they are, for memories."""
         first = batches(self.inputs, X, self.source)
         second = first if X2 is None else batches(self.inputs, X2, self.source)
         same_features(first, second)
@@ -204,28 +221,21 @@ class Network:
             coordinates = self._coordinates[data] = [b.coordinates for b in every]
         for b, known in zip(every, coordinates, strict=True):
             b.coordinates = known
-        wanted = self.wanted(of, first, gia)
-        key = (*data, wanted, scheme.name, width, gia)
-        program = self._programs.get(key)
-        if program is None:
-            if len(self._programs) > 8:
-                self._programs.clear()
-            program = self._programs[key] = self._program(first, second, wanted, scheme, gia)
-        return program
+        return first, second, data
 
-    def wanted(self, of: str | Sequence[str] | None, first: list[Batch], gia: bool = False) -> tuple[str, ...]:
+    def wanted(self, of: str | Sequence[str] | None, first: list[Batch]) -> tuple[str, ...]:
         """The outputs that `of` means, of `program`."""
         if of is not None and of != "all":
             return (of,) if isinstance(of, str) else tuple([str(name) for name in of])
-        kinds = {isinstance(o, Readout) for o in self.body(first[0].data, gia).outputs}
+        kinds = {isinstance(o, Readout) for o in self.body(first[0].data).outputs}
         kernels = ("ntk",) if False in kinds else ("nngp", "ntk")
         return ("f", *kernels) if of == "all" or True not in kinds else kernels
 
     def _program(
-        self, first: list[Batch], second: list[Batch], wanted: tuple[str, ...], scheme: Parametrization, gia: bool
+        self, first: list[Batch], second: list[Batch], wanted: tuple[str, ...], scheme: Parametrization
     ) -> Program:
-        left = [self.body(b.data, gia) for b in first]
-        right = [self.body(b.data, gia) for b in second]
+        left = [self.body(b.data) for b in first]
+        right = [self.body(b.data) for b in second]
         outputs: dict[str, Output] = {}
         for name in wanted:
             if name == "f":
@@ -233,16 +243,7 @@ class Network:
             else:
                 node, axes = self._kernel(name, left, right, first, second, scheme)
             outputs[name] = Output(node, axes)
-        program = Program(outputs)
-        if gia:
-            program._derived["decoupled"] = program
-        else:
-            program._derived["network"] = (self, first, second, wanted, scheme)
-        return program
-
-    def decoupled(self, first: list[Batch], second: list[Batch], wanted: Any, scheme: Any) -> Program:
-        """The same program under gradient independence."""
-        return self._program(first, second, wanted, scheme, True)
+        return Program(outputs)
 
     def _f(self, bodies: list[Body], parts: list[Batch]) -> tuple[Any, tuple[str, ...]]:
         columns = []
@@ -309,6 +310,23 @@ class Network:
             )
         noted = replace(scheme, shares=a.layers.shares, fan_ins=a.layers.fan_ins)
         return tangent(a.backward[i], b.backward[j], noted, only)
+
+
+def _forward(outputs: list[Any]) -> list[Any]:
+    """The outputs with their products marked as those of the forward pass, where these are W.T x."""
+    parts = [x for o in outputs if isinstance(o, Readout) for x in (o.theta, *[y for y, _ in o.parts])]
+    parts += [o for o in outputs if not isinstance(o, Readout)]
+    new = in_forward_pass([x.node for x in parts])
+
+    def marked(x: Expression) -> Expression:
+        return Expression(new[x.node], x.order, x.axes)
+
+    return [
+        replace(o, theta=marked(o.theta), parts=tuple([(marked(x), part) for x, part in o.parts]))
+        if isinstance(o, Readout)
+        else marked(o)
+        for o in outputs
+    ]
 
 
 def _root_of_reference(o: Readout) -> Expression:

@@ -17,9 +17,11 @@ from tensorprog.language.program import Output, Program
 from tensorprog.limits.batched import Batched, Block
 from tensorprog.limits.domain import check_domains
 from tensorprog.limits.expectation import Expectation
+from tensorprog.limits.jumps import check_jumps
 from tensorprog.limits.lower import Lowering
 from tensorprog.networks.inputs import transformed
 from tensorprog.networks.network import Network
+from tensorprog.transforms.decouple import program_for
 from tensorprog.transforms.tangent import Parametrization
 
 __all__ = ["Compiled", "Products", "compile_pair"]
@@ -46,6 +48,7 @@ class Compiled:
     def _compiled(self, program: Program) -> Batched | None:
         check_domains(program)
         lowering = Lowering(program, program.values({}), Expectation())
+        check_jumps(program, lowering)
         roots = [o.node for o in program.outputs.values()]
         reasons = [lowering.declined[x] for x in roots if x in lowering.declined]
         if reasons:
@@ -77,7 +80,7 @@ def compile_pair(
             k: (SlotData(k, slot, s[:-1], s[-1]), names[k] if names[k] is not None else DEFAULT_AXES[len(s) + 1])
             for k, s in shapes.items()
         }
-        sides.append(network.body(data, gia))
+        sides.append(network.body(data))
     programs = []
     for a, b in ((sides[0], sides[1]), (sides[0], sides[0])):
         outputs = {}
@@ -87,7 +90,7 @@ def compile_pair(
             ]
             node = grid[0][0] if not network.several else algebra.stack([algebra.stack(row, 0) for row in grid], 0)
             outputs[name] = Output(node, ("output", "output2") if network.several else ())
-        programs.append(Program(outputs))
+        programs.append(program_for(Program(outputs), gia))
     return Compiled(*programs)
 
 

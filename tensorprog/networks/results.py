@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import mmap
+import os
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from tensorprog.errors import TensorProgramError
+from tensorprog.networks.lock import FolderLock
 from tensorprog.networks.network import Network
 from tensorprog.networks.samples import Batch
 
@@ -18,7 +21,7 @@ __all__ = ["Results"]
 
 
 class Results:
-    """Kernels of two batches, filled block by block.
+    """Kernels of two batches, filled block by block; a context, in which no other process writes to the folder.
 
     Args:
         names: Of the kernels.
@@ -52,10 +55,26 @@ class Results:
         self.folder = None if out is None else Path(out)
         self.identity = f"{identity} {np.dtype(dtype)} {' '.join(names)}"
         self.finished: set[tuple[int, int]] = set()
+        self.lock: FolderLock | None = None
         if self.folder is not None:
-            self._open()
+            self._make()
 
-    def _open(self) -> None:
+    def __enter__(self) -> Results:
+        """One call has the folder until it ends, in whatever way."""
+        if self.folder is not None:
+            self.lock = FolderLock(self.folder, "out")
+            try:
+                self._open()
+            except BaseException:
+                self.lock.release()
+                raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.lock is not None:
+            self.lock.release()
+
+    def _make(self) -> None:
         assert self.folder is not None
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -65,6 +84,10 @@ class Results:
             raise TensorProgramError(
                 "out= with examples of different shapes", fix="leave it out, or call once for each pair of shapes"
             )
+
+    def _open(self) -> None:
+        """What an interrupted call has left there."""
+        assert self.folder is not None
         notes = self.folder / "done.json"
         if not notes.exists():
             return
@@ -150,9 +173,13 @@ class Results:
         assert self.folder is not None
         self.finished.add((rows.start, columns.start))
         text = json.dumps({"identity": self.identity, "blocks": sorted(self.finished)})
-        part = self.folder / "done.part"
-        part.write_text(text)
-        part.replace(self.folder / "done.json")
+        handle, part = tempfile.mkstemp(dir=self.folder, prefix="done-", suffix=".part")
+        try:
+            with os.fdopen(handle, "w") as stream:
+                stream.write(text)
+            Path(part).replace(self.folder / "done.json")  # whole or not at all
+        finally:
+            Path(part).unlink(missing_ok=True)
         self._release()
 
     def _release(self) -> None:
@@ -174,7 +201,8 @@ class Results:
                     bad = np.argwhere(~np.isfinite(part))[0]
                     raise TensorProgramError(
                         f"{name} is not finite for the examples {(int(bad[0]) + start, int(bad[1]))}",
-                        why="a moment is infinite, or a number is larger than 1e308",
-                        fix="look for a function without a value there: a division by 0, a derivative of a jump",
+                        why=f"a moment is infinite, or a number is larger than {float(np.finfo(self.dtype).max):.1g}",
+                        fix="look for a function without a value there: a division by 0, a derivative of a jump"
+                        + ("; or use dtype=float" if float(np.finfo(self.dtype).max) < 1e300 else ""),
                         source=network.source,
                     )

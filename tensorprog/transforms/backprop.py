@@ -17,6 +17,8 @@ axis, i the axes of the vector. Where examples do not mix, J[o, i] = delta(o, i_
 the examples; this is kept as (a, p), *tied*, so that N examples cost N, not N^2, gradients. What mixes them (batch
 normalisation) leads to a full Jacobian with the axis o in front.
 
+A product of the backward pass says that it is one (`decouple.py`), which is all that gradient independence needs to know.
+
 Functions that jump (sign, step) have derivative 0: that is the gradient of the network at every width, almost surely.
 
 Source: Yang, Tensor Programs II (arXiv:2006.14548), section 6; the scaling of mixed widths and Moments was derived and
@@ -37,7 +39,6 @@ from tensorprog.language.describe import describe
 from tensorprog.language.functions import PRIMITIVES
 from tensorprog.language.node import Node, topological
 from tensorprog.language.symbols import Matrix, Width
-from tensorprog.transforms.decouple import backward_copy
 
 __all__ = ["Backward", "Gradient", "Use", "backprop"]
 
@@ -97,13 +98,11 @@ def root_of_ratio(width: Width | None, other: Width | None = None) -> Node:
     return algebra.fn("sqrt", algebra.div(above, algebra.constant(other.ratio)))
 
 
-def backprop(output: Node, gia: bool = False) -> Backward:
+def backprop(output: Node) -> Backward:
     """The gradients of a scalar with respect to everything it is made of.
 
     Args:
         output: theta, a scalar with at most one axis.
-        gia: Multiply by independent copies of the matrices in the backward pass: W~.T for W.T; for W, where the forward
-            pass used W.T, a copy of its own (Tensor Programs II counts W and W.T as different matrices).
 
     Raises:
         TensorProgramError: The output is a vector or has several axes; an instruction has no derivative.
@@ -124,14 +123,14 @@ def backprop(output: Node, gia: bool = False) -> Backward:
             fix="take a tp.readout or a tp.moment",
             source=output.source,
         )
-    return _Pass(output, gia).run()
+    return _Pass(output).run()
 
 
 class _Pass:
     """One backward pass over the nodes, last first."""
 
-    def __init__(self, output: Node, gia: bool, outer: tuple[Width | None, Width | None] | None = None) -> None:
-        self.output, self.gia = output, gia
+    def __init__(self, output: Node, outer: tuple[Width | None, Width | None] | None = None) -> None:
+        self.output = output
         self.outputs = output.shape  # () or (number of outputs,)
         self.outer = outer  # the two widths, in the body of an OuterNonlin: every gradient has both coordinates there
         self.collected: dict[Node, list[Gradient]] = {}
@@ -150,20 +149,7 @@ class _Pass:
             gradients[x] = g
             if x.args:
                 self._pass_on(x, g)
-        if self.gia:
-            self._check_copies()
         return Backward(self.output, gradients, tuple(reversed(self.uses)))
-
-    def _check_copies(self) -> None:
-        """The copy for a W.T of the forward pass is called W_T~: so is that of a matrix W_T."""
-        names = {use.matrix.name for use in self.uses}
-        for use in self.uses:
-            if use.transposed and f"{use.matrix.name}_T" in names:
-                raise TensorProgramError(
-                    f"under gradient independence the copies of {use.matrix.name}.T and of {use.matrix.name}_T have one name",
-                    fix=f"call the matrix {use.matrix.name}_T otherwise",
-                    source=self.output.source,
-                )
 
     # ---- bookkeeping ----
     def _typed(self, node: Node, shape: tuple[int, ...], width: Width | None) -> Node:
@@ -318,12 +304,11 @@ class _Pass:
         return product
 
     def _matmul(self, x: Node, g: Gradient) -> None:
-        matrix, transposed = x.attr
+        matrix, transposed = x.attr[:2]
         (h,) = x.args
         self.uses.append(Use(matrix, transposed, h, g))
-        used = backward_copy(matrix, not transposed) if self.gia else matrix
         node = algebra.typed(g.node, g.node.shape, x.width, None)
-        back = algebra.matmul(used, not transposed, node)
+        back = algebra.matmul(matrix, not transposed, node, backward=True)
         back.source = back.source or x.source
         self._give(h, Gradient(algebra.mul([root_of_ratio(h.width, x.width), back]), g.tie, g.full))
 
@@ -384,7 +369,7 @@ class _Pass:
     def _outer(self, x: Node, g: Gradient) -> None:
         """The rules of the module's head, by a pass over the body with both coordinates in sight."""
         (body,) = x.args
-        inside = _Pass(self.output, self.gia, (body.width, body.inner))
+        inside = _Pass(self.output, (body.width, body.inner))
         lead = len(self.outputs) if g.full else 0
         inside._give(body, Gradient(inside._typed(g.node, (*self.outputs[:lead], *x.shape), x.width), g.tie, g.full))
         for y in reversed(topological([body], _inside)):

@@ -1,17 +1,25 @@
-"""Gradient independence: back-propagation with copies of the weights that are independent of the forward pass."""
+"""Gradient independence: back-propagation with copies of the weights that are independent of the forward pass.
+
+Which products are back-propagation is content of a program. A product `W.T y` is, and `W x` is not, unless it is marked:
+`MatMul(W.T, y, forward)` where a network uses W.T, `MatMul(W, x, backward)` where its gradient comes back. A bare program
+has no marks, so in it every `W.T` counts as back-propagation. Layers and `Network` mark what needs it, back-propagation
+marks its own products, `tp.forward` and `tp.backward` mark those of a program that is written by hand, in which a mark is
+about its instruction alone: the others are what they are without it. Text, files and pickles have the marks, equality and
+digests know them; finite runs and limits do not depend on them, and do a product once that has both.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from tensorprog.errors import TensorProgramError
 from tensorprog.language import algebra
-from tensorprog.language.node import Node
+from tensorprog.language.node import Node, topological
 from tensorprog.language.program import Program
 from tensorprog.language.symbols import Matrix
-from tensorprog.transforms.rewrite import rewrite
+from tensorprog.transforms.rewrite import rewrite, rewrite_nodes
 
-__all__ = ["backward_copy", "copy_of", "program_for", "decouple"]
+__all__ = ["backward_copy", "copy_of", "decouple", "in_forward_pass", "program_for", "unmarked"]
 
 
 def copy_of(matrix: Matrix) -> Matrix:
@@ -20,18 +28,45 @@ def copy_of(matrix: Matrix) -> Matrix:
 
 
 def backward_copy(matrix: Matrix, transposed: bool) -> Matrix:
-    """The copy that a backward pass uses where the forward pass had W (`transposed`: it is W.T now), or W.T.
+    """The copy that takes the place of W in back-propagation's `W.T y` (`transposed`), or in its `W x`.
 
     The two are independent of each other, as Tensor Programs II counts W and W.T as different matrices (theorem A.6).
     """
-    return copy_of(matrix if transposed else matrix.renamed(f"{matrix.name}_T"))
+    own = matrix.name.endswith("~")
+    return copy_of(matrix if transposed or own else matrix.renamed(f"{matrix.name}_T"))
+
+
+def in_forward_pass(roots: Iterable[Node]) -> Mapping[Node, Node]:
+    """The nodes below the roots to the same with every unmarked `W.T x` marked as a product of the forward pass."""
+    roots = list(roots)
+    if not any(_unmarked_transpose(x) for x in topological(roots)):
+        return {x: x for x in roots}
+
+    def rule(x: Node, args: Sequence[Node]) -> Node:
+        if _unmarked_transpose(x):
+            return algebra.matmul(x.attr[0], True, args[0], backward=False)
+        return algebra.rebuild(x, args)
+
+    return rewrite_nodes(roots, rule)
+
+
+def _unmarked_transpose(x: Node) -> bool:
+    return x.op == "matmul" and x.attr[1:] == (True,)
+
+
+def unmarked(program: Program) -> Program:
+    """The program without marks, for those who compute numbers: equal products are one."""
+    if not any(x.op == "matmul" and len(x.attr) > 2 for x in program.nodes):
+        return program
+
+    def rule(x: Node, args: Sequence[Node]) -> Node:
+        return algebra.matmul(x.attr[0], x.attr[1], args[0]) if x.op == "matmul" else algebra.rebuild(x, args)
+
+    return rewrite(program, rule)
 
 
 def program_for(program: Program, gia: bool) -> Program:
-    """The program of a call; where it asks for gradient independence, the one with independent copies, made once.
-
-    A program made by `Network.program` knows its network, which back-propagates again, with copies; in a bare program
-    every W.T is back-propagation (`decouple`).
+    """The program of a call; where it asks for gradient independence, `decouple` of it, made once.
 
     Raises:
         TensorProgramError: It is no program.
@@ -44,26 +79,30 @@ def program_for(program: Program, gia: bool) -> Program:
     if not gia:
         return program
     if "decoupled" not in program._derived:
-        network = program._derived.get("network")
-        program._derived["decoupled"] = network[0].decoupled(*network[1:]) if network else decouple(program)
-    free: Program = program._derived["decoupled"]
+        free = decouple(program)
+        program._derived["decoupled"] = program if free == program else free
+    free = program._derived["decoupled"]
     return free
 
 
 def decouple(program: Program) -> Program:
     """The program under the gradient independence assumption (GIA).
 
-    In a bare program nothing says which instructions are back-propagation, so every `W.T` becomes the transpose of one
-    independent copy `W~`, the same copy wherever W.T is used. Forward uses of W are untouched: at finite width they
-    have the same weights as before. Whether the limit stays right is another question (`analysis/gia.py`).
+    Every `W.T y` of back-propagation becomes one of an independent copy `W~`, the same copy wherever it is W.T; every `W x`
+    of back-propagation, where the forward pass used W.T, one of another copy, `W_T~`. Forward products are untouched: at
+    finite width they have the same weights as before. Whether the limit stays right is another question
+    (`analysis/gia.py`).
 
     Args:
-        program: A program.
+        program: A program. See this module's text for what in it is back-propagation: without marks, every `W.T`.
 
     Returns:
         A program with the same outputs; `decouple` of it changes nothing more.
 
-    Source: Tensor Programs II, section 5 and Simple GIA Check.
+    Raises:
+        TensorProgramError: Two copies would have one name.
+
+    Source: Tensor Programs II, section 5, Simple GIA Check, theorem A.6.
 
     Example:
         >>> import tensorprog as tp
@@ -73,10 +112,29 @@ def decouple(program: Program) -> Program:
         >>> [m.name for m in p.matrices]
         ['W', 'W~']
     """
+    _check_copies(program)
 
     def rule(x: Node, args: Sequence[Node]) -> Node:
-        if x.op == "matmul" and x.attr[1]:
-            return algebra.matmul(copy_of(x.attr[0]), True, args[0])
+        if x.op == "matmul" and algebra.is_backward(x):
+            matrix, transposed = x.attr[:2]
+            return algebra.matmul(backward_copy(matrix, transposed), transposed, args[0], backward=True)
         return algebra.rebuild(x, args)
 
     return rewrite(program, rule)
+
+
+def _check_copies(program: Program) -> None:
+    """The copy for back-propagation's W x is called W_T~: so is that of a matrix W_T."""
+    copied = {backward_copy(*x.attr[:2]).name: x for x in program.nodes if _copied(x) and x.attr[1]}
+    for x in program.nodes:
+        if _copied(x) and not x.attr[1] and backward_copy(*x.attr[:2]).name in copied:
+            name = x.attr[0].name
+            raise TensorProgramError(
+                f"under gradient independence the copies of {name}.T and of {name}_T have one name",
+                fix=f"call the matrix {name}_T otherwise",
+                source=x.source,
+            )
+
+
+def _copied(x: Node) -> bool:
+    return x.op == "matmul" and algebra.is_backward(x) and not x.attr[0].name.endswith("~")

@@ -1,0 +1,124 @@
+"""What an answer may cost, as counts: nothing hangs, and no answer depends on how fast the machine is.
+
+Two things can explode. *Expansions* are the questions that the rules of the limit ask each other and the terms they write out;
+*evaluations* are the points at which integrands are evaluated. Whoever does such work counts it here, before or while it is
+done, and is stopped by `Exhausted`, a `Declined`: the next route answers, and its note says why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from tensorprog.errors import TensorProgramError
+from tensorprog.limits.tasks import Exhausted
+
+__all__ = ["EACH", "EVALUATIONS", "EXPANSIONS", "Budget"]
+
+EXPANSIONS = 50_000
+"""Questions and terms for one output: some seconds."""
+EACH = 100
+"""As many more for every instruction that the output is made of: long programs cost about 10 for each."""
+EVALUATIONS = 2**28
+"""Points at which integrands are evaluated, for one output."""
+
+
+class Budget:
+    """Counts work and stops it.
+
+    Args:
+        factor: How many times the usual work is allowed.
+
+    Attributes:
+        expansions: Questions and terms so far, over all outputs.
+        evaluations: Points of integrands so far.
+
+    Example:
+        >>> budget = Budget(1e-4)
+        >>> budget.expand(5)
+        >>> budget.expand(1)
+        Traceback (most recent call last):
+        ...
+        tensorprog.limits.tasks.Exhausted: it takes more than 5 terms (budget= allows more)
+    """
+
+    def __init__(self, factor: float = 1) -> None:
+        self.factor = factor
+        self.expansions = self.evaluations = 0
+        self._points = EVALUATIONS * factor
+        self._limit = self._allowed = EXPANSIONS * factor
+        self._exactly: Callable[[], None] | None = None
+
+    @classmethod
+    def of(cls, factor: Any) -> Budget:
+        """A budget as users give it.
+
+        Raises:
+            TensorProgramError: It is no number above 0.
+        """
+        number = isinstance(factor, (int, float, np.integer, np.floating)) and not isinstance(factor, bool)
+        if not number or not factor > 0:
+            raise TensorProgramError(
+                f"budget={factor!r}",
+                why="it says how many times the usual work (terms, integrand evaluations) an output may cost",
+                fix="give a number above 0: 1, 10, math.inf",
+            )
+        return cls(float(factor))
+
+    @contextmanager
+    def share(self, below: Callable[[], tuple[int, int]], what: Callable[[], str]) -> Iterator[None]:
+        """Inside, one more instruction may cost what those below it have left.
+
+        Args:
+            below: How many these are, and what they have cost; asked for only if it matters.
+            what: The instruction, for the message.
+        """
+        outer = self._allowed, self._limit, self._exactly
+        start = self.expansions
+
+        def exactly() -> None:
+            count, spent = below()
+            self._limit = (EXPANSIONS + EACH * count) * self.factor
+            self._allowed = start + self._limit - spent
+
+        self._allowed, self._exactly = EXPANSIONS * self.factor, exactly
+        try:
+            yield
+        except Exhausted:
+            raise Exhausted(f"{what()} takes {self._more}") from None
+        finally:
+            self._allowed, self._limit, self._exactly = outer
+
+    @property
+    def _more(self) -> str:
+        return f"more than {self._limit:,.0f} terms (budget= allows more)"
+
+    def expand(self, count: int = 1) -> None:
+        """Counts questions or terms.
+
+        Raises:
+            Exhausted: There are too many of them.
+        """
+        self.expansions += count
+        if self.expansions > self._allowed and self._exactly is not None:
+            self._exactly()
+            self._exactly = None
+        if self.expansions > self._allowed:
+            raise Exhausted(f"it takes {self._more}")
+
+    def evaluate(self, points: int, what: str = "an integral") -> None:
+        """Counts evaluations of an integrand.
+
+        Raises:
+            Exhausted: There are too many of them.
+        """
+        self.evaluations += points
+        if self.evaluations > self._points:
+            raise Exhausted(f"{what} takes more than {self._points:,.0f} evaluations (budget= allows more)")
+
+    def renewed(self) -> Budget:
+        """The same allowance, nothing spent."""
+        return Budget(self.factor)

@@ -1,0 +1,73 @@
+"""Budgets: counts that stop an answer which would take too long, and what is answered in its place."""
+
+import math
+
+import numpy as np
+import pytest
+
+import tensorprog as tp
+from tensorprog.limits import budget as budgets
+from tensorprog.limits.budget import Budget
+from tensorprog.limits.expectation import Expectation
+from tensorprog.limits.lower import Lowering
+from tensorprog.limits.tasks import Exhausted
+
+N = tp.Width("n")
+W, X = tp.Matrix("W", N, N), tp.Vector("x", N, mean=1)
+
+
+def easy():
+    return tp.moment(tp.relu(W @ X) ** 2)
+
+
+def hard(depth=3):
+    x = X
+    for _ in range(depth):
+        x = W.T @ tp.tanh(W @ x)
+    return tp.moment(x * x)
+
+
+def test_what_is_over_budget_goes_to_the_population_and_the_others_do_not():
+    both = tp.Program(hard=hard(), easy=easy())
+    found = tp.limit(both, budget=1e-3, samples=2**8, replicates=4)
+    assert found["easy"].value == 1 and found["easy"].method == "exact"
+    assert found["hard"].method == "population"
+    note = found["hard"].note
+    assert "declined: expanding" in note and "terms (budget= allows more)" in note
+
+
+def test_an_output_has_the_budget_that_it_has_alone():
+    """Whatever comes first: content orders the instructions, and each counts what those below it have cost."""
+    many = tp.Program({f"m{k}": tp.moment(tp.tanh((k + 1) * (W @ X)) ** 2) for k in range(30)})
+    cost = Lowering(tp.Program(m=many.outputs["m0"]), {}).expectation.budget.expansions
+    lowering = Lowering(many, {}, Expectation(budget=Budget(1.5 * cost / budgets.EXPANSIONS)))
+    assert lowering.expectation.budget.expansions > 5 * cost and not lowering.declined
+
+
+def test_budgets_allow_more():
+    p = tp.Program(m=hard())
+    with pytest.raises(tp.TensorProgramError, match="budget="):
+        tp.limit(p, method="exact", budget=1e-3)
+    for factor in (1, 2.5, np.float64(10), math.inf):
+        assert tp.limit(p, method="exact", budget=factor)["m"].kind == "bound"
+
+
+@pytest.mark.parametrize("wrong", [0, -1, math.nan, "1", None, True, [1]])
+def test_what_is_no_budget(wrong):
+    with pytest.raises(tp.TensorProgramError, match="budget="):
+        tp.limit(tp.Program(m=easy()), budget=wrong)
+
+
+def test_evaluations_are_counted(monkeypatch):
+    p = tp.Program(m=tp.moment(tp.tanh(X) * tp.cos(tp.sigmoid(X + X**3))), easy=tp.moment(X))
+    assert tp.limit(p)["m"].method == "quadrature"
+    monkeypatch.setattr(budgets, "EVALUATIONS", 100)
+    found = tp.limit(p, samples=2**8, replicates=4)
+    assert found["easy"].method == "exact"
+    assert "an integral in 1 variable takes more than 100 evaluations (budget= allows more)" in found["m"].note
+
+
+def test_what_was_not_answered_is_not_remembered():
+    lowering = Lowering(tp.Program(m=hard()), {}, Expectation(budget=Budget(1e-3)))
+    assert lowering.declined
+    assert not any(isinstance(v, Exhausted) for v in lowering.expectation.solver.memo.values())
