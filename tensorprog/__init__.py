@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tensorprog.errors import TensorProgramError
 from tensorprog.estimate import Estimate, Estimates
+from tensorprog.language.axes import concat, flatten, split
 from tensorprog.language.build import *  # noqa: F403
 from tensorprog.language.build import __all__ as _build
 from tensorprog.language.deferred import layer
@@ -68,8 +69,8 @@ _networks = [name for names in _NETWORKS.values() for name in names]
 __all__ = [
     "Comparison", "Estimate", "Estimates", "Expression", "Formula", "Function", "GIAReport", "Matrix", "Program",
     "RegularityReport", "Runs", "Scalar",
-    "TensorProgramError", "Vector", "Width", "check_gia", "check_regularity", "compare", "formula", "inverse_sqrt",
-    "kernel_fn", "latex", "layer", "limit", "load", "parse", "run", "save", *_build, *_networks,
+    "TensorProgramError", "Vector", "Width", "check_gia", "check_regularity", "compare", "concat", "flatten", "formula",
+    "inverse_sqrt", "kernel_fn", "latex", "layer", "limit", "load", "parse", "run", "save", "split", *_build, *_networks,
 ]  # fmt: skip
 
 # Imported when first used: writing and printing programs should not wait for SciPy.

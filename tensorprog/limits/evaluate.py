@@ -42,6 +42,10 @@ PAIRS_FROM = 64
 """Products of one function of each of two variables go to the series rule from this many entries."""
 
 
+LINES = 2**11
+"""Integrals in one variable whose error is bounded; more of them at once are compared at two resolutions."""
+
+
 def student(degrees: int, probability: float = 0.6826894921370859) -> float:
     """Half-width of the t interval that covers like one standard deviation, over the standard error."""
     from scipy.special import stdtrit
@@ -118,7 +122,9 @@ class ScalarProgram:
                         continue
                     args = [values[a] for a in step.operands]
                     if x.op == "gauss":
-                        value = np.asarray(self._integral(x, args, level, replicate))
+                        value = np.asarray(
+                            self._integral(x, args, level, replicate, noise=0 if noise is None else noise + 1)
+                        )
                         if perturb is not None:  # an integral that cancels has the rounding of what cancels
                             size = self._magnitude(x, args)
                             value = value + (perturb.result(x, size) - size)
@@ -152,8 +158,10 @@ class ScalarProgram:
             self.magnitudes[x] = np.abs(self._integral(x, args, 0, 0, absolute=True)) if small else np.zeros(())
         return self.magnitudes[x]
 
-    def _integral(self, x: Node, args: Sequence[Array], level: int, replicate: int, absolute: bool = False) -> Array:
-        from tensorprog.limits.integrate import Curve, Feature, gaussian_expectation, qmc_expectation
+    def _integral(
+        self, x: Node, args: Sequence[Array], level: int, replicate: int, absolute: bool = False, noise: int = 0
+    ) -> Array:
+        from tensorprog.limits.integrate import Curve, Feature, along_lines, gaussian_expectation, qmc_expectation
 
         integrand: Integrand = x.attr
         d = integrand.dimension
@@ -185,7 +193,9 @@ class ScalarProgram:
                 k += 1
         if self.rough or any(a in self.sampled_below for a in x.args):
             cov = _semidefinite(cov)
-        if x in self.sampled:
+        if d == 1 and size <= LINES:
+            value = along_lines(integrand.line, integrand, mean, cov, params, level, noise, absolute)
+        elif x in self.sampled:
             key = int.from_bytes(hashlib.blake2b(x.digest, digest_size=8).digest(), "little")
             rng = np.random.default_rng([self.rng, replicate, key])
             value = qmc_expectation(f, mean, cov, params, rng)

@@ -26,6 +26,7 @@ from tensorprog.language.node import Node
 from tensorprog.language.symbols import Number
 from tensorprog.limits.budget import Budget
 from tensorprog.limits.closed import Gaussian, closed_form
+from tensorprog.limits.columns import covariance_at, covariance_of_columns
 from tensorprog.limits.guard import guarded, size_of
 from tensorprog.limits.integral import integral
 from tensorprog.limits.laplace import inverse_powers, laplace
@@ -451,14 +452,8 @@ class Expectation:
         if isinstance(a.attr, Embedding) and isinstance(b.attr, Embedding):
             if a.attr.name != b.attr.name:
                 return ZERO
-            covariance = a.attr.covariance_with(b.attr)
-        elif a.attr != b.attr:
-            return ZERO
-        elif a.attr.cov is None and not a.attr.shape:
-            return algebra.constant(a.attr.var)
-        else:
-            covariance = _covariance_of_columns(a.attr)
-        return covariance_at(covariance, u, v)
+            return covariance_at(a.attr.covariance_with(b.attr), u, v)
+        return covariance_of_columns(a.attr, u, v) if a.attr == b.attr else ZERO
 
 
 # ---- helpers ----
@@ -489,20 +484,6 @@ def carried(u: Node, x: Node) -> Node:
     return x
 
 
-def covariance_at(covariance: Node, u: Node, v: Node) -> Node:
-    """The covariance of the columns of a leaf, seen as u and v see the leaf: u's axes are the first half of its axes."""
-    for first, x in ((len(root(u).shape), v), (0, u)):
-        moves = [x.args[0] if x.op == "view" else x]
-        while moves[-1].op in ("take", "pick"):
-            moves.append(moves[-1].args[0])
-        for y in reversed(moves[:-1]):
-            axis, what = y.attr
-            move = algebra.take if y.op == "take" else algebra.pick
-            covariance = move(covariance, first + axis, what)
-    index = [p for x in (u, v) for p in (x.attr if x.op == "view" else range(len(x.shape)))]
-    return algebra.view(covariance, index, u.shape or v.shape)
-
-
 def _picked(value: Node, shape: tuple[int, ...], picks: list[tuple[int, tuple[int, ...]]]) -> Node:
     """An expectation of an expression of the given shape at positions of its axes; one number (without axes) is itself."""
     if value.shape:
@@ -510,17 +491,6 @@ def _picked(value: Node, shape: tuple[int, ...], picks: list[tuple[int, tuple[in
         for axis, index in picks:
             value = algebra.pick(value, axis, index)
     return value
-
-
-def _covariance_of_columns(spec: object) -> Node:
-    import numpy as np
-
-    shape = spec.shape  # type: ignore[attr-defined]
-    if spec.cov is not None:  # type: ignore[attr-defined]
-        return algebra.constant(spec.cov.reshape(*shape, *shape))  # type: ignore[attr-defined]
-    k = int(np.prod(shape))
-    identity = algebra.constant(np.eye(k, dtype=np.int64).reshape(*shape, *shape), (*shape, *shape))
-    return algebra.scale(spec.var, identity)  # type: ignore[attr-defined]
 
 
 def _axes_by_appearance(x: Node, support: frozenset[int]) -> tuple[int, ...]:

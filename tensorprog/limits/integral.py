@@ -17,6 +17,7 @@ from tensorprog.limits.closed import Gaussian
 from tensorprog.limits.dependence import independent
 from tensorprog.limits.structure import MOVED, Structure, carrier, opened, scalar_version, slope_and_shift
 from tensorprog.limits.tasks import Declined
+from tensorprog.limits.verified import Line
 
 __all__ = ["MAX_SAMPLED", "Integrand", "integral"]
 
@@ -51,6 +52,14 @@ class Integrand:
         self.curves = _curves(along, dimension)
         self.features = tuple(found)
         self._compiled: Callable[..., Any] | None = None
+        self._line: Line | None = None
+
+    @property
+    def line(self) -> Line:
+        """Its integrals along lines."""
+        if self._line is None:
+            self._line = Line(self.body)
+        return self._line
 
     def encoded(self) -> bytes:
         """For the digest of nodes."""

@@ -25,9 +25,10 @@ from tensorprog.language.node import Node, topological
 from tensorprog.language.program import Program
 from tensorprog.language.symbols import VectorSpec
 from tensorprog.language.text import letter
+from tensorprog.limits.columns import covariance_at
 from tensorprog.limits.domain import check_domains
 from tensorprog.limits.duals import DUALS
-from tensorprog.limits.expectation import Expectation, covariance_at
+from tensorprog.limits.expectation import Expectation
 from tensorprog.limits.formula import Formula
 from tensorprog.limits.integral import Integrand
 from tensorprog.limits.jumps import check_jumps, suspects

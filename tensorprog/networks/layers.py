@@ -23,10 +23,11 @@ from tensorprog.language.deferred import layer
 from tensorprog.language.describe import describe
 from tensorprog.language.expression import Expression, Vector, as_expression
 from tensorprog.language.symbols import Matrix, Number, Width, check_name, is_exact, number
-from tensorprog.networks.inputs import EXAMPLE, Bound
+from tensorprog.networks.inputs import EXAMPLE, FEATURES, Bound
 
 __all__ = [
-    "Layers", "Readout", "bias", "dense", "ordered", "readout", "recording", "residual", "share", "squared", "vector",
+    "Layers", "Readout", "beside", "bias", "dense", "ordered", "ratio", "readout", "recording", "residual", "share", "squared",
+    "vector",
 ]  # fmt: skip
 
 
@@ -97,11 +98,12 @@ def dense(
 
     Of data, W has d columns with entries N(0, W_std^2/d): the result are initial vectors. Of a vector of width n', W is the
     Matrix `name` with entries N(0, W_std^2/n'). A list of vectors means their concatenation: one matrix for each,
-    `name_0`, `name_1`, .., with the variance W_std^2 over the whole fan-in. The same name is the same weights.
+    `name_0`, `name_1`, .., with the variance W_std^2 over the whole fan-in; a list of Inputs means all their features. The same
+    name is the same weights.
 
     Args:
         name: The name of W; the bias is `name_b`.
-        x: An Input, a vector, or a list of vectors; axes are kept.
+        x: An Input, a vector, or a list of Inputs or of vectors; axes are kept.
         n: The width of the result.
         W_std: Standard deviation of the weights, times the root of the fan-in.
         b_std: Standard deviation of the biases; None for no bias.
@@ -122,6 +124,7 @@ def dense(
     if not isinstance(n, Width):
         raise TensorProgramError(f"layer {name} is given {n!r} as its width", fix='make one with tp.Width("n")')
     var = squared(W_std, f"W_std of layer {name}")
+    x = beside(x)
     if isinstance(x, Bound):
         node = algebra.initial(Embedding.of(name, n, var, x.data))
         h = Expression(node, x.axes)
@@ -132,7 +135,7 @@ def dense(
         ratios = [_width(p).ratio for p in parts]
         h = _number(0)
         for i, (p, r) in enumerate(zip(parts, ratios, strict=True)):
-            part = _ratio(r, sum(ratios))
+            part = ratio(r, sum(ratios))
             share(f"{name}_{i}", part)
             h = h + Matrix(f"{name}_{i}", n, _width(p), var * part) @ p
     else:
@@ -141,7 +144,15 @@ def dense(
     return h if b_std is None else h + bias(f"{name}_b", n, b_std)
 
 
-def _ratio(a: Number, b: Number) -> Number:
+def beside(x: Any) -> Any:
+    """A list of data as data with all their features; anything else as it is."""
+    if isinstance(x, (list, tuple)) and x and all(isinstance(y, Bound) for y in x):
+        return x[0].concatenated(x[1:], FEATURES) if len(x) > 1 else x[0]
+    return x
+
+
+def ratio(a: Number, b: Number) -> Number:
+    """a / b, exactly where both are."""
     return number(Fraction(a) / Fraction(b)) if is_exact(a) and is_exact(b) else float(a) / float(b)
 
 
@@ -286,14 +297,14 @@ def readout(name: Any, x: Any, W_std: Any = None, b_std: Any = None, over: str |
     theta: Any = 0
     for v, y, r in zip(vectors, xs, ratios, strict=True):
         t = build.moment(v * y)
-        theta = theta + (build.sum(t, axes) if axes else t) * (_root(_ratio(_times(r, r), fan_in)))
+        theta = theta + (build.sum(t, axes) if axes else t) * (_root(ratio(_times(r, r), fan_in)))
     bias_var: Number = 0
     bias_name = f"{name if isinstance(name, str) else names[0]}_b"
     if b_std is not None:
         b = bias(bias_name, _width(xs[0]), b_std)
         bias_var = b.node.attr.var
         theta = theta + build.moment(b) * _root(ratios[0])
-    parts = tuple([(y, _ratio(r, fan_in)) for y, r in zip(xs, ratios, strict=True)])
+    parts = tuple([(y, ratio(r, fan_in)) for y, r in zip(xs, ratios, strict=True)])
     centred = not any(np.any(v.node.attr.mean) for v in vectors)
     return Readout(theta, parts, axes, var, bias_var, names, bias_name, centred)
 

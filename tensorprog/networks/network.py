@@ -11,7 +11,7 @@ import numpy as np
 
 from tensorprog.errors import Source, TensorProgramError, caller
 from tensorprog.language import algebra
-from tensorprog.language.data import ArrayData, Data, Embedding
+from tensorprog.language.data import ArrayData, Data, Embedding, Values
 from tensorprog.language.deferred import Deferred, carry_out
 from tensorprog.language.describe import describe
 from tensorprog.language.expression import Expression, inverse_sqrt
@@ -113,7 +113,10 @@ class Network:
         if found is None:
             layers = Layers()
             with recording(layers):
-                outputs = _forward(self._outputs({k: Bound(d, a) for k, (d, a) in data.items()}))
+                bound = {
+                    k: Expression(d.node, a) if isinstance(d, Values) else Bound(d, a) for k, (d, a) in data.items()
+                }
+                outputs = _forward(self._outputs(bound))
             thetas = [o.theta if isinstance(o, Readout) else o for o in outputs]
             _check_names(thetas, self.source)
             backward = tuple([backprop(_one_axis(t, data)) for t in thetas])
@@ -123,8 +126,8 @@ class Network:
             self._parameters.update(parameters(backward))
         return found
 
-    def _outputs(self, bound: Mapping[str, Bound]) -> list[Any]:
-        given = {}
+    def _outputs(self, bound: Mapping[str, Any]) -> list[Any]:
+        given: dict[str, Any] = {}
         for x in self.inputs:
             given[x.key] = Bound(ArrayData(x.value), x.axis_names) if x.value is not None else bound[x.key]
         if self.function is not None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from tensorprog.errors import TensorProgramError
 from tensorprog.language import algebra
-from tensorprog.language.data import ArrayData, SlotData
+from tensorprog.language.data import VALUES, ArrayData, SlotData, Values
 from tensorprog.language.node import Node
 from tensorprog.language.program import Output, Program
 from tensorprog.limits.batched import Batched, Block
@@ -19,7 +19,7 @@ from tensorprog.limits.domain import check_domains
 from tensorprog.limits.expectation import Expectation
 from tensorprog.limits.jumps import check_jumps
 from tensorprog.limits.lower import Lowering
-from tensorprog.networks.inputs import transformed
+from tensorprog.networks.inputs import joined, transformed
 from tensorprog.networks.network import Network
 from tensorprog.transforms.decouple import program_for
 from tensorprog.transforms.tangent import Parametrization
@@ -73,11 +73,15 @@ def compile_pair(
     """
     sides = []
     names = {x.key: x.axis_names for x in network.inputs}
+    values = {x.key for x in network.inputs if not x.features}
     from tensorprog.networks.samples import DEFAULT_AXES
 
     for slot, shapes in enumerate((first, second)):
         data = {
-            k: (SlotData(k, slot, s[:-1], s[-1]), names[k] if names[k] is not None else DEFAULT_AXES[len(s) + 1])
+            k: (
+                Values(None, k, slot, s) if k in values else SlotData(k, slot, s[:-1], s[-1]),
+                names[k] if names[k] is not None else DEFAULT_AXES[len(s) + 1],
+            )
             for k, s in shapes.items()
         }
         sides.append(network.body(data))
@@ -128,6 +132,8 @@ class Products:
 
     def _array(self, x: Node, rows: slice, columns: slice) -> np.ndarray:
         name, transform, other, change, slot, slot2 = x.attr[:6]
+        if change == VALUES:
+            return self._values(x, columns if slot else rows)
         if len(x.attr) > 6:
             return self._tied(x, rows, columns)
         a = self._view(name, transform, slot)
@@ -159,6 +165,14 @@ class Products:
         value = value.reshape(len(left), p, len(right), q).transpose(1, 3, 0, 2)
         return np.ascontiguousarray(value).reshape(*axes, len(left), len(right))
 
+    def _values(self, x: Node, own: slice) -> np.ndarray:
+        """Coefficients: the input's numbers themselves."""
+        name, slot, shown = x.attr[0], x.attr[4], x.attr[6:]
+        a = self.arrays[slot][name][own]
+        letters = [chr(97 + k) for k in (shown[0] if shown else range(a.ndim - 1))]
+        out = "".join(dict.fromkeys(letters))
+        return np.ascontiguousarray(np.einsum(f"X{''.join(letters)}->{out}X", a), self.dtype)
+
     def _tied(self, x: Node, rows: slice, columns: slice) -> np.ndarray:
         """Inner products of some positions with equal ones; the attribute's last entry labels the axes."""
         name, transform, other, change, slot, slot2, labels = x.attr
@@ -183,7 +197,7 @@ class Products:
         if not self.duplicates:
             return
         name, transform, other, change, *_ = x.attr
-        if (name, transform) != (other, change):
+        if (name, transform) != (other, change) or any(t[0] == "concat" for t in transform):
             return
         a = self._view(name, transform, 0)
         ahead, up = range(self.counts[0])[rows], range(self.counts[1])[columns]
@@ -196,7 +210,11 @@ class Products:
         if key not in self._views:
             array = self.arrays[slot][name]
             for t in transform:
-                array = transformed(array, 1, t)
+                if t[0] == "concat":
+                    others = [x if isinstance(x, ArrayData) else self._view(x[0], x[1], slot) for x in (*t[2], *t[3])]
+                    array = joined(array, t, others)
+                else:
+                    array = transformed(array, 1, t)
             self._views[key] = np.ascontiguousarray(array, self.dtype)
         return self._views[key]
 

@@ -1,0 +1,214 @@
+"""Integrals in one variable: thin windows, pairs of roots, oscillations, and whether bounds of errors hold."""
+
+from __future__ import annotations
+
+import math
+
+import mpmath
+import numpy as np
+import pytest
+from scipy.special import erf, expit, ndtr
+
+import tensorprog as tp
+from tensorprog.language import algebra
+from tensorprog.language.functions import PRIMITIVES
+from tensorprog.language.node import Node, topological
+from tensorprog.limits.enclosure import Box, enclosures, function
+from tensorprog.limits.ranges import SHAPES
+from tensorprog.limits.verified import LINE_PANELS, Line
+
+N = tp.Width("n")
+
+
+def limit(f, var=1.0, mean=0.0):
+    x = tp.Vector("x", N, mean=mean, var=var)
+    return tp.limit(tp.Program(a=tp.moment(f(x))), method="exact")["a"]
+
+
+def body(f):
+    """The integrand of a function of one Gaussian vector."""
+    done = {}
+    for y in topological([f(tp.Vector("x", N)).node]):
+        if y.op == "vector":
+            done[y] = Node("var", (), 0)
+        else:
+            done[y] = algebra.constant(y.attr) if y.op == "constant" else algebra.applied(y, [done[a] for a in y.args])
+    return done[y]
+
+
+def window(low, high, var):
+    """P(low < z < high), z ~ N(0, var), for thin windows too."""
+    with mpmath.workdps(40):
+        s = mpmath.sqrt(mpmath.mpf(var))
+        return mpmath.quad(lambda x: mpmath.npdf(x, 0, s), [low, high])
+
+
+INVERSES = {  # function, of a Gaussian vector and of mpmath; a value; a guess of where it is taken
+    "tanh": (tp.tanh, mpmath.tanh, 0.5, 0.55),
+    "erf": (tp.erf, mpmath.erf, -0.25, -0.22),
+    "exp": (tp.exp, mpmath.exp, 1.5, 0.4),
+    "x**3": (lambda x: x**3, lambda x: x**3, 0.7, 0.89),
+    "gelu + x": (lambda x: tp.gelu(x) + x, lambda x: x * mpmath.ncdf(x) + x, 0.7, 0.45),
+}
+
+
+@pytest.mark.parametrize("name", INVERSES)
+def test_boxes_around_any_value(name):
+    f, precise, value, guess = INVERSES[name]
+    with mpmath.workdps(40):
+        for width, var in ((1e-3, 1.0), (1e-6, 1e-2), (1e-9, 1e4)):
+            ends = [
+                mpmath.findroot(lambda x: precise(x) - value - s * mpmath.mpf(width), guess)  # noqa: B023
+                for s in (-1, 1)
+            ]
+            true = window(*ends, var)
+            found = limit(lambda x: tp.step(width - tp.abs(f(x) - value)) / width, var)  # noqa: B023
+            assert abs(found.value - float(true / mpmath.mpf(width))) <= found.error
+            assert 0 < found.error <= 1e-5 * found.value
+
+
+def test_two_roots_close_together_and_nested_jumps():
+    with mpmath.workdps(40):
+        c = 1 - mpmath.mpf(1e-6)
+        turn = 2 * mpmath.pi
+        true = sum(window(mpmath.asin(c) + turn * k, mpmath.pi - mpmath.asin(c) + turn * k, 1) for k in range(-2, 2))
+        found = limit(lambda x: tp.step(tp.sin(x) - 1 + 1e-6))
+        assert abs(found.value - float(true)) <= found.error <= 1e-8 * found.value
+        c, true = mpmath.asin(mpmath.mpf(0.9999)), mpmath.mpf(0)
+        for k in range(-20, 20):
+            true += window((c + turn * k) / 10, (mpmath.pi - c + turn * k) / 10, 1)
+        found = limit(lambda x: tp.step(tp.sin(10 * x) - 0.9999))
+        assert abs(found.value - float(true)) <= found.error <= 1e-9
+    inner = limit(lambda x: tp.step(tp.sign(x - 0.3) * x - 1.0))
+    assert inner.value == pytest.approx(ndtr(-1.0), abs=inner.error)
+    # x > .3 and x > 1
+    assert limit(lambda x: tp.step(tp.relu(x)) * tp.tanh(x + 1)).error < 1e-13
+
+
+def test_a_jump_is_not_its_value_at_the_jump():
+    """A panel that ends at a root has the value of its side there."""
+    found = limit(lambda x: tp.arctan(6 * tp.sign(-2.5 * x - 2.25) * x**2 - 0.25), 100)
+    with mpmath.workdps(20):
+        f = lambda e: mpmath.atan(6 * mpmath.sign(-25 * e - 2.25) * (10 * e) ** 2 - 0.25) * mpmath.npdf(e)  # noqa: E731
+        cuts = [-12, -3, -1, -0.3, -0.09, -0.05, -0.02, 0, 0.02, 0.05, 0.1, 0.3, 1, 3, 12]
+        assert abs(found.value - float(mpmath.quad(f, cuts))) <= found.error + 1e-13
+
+
+def test_oscillations():
+    for var in (1.0, 100.0):
+        exact = (np.exp(1j) / np.sqrt(1 + 6j * var)).real
+        found = limit(lambda x: tp.cos(1 - 3 * x * x) * tp.erf(100 + 0 * x + tp.abs(x)), var)
+        assert abs(found.value - exact) <= found.error + 1e-15 and found.error < 1e-13
+    for s in (1, 20):
+        found = limit(lambda x: tp.cos(tp.relu(x)) * tp.erf(100 + tp.abs(x)), s**2)
+        assert abs(found.value - (0.5 + math.exp(-(s**2) / 2) / 2)) <= found.error < 1e-13
+
+
+@pytest.mark.parametrize(
+    "f", [lambda x: tp.tanh(x**3) ** 2, lambda x: (x * (1 + tp.tanh(x + x**3)) / 2) ** 2], ids=["cube", "gelu"]
+)
+def test_smooth_integrands_are_known_to_rounding(f):
+    a, b = limit(f), limit(f, 1.0 + 1e-15)
+    assert a.error < 1e-13 and abs(a.value - b.value) < 1e-14
+
+
+def test_the_budget_ends_in_the_error():
+    """An oscillation too fast to resolve: its bound is all that is undecided; the number of panels is known beforehand."""
+    line = Line(body(lambda x: tp.cos(1e9 * x * x)))
+    found = line(np.zeros((1, 1)), np.ones((1, 1)), [], most=300)
+    assert found.panels[0] <= 300
+    assert abs(found.value[0]) <= found.error[0] <= 2
+    found = Line(body(lambda x: tp.step(tp.sin(1e7 * x))))(np.zeros((1, 1)), np.ones((1, 1)), [])
+    assert found.panels[0] <= LINE_PANELS
+    assert abs(found.value[0] - 0.5) <= found.error[0]
+
+
+def test_every_primitive_has_a_true_enclosure():
+    """Values and difference quotients on random boxes, real and complex, lie in the ranges."""
+    rng = np.random.default_rng(0)
+    assert set(SHAPES) == set(PRIMITIVES)
+    precise = {"sqrt": mpmath.sqrt, "tanh": mpmath.tanh, "arctan": mpmath.atan, "sin": mpmath.sin, "exp": mpmath.exp}
+    for name, row in PRIMITIVES.items():
+        params = tuple([0.5] * len(row.parameters))
+        x = Node("fn", (Node("var", (), 0),), (name, params)) if params else algebra.fn(name, Node("var", (), 0))
+        low = np.sort(rng.normal(0, 2, (2, 200)), axis=0)
+        if row.domain is not None:
+            low = np.abs(low)
+            low.sort(axis=0)
+        height = rng.uniform(0, 1, (1, 200))
+        zero, one = [np.zeros(200)], [np.ones((1, 200))]
+        box = Box(low[:1], low[1:], low[:1], low[1:], height)
+        found = enclosures(x)(box, zero, one, []).whole
+        inside = low[0] + (low[1] - low[0]) * np.linspace(0, 1, 33)[:, None]
+        value = function(x)([inside], [])
+        slack = 1e-12 * (1 + np.abs(value))
+        assert np.all((found.low - slack <= value) & (value <= found.high + slack)), name
+        step = 1e-6
+        slope = (function(x)([inside + step], []) - function(x)([inside - step], [])) / (2 * step)
+        away = np.abs(inside) > 2 * step
+        good = (found.down[0] - 1e-4 * (1 + np.abs(slope)) <= slope) & (
+            slope <= found.up[0] + 1e-4 * (1 + np.abs(slope))
+        )
+        assert np.all(good | ~away), name
+        if name in precise:
+            for i in range(0, 200, 10):
+                z = mpmath.mpc(rng.uniform(low[0, i], low[1, i]), height[0, i] * rng.uniform(-1, 1))
+                assert abs(precise[name](z)) <= found.modulus[0, i] * (1 + 1e-12), name
+
+
+ROWS = {
+    "relu": (tp.relu, lambda x: np.maximum(x, 0)), "abs": (tp.abs, np.abs), "sign": (tp.sign, np.sign),
+    "step": (tp.step, lambda x: np.heaviside(x, 0.5)), "tanh": (tp.tanh, np.tanh), "erf": (tp.erf, erf),
+    "gelu": (tp.gelu, lambda x: x * ndtr(x)), "sigmoid": (tp.sigmoid, expit), "sin": (tp.sin, np.sin),
+    "cos": (tp.cos, np.cos), "gaussian": (tp.gaussian, lambda x: np.exp(-x * x)), "arctan": (tp.arctan, np.arctan),
+    "softplus": (tp.softplus, lambda x: np.logaddexp(x, 0)), "silu": (tp.silu, lambda x: x * expit(x)),
+}  # fmt: skip
+
+
+def drawn(rng, depth):
+    """A random function, of expressions and of arrays."""
+    if depth == 0:
+        return (lambda x: x), (lambda x: x)
+    (a, b), kind = drawn(rng, depth - 1), rng.integers(10)
+    if kind < 6:
+        f, g = ROWS[list(ROWS)[rng.integers(len(ROWS))]]
+        c, d = float(rng.choice([-1, 1]) * 10 ** rng.uniform(-0.7, 0.9)), float(rng.normal())
+        return (lambda x: f(c * a(x) + d)), (lambda x: g(c * b(x) + d))
+    p, q = drawn(rng, depth - 1)
+    return (
+        (lambda x: a(x) * p(x), lambda x: b(x) * q(x)) if kind < 8 else (lambda x: a(x) + p(x), lambda x: b(x) + q(x))
+    )
+
+
+def adaptive(g, mean, deviation):
+    """Cells are halved until Clenshaw-Curtis (with ends: no jump hides) and Gauss agree."""
+    order = np.arange(9)
+    ends = np.cos(np.pi * order / 8)
+    moments = np.where(order % 2, 0, 2 / (1 - np.where(order % 2, 0, order) ** 2.0))
+    weights = np.linalg.solve(np.polynomial.chebyshev.chebvander(ends, 8).T, moments)
+    edges = np.linspace(-11, 11, 20_004)
+    low, high, total, left = edges[:-1], edges[1:], 0.0, 0.0
+    for _ in range(50):
+        rules = []
+        for x, w in ((ends, weights), np.polynomial.legendre.leggauss(8)):
+            t = (low + high)[:, None] / 2 + (high - low)[:, None] / 2 * x
+            rules.append((g(mean + deviation * t) * np.exp(-t * t / 2)) @ w * (high - low) / 2 / math.sqrt(2 * math.pi))
+        bad = np.abs(rules[0] - rules[1]) > 1e-18 + 1e-13 * np.abs(rules[1])
+        total += math.fsum(rules[1][~bad])
+        left = np.abs(rules[0] - rules[1])[bad].sum()
+        middle = (low + high)[bad] / 2
+        low, high = np.concatenate([low[bad], middle]), np.concatenate([middle, high[bad]])
+    return total, left
+
+
+@pytest.mark.slow
+def test_bounds_of_random_integrals_hold():
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        f, g = drawn(rng, 3)
+        var, mean = 10.0 ** rng.choice([-4, -2, 0, 0, 1, 2, 4]), float(rng.choice([0, 1, -0.3, 5]))
+        found = limit(f, var, mean)
+        with np.errstate(over="ignore"):
+            value, doubt = adaptive(g, mean, math.sqrt(var))
+        assert abs(found.value - value) <= found.error + 3 * doubt + 3e-14 * abs(value) + 1e-15, seed
+        assert found.error <= 1e-9 * max(1, abs(found.value)), seed
