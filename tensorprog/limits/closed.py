@@ -180,7 +180,10 @@ class _Solver:
                 return None if value is None else mul([number, value])
         if "z" in kinds:
             return self._stein(monomial, g)
-        rates = {f[1]: f[2] for f, _ in monomial if f[0] == "exp"}
+        rates: dict[int, Number] = {}
+        for (kind, i, rate), _ in monomial:
+            if kind == "exp":
+                rates[i] = rates.get(i, 0) + rate
         monomial = tuple([(f, k) for f, k in monomial if f[0] != "exp"])
         kinds.discard("exp")
         if kinds & set(HALVES):
