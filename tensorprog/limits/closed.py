@@ -46,7 +46,7 @@ from tensorprog.limits.monomials import (
     merged,
 )
 
-__all__ = ["Gaussian", "closed_form"]
+__all__ = ["Gaussian", "closed_form", "expressible"]
 
 ODD = ("z", "sign", "sin")
 """The odd factors: of a centred Gaussian, an odd number of them has mean zero (exp is neither odd nor even)."""
@@ -131,6 +131,11 @@ def _extended(g: Gaussian, variables: Variables) -> Gaussian:
     means = [*g.means, *[add([(1, g.means[i]), (1, constant(d))]) for i, d in variables.shifts]]
     n = len(source)
     return Gaussian(tuple(means), {(i, j): g.cov(source[i], source[j]) for i in range(n) for j in range(i + 1)})
+
+
+def expressible(x: Node, atoms: Sequence[Node], budget: Budget) -> bool:
+    """Is x, a function of the atoms, a sum of monomials of the basis?"""
+    return as_sum(x, Variables(atoms, budget)) is not None
 
 
 def _arc_cosine(factors: Sequence[tuple[Node, int]], atoms: Sequence[Node], g: Gaussian) -> Node | None:
@@ -273,7 +278,7 @@ def _derivative(h: Factor, k: int, rest: Monomial) -> tuple[Number, Monomial]:
 def _vanishing(f: Factor, g: Gaussian) -> tuple[Node, Gaussian]:
     """1 where the variable is 0, which has probability 0 unless it is a constant."""
     _, i, _ = f
-    return dual("vanishing", g.means[i], g.cov(i, i)), g
+    return dual("vanishing", g.means[i], g.cov(i, i)), _given(i, 0, g)
 
 
 def _tilt_bell(f: Factor, g: Gaussian) -> tuple[Node, Gaussian]:

@@ -34,6 +34,8 @@ Array = np.ndarray
 PERTURBED_RUNS = 8
 """Of programs without integrals; those with integrals get 3, large kernels 1."""
 SAMPLED_REPLICATES = 16
+FINER = 1.9
+"""How many times as many nodes for each variable the fine resolution has, about."""
 RESOLVED = 1e-5
 """Relative difference of two resolutions up to which a smooth integrand counts as resolved."""
 SAMPLED_ROWS = 16
@@ -87,6 +89,7 @@ class ScalarProgram:
             a in inside for step in self.steps if step.node not in inside for a in step.operands
         )
         self.integrals = {x for x in nodes if x.op == "gauss"}
+        self.coming: float | None = None  # evaluations that those at the coarse resolution announce
         self.magnitudes: dict[Node, Array] = {}
         self.products: dict[Node, PairProduct | None] = {}
         self.sampled = {x for x in self.integrals if not x.attr.by_quadrature}
@@ -173,7 +176,11 @@ class ScalarProgram:
 
         def f(z: Sequence[Any], p: Sequence[Any]) -> Any:
             points = math.prod(np.broadcast_shapes(*[np.shape(a) for a in (*z, *p)]))
-            self.budget.evaluate(points, f"an integral in {d} variable{'s' * (d > 1)}")
+            what = f"an integral in {d} variable{'s' * (d > 1)}"
+            self.budget.evaluate(points, what)
+            if self.coming is not None:
+                self.coming += points * self._repeated(x)
+                self.budget.foresee(self.coming, what)
             return np.abs(integrand(z, p)) if absolute else integrand(z, p)
 
         level += integrand.blind  # no place to refine at: both resolutions finer
@@ -222,10 +229,17 @@ class ScalarProgram:
         """(value, error, method, kind) of every output."""
         answers = {x: _of_constant(x) for x in self.outputs if x.op == "constant"}
         if self.floating:
-            base = self.run()
-            self.refined |= self.opened
+            if self.refined:
+                self.coming = 0.0
+                coarse = self.run(level=0)
+                self.coming = None
+                base = self.run()
+            else:
+                base = coarse = self.run()
+            if self.opened:  # found on the way
+                self.refined |= self.opened
+                coarse = self.run(level=0) if coarse is base else coarse
             self.integrated_below = _downstream(self.floating, self.refined)
-            coarse = self.run(level=0) if self.refined else base
             rough = {x for x in self.integrals - self.sampled if x.attr.blind and not _close(base[x], coarse[x])}
             if rough:  # turns along curves that the quadrature does not resolve
                 self.sampled |= rough
@@ -242,6 +256,12 @@ class ScalarProgram:
                 with np.errstate(all="ignore"):
                     answers[x] = self._judge(x, base, coarse, moved, replicates, rows)
         return [answers[x] for x in self.outputs]
+
+    def _repeated(self, x: Node) -> float:
+        """How many evaluations are to come for each one at the coarse resolution."""
+        finer = 1 if x in self.sampled else FINER**x.attr.dimension
+        runs = 1 + (1 if self.large else 3)
+        return finer * (runs + SAMPLED_REPLICATES - 1 if x in self.sampled_below else runs)
 
     def _telling_rows(self, base: dict[Node, Array]) -> np.ndarray:
         """Rows of the tiled outputs to measure rounding on: some all over, and those of the largest operands and values."""

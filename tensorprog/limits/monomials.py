@@ -70,6 +70,7 @@ class Variables:
 
     def __init__(self, atoms: Sequence[Node], budget: Budget) -> None:
         self.budget = budget
+        self.known: dict[Node, Sum | None] = {}
         self.index = {a: i for i, a in enumerate(atoms)}
         self.shifts: dict[tuple[int, Number], int] = {}
 
@@ -79,7 +80,13 @@ class Variables:
 
 
 def as_sum(x: Node, atoms: Variables) -> Sum | None:
-    """A region as a sum of monomials; None where it is not one."""
+    """A region as a sum of monomials (never changed: it is shared); None where it is not one."""
+    if x not in atoms.known:
+        atoms.known[x] = _monomials(x, atoms)
+    return atoms.known[x]
+
+
+def _monomials(x: Node, atoms: Variables) -> Sum | None:
     if x in atoms.index:
         return {((("z", atoms.index[x], 0), 1),): 1}
     if x.op == "constant" and isinstance(x.attr, (int, float, Fraction)):
