@@ -205,7 +205,7 @@ class ScalarProgram:
         elif x in self.sampled:
             key = int.from_bytes(hashlib.blake2b(x.digest, digest_size=8).digest(), "little")
             rng = np.random.default_rng([self.rng, replicate, key])
-            value = qmc_expectation(f, mean, cov, params, rng)
+            value = qmc_expectation(f, mean, cov, params, rng, radial=integrand.radial)
         else:
             curves = [Curve(*c) for c in integrand.curves or ()]
             deviations = np.sqrt(np.maximum(np.diagonal(cov, axis1=1, axis2=2), 0))
@@ -382,8 +382,11 @@ def _plain(value: Any) -> Any:
     return float(value) if np.ndim(value) == 0 else np.asarray(value)
 
 
-def integrate_arrays(x: Node, args: Sequence[Array], level: int, rough: bool = False) -> Array:
-    """An integral by quadrature, for arrays of means, covariances (up to rounding, if `rough`) and parameters that broadcast."""
+def integrate_arrays(x: Node, args: Sequence[Array], level: int, rough: bool = False, absolute: bool = False) -> Array:
+    """An integral by quadrature, for arrays of means, covariances (up to rounding, if `rough`) and parameters that broadcast.
+
+    Of the integrand's absolute value if `absolute`.
+    """
     program = ScalarProgram([])
     program.rough = rough
-    return program._integral(x, args, level, 0)
+    return program._integral(x, args, level, 0, absolute)

@@ -210,7 +210,7 @@ class Expectation:
                 value = yield from laplace(self, x.shape, *powers)
                 return value
             except Declined:  # a function of few variables may still be integrated
-                pass
+                powers = None if not powers[0] else powers
         affine = [(a, k) for a, k in factors if facts(a).affine]
         rest = [(a, k) for a, k in factors if not facts(a).affine]
         if not rest:
@@ -228,7 +228,7 @@ class Expectation:
                     return ZERO
                 parts.append(value)
             return algebra.mul(parts)
-        if affine:
+        if affine and powers is None:  # Stein's lemma differentiates, and would raise the power of a quadratic form
             value = yield from self._stein(affine, rest)
             if value is not None:
                 return value
