@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from tensorprog.networks.network import Network as Network
     from tensorprog.networks.normalization import batch_norm as batch_norm
     from tensorprog.networks.normalization import layer_norm as layer_norm
+    from tensorprog.networks.normalization import scale as scale
     from tensorprog.networks.pooling import avg_pool as avg_pool
     from tensorprog.networks.pooling import global_avg_pool as global_avg_pool
     from tensorprog.networks.pooling import max_over as max_over
@@ -60,7 +61,7 @@ _NETWORKS = {
     "inputs": ("Input",),
     "layers": ("dense", "residual"),
     "network": ("Network",),
-    "normalization": ("batch_norm", "layer_norm"),
+    "normalization": ("batch_norm", "layer_norm", "scale"),
     "readouts": ("readout",),
     "pooling": ("avg_pool", "global_avg_pool", "max_over"),
     "recurrent": ("bidirectional", "gru", "lstm", "rnn"),

@@ -33,6 +33,8 @@ Array = np.ndarray
 PERTURBED_RUNS = 8
 """Of programs without integrals; those with integrals get 3, large kernels 1."""
 SAMPLED_REPLICATES = 16
+FINER = 1.9
+"""How many times as many nodes for each variable the fine resolution has, about."""
 RESOLVED = 1e-5
 """Relative difference of two resolutions up to which a smooth integrand counts as resolved."""
 SAMPLED_ROWS = 16
@@ -86,6 +88,7 @@ class ScalarProgram:
             a in inside for step in self.steps if step.node not in inside for a in step.operands
         )
         self.integrals = {x for x in nodes if x.op == "gauss"}
+        self.coming: float | None = None  # evaluations that those at the coarse resolution announce
         self.magnitudes: dict[Node, Array] = {}
         self.products: dict[Node, PairProduct | None] = {}
         self.sampled = {x for x in self.integrals if not x.attr.by_quadrature}
@@ -166,7 +169,11 @@ class ScalarProgram:
 
         def f(z: Sequence[Any], p: Sequence[Any]) -> Any:
             points = math.prod(np.broadcast_shapes(*[np.shape(a) for a in (*z, *p)]))
-            self.budget.evaluate(points, f"an integral in {d} variable{'s' * (d > 1)}")
+            what = f"an integral in {d} variable{'s' * (d > 1)}"
+            self.budget.evaluate(points, what)
+            if self.coming is not None:
+                self.coming += points * self._repeated(x)
+                self.budget.foresee(self.coming, what)
             return np.abs(integrand(z, p)) if absolute else integrand(z, p)
 
         level += integrand.blind  # no place to refine at: both resolutions finer
@@ -191,7 +198,7 @@ class ScalarProgram:
         elif x in self.sampled:
             key = int.from_bytes(hashlib.blake2b(x.digest, digest_size=8).digest(), "little")
             rng = np.random.default_rng([self.rng, replicate, key])
-            value = qmc_expectation(f, mean, cov, params, rng)
+            value = qmc_expectation(f, mean, cov, params, rng, radial=integrand.radial)
         else:
             curves = [Curve(*c) for c in integrand.curves or ()]
             deviations = np.sqrt(np.maximum(np.diagonal(cov, axis1=1, axis2=2), 0))
@@ -215,8 +222,13 @@ class ScalarProgram:
         """(value, error, method, kind) of every output."""
         answers = {x: _of_constant(x) for x in self.outputs if x.op == "constant"}
         if self.floating:
-            base = self.run()
-            coarse = self.run(level=0) if self.refined else base
+            if self.refined:
+                self.coming = 0.0
+                coarse = self.run(level=0)
+                self.coming = None
+                base = self.run()
+            else:
+                base = coarse = self.run()
             rough = {x for x in self.integrals - self.sampled if x.attr.blind and not _close(base[x], coarse[x])}
             if rough:  # turns along curves that the quadrature does not resolve
                 self.sampled |= rough
@@ -233,6 +245,12 @@ class ScalarProgram:
                 with np.errstate(all="ignore"):
                     answers[x] = self._judge(x, base, coarse, moved, replicates, rows)
         return [answers[x] for x in self.outputs]
+
+    def _repeated(self, x: Node) -> float:
+        """How many evaluations are to come for each one at the coarse resolution."""
+        finer = 1 if x in self.sampled else FINER**x.attr.dimension
+        runs = 1 + (1 if self.large else 3)
+        return finer * (runs + SAMPLED_REPLICATES - 1 if x in self.sampled_below else runs)
 
     def _telling_rows(self, base: dict[Node, Array]) -> np.ndarray:
         """Rows of the tiled outputs to measure rounding on: some all over, and those of the largest operands and values."""
@@ -353,8 +371,11 @@ def _plain(value: Any) -> Any:
     return float(value) if np.ndim(value) == 0 else np.asarray(value)
 
 
-def integrate_arrays(x: Node, args: Sequence[Array], level: int, rough: bool = False) -> Array:
-    """An integral by quadrature, for arrays of means, covariances (up to rounding, if `rough`) and parameters that broadcast."""
+def integrate_arrays(x: Node, args: Sequence[Array], level: int, rough: bool = False, absolute: bool = False) -> Array:
+    """An integral by quadrature, for arrays of means, covariances (up to rounding, if `rough`) and parameters that broadcast.
+
+    Of the integrand's absolute value if `absolute`.
+    """
     program = ScalarProgram([])
     program.rough = rough
-    return program._integral(x, args, level, 0)
+    return program._integral(x, args, level, 0, absolute)

@@ -24,7 +24,7 @@ from tensorprog.language.data import Embedding
 from tensorprog.language.node import Node
 from tensorprog.language.symbols import Number
 from tensorprog.limits.budget import Budget
-from tensorprog.limits.closed import Gaussian, closed_form
+from tensorprog.limits.closed import Gaussian, closed_form, expressible
 from tensorprog.limits.columns import covariance_at, covariance_of_columns
 from tensorprog.limits.integral import integral
 from tensorprog.limits.laplace import inverse_powers, laplace
@@ -32,7 +32,6 @@ from tensorprog.limits.picks import Picks, common_picks, split
 from tensorprog.limits.structure import (
     MOVES,
     Structure,
-    carrier,
     is_variable,
     opened,
     opened_fully,
@@ -185,7 +184,10 @@ class Expectation:
                 rest = without(factors, a)
                 value = yield (self.mean, algebra.mul([(opened(a), k), *rest]))
                 return value
+        powers = inverse_powers(self, factors)
         nonlinear_sums = [a for a, _ in factors if a.op in ("add", "sum") and not facts(a).affine]
+        if powers is None:
+            nonlinear_sums = [a for a in nonlinear_sums if not self._held(a, factors)]
         if nonlinear_sums:
             sums = [(a, k) for a, k in factors if a in nonlinear_sums]
             expanded = prod([self.structure.terms(a) ** k for a, k in sums])
@@ -194,13 +196,12 @@ class Expectation:
                 return value
             value = yield from self._expanded(max(nonlinear_sums, key=lambda a: (a.height, a.digest)), factors)
             return value
-        powers = inverse_powers(self, factors)
         if powers is not None:
             try:
                 value = yield from laplace(self, x.shape, *powers)
                 return value
             except Declined:  # a function of few variables may still be integrated
-                pass
+                powers = None if not powers[0] else powers
         affine = [(a, k) for a, k in factors if facts(a).affine]
         rest = [(a, k) for a, k in factors if not facts(a).affine]
         if not rest:
@@ -218,12 +219,25 @@ class Expectation:
                     return ZERO
                 parts.append(value)
             return algebra.mul(parts)
-        if affine:
+        if affine and powers is None:  # Stein's lemma differentiates, and would raise the power of a quadratic form
             value = yield from self._stein(affine, rest)
             if value is not None:
                 return value
         value = yield from self._solve(factors)
         return value
+
+    def _held(self, a: Node, factors: list[tuple[Node, int]]) -> bool:
+        """Is a sum better left as it is: does a factor without closed form depend on all its variables?
+
+        Then every term of the expansion is an integral in as many variables as the whole.
+        """
+        if a.op != "add":
+            return False
+        variables = self.structure.variables
+        return any(
+            b.op == "fn" and variables(a) <= variables(b) and not expressible(b, self.structure.atoms(b), self.budget)
+            for b, _ in factors
+        )
 
     def _unexpanded(self, factors: list[tuple[Node, int]], terms: int) -> Task:
         """E of a product of long sums: as one integral if it is a function of few variables."""
@@ -269,10 +283,13 @@ class Expectation:
         return algebra.add(pairs) if pairs else ZERO
 
     def _stein(self, affine: list[tuple[Node, int]], rest: list[tuple[Node, int]]) -> Task:
-        """E[u R] = E u E R + sum over variables v of R of Cov(u, v) E[dR/dv], for a u that R does not contain."""
-        product = algebra.mul(rest)
-        atoms = self.structure.atoms(product)
-        u = next((a for a, _ in affine if carrier(a) not in atoms), None)
+        """E[u R] = E u E R + sum over variables v of R of Cov(u, v) E[dR/dv], for a u that is no multiple of a variable of R.
+
+        A derivative may bring multiples of the variables of R back as factors. They are integrated with R: were they stripped
+        again, there would be no end.
+        """
+        known = self.structure.variables(algebra.mul(rest))
+        u = next((a for a, _ in affine if self.structure.variable(a) not in known), None)
         if u is None:
             return None
         k = dict(affine)[u]

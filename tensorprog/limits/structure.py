@@ -253,6 +253,7 @@ class Structure:
         self.budget = budget
         self._facts: dict[Node, Facts] = {}
         self._atoms: dict[Node, tuple[Node, ...]] = {}
+        self._variables: dict[Node, frozenset[Node]] = {}
         self._unpicked: dict[Question, Node] = {}
 
     def facts(self, x: Node) -> Facts:
@@ -369,6 +370,23 @@ class Structure:
                 else:
                     stack.extend(y.args)
             found = self._atoms[x] = tuple(sorted(seen, key=lambda a: a.digest))
+        return found
+
+    def variable(self, x: Node) -> Node:
+        """The Gaussian variable that an affine x is a deterministic function of: x, c x and x + c are one."""
+        while True:
+            y = carrier(x)
+            if y.op == "mul" and self.facts(y).affine:
+                (y,) = [a for a in y.args if self.facts(a).families]
+            if y is x:
+                return x
+            x = y
+
+    def variables(self, x: Node) -> frozenset[Node]:
+        """The atoms of x, those that are multiples of one variable counted as one."""
+        found = self._variables.get(x)
+        if found is None:
+            found = self._variables[x] = frozenset([self.variable(a) for a in self.atoms(x)])
         return found
 
     def derivative(self, x: Node, atom: Node) -> Node:

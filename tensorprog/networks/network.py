@@ -40,11 +40,13 @@ class Body:
         outputs: A `Readout`, or the scalar of an average readout, for every output.
         backward: The gradients of each.
         layers: What the layers noted.
+        several: Are the outputs a list, so that kernels have axes for them?
     """
 
     outputs: tuple[Any, ...]
     backward: tuple[Backward, ...]
     layers: Layers
+    several: bool = False
 
 
 class Network:
@@ -123,7 +125,7 @@ class Network:
             backward = tuple([backprop(_one_axis(t, data)) for t in thetas])
             if len(self._bodies) > 8:
                 self._bodies.clear()
-            found = self._bodies[key] = Body(tuple(outputs), backward, layers)
+            found = self._bodies[key] = Body(tuple(outputs), backward, layers, self.several)
             self._parameters.update(parameters(backward))
         return found
 
@@ -202,7 +204,7 @@ class Network:
         if program is None:
             if len(self._programs) > 8:
                 self._programs.clear()
-            program = self._programs[key] = self._program(first, second, wanted, scheme)
+            program = self._programs[key] = self.program_of(first, second, wanted, scheme)
         return program_for(program, gia)
 
     def bodies(self, X: Any = None, X2: Any = None) -> list[Body]:
@@ -235,11 +237,13 @@ class Network:
         kernels = ("ntk",) if False in kinds else ("nngp", "ntk")
         return ("f", *kernels) if of == "all" or True not in kinds else kernels
 
-    def _program(
+    def program_of(
         self, first: list[Batch], second: list[Batch], wanted: tuple[str, ...], scheme: Parametrization
     ) -> Program:
+        """The program of batches, see `program`."""
         left = [self.body(b.data) for b in first]
         right = [self.body(b.data) for b in second]
+        self.same_outputs([*left, *right])
         outputs: dict[str, Output] = {}
         for name in wanted:
             if name == "f":
@@ -248,6 +252,24 @@ class Network:
                 node, axes = self._kernel(name, left, right, first, second, scheme)
             outputs[name] = Output(node, axes)
         return Program(outputs)
+
+    def same_outputs(self, bodies: Sequence[Body]) -> None:
+        """Refuses outputs whose number depends on the shape of an example: a kernel has a row for each of them.
+
+        Raises:
+            TensorProgramError: there are different numbers.
+        """
+        counts = sorted({len(b.outputs) for b in bodies})
+        if len(counts) > 1 or len({b.several for b in bodies}) > 1:
+            raise TensorProgramError(
+                f"the network has {' or '.join(map(str, counts))} outputs, depending on the shape of an example"
+                if len(counts) > 1
+                else "the network returns an output or a list of one, depending on the shape of an example",
+                why="the kernels of all pairs of examples are one array, with axes for the outputs",
+                fix="return as many outputs for every shape; or call once for each shape",
+                source=self.source,
+            )
+        self.several = bodies[0].several
 
     def _f(self, bodies: list[Body], parts: list[Batch]) -> tuple[Any, tuple[str, ...]]:
         columns = []
