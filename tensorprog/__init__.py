@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from tensorprog.networks.graph import graph_conv as graph_conv
     from tensorprog.networks.inputs import Input as Input
     from tensorprog.networks.layers import dense as dense
-    from tensorprog.networks.layers import readout as readout
     from tensorprog.networks.layers import residual as residual
     from tensorprog.networks.network import Network as Network
     from tensorprog.networks.normalization import batch_norm as batch_norm
@@ -45,6 +44,7 @@ if TYPE_CHECKING:
     from tensorprog.networks.pooling import avg_pool as avg_pool
     from tensorprog.networks.pooling import global_avg_pool as global_avg_pool
     from tensorprog.networks.pooling import max_over as max_over
+    from tensorprog.networks.readouts import readout as readout
     from tensorprog.networks.recurrent import bidirectional as bidirectional
     from tensorprog.networks.recurrent import gru as gru
     from tensorprog.networks.recurrent import lstm as lstm
@@ -59,9 +59,10 @@ _NETWORKS = {
     "convolution": ("conv",),
     "graph": ("graph_conv",),
     "inputs": ("Input",),
-    "layers": ("dense", "readout", "residual"),
+    "layers": ("dense", "residual"),
     "network": ("Network",),
     "normalization": ("batch_norm", "layer_norm", "scale"),
+    "readouts": ("readout",),
     "pooling": ("avg_pool", "global_avg_pool", "max_over"),
     "recurrent": ("bidirectional", "gru", "lstm", "rnn"),
 }
