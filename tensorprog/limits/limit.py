@@ -20,7 +20,7 @@ from tensorprog.limits.evaluate import ScalarProgram, sampling_cost
 from tensorprog.limits.expectation import Expectation
 from tensorprog.limits.jumps import check_jumps, suspects
 from tensorprog.limits.lower import Lowering
-from tensorprog.limits.routes import ROUGH, Exact, Search, better, note, relative, rough, worst
+from tensorprog.limits.routes import ROUGH, Exact, Search, better, note, rough, worst
 from tensorprog.limits.tasks import Exhausted
 from tensorprog.transforms.decouple import program_for
 from tensorprog.transforms.dispatch import of_networks
@@ -28,8 +28,6 @@ from tensorprog.transforms.dispatch import of_networks
 __all__ = ["limit"]
 
 METHODS = ("auto", "exact", "population")
-POOR = 1e-9
-"""A closed form whose rounding error is relatively larger than this is tried again by quadrature."""
 
 
 @of_networks()
@@ -144,16 +142,10 @@ def _exact(
     lowering = Lowering(program, values, Expectation(budget=budget.renewed()))
     check_jumps(program, lowering)
     found, reasons, costs = _by_route(program, lowering, rng, points, allowed, budget)
-    poor = [name for name, e in found.items() if e.kind == "rounding" and relative(e) > POOR]
-    if poor:  # a closed form that cancels: integrate, where that is better
-        part = Program({name: program.outputs[name] for name in poor})
-        lowering = Lowering(part, values, Expectation(tilted_signs=False, budget=budget.renewed()))
-        again, _, _ = _by_route(part, lowering, rng, points, allowed, budget)
-        found |= {name: e for name, e in again.items() if np.max(e.error) < worst(found[name])}
     poor = [name for name, e in found.items() if e.kind in ("rounding", "bound") and rough(e, ROUGH)]
     if poor:  # closed forms inside an integral cancel, as those of rare events do: integrate them, too
         part = Program({name: program.outputs[name] for name in poor})
-        lowering = Lowering(part, values, Expectation(False, budget.renewed(), reduce=False))
+        lowering = Lowering(part, values, Expectation(budget.renewed(), reduce=False))
         again, _, _ = _by_route(part, lowering, rng, points, allowed, budget)
         found |= {name: e for name, e in again.items() if better(e, found[name])}
     for name, estimate in list(found.items()):

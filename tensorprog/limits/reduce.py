@@ -212,8 +212,8 @@ def _attempt(
     rest_law = law.given(few, rest)
     g = _joint([_known(affine[t]) for t in inner], rest, rest_law)
     if closed:
-        answer = closed_form(others, [bound[t] for t in inner], g, False, budget)
-        if answer is not None:
+        answer, may_cancel = closed_form(others, [bound[t] for t in inner], g, budget)
+        if answer is not None and not (may_cancel and _exponential(others)):
             return Split(tuple(few), algebra.mul([algebra.constant(c), *free, answer]), 0)
     if len(few) + count > most or sum([k for a, k in others if carrier(a).op == "var"]) > MAX_DEGREE:
         return None
@@ -221,6 +221,11 @@ def _attempt(
     white = _whitened(others, [bound[t] for t in inner], count, g, law.d, variances)
     body = algebra.mul([algebra.constant(c), *free, white])
     return Split(tuple(few), body, count)
+
+
+def _exponential(factors: Sequence[tuple[Node, int]]) -> bool:
+    """Are there exponentials? Tilted signs lose all their digits, others a share that is seen in the error."""
+    return any(y.op == "fn" and y.attr[0] in ("exp", "elu") for a, _ in factors for y in topological([a]))
 
 
 class _Free:
