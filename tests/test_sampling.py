@@ -177,7 +177,7 @@ def test_more_samples_are_taken_where_they_are_asked_for():
 
 @pytest.mark.slow
 def test_standard_errors_are_standard():
-    """Mean squares of z-scores near 1, over programs and seeds: 40 scores of t-like tails; outside of [0.4, 2.4] with less than 1e-3."""
+    """The mean square of 40 z-scores is near 1: with t-like tails outside of [0.4, 2.4] with probability below 1e-3."""
     x = [tp.Vector(f"y{i}", N) for i in range(12)]
     squares = sum([v * v for v in x[1:]], x[0] * x[0])
     two_sided = lambda m, s: ndtr((m - 3) / s) + ndtr((-3 - m) / s)  # noqa: E731

@@ -344,7 +344,8 @@ class ScalarProgram:
             spread = draws.std(0, ddof=1) / math.sqrt(len(draws)) * student(len(draws) - 1)
             error = spread + SAFETY * np.abs(base[x] - coarse[x])
             unseen = np.abs(missed[x] - base[x]) if missed is not None else np.zeros(())
-            kind = "bound" if np.any(unseen > 3 * error) else "standard error"
+            blind = any(s.blind for y, s in self.samplers.items() if x in _downstream([x], {y}))
+            kind = "bound" if blind else "standard error"
             return _plain(value), _plain(np.hypot(error, unseen) + rounding), "quasi-Monte-Carlo", kind
         if x in self.integrated_below:
             error = SAFETY * np.abs(base[x] - coarse[x]) + rounding

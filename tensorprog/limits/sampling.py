@@ -233,6 +233,11 @@ class Sampler:
         return any(t.order for t in self._tilts)
 
     @property
+    def blind(self) -> bool:
+        """Is there an entry that no sample hit?"""
+        return any(t.missed for t in self._tilts)
+
+    @property
     def missed(self) -> Array:
         """For every entry of the array, what may have been missed where nothing was hit; else, the largest contribution."""
         return np.array([t.missed or t.largest for t in self._tilts])[self._which]
@@ -382,7 +387,8 @@ def _mixed(entry: Entry, tilt: Tilt, points: int, rng: np.random.Generator) -> f
 
 
 def _largest(values: Array) -> float:
-    return float(np.max(np.abs(values), initial=0.0, where=np.isfinite(values)))
+    """How far the largest is from the mean."""
+    return float(np.max(np.abs(values - values.mean()), initial=0.0, where=np.isfinite(values)))
 
 
 # ---- fitting ----
