@@ -177,7 +177,7 @@ def test_more_samples_are_taken_where_they_are_asked_for():
 
 @pytest.mark.slow
 def test_standard_errors_are_standard():
-    """The mean square of 40 z-scores is near 1: with t-like tails outside of [0.4, 2.4] with probability below 1e-3."""
+    """The mean square of 25 z-scores is near 1: with t-like tails outside of [0.3, 2.7] with probability below 1e-3."""
     x = [tp.Vector(f"y{i}", N) for i in range(12)]
     squares = sum([v * v for v in x[1:]], x[0] * x[0])
     two_sided = lambda m, s: ndtr((m - 3) / s) + ndtr((-3 - m) / s)  # noqa: E731
@@ -190,8 +190,8 @@ def test_standard_errors_are_standard():
     ]
     scores = []
     for f, true in programs:
-        for seed in range(8):
+        for seed in range(5):
             found = tp.limit(tp.Program(q=tp.moment(f)), rng=seed)["q"]
             assert found.error < 0.02 * true
             scores.append((found.value - true) / found.error)
-    assert 0.4 < np.mean(np.square(scores)) < 2.4
+    assert 0.3 < np.mean(np.square(scores)) < 2.7
