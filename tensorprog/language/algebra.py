@@ -25,7 +25,7 @@ from tensorprog.errors import TensorProgramError
 from tensorprog.language.folding import raised, times, unbounded
 from tensorprog.language.functions import PRIMITIVES
 from tensorprog.language.node import Node
-from tensorprog.language.symbols import Matrix, Number, VectorSpec, Width, is_exact, number, numbers
+from tensorprog.language.symbols import Matrix, Number, VectorSpec, Width, check_length, is_exact, number, numbers
 
 __all__ = [
     "ONE", "ZERO", "add", "applied", "common_type", "constant", "div", "fn", "hyperparameter", "initial", "inner",
@@ -48,6 +48,7 @@ def constant(
 ) -> Node:
     """A number or an array, the same in every coordinate."""
     if type(value) is int:
+        check_length(value)
         return Node("constant", (), value, shape or (), width, inner)
     value = numbers(value, "a constant")
     if isinstance(value, np.ndarray):
