@@ -267,6 +267,9 @@ def view(x: Node, index: Sequence[int], shape: Sequence[int]) -> Node:
     if x.op == "constant":
         if not isinstance(x.attr, np.ndarray):
             return constant(x.attr, shape, x.width, x.inner)
+        if x.attr.shape == x.shape and sorted(index) == list(range(len(shape))):  # turned: no copy
+            turned = x.attr.transpose(np.argsort(index))
+            return x if np.array_equal(turned, x.attr) else Node("constant", (), turned, shape, x.width, x.inner)
         if x.attr.ndim == len(x.shape) and int(np.prod(shape)) <= max(SMALL, min(x.attr.size, FOLD_LIMIT)):
             return Node("constant", (), _view_array(x.attr, index, shape), shape, x.width, x.inner)
     return Node("view", (x,), index, shape, x.width, x.inner)
