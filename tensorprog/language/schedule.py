@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from math import prod
 
 from tensorprog.language.arrays import KERNELS, Kernel
 from tensorprog.language.contraction import Contraction, contraction
 from tensorprog.language.node import Node, topological
 
 __all__ = ["Step", "schedule"]
+
+LARGE = 2**16
+"""Products with so many entries are not made, nor are those of their factors that are sums of products themselves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +58,19 @@ def schedule(
     def reduces(x: Node) -> bool:
         return x.op in kinds and tuple(operands(x)) == x.args
 
+    def absorbed(x: Node) -> bool:
+        """Is it needed in one product alone, and made of sums of products?"""
+        if x in wanted or uses[x] > 1 or tuple(operands(x)) != x.args:
+            return False
+        return x.op in kinds or (x.op == "add" and x.is_scalar and all(map(absorbed, x.args)))
+
     for x in nodes:  # a product is fused where all its users are sums or Moments
         if x.op == "mul" and x not in wanted and tuple(operands(x)) == x.args and all(map(reduces, users[x])):
             for y in users[x]:
                 top = y
                 while top not in wanted and uses[top] == 1 and reduces(users[top][0]):
                     top = users[top][0]
-                c = contraction(top)
+                c = contraction(top, absorbed if moments and prod(x.shape) >= LARGE else lambda _: False)
                 assert c is not None
                 fused[top] = c
     steps = []
