@@ -15,6 +15,7 @@ import numpy as np
 from tensorprog.language.algebra import view_array
 from tensorprog.language.arrays import Kernel, raised
 from tensorprog.language.node import Node
+from tensorprog.language.overflow import cleared, overruled
 
 __all__ = ["Contraction", "contraction"]
 
@@ -70,6 +71,7 @@ class Contraction:
         operands: list[Node] = []
         self._terms = self._expanded(product, tuple(range(d)), (d,), (d + 1,), _Term(averaged=averaged), operands)
         self.operands = tuple(operands)
+        self._clear = overruled([operands[f.operand] for f in self._factors])
         self._plans: dict[tuple[tuple[int, ...], ...], Callable[[Sequence[Any]], Any]] = {}
 
     def _expanded(
@@ -142,6 +144,9 @@ class Contraction:
             kept = tuple(sorted({i for i, size in zip(f.positions, shapes[f.operand], strict=True) if size > 1}))
             loads.append(_load(f, shapes[f.operand], kept))
             terms.append(kept)
+        clear = [  # an exponential next to a kinked function of the same positions: see `overflow.py`
+            (i, same) for i, zeros in self._clear if (same := [j for j in zeros if terms[j] == terms[i]])
+        ]
         keep = set(self._out)
         summed = [i for i in self._sizes if i not in keep and (i not in self._inside or i in term.summed)]
         scale = term.scale * float(math.prod([self._sizes[i] for i in summed if extents.get(i, 1) != self._sizes[i]]))
@@ -171,6 +176,8 @@ class Contraction:
 
         def run(arrays: Sequence[Any]) -> Any:
             values = [load(arrays) for load in loads]
+            for i, zeros in clear:
+                values[i] = cleared(values[i], [values[j] for j in zeros])
             for i, j, pair in steps:
                 values[i] = pair(values[i], values[j])
                 values[j] = None
