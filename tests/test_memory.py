@@ -7,7 +7,12 @@ import numpy as np
 import pytest
 
 import tensorprog as tp
+from tensorprog.execute import executor
+from tensorprog.execute.compiled import Compiled
+from tensorprog.execute.dense import Dense
 from tensorprog.language import data, schedule
+from tensorprog.language.arrays import array_shape
+from tensorprog.language.contraction import Contraction
 
 N, M = tp.Width("n"), tp.Width("m", ratio=Fraction(1, 2))
 RNG = np.random.default_rng(0)
@@ -61,3 +66,34 @@ def test_memory_grows_with_the_positions_not_with_their_pairs(readout, layers):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 40e6
+
+
+@pytest.mark.parametrize("readout", [flat, averaged, attended, both_ways])
+def test_memory_is_known_before(readout):
+    """The shapes that the estimate is made of are those of the arrays."""
+    program = convolutional(readout, 2).program(RNG.standard_normal((2, 3, 3, 2)), of=("f", "nngp", "ntk"))
+    code, space = Compiled(program), Dense(8)
+    seen = []
+
+    def watch(node, compute, arrays, out):
+        if node.op != "scalar" and not (node.op == "matmul" and not isinstance(out, np.ndarray)):
+            given = [np.shape(a) for a in arrays if isinstance(a, (np.ndarray, np.generic))]
+            known = (
+                compute.needs(tuple(given))[0]
+                if isinstance(compute, Contraction)
+                else array_shape(node, given, space.size)
+            )
+            seen.append((node, np.shape(out), known))
+        return out
+
+    code.run(space, {}, watch)
+    assert len(seen) > 20
+    assert not [s for s in seen if s[1] != s[2]]
+
+
+def test_what_does_not_fit_is_refused_with_the_numbers(monkeypatch):
+    monkeypatch.setattr(executor, "_memory", lambda: 20e6)
+    images = RNG.standard_normal((4, 20, 20, 1))
+    with pytest.raises(tp.TensorProgramError, match="GB"):
+        tp.run(convolutional(averaged, 2), images, n=512)
+    assert tp.run(convolutional(averaged, 2), images, n=8)["ntk"].shape == (1, 4, 4)

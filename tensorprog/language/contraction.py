@@ -17,7 +17,7 @@ from tensorprog.language.arrays import Kernel, raised
 from tensorprog.language.node import Node
 from tensorprog.language.overflow import cleared, overruled
 
-__all__ = ["Contraction", "contraction"]
+__all__ = ["Contraction", "contraction", "first_entries"]
 
 _SMALL = 2048
 """Items of a batch with fewer multiplications than this go to einsum: a BLAS call for each costs more (measured)."""
@@ -53,7 +53,9 @@ class Contraction:
         operands: The nodes whose arrays it is called with; views among the factors are seen through.
     """
 
-    def __init__(self, chain: Sequence[Node], product: Node, absorbed: Callable[[Node], bool] = lambda x: False) -> None:
+    def __init__(
+        self, chain: Sequence[Node], product: Node, absorbed: Callable[[Node], bool] = lambda x: False
+    ) -> None:
         d = len(product.shape)  # node outermost, then the sums below it
         self._sizes: dict[int, int] = dict(enumerate(product.shape))
         self._next = d + 2  # d stands for the width, d + 1 for the inner width, more for what is summed inside
@@ -64,6 +66,7 @@ class Contraction:
                 averaged = (d,)
             else:
                 positions.pop(x.attr)
+        self._width, self._outermost = d, chain[0].op == "moment"
         self._out = positions + [d] * (product.width is not None and not averaged)
         self._out += [d + 1] * (product.inner is not None)
         self._absorbed = absorbed
@@ -71,11 +74,19 @@ class Contraction:
         operands: list[Node] = []
         self._terms = self._expanded(product, tuple(range(d)), (d,), (d + 1,), _Term(averaged=averaged), operands)
         self.operands = tuple(operands)
-        self._clear = overruled([operands[f.operand] for f in self._factors])
+        self._clear = [overruled([operands[f.operand] for f in t.factors]) for t in self._terms]
         self._plans: dict[tuple[tuple[int, ...], ...], Callable[[Sequence[Any]], Any]] = {}
+        self._needs: dict[tuple[tuple[int, ...], ...], tuple[tuple[int, ...], int]] = {}
+        self._largest = 0.0
 
     def _expanded(
-        self, x: Node, index: tuple[int, ...], width: tuple[int, ...], inner: tuple[int, ...], term: _Term, operands: list[Node]
+        self,
+        x: Node,
+        index: tuple[int, ...],
+        width: tuple[int, ...],
+        inner: tuple[int, ...],
+        term: _Term,
+        operands: list[Node],
     ) -> list[_Term]:
         """The term times a node whose axes have the given indices: several where it is a sum that is multiplied out."""
         if x.op == "mul":
@@ -94,14 +105,18 @@ class Contraction:
         if k == 1 and self._absorbed(x):
             if x.op == "add":
                 parts = [
-                    self._expanded(a, index if a.shape else (), width, inner, replace(term, scale=term.scale * float(c)), operands)
+                    self._expanded(
+                        a, index if a.shape else (), width, inner, replace(term, scale=term.scale * float(c)), operands
+                    )
                     for c, a in zip(x.attr, x.args, strict=True)
                 ]
                 return [t for found in parts for t in found]
             (y,) = x.args
             fresh, self._next = self._next, self._next + 1
             if x.op == "moment":
-                return self._expanded(y, index, (fresh,), inner, replace(term, averaged=(*term.averaged, fresh)), operands)
+                return self._expanded(
+                    y, index, (fresh,), inner, replace(term, averaged=(*term.averaged, fresh)), operands
+                )
             self._sizes[fresh] = y.shape[x.attr]
             self._inside.add(fresh)
             summed = (*index[: x.attr], fresh, *index[x.attr :])
@@ -120,8 +135,56 @@ class Contraction:
             plan = self._plans[shapes] = self._plan(shapes)
         return plan(arrays)
 
+    def needs(self, shapes: tuple[tuple[int, ...], ...]) -> tuple[tuple[int, ...], int]:
+        """The shape of the result for operands of these shapes, and the entries of the largest array on the way."""
+        if shapes not in self._plans:
+            self._plans[shapes] = self._plan(shapes)
+        return self._needs[shapes]
+
+    @property
+    def ends_in_moment(self) -> bool:
+        """Is it a Moment of a product, with sums inside only?"""
+        return self._outermost and self._next == self._width + 2 and len(self._terms) == 1
+
+    def samples(self, arrays: Sequence[Any], most: int) -> tuple[tuple[slice, ...], np.ndarray, np.ndarray, np.ndarray]:
+        """What it is the mean of, at the first entries along every axis, at most `most` numbers; a Moment of a product only.
+
+        Returns:
+            Which entries of the result; the samples (*entries, width), summed over what it sums; for every entry, the product of
+            the largest moduli of its factors, those that are 0 left out; and whether none is 0.
+        """
+        d, factors = self._width, self._terms[0].factors
+        width = max([arrays[f.operand].shape[-1] for f in factors if d in f.positions])
+        sizes = first_entries([self._sizes[i] for i in range(d)], most // width)
+        product: Any = 1.0
+        largest: Any = 1.0
+        none: Any = True
+        for f in factors:
+            a = np.asarray(arrays[f.operand])
+            cut = [slice(0, k if k == 1 or p == d else sizes[p]) for p, k in zip(f.positions, a.shape, strict=True)]
+            a = raised(view_array(a[tuple(cut)], f.positions, d + 1), f.exponent)
+            top = np.abs(a).max(-1, initial=0.0)
+            largest, none = largest * np.where(top > 0, top, 1.0), none & (top > 0)
+            product = product * a
+        full = tuple(sizes)
+        gone = tuple([i for i in range(d) if i not in self._out])
+        product, largest, none = (
+            np.broadcast_to(product, (*full, width)),
+            np.broadcast_to(largest, full),
+            np.broadcast_to(none, full),
+        )
+        if gone:
+            product, largest, none = product.sum(gone), largest.max(gone), none.any(gone)
+        return tuple([slice(0, sizes[i]) for i in self._out]), product, largest, none
+
     def _plan(self, shapes: tuple[tuple[int, ...], ...]) -> Callable[[Sequence[Any]], Any]:
-        plans = [self._plan_of(term, shapes) for term in self._terms]
+        self._largest = 0.0
+        plans = [self._plan_of(t, clear, shapes) for t, clear in zip(self._terms, self._clear, strict=True)]
+        extents: dict[int, int] = {}
+        for f in [f for t in self._terms for f in t.factors]:
+            for i, size in zip(f.positions, shapes[f.operand], strict=True):
+                extents[i] = max(extents.get(i, 1), size)
+        self._needs[shapes] = tuple([extents.get(i, 1) for i in self._out]), int(self._largest)
         if len(plans) == 1:
             return plans[0]
 
@@ -133,7 +196,9 @@ class Contraction:
 
         return run
 
-    def _plan_of(self, term: _Term, shapes: tuple[tuple[int, ...], ...]) -> Callable[[Sequence[Any]], Any]:
+    def _plan_of(
+        self, term: _Term, overruling: list[tuple[int, list[int]]], shapes: tuple[tuple[int, ...], ...]
+    ) -> Callable[[Sequence[Any]], Any]:
         extents: dict[int, int] = {}
         for f in term.factors:
             for i, size in zip(f.positions, shapes[f.operand], strict=True):
@@ -145,7 +210,7 @@ class Contraction:
             loads.append(_load(f, shapes[f.operand], kept))
             terms.append(kept)
         clear = [  # an exponential next to a kinked function of the same positions: see `overflow.py`
-            (i, same) for i, zeros in self._clear if (same := [j for j in zeros if terms[j] == terms[i]])
+            (i, same) for i, zeros in overruling if (same := [j for j in zeros if terms[j] == terms[i]])
         ]
         keep = set(self._out)
         summed = [i for i in self._sizes if i not in keep and (i not in self._inside or i in term.summed)]
@@ -169,6 +234,7 @@ class Contraction:
             assert best is not None
             _, i, j, result = best
             steps.append((i, j, _pair(alive[i], alive[j], result, extents)))
+            self._largest = max(self._largest, _size(result, extents))
             del alive[j]
             alive[i] = result
         ((last, left),) = alive.items()
@@ -184,6 +250,15 @@ class Contraction:
             return finish(values[last])
 
         return run
+
+
+def first_entries(shape: Sequence[int], most: int) -> list[int]:
+    """How many entries along every axis leave at most so many; the longest axes are cut first."""
+    kept = list(shape)
+    while kept and math.prod(kept) > max(most, 1):
+        i = kept.index(max(kept))
+        kept[i] = max(1, kept[i] // 2)
+    return kept
 
 
 def _size(term: Iterable[int], extents: dict[int, int]) -> float:

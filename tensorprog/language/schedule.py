@@ -34,6 +34,7 @@ def schedule(
     *,
     operands: Callable[[Node], Iterable[Node]] = lambda x: x.args,
     moments: bool = True,
+    pairs: bool = True,
 ) -> list[Step]:
     """The steps that compute the outputs, operands first, with sums (and Moments) of products fused.
 
@@ -43,6 +44,7 @@ def schedule(
         outputs: What is wanted; these are never fused away.
         operands: Of a node, as for `topological`; an evaluator may stop at leaves of its own or look into a body.
         moments: Are Moments means over the last axis? Not in the limit, where they are expectations.
+        pairs: Are the Moments in a large product steps of their own?
     """
     outputs = list(outputs)
     nodes = topological(outputs, operands)
@@ -70,7 +72,7 @@ def schedule(
                 top = y
                 while top not in wanted and uses[top] == 1 and reduces(users[top][0]):
                     top = users[top][0]
-                c = contraction(top, absorbed if moments and prod(x.shape) >= LARGE else lambda _: False)
+                c = contraction(top, absorbed if moments and not pairs and prod(x.shape) >= LARGE else lambda _: False)
                 assert c is not None
                 fused[top] = c
     steps = []

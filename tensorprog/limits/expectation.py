@@ -32,6 +32,7 @@ from tensorprog.limits.integral import integral
 from tensorprog.limits.laplace import inverse_powers, laplace
 from tensorprog.limits.monomials import Variables, as_sum
 from tensorprog.limits.picks import Picks, common_picks, split
+from tensorprog.limits.reduce import reduced
 from tensorprog.limits.structure import (
     MOVES,
     Structure,
@@ -60,9 +61,11 @@ class Expectation:
 
     Args:
         budget: What it may cost.
+        reduce: Integrate what is Gaussian given few variables out (`reduce.py`): not in formulas that people read.
     """
 
-    def __init__(self, budget: Budget | None = None) -> None:
+    def __init__(self, budget: Budget | None = None, reduce: bool = True) -> None:
+        self.reduce = reduce
         self.budget = budget or Budget()
         self.structure = Structure(self.budget)
         self.solver = Solver(self.budget)
@@ -391,7 +394,8 @@ class Expectation:
         gaussian = Gaussian(tuple(means), covariances)
         answer, may_cancel = closed_form(factors, atoms, gaussian, self.budget)
         if answer is None:
-            return integral(self.structure, whole, atoms, gaussian)
+            left = integral(self.structure, whole, atoms, gaussian)
+            return reduced(left, self.budget) if self.reduce else left
         if may_cancel and answer.op != "constant":
             try:
                 other = integral(self.structure, whole, atoms, gaussian)
