@@ -302,7 +302,8 @@ _ROWS = [
     ),
     Primitive(
         "gauss_exp", lambda x, c: np.exp(-float(c) * x * x), lambda s, x, c: s.exp(-c * x**2),
-        lambda a, x, c: a.scale(-2 * c, a.mul([x, a.fn("gauss_exp", x, c)])), parity=0, exact=_at_zero(1), parameters=("rate",), least=0,
+        lambda a, x, c: a.scale(-2 * c, a.mul([x, a.fn("gauss_exp", x, c)])), parity=0, exact=_at_zero(1),
+        parameters=("rate",), least=0,
         basis=lambda a, x, c: a.fn("gauss_exp", x, c),
         bounds=(0, 1), decay=2,
         latex=r"e^{{-{rate} ({x})^2}}",

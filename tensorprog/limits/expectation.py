@@ -26,6 +26,7 @@ from tensorprog.language.symbols import Number
 from tensorprog.limits.budget import Budget
 from tensorprog.limits.closed import Gaussian, closed_form, expressible
 from tensorprog.limits.columns import covariance_at, covariance_of_columns
+from tensorprog.limits.exponentials import tilt
 from tensorprog.limits.integral import integral
 from tensorprog.limits.laplace import inverse_powers, laplace
 from tensorprog.limits.picks import Picks, common_picks, split
@@ -369,7 +370,13 @@ class Expectation:
         answer = closed_form(factors, atoms, gaussian, self.tilted_signs, self.budget)
         if answer is not None:
             return answer
-        return integral(self.structure, whole, atoms, gaussian)
+        moved = tilt(self.structure, factors, atoms, gaussian)
+        if moved is None:
+            return integral(self.structure, whole, atoms, gaussian)
+        answer = closed_form(moved.rest, moved.atoms, moved.gaussian, self.tilted_signs, self.budget)
+        if answer is None:
+            answer = integral(self.structure, algebra.mul(moved.rest), moved.atoms, moved.gaussian)
+        return algebra.mul([moved.number, answer])
 
     # ---- covariance ----
     def covariance(self, u: Node, v: Node) -> Node | Task:
