@@ -140,6 +140,10 @@ class Expression:
         return elementwise(algebra.sub, other, self)
 
     def __mul__(self, other: Any) -> Expression:
+        if isinstance(other, Deferred):  # of a readout, perhaps
+            return Deferred(operator.mul, (self, other))  # type: ignore[return-value]
+        if getattr(other, "is_output", False):
+            return NotImplemented
         return elementwise(lambda x, y: algebra.mul([x, y]), self, other)
 
     def __rmul__(self, other: Any) -> Expression:

@@ -20,6 +20,7 @@ from tensorprog.language.schedule import Step, schedule
 from tensorprog.limits.budget import Budget
 from tensorprog.limits.diagonal import on_diagonals
 from tensorprog.limits.duals import DUALS
+from tensorprog.limits.guard import settled_by
 from tensorprog.limits.integral import Integrand
 from tensorprog.limits.pairseries import SAFETY, PairProduct
 from tensorprog.limits.perturb import NOISE, Perturbation
@@ -94,7 +95,7 @@ class ScalarProgram:
         self.sampled = {x for x in self.integrals if not x.attr.by_quadrature}
         self.sampled_below = _downstream(self.floating, self.sampled)
         self.refined = self.integrals | {x for x in nodes if x.op == "laplace"}
-        self.integrated_below = _downstream(self.floating, self.refined)
+        self.opened: set[Node] = set()  # guarded closed forms that had to be integrated
 
     # ---- one evaluation ----
     def run(
@@ -132,6 +133,12 @@ class ScalarProgram:
                             value = value + (perturb.result(x, size) - size)
                     elif x.op == "laplace":
                         value = x.attr(args, level)
+                    elif x.op == "guard":
+                        value, integrated = settled_by(
+                            x, args, lambda y, arrays: self._integral(y, arrays, level, replicate)
+                        )
+                        if integrated:
+                            self.opened.add(x)
                     else:
                         given = args if perturb is None else perturb.operands(x, args)
                         value = np.asarray(_compute(step)(*given))
@@ -195,7 +202,9 @@ class ScalarProgram:
             cov = _semidefinite(cov)
         if d == 1 and size <= LINES:
             value = along_lines(integrand.line, integrand, mean, cov, params, level, noise, absolute)
-        elif x in self.sampled:
+            if np.isfinite(value).all():  # its bounds overflow before exp(-z) step(z) does
+                return np.asarray(value)[back].reshape(shape)
+        if x in self.sampled:
             key = int.from_bytes(hashlib.blake2b(x.digest, digest_size=8).digest(), "little")
             rng = np.random.default_rng([self.rng, replicate, key])
             value = qmc_expectation(f, mean, cov, params, rng, radial=integrand.radial)
@@ -229,6 +238,10 @@ class ScalarProgram:
                 base = self.run()
             else:
                 base = coarse = self.run()
+            if self.opened:  # found on the way
+                self.refined |= self.opened
+                coarse = self.run(level=0) if coarse is base else coarse
+            self.integrated_below = _downstream(self.floating, self.refined)
             rough = {x for x in self.integrals - self.sampled if x.attr.blind and not _close(base[x], coarse[x])}
             if rough:  # turns along curves that the quadrature does not resolve
                 self.sampled |= rough

@@ -28,9 +28,6 @@ from tensorprog.transforms.dispatch import of_networks
 __all__ = ["limit"]
 
 METHODS = ("auto", "exact", "population")
-POOR = 1e-9
-"""A closed form whose rounding error is relatively larger than this is tried again by quadrature."""
-INDEFINITE = "rounding or sampling makes a covariance that is indefinite"
 ROUGH = 1e-4
 """A sampled integral whose standard error is relatively larger than this is compared with the population."""
 
@@ -146,15 +143,6 @@ def _exact(
     lowering = Lowering(program, values, Expectation(budget=budget.renewed()))
     check_jumps(program, lowering)
     found, reasons = _by_route(program, lowering, rng, budget)
-    poor = [name for name, e in found.items() if e.kind == "rounding" and not _accurate(e)]
-    poor += [name for name, reason in reasons.items() if reason.startswith(INDEFINITE)]
-    if poor:  # a closed form that cancels: integrate, where that is better
-        part = Program({name: program.outputs[name] for name in poor})
-        again, _ = _by_route(
-            part, Lowering(part, values, Expectation(tilted_signs=False, budget=budget.renewed())), rng, budget
-        )
-        found |= {name: e for name, e in again.items() if name not in found or np.max(e.error) < _worst(found[name])}
-        reasons = {name: reason for name, reason in reasons.items() if name not in found}
     for name, estimate in list(found.items()):
         node = program.outputs[name].node
         if estimate.kind != "exact" and not np.all(np.isfinite(np.asarray(estimate.value, dtype=float))):
@@ -197,10 +185,10 @@ def _evaluated(outputs: Sequence[Node], rng: int, budget: Budget) -> list[Any]:
             return [answer for x in outputs for answer in _evaluated([x], rng, budget)]
         if isinstance(error, Exhausted):
             return [error.reason]
-        return [f"{INDEFINITE} ({error})"]
+        return [f"rounding or sampling makes a covariance that is indefinite ({error})"]
 
 
-def _accurate(estimate: Estimate, share: float = POOR) -> bool:
+def _accurate(estimate: Estimate, share: float) -> bool:
     size = float(np.max(np.abs(np.asarray(estimate.value, dtype=float)), initial=0.0))
     return _worst(estimate) <= share * size
 
