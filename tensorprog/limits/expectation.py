@@ -33,6 +33,7 @@ from tensorprog.limits.integral import integral
 from tensorprog.limits.laplace import inverse_powers, laplace
 from tensorprog.limits.monomials import Variables, as_sum
 from tensorprog.limits.picks import Picks, common_picks, split
+from tensorprog.limits.reduce import reduced
 from tensorprog.limits.structure import (
     MOVES,
     Structure,
@@ -61,9 +62,11 @@ class Expectation:
 
     Args:
         budget: What it may cost.
+        reduce: Integrate what is Gaussian given few variables out (`reduce.py`): not in formulas that people read.
     """
 
-    def __init__(self, budget: Budget | None = None) -> None:
+    def __init__(self, budget: Budget | None = None, reduce: bool = True) -> None:
+        self.reduce = reduce
         self.budget = budget or Budget()
         self.structure = Structure(self.budget)
         self.solver = Solver(self.budget)
@@ -406,10 +409,12 @@ class Expectation:
         """E of a product without closed form; exponentials that the rest does not stop are taken out first."""
         moved = tilt(self.structure, factors, atoms, gaussian)
         if moved is None:
-            return integral(self.structure, algebra.mul(factors), atoms, gaussian)
+            left = integral(self.structure, algebra.mul(factors), atoms, gaussian)
+            return reduced(left, self.budget) if self.reduce else left
         answer, may_cancel = closed_form(moved.rest, moved.atoms, moved.gaussian, self.budget)
         if answer is None or may_cancel:
             answer = integral(self.structure, algebra.mul(moved.rest), moved.atoms, moved.gaussian)
+            answer = reduced(answer, self.budget) if self.reduce else answer
         return algebra.mul([moved.number, answer])
 
     # ---- covariance ----
