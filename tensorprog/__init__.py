@@ -24,8 +24,7 @@ if TYPE_CHECKING:
     from tensorprog.execute.executor import Runs, run
     from tensorprog.kernels import kernel_fn
     from tensorprog.language.custom import Function
-    from tensorprog.language.files import load, save
-    from tensorprog.language.latex import latex
+    from tensorprog.language.files import load
     from tensorprog.language.parse import parse
     from tensorprog.limits.formula import Formula
     from tensorprog.limits.limit import limit
@@ -37,18 +36,20 @@ if TYPE_CHECKING:
     from tensorprog.networks.graph import graph_conv as graph_conv
     from tensorprog.networks.inputs import Input as Input
     from tensorprog.networks.layers import dense as dense
-    from tensorprog.networks.layers import readout as readout
     from tensorprog.networks.layers import residual as residual
     from tensorprog.networks.network import Network as Network
     from tensorprog.networks.normalization import batch_norm as batch_norm
     from tensorprog.networks.normalization import layer_norm as layer_norm
+    from tensorprog.networks.normalization import scale as scale
     from tensorprog.networks.pooling import avg_pool as avg_pool
     from tensorprog.networks.pooling import global_avg_pool as global_avg_pool
     from tensorprog.networks.pooling import max_over as max_over
+    from tensorprog.networks.readouts import readout as readout
     from tensorprog.networks.recurrent import bidirectional as bidirectional
     from tensorprog.networks.recurrent import gru as gru
     from tensorprog.networks.recurrent import lstm as lstm
     from tensorprog.networks.recurrent import rnn as rnn
+    from tensorprog.transforms.written import latex, save
 
 __version__ = "0.1.0"
 
@@ -58,9 +59,10 @@ _NETWORKS = {
     "convolution": ("conv",),
     "graph": ("graph_conv",),
     "inputs": ("Input",),
-    "layers": ("dense", "readout", "residual"),
+    "layers": ("dense", "residual"),
     "network": ("Network",),
-    "normalization": ("batch_norm", "layer_norm"),
+    "normalization": ("batch_norm", "layer_norm", "scale"),
+    "readouts": ("readout",),
     "pooling": ("avg_pool", "global_avg_pool", "max_over"),
     "recurrent": ("bidirectional", "gru", "lstm", "rnn"),
 }
@@ -86,12 +88,12 @@ _LATER = {
     "compare": "tensorprog.analysis.compare",
     "formula": "tensorprog.limits.symbolic",
     "kernel_fn": "tensorprog.kernels",
-    "latex": "tensorprog.language.latex",
+    "latex": "tensorprog.transforms.written",
     "limit": "tensorprog.limits.limit",
     "load": "tensorprog.language.files",
     "parse": "tensorprog.language.parse",
     "run": "tensorprog.execute.executor",
-    "save": "tensorprog.language.files",
+    "save": "tensorprog.transforms.written",
 } | {name: f"tensorprog.networks.{module}" for module, names in _NETWORKS.items() for name in names}
 
 

@@ -49,8 +49,8 @@ from tensorprog.errors import TensorProgramError
 from tensorprog.language.describe import describe
 from tensorprog.language.node import Node, topological
 from tensorprog.language.symbols import Matrix
-from tensorprog.networks.layers import Readout
 from tensorprog.networks.network import Body, Network
+from tensorprog.networks.readouts import Readout
 from tensorprog.transforms.dispatch import OPTIONS, needs_data
 
 __all__ = ["check_network"]
@@ -147,6 +147,7 @@ def check_network(
             offenders[o.instruction] = replace(here, checks=("simple", "bp_like"))
     if offenders:
         notes.append('instructions are numbered as in the tangent kernel\'s program: print(net.program(X, of="ntk"))')
+    finite, comparison = finite_runs(program, outputs, widths, seeds, values)
     return GIAReport(
         None if is_loose is None and not breaches else not breaches,
         is_loose,
@@ -154,9 +155,10 @@ def check_network(
         tuple(sorted({called(of, x) for x in loose.readouts})),
         outputs,
         tuple(offenders.values()),
-        finite_runs(program, outputs, widths, seeds, values),
+        finite,
         tuple(notes),
         MARKED,
+        comparison,
     )
 
 
@@ -174,7 +176,7 @@ def _breaches(bodies: Sequence[Body]) -> list[_Breach]:
 
 def _inside(body: Body) -> list[Node]:
     """The forward pass without its readouts."""
-    roots = [x.node for o in body.outputs for x in ([part for part, _ in o.parts] if isinstance(o, Readout) else [o])]
+    roots = [x.node for o in body.outputs for x in (o.bodies if isinstance(o, Readout) else [o])]
     return topological(roots)
 
 
@@ -185,6 +187,7 @@ def _of_readouts(body: Body) -> list[_Breach]:
         if isinstance(o, Readout):
             below = topological([o.theta.node])
             vectors |= dict.fromkeys([x for x in below if x.op == "vector" and x.attr.name in o.vectors])
+            found += [_Breach(p.own.node, "used", describe(p.own.node)) for p in o.parts if p.own is not None]
     for v in vectors:
         if "mean" in shortcoming(v, False):
             found.append(_Breach(v, "mean", v.attr.name))
@@ -198,7 +201,7 @@ def _of_readouts(body: Body) -> list[_Breach]:
             seen[x] = used[0]
         else:
             found += [_Breach(x, "used", name) for name in used]
-    roots = [x.node for o in body.outputs if isinstance(o, Readout) for x, _ in o.parts]
+    roots = [x.node for o in body.outputs if isinstance(o, Readout) for x in o.bodies]
     found += [_Breach(x, "used", seen[x]) for x in roots if x in seen]  # v.v
     return found
 

@@ -213,7 +213,7 @@ class Embedding(VectorSpec):
     @classmethod
     def of(cls, name: str, width: Width, var: Number, data: Data, trainable: bool = True) -> Embedding:
         """The embedding of data by the matrix of that name."""
-        return cls(name, width, data.shape, 0, var, None, None, trainable, data)
+        return cls(name, width, data.shape, 0, var, None, None, trainable, data=data)
 
     @cached_property
     def _encoded_embedding(self) -> bytes:

@@ -34,6 +34,8 @@ _KINDS = {"matmul": "MatMul", "moment": "Moment", "outer": "OuterNonlin"}
 def latex(program: Program) -> str:
     r"""The program as an `align*` environment: one line for each declaration, instruction and output.
 
+    `tp.latex(net, X)` is that of a network's program on data, with the options of `Network.program`.
+
     Example:
         >>> import tensorprog as tp
         >>> n = tp.Width("n")
@@ -108,6 +110,7 @@ class _Writer:
         if v.distribution is not None:
             law = rf"\text{{{v.distribution if isinstance(v.distribution, str) else v.distribution.dist.name}}}"
         kind = "trained vector" if v.trainable else "vector"
+        kind += "" if v.lr is None else f", learning rate ${_number(v.lr)[0]}$"
         entry = _indexed(name, r"\alpha")
         if isinstance(v, Embedding):
             scale = "" if v.var == 1 else rf"{_number(v.var)[0]}\, "

@@ -39,13 +39,13 @@ def by_cases(x: Node) -> list[tuple[Node, Node]]:
         if (axis := _axis(y)) is not None and y not in masks.setdefault(axis, []):
             masks[axis].append(y)
     for axis, found in sorted(masks.items()):
-        values = np.stack([_values(m) for m in found], 1)  # positions, masks
+        values = np.stack([_values(m) != 0 for m in found], 1)  # positions, masks
         kinds, first, where = np.unique(values, axis=0, return_index=True, return_inverse=True)
         if not 1 < len(kinds) <= min(MANY, len(found) + 1):
             continue
         out = []
         for k in np.argsort(first):  # as they come
-            given = {m: algebra.constant(int(v)) for m, v in zip(found, kinds[k], strict=True)}
+            given = {m: algebra.constant(_values(m)[first[k]]) for m in found}
             here = (where.reshape(-1) == k).astype(np.int64)
             mask = algebra.view(algebra.constant(here, here.shape), (axis,), x.shape)
             out.append((mask, _with(nodes, given)))
@@ -66,14 +66,14 @@ def _with(nodes: list[Node], given: dict[Node, Node]) -> Node:
 
 
 def _axis(x: Node) -> int | None:
-    """The axis along which x is an array of zeros and ones, and does not vary along others; or None."""
+    """The axis along which x is a mask (or a multiple of one), and does not vary along others; or None."""
     base = x.args[0] if x.op == "view" else x
     if base.op != "constant" or len(base.shape) != 1 or not isinstance(base.attr, np.ndarray):
         return None
-    if not np.isin(base.attr, (0, 1)).all():
+    if not (base.attr == 0).any() or len(set(base.attr.tolist())) > 2:
         return None
     return x.attr[0] if x.op == "view" else 0
 
 
 def _values(mask: Node) -> np.ndarray:
-    return np.asarray((mask.args[0] if mask.op == "view" else mask).attr, dtype=np.int64)
+    return np.asarray((mask.args[0] if mask.op == "view" else mask).attr)

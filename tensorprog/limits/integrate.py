@@ -9,6 +9,7 @@ difference bounds the error of level 1, since level 0 has fewer nodes, other pan
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -24,7 +25,9 @@ __all__ = [
     "Curve",
     "Feature",
     "Indefinite",
+    "cholesky_in_order",
     "gaussian_expectation",
+    "normal_points",
     "pair_expectation",
     "qmc_expectation",
 ]
@@ -231,6 +234,7 @@ def qmc_expectation(
     params: Sequence[ArrayLike],
     rng: np.random.Generator,
     points: int = 2**13,
+    radial: float = 0,
 ) -> Array:
     """One replicate of a randomised quasi-Monte-Carlo estimate of ``E f(z)``, ``z ~ N(mean, cov)``.
 
@@ -244,6 +248,7 @@ def qmc_expectation(
         params: Parameters, each of shape (B,).
         rng: Source of the scrambling.
         points: Number of points, a power of two (Sobol points are balanced only then).
+        radial: p, where f is homogeneous of degree -p: the radius is then integrated exactly.
 
     Returns:
         Shape (B,). NaN where the mean or covariance is not finite.
@@ -251,8 +256,6 @@ def qmc_expectation(
     Raises:
         ValueError: points is no power of two, shapes disagree, or a covariance is indefinite.
     """
-    from scipy.stats import qmc  # takes most of a second to import
-
     mean, cov = np.asarray(mean, dtype=np.float64), np.asarray(cov, dtype=np.float64)
     if mean.ndim != 2 or cov.shape != (*mean.shape, mean.shape[1]):
         raise ValueError(f"mean must be (B, d) and cov (B, d, d), not {mean.shape} and {cov.shape}")
@@ -260,19 +263,65 @@ def qmc_expectation(
         raise ValueError(f"points must be a power of two, not {points}")
     size, dim = mean.shape
     columns = [np.broadcast_to(np.asarray(p, dtype=np.float64), (size,))[:, None] for p in params]
-    # 52 bits reach 8 standard deviations; the default 30 cut the tails at 6. Points move to the middles of their
-    # cells, away from 0.
-    unit = qmc.Sobol(max(dim, 1), bits=52, rng=rng).random_base2(points.bit_length() - 1)[:, :dim]
-    normal = ndtri(unit + 2.0**-53).T
+    normal = normal_points(dim, points, rng)
     result = np.full(size, np.nan)
     finite = np.flatnonzero(np.isfinite(mean).all(axis=1) & np.isfinite(cov).all(axis=(1, 2)))
     step = max(1, _QMC_BLOCK // (points * max(dim, 1)))
     for start in range(0, len(finite), step):
         part = finite[start : start + step]
-        z = mean[part, :, None] + _principal_factor(cov[part]) @ normal
+        factor = _principal_factor(cov[part])
+        z = mean[part, :, None] + factor @ normal
         value = f([z[:, i] for i in range(dim)], [p[part] for p in columns])
+        if radial and not mean[part].any():
+            value = value * _radius_integrated(factor, normal, radial)
         result[part] = np.broadcast_to(value, (len(part), points)).mean(axis=1)
     return result
+
+
+def normal_points(dim: int, count: int, rng: np.random.Generator) -> Array:
+    """Scrambled Sobol points made standard normal, (dim, count); any count, the first of the next power of two.
+
+    52 bits reach 8 standard deviations; the default 30 cut the tails at 6. Points move to the middles of their cells, away
+    from 0.
+    """
+    from scipy.stats import qmc  # takes most of a second to import
+
+    unit = qmc.Sobol(max(dim, 1), bits=52, rng=rng).random_base2((count - 1).bit_length())[:count, :dim]
+    return np.asarray(ndtri(unit + 2.0**-53).T)
+
+
+def cholesky_in_order(cov: Array, order: Sequence[int]) -> Array:
+    """``A`` with ``A A.T = cov``, (d, d), where the variable ``order[k]`` depends on the first k + 1 columns alone.
+
+    A variable that those before it determine has no column of its own.
+    """
+    d = len(cov)
+    variance = np.diagonal(cov)
+    if np.any(variance < 0):
+        raise ValueError(f"cov has a negative variance: {variance.min():.3g}")
+    out = np.zeros((d, d))
+    for k, i in enumerate(order):
+        rest = variance[i] - out[i, :k] @ out[i, :k]
+        if rest > 32 * d * np.finfo(np.float64).eps * variance[i]:
+            out[i, k] = np.sqrt(rest)
+            later = list(order[k + 1 :])
+            out[later, k] = (cov[later, i] - out[later, :k] @ out[i, :k]) / out[i, k]
+    return out
+
+
+def _radius_integrated(factor: Array, normal: Array, p: float) -> Array:
+    """r^p E r^-p, (B, points), r the radius in the coordinates that the factors use.
+
+    E f = E[f r^p] E[r^-p] for f homogeneous of degree -p: the radius is independent of the direction. What is left is as
+    bounded as f is on the sphere, whereas the variance of r^-p is infinite in 2 p dimensions and fewer.
+    """
+    used = np.any(factor != 0, axis=1)
+    square = used.astype(float) @ (normal * normal)
+    ranks = used.sum(-1)
+    scale = [
+        2 ** (-p / 2) * math.exp(math.lgamma((r - p) / 2) - math.lgamma(r / 2)) if r > p else math.nan for r in ranks
+    ]
+    return np.asarray(scale)[:, None] * square ** (p / 2)
 
 
 def _principal_factor(cov: Array) -> Array:

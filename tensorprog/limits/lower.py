@@ -14,7 +14,7 @@ from tensorprog.language.algebra import ZERO, typed
 from tensorprog.language.describe import describe
 from tensorprog.language.node import Node, topological
 from tensorprog.language.program import Program
-from tensorprog.language.symbols import Matrix, VectorSpec
+from tensorprog.language.symbols import LongNumber, Matrix, VectorSpec
 from tensorprog.limits.cases import by_cases
 from tensorprog.limits.domain import check_value, jumps
 from tensorprog.limits.expectation import Expectation, variance_factor
@@ -83,6 +83,8 @@ class Lowering:
                         self.z[x] = self._picked_last(self.z[x])
             except Declined as declined:
                 reason = declined.reason
+            except LongNumber as error:
+                reason = error.what
             if budget.expansions > before:
                 self._costs[x] = budget.expansions - before
         if reason is not None:

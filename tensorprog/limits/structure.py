@@ -255,6 +255,20 @@ class Structure:
         self._atoms: dict[Node, tuple[Node, ...]] = {}
         self._variables: dict[Node, frozenset[Node]] = {}
         self._unpicked: dict[Question, Node] = {}
+        self._names: dict[Node, frozenset[str]] = {}
+
+    def names(self, x: Node) -> frozenset[str]:
+        """The primitives that x is made of, down to its atoms."""
+        known = self._names
+
+        def operands(y: Node) -> tuple[Node, ...]:
+            return () if y in known or y.width is None or y.op in ("leaf", "hat") else y.args
+
+        for y in topological([x], operands):
+            if y not in known:
+                below = NONE.union(*[known[a] for a in operands(y)])
+                known[y] = below | {y.attr[0]} if y.op == "fn" and y.width is not None else below
+        return known[x]
 
     def facts(self, x: Node) -> Facts:
         """The facts about x."""

@@ -1,4 +1,4 @@
-"""The layers that everything is built from: dense, and the readout.
+"""The layer that everything is built from: dense; what layers share, and what they note.
 
 A layer is a function of expressions with the decorator `layer`; so are those of the other modules of this folder, and those
 that users write.
@@ -11,23 +11,21 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from fractions import Fraction
-from math import prod
 from typing import Any
 
-import numpy as np
-
 from tensorprog.errors import TensorProgramError
-from tensorprog.language import algebra, build
+from tensorprog.language import algebra
 from tensorprog.language.data import Embedding
 from tensorprog.language.deferred import layer
 from tensorprog.language.describe import describe
 from tensorprog.language.expression import Expression, Vector, as_expression
+from tensorprog.language.node import Node, topological
 from tensorprog.language.symbols import Matrix, Number, Width, check_name, is_exact, number
-from tensorprog.networks.inputs import EXAMPLE, FEATURES, Bound
+from tensorprog.networks.inputs import FEATURES, Bound
 
 __all__ = [
-    "Layers", "Readout", "beside", "bias", "dense", "ordered", "ratio", "readout", "recording", "residual", "share", "squared",
-    "vector",
+    "Layers", "beside", "bias", "dense", "deviation", "note_deviation", "note_fan_in", "ordered", "ratio", "recording",
+    "residual", "share", "squared", "times", "vector",
 ]  # fmt: skip
 
 
@@ -38,10 +36,12 @@ class Layers:
     Attributes:
         shares: Name of a matrix to its part of the layer's fan-in, where that is not all of it.
         fan_ins: Name of a readout vector to its fan-in, over the reference width.
+        deviations: Name of weights of variance 1 to the hyperparameter that multiplies them, as their standard deviation.
     """
 
     shares: dict[str, Number] = field(default_factory=dict)
     fan_ins: dict[str, Number] = field(default_factory=dict)
+    deviations: dict[str, Node] = field(default_factory=dict)
 
 
 _LAYERS: ContextVar[Layers | None] = ContextVar("layers", default=None)
@@ -62,6 +62,37 @@ def share(name: str, part: Number) -> None:
     layers = _LAYERS.get()
     if layers is not None and part != 1:
         layers.shares[name] = part
+
+
+def deviation(std: Any, what: str) -> tuple[Number, Any]:
+    """The variance of weights, and what multiplies them: (std^2, 1) for a number; (1, std) for a hyperparameter.
+
+    Raises:
+        TensorProgramError: what is neither a number of at least 0 nor a scalar of hyperparameters.
+    """
+    if not isinstance(std, Expression):
+        return squared(std, what), 1
+    if std.width is not None or std.axes or any(x.op in ("moment", "inverse_sqrt") for x in topological([std.node])):
+        raise TensorProgramError(
+            f"{what} is {describe(std.node)}", fix="give a number, a tp.Scalar, or what is made of these alone"
+        )
+    return 1, std
+
+
+def note_deviation(name: str, std: Any) -> None:
+    """Notes the hyperparameter that multiplies weights of variance 1."""
+    layers = _LAYERS.get()
+    if layers is None or not isinstance(std, Expression):
+        return
+    if layers.deviations.setdefault(name, std.node) != std.node:
+        raise TensorProgramError(
+            f"the weights {name} have two standard deviations", fix="give shared weights the same one everywhere"
+        )
+
+
+def times(factor: Any, x: Expression) -> Expression:
+    """The product with what `deviation` has."""
+    return factor * x if isinstance(factor, Expression) else x
 
 
 def squared(std: Any, what: str) -> Number:
@@ -105,7 +136,8 @@ def dense(
         name: The name of W; the bias is `name_b`.
         x: An Input, a vector, or a list of Inputs or of vectors; axes are kept.
         n: The width of the result.
-        W_std: Standard deviation of the weights, times the root of the fan-in.
+        W_std: Standard deviation of the weights, times the root of the fan-in; a number, or a `tp.Scalar` (as everywhere), which
+            multiplies weights of variance 1: then formulas have it as a symbol, and `values=` as a number.
         b_std: Standard deviation of the biases; None for no bias.
 
     Returns:
@@ -117,15 +149,19 @@ def dense(
         >>> x = tp.Vector("x", n)
         >>> tp.limit(tp.Program(q=tp.moment(tp.dense("W", tp.relu(x), n, W_std=2, b_std=1) ** 2)))
         q = 3 (exact)
+        >>> s = tp.Scalar("s")
+        >>> tp.formula(tp.Program(q=tp.moment(tp.dense("W", tp.relu(x), n, W_std=s, b_std=1) ** 2)))
+        q = s**2/2 + 1
 
     Source: parametrization of Jacot et al. 2018, and of neural-tangents' Dense.
     """
     name = check_name(name, "a layer's name")
     if not isinstance(n, Width):
         raise TensorProgramError(f"layer {name} is given {n!r} as its width", fix='make one with tp.Width("n")')
-    var = squared(W_std, f"W_std of layer {name}")
+    var, factor = deviation(W_std, f"W_std of layer {name}")
     x = beside(x)
     if isinstance(x, Bound):
+        note_deviation(name, factor)
         node = algebra.initial(Embedding.of(name, n, var, x.data))
         h = Expression(node, x.axes)
     elif isinstance(x, (list, tuple)):
@@ -137,10 +173,13 @@ def dense(
         for i, (p, r) in enumerate(zip(parts, ratios, strict=True)):
             part = ratio(r, sum(ratios))
             share(f"{name}_{i}", part)
+            note_deviation(f"{name}_{i}", factor)
             h = h + Matrix(f"{name}_{i}", n, _width(p), var * part) @ p
     else:
         y = vector(x, name)
+        note_deviation(name, factor)
         h = Matrix(name, n, _width(y), var) @ y
+    h = times(factor, h)
     return h if b_std is None else h + bias(f"{name}_b", n, b_std)
 
 
@@ -190,136 +229,14 @@ def ordered(x: Expression, axes: Sequence[str]) -> Expression:
 
 def bias(name: str, n: Width, b_std: Any) -> Expression:
     """A trained vector with N(0, b_std^2) coordinates."""
-    return Vector(name, n, mean=0, var=squared(b_std, f"b_std of {name}"), trainable=True)
-
-
-@dataclass(frozen=True)
-class Readout:
-    """An output f = v.x / sqrt(n) (+ b) of a network; made by `readout`.
-
-    Attributes:
-        theta: f = n**1/2 theta, n the reference width; a scalar of the program.
-        parts: What v multiplies, each with its part of the fan-in.
-        over: The axes along which v varies.
-        var: The variance of the coordinates of v.
-        bias_var: That of the bias, 0 without one.
-        vectors: The names of the readout vectors.
-        bias: The name the bias has, or would have.
-        centred: Has v mean 0?
-        bias: The name of the bias.
-    """
-
-    theta: Expression
-    parts: tuple[tuple[Expression, Number], ...]
-    over: tuple[str, ...]
-    var: Number
-    bias_var: Number
-    vectors: tuple[str, ...]
-    bias: str
-    centred: bool = True
-
-    def covariance(self, other: Readout, **names: str) -> Expression:
-        """Of f with another f, given the body: W_std^2 x.x'/n + b_std^2; `names` rename the other's axes.
-
-        The other may be another output, with other vectors or without a bias: what they share counts.
-        """
-        total: Any = _number(self.bias_var if self.bias == other.bias and other.bias_var else 0)
-        for name, (x, part) in zip(self.vectors, self.parts, strict=True):
-            for other_name, (y, share) in zip(other.vectors, other.parts, strict=True):
-                if name == other_name:
-                    renamed = dict(zip(other.over, self.over, strict=True))  # v has positions, not names
-                    renamed |= {a: b for a, b in names.items() if a in y.axes}
-                    c = build.moment(x * build.rename(y, **renamed))
-                    scale = part if part == share else (float(part) * float(share)) ** 0.5
-                    total = total + (build.sum(c, self.over) if self.over else c) * _times(self.var, scale)
-        return total
-
-
-@layer
-def readout(name: Any, x: Any, W_std: Any = None, b_std: Any = None, over: str | Sequence[str] = ()) -> Readout:
-    """The output f = v.x/sqrt(n) (+ b) of a network, v ~ N(0, W_std^2).
-
-    Args:
-        name: The name of v; or a `tp.Vector` that stands in for it (one that is used inside the network as well, say).
-        x: A vector; its axes but the examples' must be summed, averaged or named in `over`. A list of vectors means
-            their concatenation, with one v for each, `name_0`, `name_1`, ...
-        W_std: Standard deviation of the coordinates of v, 1 by default; a `tp.Vector` has its own.
-        b_std: Standard deviation of a bias; None for none.
-        over: Axes to flatten: one v for each of the P positions, f = sum_p v_p.x_p / sqrt(n P).
-
-    Returns:
-        What `tp.Network` takes.
-
-    Example:
-        >>> import tensorprog as tp
-        >>> x = tp.dense("U", tp.Input("x"), tp.Width("n"))
-        >>> tp.kernel_fn(tp.Network(tp.readout("v", tp.relu(x), b_std=1)))([[2.0]], get="ntk")
-        array([[5.]])
-    """
-    axes = (over,) if isinstance(over, str) else tuple(over)
-    xs = [vector(y, "readout") for y in (x if isinstance(x, (list, tuple)) else [x])]
-    ratios = [_width(y).ratio for y in xs]
-    for y in xs:
-        missing = [a for a in axes if a not in y.axes]
-        if missing:
-            raise TensorProgramError(
-                f"a readout over the axis {missing[0]!r}, and {describe(y.node)} has {y.axes or 'none'}",
-                fix="name an axis of the vector",
-            )
-    if EXAMPLE in axes or len(set(axes)) < len(axes):
-        raise TensorProgramError(
-            f"a readout over the axes {axes}",
-            why="every example has its own output, and every axis is flattened once",
-            fix="name axes of one example, each once",
-        )
-    sizes = {a: xs[0].shape[xs[0].axes.index(a)] for a in axes}
-    fan_in = _times(sum(ratios), prod(sizes.values()))  # over the reference width
-    var: Number
-    if isinstance(name, Expression):
-        if name.node.op != "vector" or len(xs) > 1 or axes or name.axes:
-            raise TensorProgramError(
-                "a readout is given an expression for its vector", fix="give one tp.Vector without axes, or a name"
-            )
-        if W_std is not None:
-            raise TensorProgramError(
-                f"a readout by the vector {name.node.attr.name} is given W_std", fix="give the vector another var"
-            )
-        vectors, var = [name], name.node.attr.var
-    else:
-        var = squared(1 if W_std is None else W_std, f"W_std of readout {name}")
-        keys = [f"{name}_{i}" for i in range(len(xs))] if len(xs) > 1 else [name]
-        vectors = [
-            Vector(key, _width(y), mean=0, var=var, axes=sizes, trainable=True) for key, y in zip(keys, xs, strict=True)
-        ]
-    names = tuple([v.node.attr.name for v in vectors])
-    for key in names:
-        note_fan_in(key, fan_in)
-    theta: Any = 0
-    for v, y, r in zip(vectors, xs, ratios, strict=True):
-        t = build.moment(v * y)
-        theta = theta + (build.sum(t, axes) if axes else t) * (_root(ratio(_times(r, r), fan_in)))
-    bias_var: Number = 0
-    bias_name = f"{name if isinstance(name, str) else names[0]}_b"
-    if b_std is not None:
-        b = bias(bias_name, _width(xs[0]), b_std)
-        bias_var = b.node.attr.var
-        theta = theta + build.moment(b) * _root(ratios[0])
-    parts = tuple([(y, ratio(r, fan_in)) for y, r in zip(xs, ratios, strict=True)])
-    centred = not any(np.any(v.node.attr.mean) for v in vectors)
-    return Readout(theta, parts, axes, var, bias_var, names, bias_name, centred)
+    var, factor = deviation(b_std, f"b_std of {name}")
+    note_deviation(name, factor)
+    return times(factor, Vector(name, n, mean=0, var=var, trainable=True))
 
 
 def _number(x: Number) -> Expression:
     """A number as an expression."""
     return Expression(algebra.constant(x))
-
-
-def _root(x: Number) -> Expression:
-    return Expression(algebra.fn("sqrt", algebra.constant(x)))
-
-
-def _times(a: Number, b: Number) -> Number:
-    return number(a * b)
 
 
 def residual(block: Callable[..., Any], x: Any, scale: Any = 1) -> Any:

@@ -18,7 +18,8 @@ from tensorprog.language.expression import Expression, inverse_sqrt
 from tensorprog.language.node import Node, topological
 from tensorprog.language.program import Output, Program
 from tensorprog.networks.inputs import EXAMPLE, Bound, Input
-from tensorprog.networks.layers import Layers, Readout, recording
+from tensorprog.networks.layers import Layers, recording
+from tensorprog.networks.readouts import Readout, check_law
 from tensorprog.networks.samples import Batch, batches, reduced, same_features
 from tensorprog.transforms.backprop import Backward, backprop
 from tensorprog.transforms.decouple import in_forward_pass, program_for
@@ -335,6 +336,8 @@ class Network:
                     fix='ask for "ntk"; or average: tp.Network(tp.moment(..))',
                     source=self.source,
                 )
+            for o in (f, g):
+                check_law(o, self.source)
             c = f.covariance(g, **{EXAMPLE: OTHER})
             there = [name for name, side in ((EXAMPLE, a), (OTHER, b)) if _examples(side, 0)]
             return algebra.view(c.node, [there.index(name) for name in c.order], shape)
@@ -346,31 +349,25 @@ class Network:
                 fix=f"ask for nngp, ntk, f, or the part of one: {', '.join('ntk_' + k for k in sorted(self._parameters))}",
                 source=self.source,
             )
-        noted = replace(scheme, shares=a.layers.shares, fan_ins=a.layers.fan_ins)
+        known = a.layers
+        noted = replace(scheme, shares=known.shares, fan_ins=known.fan_ins, deviations=known.deviations)
         return tangent(a.backward[i], b.backward[j], noted, only)
 
 
 def _forward(outputs: list[Any]) -> list[Any]:
     """The outputs with their products marked as those of the forward pass, where these are W.T x."""
-    parts = [x for o in outputs if isinstance(o, Readout) for x in (o.theta, *[y for y, _ in o.parts])]
-    parts += [o for o in outputs if not isinstance(o, Readout)]
+    parts = [x for o in outputs for x in (o.expressions if isinstance(o, Readout) else [o])]
     new = in_forward_pass([x.node for x in parts])
 
     def marked(x: Expression) -> Expression:
         return Expression(new[x.node], x.order, x.axes)
 
-    return [
-        replace(o, theta=marked(o.theta), parts=tuple([(marked(x), part) for x, part in o.parts]))
-        if isinstance(o, Readout)
-        else marked(o)
-        for o in outputs
-    ]
+    return [o.marked(marked) if isinstance(o, Readout) else marked(o) for o in outputs]
 
 
 def _root_of_reference(o: Readout) -> Expression:
     """n**1/2 for the reference width n."""
-    width = o.parts[0][0].width
-    assert width is not None
+    width = o.width
     return inverse_sqrt(width) ** -1 * Expression(algebra.fn("sqrt", algebra.constant(width.ratio))) ** -1
 
 
