@@ -4,12 +4,14 @@ Counts of the largest array of a pair of images, over names of the weights, stri
 """
 
 import itertools
+import sys
 from math import prod
 
 import numpy as np
 import pytest
 
 import tensorprog as tp
+from tensorprog.language import node
 from tensorprog.networks.pairs import compile_pair
 from tensorprog.transforms.tangent import parametrization
 
@@ -81,3 +83,33 @@ def test_three_layers(strides):
     found, right = tp.kernel_fn(net)(data), tp.limit(net, data, method="population")
     for k in ("nngp", "ntk"):
         assert np.abs(getattr(found, k) - right[k].value).max() < 6 * np.max(right[k].error)
+
+
+def test_kernels_of_residual_networks_are_linear_in_depth():
+    """All walks over nodes together, of compiling and of evaluating, as counts."""
+    walked = []
+    for blocks in (10, 20, 40):
+        h = tp.dense("U", tp.Input("x"), N)
+        for i in range(blocks):
+            h = tp.residual(lambda y, i=i: tp.dense(f"V{i}", tp.relu(tp.dense(f"W{i}", y, N)), N), h)
+        net = tp.Network(tp.readout("v", h))
+        with pytest.MonkeyPatch.context() as patch:
+            count = counted_walks(patch)
+            tp.kernel_fn(net)([[1.0, 2.0], [0.5, 1.0]])
+        walked.append(count[0])
+    assert walked[2] - walked[1] < 2.2 * (walked[1] - walked[0]), walked
+
+
+def counted_walks(patch):
+    count = [0]
+    walk = node.topological
+
+    def counting(*args, **keywords):
+        found = walk(*args, **keywords)
+        count[0] += len(found)
+        return found
+
+    for module in list(sys.modules.values()):
+        if getattr(module, "topological", None) is walk:
+            patch.setattr(module, "topological", counting)
+    return count
