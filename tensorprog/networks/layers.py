@@ -101,6 +101,12 @@ def squared(std: Any, what: str) -> Number:
     if s < 0:
         raise TensorProgramError(f"{what} is {s}", fix="a standard deviation is at least 0")
     v = s * s
+    if s and not Fraction(1, 10**300) < v < 10**300:
+        raise TensorProgramError(
+            f"{what} is {s:g}" if not is_exact(s) else f"{what} has {len(str(s))} digits",
+            why="its square is no floating point number",
+            fix="use a standard deviation between 1e-150 and 1e150",
+        )
     return v if is_exact(v) else _nearby(float(v))
 
 
