@@ -16,6 +16,7 @@ position by position. An (N, N) kernel is the pointwise product of one vector se
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
 
 from tensorprog.language import algebra
@@ -341,17 +342,23 @@ class Expectation:
         """E of a product of functions of a few jointly Gaussian variables."""
         whole = algebra.mul(factors)
         atoms = self.structure.atoms(whole)
-        means, covariances = [], {}
-        for i, u in enumerate(atoms):
-            m = yield (self.mean, u)
-            means.append(m)
-            for j in range(i + 1):
-                covariances[i, j] = yield (self.covariance, *ordered(u, atoms[j]))
-        gaussian = Gaussian(tuple(means), covariances)
+        gaussian = yield from self._gaussian(atoms)
         answer = closed_form(factors, atoms, gaussian, self.tilted_signs, self.budget)
         if answer is not None:
             return answer
-        return integral(self.structure, whole, atoms, gaussian)
+        bases = self.structure.bases(atoms)
+        if len(bases) < len(atoms):  # z and s z, with s a scalar of the program, are one variable
+            gaussian = yield from self._gaussian(bases)
+        return integral(self.structure, whole, bases if len(bases) < len(atoms) else atoms, gaussian)
+
+    def _gaussian(self, variables: Sequence[Node]) -> Task:
+        means, covariances = [], {}
+        for i, u in enumerate(variables):
+            m = yield (self.mean, u)
+            means.append(m)
+            for j in range(i + 1):
+                covariances[i, j] = yield (self.covariance, *ordered(u, variables[j]))
+        return Gaussian(tuple(means), covariances)
 
     # ---- covariance ----
     def covariance(self, u: Node, v: Node) -> Node | Task:

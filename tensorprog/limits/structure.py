@@ -11,6 +11,7 @@ subexpression: a Gaussian variable.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -370,6 +371,18 @@ class Structure:
                     stack.extend(y.args)
             found = self._atoms[x] = tuple(sorted(seen, key=lambda a: a.digest))
         return found
+
+    def bases(self, atoms: Sequence[Node]) -> tuple[Node, ...]:
+        """The variables whose multiples by scalars the atoms are."""
+        found: dict[Node, None] = {}
+        for a in atoms:
+            y = opened(a) if a.op in MOVED and not is_variable(a) else a
+            if y.op == "mul":
+                (y,) = [b for b in y.args if self.facts(b).families]
+                found[carrier(y)] = None
+            else:
+                found[a] = None
+        return tuple(sorted(found, key=lambda a: a.digest))
 
     def derivative(self, x: Node, atom: Node) -> Node:
         """The derivative of x in one of its atoms, the others held fixed."""
