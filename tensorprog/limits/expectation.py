@@ -26,7 +26,7 @@ from tensorprog.language.node import Node
 from tensorprog.language.symbols import Number
 from tensorprog.limits.budget import Budget
 from tensorprog.limits.closed import Gaussian, closed_form
-from tensorprog.limits.integral import integral
+from tensorprog.limits.integral import MAX_QUADRATURE, MAX_SAMPLED, integral
 from tensorprog.limits.laplace import inverse_powers, laplace
 from tensorprog.limits.picks import Picks, common_picks, split
 from tensorprog.limits.structure import (
@@ -347,9 +347,9 @@ class Expectation:
         if answer is not None:
             return answer
         bases = self.structure.bases(atoms)
-        if len(bases) < len(atoms):  # z and s z, with s a scalar of the program, are one variable
-            gaussian = yield from self._gaussian(bases)
-        return integral(self.structure, whole, bases if len(bases) < len(atoms) else atoms, gaussian)
+        if len(bases) < len(atoms) and min(len(atoms) - MAX_SAMPLED, len(bases) - MAX_QUADRATURE) <= 0:
+            gaussian, atoms = (yield from self._gaussian(bases)), bases  # z and s z, s a scalar, are one variable
+        return integral(self.structure, whole, atoms, gaussian)
 
     def _gaussian(self, variables: Sequence[Node]) -> Task:
         means, covariances = [], {}

@@ -54,7 +54,7 @@ class Integrand:
     def __init__(self, body: Node, dimension: int, parameters: int) -> None:
         self.body, self.dimension, self.parameters = body, dimension, parameters
         found, self.turns, along, self.blind = _roughness(body)
-        self.curves = _curves(along, dimension)
+        self.curves = _curves(along, dimension) if dimension <= MAX_QUADRATURE else None
         self.features = tuple(found)
         self._compiled: Callable[..., Any] | None = None
         self._bounded: Bounded | None = None
