@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tensorprog.errors import TensorProgramError
 from tensorprog.estimate import Estimate, Estimates
+from tensorprog.language.axes import concat, flatten, split
 from tensorprog.language.build import *  # noqa: F403
 from tensorprog.language.build import __all__ as _build
 from tensorprog.language.deferred import layer
@@ -36,14 +37,15 @@ if TYPE_CHECKING:
     from tensorprog.networks.graph import graph_conv as graph_conv
     from tensorprog.networks.inputs import Input as Input
     from tensorprog.networks.layers import dense as dense
-    from tensorprog.networks.layers import readout as readout
     from tensorprog.networks.layers import residual as residual
     from tensorprog.networks.network import Network as Network
     from tensorprog.networks.normalization import batch_norm as batch_norm
     from tensorprog.networks.normalization import layer_norm as layer_norm
+    from tensorprog.networks.normalization import scale as scale
     from tensorprog.networks.pooling import avg_pool as avg_pool
     from tensorprog.networks.pooling import global_avg_pool as global_avg_pool
     from tensorprog.networks.pooling import max_over as max_over
+    from tensorprog.networks.readouts import readout as readout
     from tensorprog.networks.recurrent import bidirectional as bidirectional
     from tensorprog.networks.recurrent import gru as gru
     from tensorprog.networks.recurrent import lstm as lstm
@@ -57,9 +59,10 @@ _NETWORKS = {
     "convolution": ("conv",),
     "graph": ("graph_conv",),
     "inputs": ("Input",),
-    "layers": ("dense", "readout", "residual"),
+    "layers": ("dense", "residual"),
     "network": ("Network",),
-    "normalization": ("batch_norm", "layer_norm"),
+    "normalization": ("batch_norm", "layer_norm", "scale"),
+    "readouts": ("readout",),
     "pooling": ("avg_pool", "global_avg_pool", "max_over"),
     "recurrent": ("bidirectional", "gru", "lstm", "rnn"),
 }
@@ -68,8 +71,8 @@ _networks = [name for names in _NETWORKS.values() for name in names]
 __all__ = [
     "Comparison", "Estimate", "Estimates", "Expression", "Formula", "Function", "GIAReport", "Matrix", "Program",
     "RegularityReport", "Runs", "Scalar",
-    "TensorProgramError", "Vector", "Width", "check_gia", "check_regularity", "compare", "formula", "inverse_sqrt",
-    "kernel_fn", "latex", "layer", "limit", "load", "parse", "run", "save", *_build, *_networks,
+    "TensorProgramError", "Vector", "Width", "check_gia", "check_regularity", "compare", "concat", "flatten", "formula",
+    "inverse_sqrt", "kernel_fn", "latex", "layer", "limit", "load", "parse", "run", "save", "split", *_build, *_networks,
 ]  # fmt: skip
 
 # Imported when first used: writing and printing programs should not wait for SciPy.

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import namedtuple
-from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import reduce
 from math import isqrt, prod
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,16 @@ import numpy as np
 
 from tensorprog.errors import MissingAxis, TensorProgramError
 from tensorprog.language.node import Node
-from tensorprog.limits.batched import Batched, Block
-from tensorprog.limits.perturb import NOISE, Perturbation
+from tensorprog.limits.batched import Block
+from tensorprog.limits.limit import limit
+from tensorprog.networks.accuracy import Measured
+from tensorprog.networks.answer import answer
 from tensorprog.networks.inputs import EXAMPLE
 from tensorprog.networks.network import Network
-from tensorprog.networks.pairs import Compiled, GramProducts, Products, compile_pair
+from tensorprog.networks.pairs import SAMPLED, Compiled, compile_pair
+from tensorprog.networks.products import GramProducts, Products
 from tensorprog.networks.results import Results
+from tensorprog.networks.routes import How, Part, checked
 from tensorprog.networks.samples import Batch, batches, same_features
 from tensorprog.transforms.dispatch import needs_data
 from tensorprog.transforms.tangent import parametrization as named
@@ -27,12 +31,21 @@ __all__ = ["KernelFunction", "kernel_fn"]
 
 BLOCK = 2**24
 """Inner products that are in memory together: pairs of examples, times those of positions."""
-SAMPLED = 8
-"""Rows on which errors are measured."""
+SHARE = 8
+"""How much less than quadrature an integral may cost that is sampled anyway: the population samples, too, with fewer numbers."""
+
+Prepared = tuple[list[Batch], list[Batch], list[Part], str]
 
 
 def kernel_fn(
-    network: Network, parametrization: str = "ntk", width: int | None = None, gia: bool = False
+    network: Network,
+    parametrization: str = "ntk",
+    width: int | None = None,
+    gia: bool = False,
+    *,
+    method: str = "auto",
+    tol: float | None = None,
+    budget: float = 1,
 ) -> KernelFunction:
     """The infinite-width kernels of a network as a function of data.
 
@@ -41,6 +54,12 @@ def kernel_fn(
         parametrization: `"ntk"`, `"tp"` or `"standard"`, see `transforms/tangent.py`.
         width: The reference width, for `"standard"`, whose kernel grows with it.
         gia: Under gradient independence.
+        method: `"exact"`: closed forms and integrals; `"population"`: samples, as for `tp.limit`; `"auto"`: exact, and where
+            that declines, costs more than the budget or is not as good as `tol`, what comes next. `note` of the result says why.
+        tol: How large an error of an entry K(x, x') may be, in units of sqrt(K(x, x) K(x', x')), before another route is
+            tried; if none is as good, the best one answers with an `AccuracyWarning`. By default closed forms that
+            lose digits are replaced by integrals from 1e-9, and a warning is given from 1e-2.
+        budget: How many times the usual work the exact route may cost: evaluations of integrands, terms.
 
     Returns:
         A function `f(X1, X2=None, get=("nngp", "ntk"))`, see `KernelFunction`.
@@ -50,8 +69,10 @@ def kernel_fn(
         >>> x, n = tp.Input("x"), tp.Width("n")
         >>> net = tp.Network(tp.readout("v", tp.relu(tp.dense("U", x, n, W_std=2**0.5))))
         >>> f = tp.kernel_fn(net)
-        >>> f([[1.0, 1.0]], [[1.0, 1.0], [1.0, -1.0]])
-        Kernel(nngp=array([[1.        , 0.31830989]]), ntk=array([[2.        , 0.31830989]]))
+        >>> f([[1.0, 1.0]], [[1.0, 1.0], [1.0, -1.0]], get="ntk")
+        array([[2.        , 0.31830989]])
+        >>> f([[1.0, 1.0]]).method
+        {'nngp': 'closed form', 'ntk': 'closed form'}
 
     Source: Tensor Programs II (arXiv:2006.14548), theorem 2.1; Jacot et al. 2018 for the multilayer perceptron.
     """
@@ -59,21 +80,36 @@ def kernel_fn(
         raise TensorProgramError(
             f"kernel_fn of {type(network).__name__}", fix="give a tp.Network; of a Program take tp.limit"
         )
-    return KernelFunction(network, parametrization, width, gia)
+    return KernelFunction(network, parametrization, width, gia, method, tol, budget)
 
 
 class KernelFunction:
     """The kernels of a network; made by `kernel_fn`, called with data.
 
-    It compiles the network once for each pair of shapes of examples. A call evaluates closed forms and integrals for all
-    pairs, tile by tile, on all cores. Diagonals come from the program of one example and are exact to rounding. Networks that
+    It compiles the network once for each pair of shapes of examples. A call measures errors on telling pairs of examples
+    (`networks/accuracy.py`), chooses a route by them and by its cost, and evaluates closed forms and integrals for all pairs,
+    tile by tile, on all cores. Diagonals come from the program of one example and are exact to rounding. Networks that
     mix the examples of a batch (batch normalisation), and what has no exact route, go through `tp.limit` of the program.
     """
 
-    def __init__(self, network: Network, parametrization: str, width: int | None, gia: bool) -> None:
+    def __init__(
+        self,
+        network: Network,
+        parametrization: str,
+        width: int | None,
+        gia: bool,
+        method: str = "auto",
+        tol: float | None = None,
+        budget: float = 1,
+    ) -> None:
         self.network, self.gia = network, gia
         self.scheme = named(parametrization, width)
-        self._compiled: dict[Any, Compiled | None] = {}
+        self.how = How.of(method, tol, budget)
+        self._compiled: dict[Any, Compiled | str] = {}
+
+    def __repr__(self) -> str:
+        scheme = self.scheme.name if self.scheme.width is None else f"{self.scheme.name}, width {self.scheme.width}"
+        return f"kernel_fn({self.network!r}, {scheme}{', gia' if self.gia else ''})"
 
     def __call__(
         self,
@@ -93,7 +129,8 @@ class KernelFunction:
             X1: Data, as for `Network.program`: an array (examples, *axes, features), a list of arrays, a dictionary.
             X2: A second batch, for the columns; X1 by default.
             get: `"nngp"`, `"ntk"`, `"ntk_NAME"` (the part of one parameter), or several of them.
-            gram: In place of data without axes: the matrix of x.x'/d, (N, N); or (K11, K12, K22) for two batches.
+            gram: In place of data without axes: the matrix of x.x'/d, (N, N); or (K11, K12, K22) for two batches, where of
+                K11 and K22 the diagonals will do.
             dtype: float64, or float32: half the memory.
             out: A folder for memory-mapped results `nngp.npy`, ..; an interrupted call goes on where it stopped.
             progress: Whether to show a progress bar; by default on a terminal only.
@@ -101,15 +138,68 @@ class KernelFunction:
 
         Returns:
             A named tuple of arrays (len(X1), len(X2)), for several outputs with two more axes; the bare array if `get` is one
-            name. The tuple's `error` maps names to the largest error, found when asked for, `method` to how it was computed.
+            name. The tuple's `error` maps names to the largest error of an entry, as measured on telling pairs of examples,
+            `method` and `kind` to how it was computed and what the error means; printing shows them.
 
         Raises:
-            TensorProgramError: data that makes no sense; a kernel that is infinite.
+            TensorProgramError: data that makes no sense; a kernel that is infinite, or of which no digit is known.
+            AccuracyWarning: (warning) a kernel that is not as good as `tol`.
         """
         names = _names(get)
         dtype = _dtype(dtype)
-        if gram is not None:
-            return self._of_gram(X1, X2, gram, names, get, dtype, out, progress)
+        first, second, parts, whole = (
+            self._of_data(X1, X2, names, dtype) if gram is None else self._of_gram(X1, X2, gram, names, dtype)
+        )
+        over = "budget=" in whole  # expansions
+        if not whole:
+            whole = self.how.too_dear(sum([p.evaluations for p in parts]))
+            over = bool(whole)
+            if over and self.how.method == "exact":
+                raise TensorProgramError(
+                    "the exact route has no kernel", why=whole, fix='raise budget=, or use method="auto"'
+                )
+        if whole and (gram is not None or out is not None):
+            raise TensorProgramError(
+                "gram= in place of data" if gram is not None else "out= for a network whose kernel is not computed in blocks",
+                why=whole,
+                fix="leave it out, and save the result: np.save" if gram is None
+                else "give data with these inner products: rows of a Cholesky factor, times the root of their number",
+            )  # fmt: skip
+        if whole:
+            return self._given(self._by_program(X1, X2, names, rng, whole if over else ""), names, get, dtype)
+        for part in parts:
+            part.choose(self.how, names)
+        measured = reduce(Measured.joined, [p.measured for p in parts])
+        rough = (
+            max(measured.visible.values()) > self.how.rough and measured.finite
+        )  # samples do not see what is infinite
+        if rough and self.how.method == "auto" and gram is None and out is None:
+            note = f"closed forms and integrals have an error of {max(measured.visible.values()):.0e}"
+            other = self._by_program(X1, X2, names, rng, note)
+            if max(other.measured.visible.values()) < max(measured.visible.values()):
+                return self._given(other, names, get, dtype)
+        method = "quadrature" if any(p.compiled.method == "quadrature" for p in parts) else "closed form"
+        note = "; ".join(dict.fromkeys([p.note for p in parts if p.note]))
+        p = parts[0].products
+        keys = (
+            [p.same, p.products, *p.alone]
+            if isinstance(p, GramProducts)
+            else [X2 is None, *[b.key for b in (*first, *second)]]
+        )
+        identity = "" if out is None else _identity(parts[0].compiled, keys)
+        with Results(names, first, second, parts[0].compiled.several, dtype, out, identity) as results:
+            for part in parts:
+                self._evaluate(part, results, progress)
+            results.check(self.network)
+        checked(names, measured, self.how, dict.fromkeys(names, method), self.network.source)
+        if isinstance(get, str):
+            return results.arrays[get]
+        arrays = [results.arrays[k] for k in names]
+        return answer(names, arrays, measured.error, dict.fromkeys(names, method), dict.fromkeys(names, note))
+
+    # ---- the exact route ----
+    def _of_data(self, X1: Any, X2: Any, names: tuple[str, ...], dtype: Any) -> Prepared:
+        """The batches, their kernels compiled, and why the exact route has none, where it has none."""
         if any(isinstance(X, tuple) and all(isinstance(k, (int, np.integer)) for k in X) for X in (X1, X2)):
             raise TensorProgramError(
                 "data for a kernel is a tuple of integers",
@@ -123,131 +213,27 @@ class KernelFunction:
         first = batches(self.network.inputs, X1, self.network.source)
         second = first if X2 is None else batches(self.network.inputs, X2, self.network.source)
         same_features(first, second)
-        pairs = [
-            (a, b, X2 is None and a is b, self._compile(a, b, names))
-            for i, a in enumerate(first)
-            for j, b in enumerate(second)
-            if X2 is not None or j >= i
-        ]
-        whole = next(
-            (c.declined if c else "it mixes the examples of a batch" for *_, c in pairs if not _exact(c)), None
-        )
-        if whole is not None:
-            if out is not None:
-                raise TensorProgramError(
-                    "out= for a network whose kernel is not computed in blocks",
-                    why=whole,
-                    fix="leave it out, and save the result: np.save",
-                )
-            return self._by_program(X1, X2, names, get, dtype, rng)
-        identity = "" if out is None else _identity(pairs[0][3], [X2 is None, *[b.key for b in (*first, *second)]])
-        with Results(names, first, second, self.network.several, dtype, out, identity) as results:
-            checks: list[Callable[[], dict[str, float]]] = []
-            for a, b, same, compiled in pairs:
-                assert compiled is not None
+        if self.how.method == "population":
+            return first, second, [], 'method="population"'
+        parts = []
+        for i, a in enumerate(first):
+            for j, b in enumerate(second):
+                if X2 is None and j < i:
+                    continue
+                compiled = self._compile(a, b, names)
+                same = X2 is None and a is b
+                if isinstance(compiled, str):
+                    return first, second, [], compiled
+                if compiled.declined:
+                    n, m = len(a.places), len(b.places)
+                    dear = self.how.too_dear(SHARE * compiled.evaluations(n * (n + 1) // 2 if same else n * m, n))
+                    return first, second, [], dear if dear and compiled.declined == SAMPLED else compiled.declined
                 products = Products(a.arrays, None if same else b.arrays, dtype)
-                self._evaluate(compiled, products, results, a, b, X2 is None and not same, progress)
-                checks.append(lambda c=compiled, p=products: self._errors(c, p, names))  # type: ignore[misc]
-            results.check(self.network)
-        if isinstance(get, str):
-            return results.arrays[get]
-        return _named(names, [results.arrays[k] for k in names], checks, _method([c for *_, c in pairs]))
+                parts.append(Part(a, b, products, X2 is None and not same, compiled))
+        return first, second, parts, ""
 
-    # ---- the exact route ----
-    def _compile(self, a: Batch, b: Batch, names: tuple[str, ...]) -> Compiled | None:
-        first, second = [{k: v.shape[1:] for k, v in batch.arrays.items()} for batch in (a, b)]
-        return self._compile_shapes(first, second, names)
-
-    def _compile_shapes(self, first: Any, second: Any, names: tuple[str, ...]) -> Compiled | None:
-        shapes = first, second
-        key = (tuple([tuple(sorted(s.items())) for s in shapes]), names)
-        if key not in self._compiled:
-            try:
-                self._compiled[key] = compile_pair(self.network, *shapes, names, self.scheme, self.gia)
-            except MissingAxis as error:  # of the batch: the network mixes examples
-                if error.axis != EXAMPLE:
-                    raise
-                self._compiled[key] = None
-        return self._compiled[key]
-
-    def _evaluate(
-        self,
-        c: Compiled,
-        p: Products | GramProducts,
-        results: Results,
-        a: Batch,
-        b: Batch,
-        mirror: bool,
-        progress: bool | None,
-    ) -> None:
-        assert c.pair is not None and c.same is not None
-        from tqdm import tqdm
-
-        n, m = p.counts
-        blocks = list(_blocks(n, m, p.same, c.pair.data))
-        off = True if len(blocks) < 4 and progress is None else None if progress is None else not progress
-        for rows, columns in tqdm(blocks, unit="block", delay=2, disable=off):
-            if results.done(rows, columns):
-                continue
-            block = p.block(c.pair.data, rows, columns)
-            found = c.pair.run(block, dtype=p.dtype)
-            if block.symmetric:
-                alone = c.same.run(_diagonal(p, c.same, rows), dtype=p.dtype)
-                for x, d in zip(found, alone, strict=True):
-                    k = np.arange(x.shape[-1])
-                    x[..., k, k] = d[..., 0]
-            results.put(found, a.places, b.places, rows, columns, mirror or (p.same and rows != columns))
-
-    def _errors(self, c: Compiled, p: Products | GramProducts, names: tuple[str, ...]) -> dict[str, float]:
-        """The largest error of each kernel, measured on some rows: rounding by perturbation, integrals at two resolutions."""
-        assert c.pair is not None and c.same is not None
-        chosen = _telling_rows(c, p)
-        worst = dict.fromkeys(names, 0.0)
-        for i in chosen:
-            row = slice(i, i + 1)
-            block = p.block(c.pair.data, row, slice(0, p.counts[1]))
-            itself = {i} if p.same else set()
-            equal = {k for j, k, _ in p.duplicates if j == i} - itself  # correlations of 1 that are no rounding
-            others = set(range(p.counts[1])) - itself - equal
-            self._compare(c.pair, block, p, i, sorted(others), worst, apart=True)
-            if equal:
-                self._compare(c.pair, block, p, i, sorted(equal), worst)
-            self._compare(c.same, _diagonal(p, c.same, row), p, i, [0], worst)
-        return worst
-
-    @staticmethod
-    def _compare(
-        c: Batched,
-        block: Block,
-        p: Products | GramProducts,
-        seed: int,
-        columns: list[int],
-        worst: dict[str, float],
-        apart: bool = False,
-    ) -> None:
-        """Raises the errors known so far to those of some columns of a block.
-
-        A float32 is a number that rounding has moved by 2^29 times as much. It is moved in float64, where nothing else moves it.
-        """
-        scale = float(np.finfo(p.dtype).eps / np.finfo(float).eps)
-        base = c.run(block)
-        moved = c.run(block, noise=Perturbation(np.random.default_rng(seed), scale, apart=apart))
-        coarse = c.run(block, level=0) if c.integrals else base
-        for k, x, y, z in zip(worst, base, moved, coarse, strict=True):
-            error = 4 * np.abs(x - y) + NOISE * scale * np.abs(x) + 10 * np.abs(x - z)
-            worst[k] = max(worst[k], float(np.max(error[..., columns], initial=0.0)))
-
-    def _of_gram(
-        self,
-        X1: Any,
-        X2: Any,
-        gram: Any,
-        names: tuple[str, ...],
-        get: Any,
-        dtype: Any,
-        out: str | Path | None,
-        progress: bool | None,
-    ) -> Any:
+    def _of_gram(self, X1: Any, X2: Any, gram: Any, names: tuple[str, ...], dtype: Any) -> Prepared:
+        """As `_of_data`, of inner products that are given."""
         wanted = [x for x in self.network.inputs if x.value is None]
         why = (
             "data is given, too" if X1 is not None or X2 is not None
@@ -255,48 +241,109 @@ class KernelFunction:
             else "its features are not known, and in standard parametrization the kernel depends on their number"
             if self.scheme.name == "standard"
             else "the axes of the input have positions, which it does not know" if wanted[0].axis_names
+            else "samples are drawn for data" if self.how.method == "population"
             else ""
         )  # fmt: skip
         if why:
             raise TensorProgramError("gram= in place of data", why=why, fix="give the data")
         products = GramProducts(gram, wanted[0].key, dtype)
         shapes = {wanted[0].key: (1,)}
-        batch = [Batch({}, {}, tuple(range(k))) for k in products.counts]
+        one, two = [Batch({}, {}, tuple(range(k))) for k in products.counts]
         compiled = self._compile_shapes(shapes, shapes, names)
-        if compiled is None or compiled.declined:
-            raise TensorProgramError(
-                "gram= in place of data",
-                why=compiled.declined if compiled else "the network mixes the examples of a batch",
-                fix="give data with these inner products: rows of a Cholesky factor, times the root of their number",
+        if isinstance(compiled, str) or compiled.declined:
+            return [one], [two], [], compiled if isinstance(compiled, str) else compiled.declined
+        return [one], [two], [Part(one, two, products, False, compiled)], ""
+
+    def _compile(self, a: Batch, b: Batch, names: tuple[str, ...]) -> Compiled | str:
+        first, second = [{k: v.shape[1:] for k, v in batch.arrays.items()} for batch in (a, b)]
+        return self._compile_shapes(first, second, names, (a, b))
+
+    def _compile_shapes(
+        self, first: Any, second: Any, names: tuple[str, ...], parts: tuple[Batch, Batch] | None = None
+    ) -> Compiled | str:
+        """The kernels of two shapes, or why there are none of one pair of examples."""
+        shapes = first, second
+        key = (tuple([tuple(sorted(s.items())) for s in shapes]), names)
+        if key not in self._compiled:
+            try:
+                self._compiled[key] = compile_pair(self.network, *shapes, names, self.scheme, self.gia, self.how.budget)
+            except TensorProgramError as error:
+                # What has no meaning for one example may have one for a batch: a layer along the axis of the examples.
+                if not (isinstance(error, MissingAxis) and error.axis == EXAMPLE) and (
+                    parts is None or not self._has_meaning(*parts, names)
+                ):
+                    raise
+                self._compiled[key] = "it mixes the examples of a batch"
+        return self._compiled[key]
+
+    def _has_meaning(self, a: Batch, b: Batch, names: tuple[str, ...]) -> bool:
+        try:
+            self.network.program_of([a], [b], names, self.scheme)
+        except TensorProgramError:
+            return False
+        return True
+
+    def _evaluate(self, part: Part, results: Results, progress: bool | None) -> None:
+        from tqdm import tqdm
+
+        pair, same = part.programs
+        p = part.products
+        blocks = list(_blocks(p.counts[0], p.counts[1], p.same, pair.data))
+        off = True if len(blocks) < 4 and progress is None else None if progress is None else not progress
+        for rows, columns in tqdm(blocks, unit="block", delay=2, disable=off):
+            if results.done(rows, columns):
+                continue
+            block = p.block(pair.data, rows, columns)
+            found = pair.run(block, dtype=p.dtype)
+            if block.symmetric:
+                own = p.block(same.data, rows, rows)
+                alone = same.run(Block(own.products, own.rows, 1), dtype=p.dtype)
+                for x, d in zip(found, alone, strict=True):
+                    k = np.arange(x.shape[-1])
+                    x[..., k, k] = d[..., 0]
+            results.put(
+                found, part.rows.places, part.columns.places, rows, columns, part.mirror or (p.same and rows != columns)
             )
-        identity = "" if out is None else _identity(compiled, [products.same, products.products, *products.alone])
-        with Results(names, batch[:1], batch[1:], self.network.several, dtype, out, identity) as results:
-            self._evaluate(compiled, products, results, batch[0], batch[1], False, progress)
-            results.check(self.network)
-        if isinstance(get, str):
-            return results.arrays[get]
-        check = lambda: self._errors(compiled, products, names)  # noqa: E731
-        return _named(names, [results.arrays[k] for k in names], [check], _method([compiled]))
 
     # ---- any other ----
-    def _by_program(self, X1: Any, X2: Any, names: tuple[str, ...], get: Any, dtype: Any, rng: int) -> Any:
-        from tensorprog.limits.limit import limit
-
+    def _by_program(self, X1: Any, X2: Any, names: tuple[str, ...], rng: int, note: str) -> Sampled:
+        """By the limit of the program of all examples; sampled, where a note says why nothing else will do."""
+        method = "population" if note and self.how.method == "auto" else self.how.method
         program = self.network.program(X1, X2, names, self.scheme.name, self.scheme.width, self.gia)
-        found = limit(program, rng=rng)
+        with np.errstate(over="ignore", invalid="ignore"):
+            found = limit(program, method=method, rng=rng, budget=self.how.budget)
         arrays = [np.asarray(found[k].value, dtype=float) for k in names]
+        errors = [
+            np.broadcast_to(np.asarray(found[k].error, dtype=float), a.shape)
+            for k, a in zip(names, arrays, strict=True)
+        ]
         if X2 is None:  # sampled entries differ from their mirror images, within their errors
-            arrays = [(a + (a.T if a.ndim == 2 else a.transpose(1, 0, 3, 2))) / 2 for a in arrays]
-        arrays = [a.astype(dtype) for a in arrays]
-        if isinstance(get, str):
-            return arrays[0]
-        errors = {k: float(np.max(found[k].error)) for k in names}
-        return _named(names, arrays, [lambda: errors], {k: found[k].method for k in names})
+            arrays, errors = [
+                [(a + (a.T if a.ndim == 2 else a.transpose(1, 0, 3, 2))) / 2 for a in b] for b in (arrays, errors)
+            ]
+        measured = Measured.nothing(names)
+        for name, a, e in zip(names, arrays, errors, strict=True):
+            measured.whole(name, a, e, symmetric=X2 is None)
+        notes = {k: "; ".join(filter(None, [note, found[k].note])) for k in names}
+        return Sampled(arrays, measured, {k: found[k].method for k in names}, notes)
+
+    def _given(self, found: Sampled, names: tuple[str, ...], get: Any, dtype: Any) -> Any:
+        """What `_by_program` found, as the user wants it."""
+        checked(names, found.measured, self.how, found.method, self.network.source)
+        arrays = [a.astype(dtype) for a in found.arrays]
+        return (
+            arrays[0] if isinstance(get, str) else answer(names, arrays, found.measured.error, found.method, found.note)
+        )
 
 
-def _method(parts: Sequence[Compiled | None]) -> str:
-    """How an exact route computes: "quadrature" if any integral is left."""
-    return "quadrature" if any(c and c.pair and c.pair.integrals for c in parts) else "closed form"
+@dataclass
+class Sampled:
+    """Kernels by the limit of a program: arrays, their errors, how, and why so."""
+
+    arrays: list[np.ndarray]
+    measured: Measured
+    method: dict[str, str]
+    note: dict[str, str]
 
 
 def _blocks(n: int, m: int, same: bool, data: Sequence[Node]) -> list[tuple[slice, slice]]:
@@ -311,17 +358,6 @@ def _blocks(n: int, m: int, same: bool, data: Sequence[Node]) -> list[tuple[slic
     return [(r, c) for r in rows for c in columns if not same or c.start >= r.start]
 
 
-def _telling_rows(c: Compiled, p: Products | GramProducts) -> list[int]:
-    """Rows to measure errors on: some all over, and those of the largest and the smallest examples."""
-    assert c.pair is not None
-    found = set(np.linspace(0, p.counts[0] - 1, SAMPLED).astype(int).tolist())
-    own = [x for x in c.pair.data if x.attr[4:6] == (0, 0)]
-    for a in p.block(own, slice(0, p.counts[0]), slice(0, 1)).products.values():
-        order = np.argsort(np.abs(a).reshape(-1, a.shape[-1]).max(0))
-        found |= {*order[:2].tolist(), *order[-2:].tolist()}
-    return sorted(found)
-
-
 def _names(get: Any) -> tuple[str, ...]:
     names = (get,) if isinstance(get, str) else tuple(get) if isinstance(get, (Sequence, set, frozenset)) else ()
     if not names or not all(isinstance(k, str) for k in names) or len(set(names)) < len(names):
@@ -329,10 +365,6 @@ def _names(get: Any) -> tuple[str, ...]:
             f"get={get!r}", why="it names kernels, each once", fix='give "ntk", or several: ("nngp", "ntk")'
         )
     return names
-
-
-def _exact(c: Compiled | None) -> bool:
-    return c is not None and not c.declined
 
 
 def _dtype(dtype: Any) -> Any:
@@ -356,42 +388,3 @@ def _identity(compiled: Any, data: Sequence[Any]) -> str:
     for x in data:
         h.update(x if isinstance(x, bytes) else encode(x))
     return h.hexdigest()
-
-
-def _diagonal(p: Products | GramProducts, c: Batched, rows: slice) -> Any:
-    block = p.block(c.data, rows, rows)
-    return Block(block.products, block.rows, 1)
-
-
-@cache
-def _type(names: tuple[str, ...]) -> Any:
-    base = namedtuple("Kernel", names)  # type: ignore[misc]
-
-    class Kernel(base):
-        """Kernels by name; `error` and `method` say how far to trust them."""
-
-        _checks: Any = ()
-        _known: Any = None
-        method: Mapping[str, str]
-
-        @property
-        def error(self) -> dict[str, float]:
-            """Name to the largest error of an entry, as measured on a sample of rows."""
-            if self._known is None:
-                found: dict[str, float] = dict.fromkeys(names, 0.0)
-                for check in self._checks:
-                    found = {k: max(found[k], v) for k, v in check().items()}
-                self._known = found
-            return self._known
-
-        def __reduce__(self) -> Any:
-            return _named, (names, list(self), [], self.method, self.error)
-
-    return Kernel
-
-
-def _named(names: Any, arrays: Any, checks: Any, method: Any, known: Any = None) -> Any:
-    found = _type(tuple(names))(*arrays)
-    found._checks, found._known = checks, known
-    found.method = method if isinstance(method, dict) else dict.fromkeys(names, method)
-    return found

@@ -100,3 +100,13 @@ def test_other_numbers_of_layers_are_finite():
 def test_what_is_too_large_for_float32_says_so():
     with pytest.raises(tp.TensorProgramError, match=r"(?s)3e\+38.*dtype=float"):
         tp.kernel_fn(network())(np.full((1, 3), 1e20), dtype=np.float32)
+
+
+def test_kernels_of_both_signs_are_drawn_around_zero(tmp_path):
+    plot = pytest.importorskip("tensorprog.analysis.plot")
+    figure = plot.plot_kernels(
+        {"signed": np.array([[1.0, -0.25], [-0.25, 0.5]]), "one sign": np.eye(2)}, tmp_path / "k.svg"
+    )
+    signed, positive = [ax.images[0] for ax in figure.axes if ax.images]
+    assert signed.get_clim() == (-1, 1) and positive.get_clim() == (0, 1)
+    assert signed.get_cmap().name != positive.get_cmap().name

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import tensorprog as tp
+from tensorprog.language import algebra
+from tensorprog.language.expression import Expression
+from tensorprog.limits.expectation import Expectation
+from tensorprog.limits.lower import Lowering
 
 n = tp.Width("n")
 
@@ -368,3 +373,44 @@ def test_tangent_kernel_of_two_layers_against_finite_width():
         z = (sample.mean(0) - found[name].value) / (sample.std(0, ddof=1) / np.sqrt(len(sample)))
         assert np.max(np.abs(z)) < 5.5, name
         assert distance(sample.mean(0), found[name].value) < 0.05
+
+
+# ---- functions that are not homogeneous ----
+
+
+def tangent_kernel(phi, batch: int, eps: float = 0) -> tuple[tp.Program, np.ndarray]:
+    X = np.random.default_rng(0).standard_normal((batch, 64))
+    net = tp.Network(tp.readout("v", phi(tp.batch_norm(tp.dense("U", tp.Input("x"), n), eps=eps))))
+    return tp.Program(ntk=net.program(X).outputs["ntk"]), X @ X.T / 64
+
+
+@pytest.mark.parametrize("eps", [0, 0.1])
+@pytest.mark.parametrize("phi", [tp.tanh, tp.erf, tp.gelu])
+def test_tangent_kernels_of_other_functions_are_finite_and_cost_little(phi, eps):
+    """Powers of the numerator count: E q^-3 c_1 c_2 c_3 c_4 f(c/sqrt(q)) is like E q^-1. Stein's lemma would raise them."""
+    lowering = Lowering(tangent_kernel(phi, 4, eps)[0], {}, Expectation())
+    assert not lowering.declined and lowering.expectation.budget.expansions < 4000
+    with pytest.raises(tp.TensorProgramError, match="infinite") if not eps else nullcontext():
+        Lowering(tangent_kernel(phi, 3, eps)[0], {}, Expectation())  # rank 2, power 2
+
+
+@pytest.mark.slow
+def test_tangent_kernel_of_tanh():
+    """Against samples whose radius, which is independent of their direction, is integrated out: E r^-2 = 1 for rank 3."""
+    program, k = tangent_kernel(tp.tanh, 4)
+    node = program.outputs["ntk"].node
+    found = tp.limit(tp.Program(q=Expression(algebra.take(algebra.take(node, 0, 0), 0, 1), ())))["q"]
+    centre = np.eye(4) - 1 / 4
+    values, vectors = np.linalg.eigh(centre @ k @ centre)
+    g = np.random.default_rng(1).standard_normal((2**19, 3))
+    c = g @ (vectors[:, 1:] * np.sqrt(values[1:])).T
+    s = np.sqrt((c * c).mean(1, keepdims=True))
+    y = c / s
+
+    def jacobian(a):
+        return (1 - np.tanh(y[:, [a]]) ** 2) * (centre[a] - y * y[:, [a]] / 4) / s
+
+    backward = np.einsum("si,ij,sj->s", jacobian(0), k, jacobian(1)) * (g * g).sum(1)
+    draws = np.tanh(y[:, 0]) * np.tanh(y[:, 1]) + backward
+    error = math.hypot(found.error, draws.std() / len(draws) ** 0.5)
+    assert found.error < 1e-3 and abs(found.value - draws.mean()) < 5 * error  # probability 6e-7

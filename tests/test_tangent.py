@@ -312,6 +312,109 @@ def test_a_trained_vector_inside_and_the_readout_vector_inside():
     check(net, SEQUENCES, f, omega)
 
 
+def gains():
+    """A layer norm with gain and shift, a gain with a law of its own, and a given vector with a mean."""
+    h = tp.layer_norm(tp.dense("U", tp.Input("x"), n), gain="g", shift="s", lr=3)
+    h = tp.scale("c", tp.tanh(tp.dense("W", h, n)), g_std=0.5, lr=0.25, shift=True)
+    h = h * tp.Vector("d", n, mean=1, var=0, lr=1)
+    return tp.Network(tp.readout("v", h))
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("ntk", None), ("tp", None), ("standard", N)])
+def test_gains_train_in_every_parametrization(scheme, width):
+    """omega of a gain is the gain itself, times its learning rate: not the random part of it, which is nothing."""
+
+    def f(o):
+        h = layer_norm(X @ o["U"].T / 3**0.5) * o["g"] + o["s"]
+        h = np.tanh(h @ o["W"].T / N**0.5) * o["c"] + o["c_b"]
+        return (h * o["d"]) @ o["v"] / N**0.5
+
+    omega = {
+        "U": layer("U", 3), "W": matrix("W"), "v": vector("v"), "g": np.ones(N), "s": np.zeros(N),
+        "c": 1 + 0.5 * vector("c"), "c_b": np.zeros(N), "d": np.ones(N),
+    }  # fmt: skip
+    scales = {"g": 3, "s": 3, "c": 0.25, "c_b": 0.25, "d": 1}
+    if scheme == "standard":
+        scales |= {"U": 3, "W": N, "v": N}
+    check(gains(), X, f, omega, scales, parametrization=scheme, width=width)
+
+
+def test_gains_in_the_limit():
+    """kernel_fn and limit agree, and the gain's part is lr E (dh h)(dh h)' of what it multiplies."""
+    for scheme in ("ntk", "tp"):
+        parts = ("ntk", "ntk_g", "ntk_s", "ntk_c", "ntk_d")
+        limit = tp.limit(gains(), X, of=parts, parametrization=scheme)
+        kernel = tp.kernel_fn(gains(), parametrization=scheme)(X, get=parts)
+        for name, found in zip(parts, kernel, strict=True):
+            np.testing.assert_allclose(found, limit[name].value, rtol=1e-6, atol=1e-9)
+            assert np.diag(found).min() > 0.01
+    h = tp.relu(tp.dense("U", tp.Input("x"), n))
+    kernel = tp.kernel_fn(tp.Network(tp.readout("v", tp.scale("g", h, lr=2))))([[2.0]], get=("ntk_v", "ntk_g", "ntk_U"))
+    np.testing.assert_allclose(np.ravel(kernel), [2, 4, 2], rtol=1e-12)
+
+
+def test_batch_norm_with_gain_and_shift():
+    def f(o):
+        h = X @ o["U"].T / 3**0.5
+        c = h - h.mean(0)
+        h = c / np.sqrt((c**2).mean(0) + 0.5) * o["g"] + o["s"]
+        return np.tanh(h) @ o["v"] / N**0.5
+
+    h = tp.batch_norm(tp.dense("U", tp.Input("x"), n), eps=0.5, gain="g", shift="s")
+    omega = {"U": layer("U", 3), "v": vector("v"), "g": np.ones(N), "s": np.zeros(N)}
+    check(tp.Network(tp.readout("v", tp.tanh(h))), X, f, omega)
+
+
+def test_one_gain_for_all_positions_and_a_gain_by_position():
+    u = tp.tanh(tp.dense("U", tp.Input("x", axes=("t",)), n))
+    d = tp.Vector("d", n, mean=1, var=0, axes={"t": 3}, lr=0.5)
+    net = tp.Network(tp.readout("v", tp.sum(tp.scale("g", u) * d, "t")))
+
+    def f(o):
+        return (np.tanh(SEQUENCES @ o["U"].T / 2**0.5) * o["g"] * o["d"]).sum(1) @ o["v"] / N**0.5
+
+    omega = {"U": layer("U", 2), "v": vector("v"), "g": np.ones(N), "d": np.ones((3, N))}
+    check(net, SEQUENCES, f, omega, {"d": 0.5})
+
+
+def test_correlated_columns_with_a_learning_rate():
+    """The coordinates themselves are trained: the covariance is no part of it."""
+    p = tp.Vector("p", n, mean=[1.0, 2.0, 1.0], axes=("t",), cov=np.zeros((3, 3)), lr=2)
+    u = tp.tanh(tp.dense("U", tp.Input("x", axes=("t",)), n))
+    net = tp.Network(tp.readout("v", tp.sum(u * p, "t")))
+
+    def f(o):
+        return (np.tanh(SEQUENCES @ o["U"].T / 2**0.5) * o["p"]).sum(1) @ o["v"] / N**0.5
+
+    omega = {"U": layer("U", 2), "v": vector("v"), "p": np.ones((3, N)) * np.array([1.0, 2.0, 1.0])[:, None]}
+    check(net, SEQUENCES, f, omega, {"p": 2})
+
+
+@pytest.mark.parametrize(
+    "law", [{"mean": 1, "var": 0}, {"mean": [1.0, 1.0, 2.0], "axes": ("t",), "cov": np.zeros((3, 3))}]
+)
+def test_a_gain_that_would_not_train_is_refused(law):
+    g = tp.Vector("g", n, trainable=True, **law)
+    net = tp.Network(tp.readout("v", tp.sum(tp.tanh(tp.dense("U", tp.Input("x", axes=("t",)), n)) * g, "t")))
+    with pytest.raises(tp.TensorProgramError, match=r"g has mean .* and variance 0(.|\n)*lr=1"):
+        net.program(SEQUENCES, of="ntk")
+    with pytest.raises(tp.TensorProgramError, match="variance 0"):
+        tp.kernel_fn(net)(SEQUENCES, get="ntk")
+    tp.kernel_fn(net)(SEQUENCES, get="nngp")
+    assert np.isfinite(tp.kernel_fn(net, parametrization="tp")(SEQUENCES, get="ntk")).all()
+
+
+def test_learning_rates_are_content():
+    one, two = (tp.Program(q=tp.moment(tp.Vector("g", n, mean=1, var=0, lr=lr) ** 2)) for lr in (1, 2))
+    assert one != two and tp.parse(str(one)) == one and "mean 1, var 0, lr 1" in str(one)
+    assert "learning rate" in tp.latex(one)
+    with pytest.raises(tp.TensorProgramError, match="learning rate"):
+        tp.Vector("g", n, lr=-1)
+    g = tp.Vector("g", n, lr=1)
+    with pytest.raises(tp.TensorProgramError, match="lr 1"):
+        tp.Program(q=tp.moment(g * tp.Vector("g", n)))
+
+
 def test_two_batches_are_blocks_of_one():
     net = mlp()
     run = lambda p: tp.run(p, n=N, seeds=[SEED], weights="dense")["ntk"][0]  # noqa: E731

@@ -1,18 +1,20 @@
 """Gradient independence: the two structural checks, the numerical answer, and the instructions that break it.
 
-In a bare program the gradient independence assumption (GIA) replaces every `W.T` by an independent copy
-(`transforms/decouple.py`), as nothing says which instructions are back-propagation. Three questions, three answers:
+The gradient independence assumption (GIA) replaces the matrices of back-propagation by independent copies; a program says
+which products these are (`transforms/decouple.py`): without marks, every `W.T`. Three questions, three answers:
 
-`simple`   Simple GIA Check. There are *readout* vectors, initial vectors of zero mean, independent of all else, such that
+`simple`   Simple GIA Check. There are *readout* vectors, initial vectors of zero mean, independent of all else (by their
+           covariances: two embeddings by one input layer are as dependent as their data, `analysis/initial.py`), such that
            no `W @ z` depends on them (the *forward body* is what products with W, not W.T, are computed from), and every
            `W.T @ y` has y linear in them, as back-propagation from f = v.x/sqrt(n) has. Then no W.T occurs in the
            forward body either (the clause of Tensor Programs III: no matrix is the transpose of another there).
 `bp_like`  BP-like: as before, but y need only be odd in the readouts jointly, and scalars odd in them count as their
            limit 0. Weaker than `simple`, and still enough: no Zdot is left.
-`holds`    Is GIA's answer right? Both limits, compared within their stated errors. The checks are sufficient, not
-           necessary, so this can be True where both are False.
+`holds`    Is GIA's answer right? Both limits, compared within their stated errors, and where these leave it open by their
+           difference (`analysis/gia_numbers.py`). The checks are sufficient, not necessary, so this can be True where both
+           are False. It is never False where one is True: a check that the numbers contradict is withdrawn.
 
-A program without any `W.T` passes everything. The checks look at the program as written (`analysis/readouts.py`).
+A program without back-propagation passes everything. The checks look at the program as written (`analysis/readouts.py`).
 
 Tied weights show that it matters what is replaced. For k = W.T tanh(W h), f = v.tanh(k)/sqrt(n), with h and v standard
 normal, E dh^2 is 0.42728. One copy of W used both ways in the backward pass alone gives the same (Zhat of W h, even in v,
@@ -28,45 +30,31 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tensorprog.analysis.gia_numbers import Verdict, answer, finite_runs
+from tensorprog.analysis.initial import Sources, columns, shortcoming
 from tensorprog.analysis.instructions import Instructions, place
-from tensorprog.analysis.readouts import Analysis, Fault, linearity, parity, search, shortcoming
+from tensorprog.analysis.readouts import Analysis, Fault, linearity, parity, search
 from tensorprog.errors import Source, TensorProgramError
 from tensorprog.estimate import Estimate
 from tensorprog.language.algebra import is_backward
+from tensorprog.language.describe import describe
 from tensorprog.language.expression import Expression
 from tensorprog.language.node import Node, topological
 from tensorprog.language.program import Program
 from tensorprog.networks.network import Network
-from tensorprog.transforms.decouple import program_for
 
 if TYPE_CHECKING:
     from tensorprog.analysis.compare import Comparison
 
 __all__ = ["GIAReport", "Offender", "Verdict", "check_gia"]
 
-RESOLUTION = 1e-6
-"""Limits whose errors exceed this, relative to their size (at least 1), are too uncertain to be called equal."""
-
 _SIMPLE = "Simple GIA Check, Tensor Programs II, Condition 1"
+BARE, MARKED = "every W.T an independent copy", "independent copies of the weights in back-propagation"
 _BP_LIKE = "BP-like, Tensor Programs II, Definition A.3"
-
-
-class Verdict(NamedTuple):
-    """The limit of one output under GIA and without it, and whether they are equal.
-
-    Attributes:
-        with_gia: The limit with independent copies.
-        without_gia: The limit.
-        agrees: True or False, None where the errors are too large to tell.
-    """
-
-    with_gia: Estimate
-    without_gia: Estimate
-    agrees: bool | None
 
 
 @dataclass(frozen=True)
@@ -119,7 +107,7 @@ class GIAReport:
     offenders: tuple[Offender, ...]
     finite: Comparison | None = None
     notes: tuple[str, ...] = field(default=())
-    meaning: str = "every W.T an independent copy"
+    meaning: str = BARE
 
     def __str__(self) -> str:
         found = ", ".join(self.readouts) or "none"
@@ -153,7 +141,9 @@ class GIAReport:
     def to_json(self) -> dict[str, Any]:
         """The report as plain JSON types; `outputs` have the limit's value and error, and GIA's under `gia`."""
         outputs = {
-            name: v.without_gia.to_json() | {"gia": v.with_gia.to_json(), "agrees": v.agrees}
+            name: v.without_gia.to_json()
+            | {"gia": v.with_gia.to_json(), "agrees": v.agrees}
+            | ({} if v.difference is None else {"difference": v.difference.to_json()})
             for name, v in self.outputs.items()
         }
         offenders: list[dict[str, Any]] = [
@@ -192,11 +182,11 @@ def check_gia(
     """Is gradient independence right for a program or a network, and if a check fails, at which instruction?
 
     Args:
-        program: A bare program: every `W.T` counts as back-propagation. Or a network, `check_gia(net, X=None)`: then only
-            the backward pass does, and the readouts are the network's own (see `analysis/gia_network.py`).
+        program: A program: what in it is back-propagation is content, without marks every `W.T`. Or a network,
+            `check_gia(net, X=None)`: then the readouts are the network's own (see `analysis/gia_network.py`).
         readouts: The program's readout vectors, as expressions or names; by default they are searched for, among the
-            initial vectors of zero mean on which no `W @ z` depends. Of a network this argument is its data X, for
-            `holds`; by default a small generic input.
+            initial vectors of zero mean on which no `W @ z` depends and nothing that does is correlated with. Of a network
+            this argument is its data X, for `holds`; by default a small generic input.
         values: Numbers for the hyperparameters.
         rng: Seeds a limit that has to be sampled.
         widths: Also compare runs at these widths (of the program as it is) with the limit under GIA.
@@ -260,16 +250,20 @@ def check_gia(
         notes.append("there are too many initial vectors to try all sets of readouts; pass readouts=[...]")
     is_simple = _decided(simple, complete)
     is_loose = _decided(loose, complete_too)
-    outputs, holds, remarks = _answer(program, values, rng, is_loose)
+    outputs, holds, remarks, is_loose = answer(program, values, rng, is_loose)
+    if is_loose is None and is_simple:
+        is_simple = None
+    of = Instructions(program)
     return GIAReport(
         is_simple,
         is_loose,
         holds,
-        tuple([x.attr.name for x in loose.readouts]),
+        tuple([called(of, x) for x in loose.readouts]),
         outputs,
         _offenders(program, simple, loose, given=readouts is not None),
-        _finite_runs(program, outputs, widths, seeds, values),
+        finite_runs(program, outputs, widths, seeds, values),
         tuple(notes + remarks),
+        MARKED if any(x.op == "matmul" and len(x.attr) > 2 for x in program.nodes) else BARE,
     )
 
 
@@ -296,89 +290,39 @@ def _decided(found: Analysis, complete: bool) -> bool | None:
 
 
 def _chosen(program: Program, readouts: Iterable[Expression | str]) -> list[Node]:
-    known = {x.attr.name: x for x in program.nodes if x.op == "vector"}
+    """The sources that are meant: vectors, their positions, or names of either."""
+    known = Sources(program).nodes
+    of = Instructions(program)
+    names = {x: {columns(x)[0].name, of.name(x), called(of, x)} for x in known}
     found: list[Node] = []
     for v in [readouts] if isinstance(readouts, (str, Expression)) else readouts:
         node = v.node if isinstance(v, Expression) else None
-        is_vector = node is not None and node.op == "vector"
-        name = v if isinstance(v, str) else node.attr.name if node is not None and is_vector else repr(v)
-        if name not in known or (is_vector and known[name] != node):
+        mine = [x for x in known if (v in names[x] if isinstance(v, str) else node is not None and _within(x, node))]
+        if not mine:
             raise TensorProgramError(
-                f"the readout {name} is no initial vector of the program",
-                why=f"it has {', '.join(known) or 'none'}",
+                f"the readout {v if isinstance(v, str) else describe(node) if node is not None else repr(v)} "
+                "is no initial vector of the program",
+                why=f"it has {', '.join(sorted({columns(x)[0].name for x in known})) or 'none'}",
                 fix="pass the tp.Vector, or its name",
             )
-        found.append(known[name])
-    return found
+        found += mine
+    return list(dict.fromkeys(found))
 
 
-# ---- the numerical answer ----
+def called(of: Instructions, x: Node) -> str:
+    """A source by the name it has in the text, `z[0]` for a position without one."""
+    name = of.name(x)
+    if x.op == "vector" or (x.label and name == x.label):
+        return name
+    spec, (position,) = columns(x)
+    return f"{spec.name}[{','.join(map(str, np.unravel_index(position, spec.shape)))}]"
 
 
-def _answer(
-    program: Program, values: Mapping[str, Any] | None, rng: Any, is_loose: bool | None
-) -> tuple[dict[str, Verdict], bool | None, list[str]]:
-    """Both limits, `holds`, and remarks."""
-    outputs, holds, remarks = _compare_limits(program, values, rng)
-    if holds is None and is_loose and not _has(outputs, False):
-        holds = True
-        remarks.append("the numbers are too uncertain to tell; GIA holds by the theorem on BP-like programs")
-    elif holds and not is_loose:
-        remarks.append("GIA is right here all the same: the checks are sufficient, not necessary")
-    return outputs, holds, remarks
-
-
-def _finite_runs(
-    program: Program,
-    outputs: Mapping[str, Verdict],
-    widths: Sequence[int] | None,
-    seeds: int | Sequence[int] | None,
-    values: Mapping[str, Any] | None,
-) -> Comparison | None:
-    if widths is None or not outputs:
-        return None
-    from tensorprog.analysis.compare import compare
-
-    against = {name: v.with_gia for name, v in outputs.items()}
-    return compare(program, widths, 32 if seeds is None else seeds, against=against, values=values)
-
-
-def _has(outputs: Mapping[str, Verdict], answer: bool | None) -> bool:
-    return any(v.agrees is answer for v in outputs.values())
-
-
-def _compare_limits(
-    program: Program, values: Mapping[str, Any] | None, rng: Any
-) -> tuple[dict[str, Verdict], bool | None, list[str]]:
-    from tensorprog.limits.limit import limit
-
-    free = program_for(program, gia=True)
-    try:
-        without = limit(program, values=values, rng=rng)
-        coupled = without if free == program else limit(free, values=values, rng=rng)
-    except TensorProgramError as error:
-        return {}, True if free == program else None, [f"the limits were not compared: {error.what}"]
-    outputs = {name: Verdict(coupled[name], without[name], _agree(coupled[name], without[name])) for name in program}
-    if free == program:
-        outputs = {name: v._replace(agrees=True) for name, v in outputs.items()}
-        return outputs, True, ["no matrix is transposed: there is nothing to assume"]
-    if _has(outputs, False):
-        return outputs, False, []
-    return outputs, None if _has(outputs, None) else True, []
-
-
-def _agree(a: Estimate, b: Estimate) -> bool | None:
-    """Equal within the stated errors? A standard error tells differences (at six of them), never equality."""
-    x, y = np.asarray(a.value, dtype=float), np.asarray(b.value, dtype=float)
-    error = np.asarray(a.error, dtype=float) + np.asarray(b.error, dtype=float)
-    size = np.maximum(np.maximum(np.abs(x), np.abs(y)), 1)
-    gap = np.abs(x - y)
-    if "standard error" in (a.kind, b.kind):
-        return False if np.any(gap > 6 * error + 1e-9 * size) else None
-    if np.any(gap > 10 * error + 1e-12 * size):  # bounds are estimates themselves
-        return False
-    fine = (gap <= error + 1e-12 * size) & (error <= RESOLUTION * size)
-    return True if np.all(fine) else None
+def _within(x: Node, v: Node) -> bool:
+    """Is a source the vector v, or a position of it?"""
+    while x != v and x.op == "take":
+        x = x.args[0]
+    return x == v
 
 
 # ---- offenders ----
@@ -401,6 +345,8 @@ class _Story:
     def __init__(self, program: Program, of: Instructions, readouts: tuple[Node, ...], given: bool) -> None:
         self.program, self.of, self.readouts, self.given = program, of, readouts, given
         self.products = [x for x in program.nodes if x.op == "matmul"]
+        self.sources = Sources(program)
+        self.called = {x: called(of, x) for x in self.sources.nodes}
 
     def offender(self, fault: Fault, checks: tuple[str, ...]) -> Offender:
         x = fault.node
@@ -413,6 +359,8 @@ class _Story:
             "depends": "GIA holds only if no W @ z depends on a readout",
             "mean": "GIA holds only if the readouts have zero mean",
             "law": "parity needs a readout whose law is symmetric",
+            "correlated": "GIA holds only if the readouts are independent of all other initial vectors",
+            "both": "GIA holds only if no matrix is the transpose of another in the forward pass",
         }.get(
             fault.kind,
             f"GIA holds only if y is {needs} in zero-mean readouts that are used nowhere in the forward body",
@@ -432,14 +380,24 @@ class _Story:
         return f" reuses {matrix.name} ({name} at {self.of.short(other[0])})"
 
     def _reason(self, fault: Fault) -> str:
-        x, names = fault.node, ", ".join([v.attr.name for v in self.readouts])
+        x, names = fault.node, ", ".join([self.called[v] for v in self.readouts])
         many = "s" if len(self.readouts) > 1 else ""
         match fault.kind:
             case "mean" | "law":
-                return f"{x.attr.name} {shortcoming(x, True)}"
+                return f"{self.called[x]} {shortcoming(x, True)}"
+            case "correlated":
+                assert fault.other is not None
+                return f"the readout {self.called[x]} is correlated with {self.called[fault.other]}"
+            case "both":
+                assert fault.other is not None
+                name = x.attr[0].name
+                here, there = (f"{name}.T", name) if x.attr[1] else (name, f"{name}.T")
+                at = self.of.short(fault.other)
+                pass_ = "backward" if is_backward(x) else "forward"
+                return f"the {pass_} pass uses {here} here and {there} at {at}"
             case "depends":
                 below = set(topological([x.args[0]]))
-                here = ", ".join([v.attr.name for v in self.readouts if v in below])
+                here = ", ".join([self.called[v] for v in self.readouts if v in below])
                 back = next((y for y in self.products if is_backward(y) and y in below), None)
                 path = f" (through {self.of.short(back)})" if back is not None else ""
                 return f"z = {self.of.name(x.args[0])} depends on readout {here}{path}"
@@ -464,17 +422,21 @@ class _Story:
         matrix = x.attr[0]
         below = topological([x.args[0]])
         causes = []
-        for v in [y for y in below if y.op == "vector" and y not in self.readouts]:
-            short = shortcoming(v, True)
+        for v in [y for y in below if y in self.sources and y not in self.readouts]:
+            short, name = shortcoming(v, True), self.called[v]
             if short:
-                causes.append(f"{v.attr.name} {short}")
+                causes.append(f"{name} {short}")
                 continue
             users = self._users(v)
             entered = next((y for y in self.products if not is_backward(y) and y in users), None)
             if entered is not None:
-                causes.append(f"{v.attr.name} also enters {self.of.short(entered)}")
+                causes.append(f"{name} also enters {self.of.short(entered)}")
+                continue
+            related = [y for y in self.sources.nodes if y in self.sources.group(v) and y is not v]
+            if related:
+                causes.append(f"{name} is correlated with {', '.join([self.called[y] for y in related])}")
             elif self.given:
-                causes.append(f"{v.attr.name} is not among the readouts")
+                causes.append(f"{name} is not among the readouts")
         text = f"y = {self.of.name(x.args[0])} depends on no readout"
         text += f": {', '.join(causes)}" if causes else ""
         users = self._users(x)

@@ -9,9 +9,10 @@ forward products stay, those with W.T included.
            fails: it has no readout vector, and its gradients start from a function of the forward pass.
 `bp_like`  The finer check of `gia.py`, by parity, on the program of the tangent kernel: for some initial vectors of zero
            mean, the readout vectors or others, each product of the backward pass multiplies what is odd in them, and none
-           of the forward pass depends on them. A matrix that the forward pass uses as W.T alone changes roles with its
-           transpose first; with one used both ways the check fails.
+           of the forward pass depends on them. With a matrix that the forward pass uses both ways the check fails.
 `holds`    The limits of the tangent kernel with and without GIA, compared.
+
+The last two are what `check_gia` says of that program, which knows its backward pass (`transforms/decouple.py`).
 
 **W and W.T in one forward pass.** GIA may be wrong, as in a tied autoencoder k = W.T tanh(W h): the backward pass computes
 W dk and then W.T (dh tanh'), whose operand contains W dk, so that W.T comes back to W; two independent copies lose the
@@ -33,26 +34,26 @@ import numpy as np
 
 from tensorprog.analysis.gia import (
     _SIMPLE,
+    MARKED,
     GIAReport,
     Offender,
-    _answer,
     _decided,
-    _finite_runs,
     _offenders,
+    called,
 )
+from tensorprog.analysis.gia_numbers import answer, finite_runs
+from tensorprog.analysis.initial import shortcoming
 from tensorprog.analysis.instructions import Instructions
-from tensorprog.analysis.readouts import Analysis, parity, search, shortcoming
+from tensorprog.analysis.readouts import Analysis, parity, search
 from tensorprog.errors import TensorProgramError
 from tensorprog.language.describe import describe
 from tensorprog.language.node import Node, topological
 from tensorprog.language.symbols import Matrix
-from tensorprog.networks.layers import Readout
 from tensorprog.networks.network import Body, Network
+from tensorprog.networks.readouts import Readout
 from tensorprog.transforms.dispatch import OPTIONS, needs_data
 
 __all__ = ["check_network"]
-
-MEANING = "independent copies of the weights in back-propagation"
 
 
 @dataclass(frozen=True)
@@ -128,10 +129,10 @@ def check_network(
             best, complete = search(program, parity, symmetric=True)
             if not best.faults or not own:  # explain failures with the network's own readouts
                 loose = best
-    is_loose = False if both else _decided(loose, complete)
-    if not complete and not both:
+    is_loose = _decided(loose, complete)
+    if not complete:
         notes.append("there are too many initial vectors to try all sets of readouts")
-    outputs, holds, remarks = _answer(program, values, rng, is_loose)
+    outputs, holds, remarks, is_loose = answer(program, values, rng, is_loose)
     notes += remarks
     if both:
         notes.append(
@@ -140,23 +141,22 @@ def check_network(
         )
     of = Instructions(program)
     offenders = {o.instruction: o for o in [_offender(of, b) for b in breaches]}
-    if not both:
-        for o in _offenders(program, Analysis(loose.readouts, (), 0), loose, given=True):
-            here = offenders.setdefault(o.instruction, o)
-            if here is not o:
-                offenders[o.instruction] = replace(here, checks=("simple", "bp_like"))
+    for o in _offenders(program, Analysis(loose.readouts, (), 0), loose, given=True):
+        here = offenders.setdefault(o.instruction, o)
+        if here is not o:
+            offenders[o.instruction] = replace(here, checks=("simple", "bp_like"))
     if offenders:
         notes.append('instructions are numbered as in the tangent kernel\'s program: print(net.program(X, of="ntk"))')
     return GIAReport(
-        not breaches,
+        None if is_loose is None and not breaches else not breaches,
         is_loose,
         holds,
-        tuple(sorted({x.attr.name for x in loose.readouts})),
+        tuple(sorted({called(of, x) for x in loose.readouts})),
         outputs,
         tuple(offenders.values()),
-        _finite_runs(program, outputs, widths, seeds, values),
+        finite_runs(program, outputs, widths, seeds, values),
         tuple(notes),
-        MEANING,
+        MARKED,
     )
 
 
@@ -174,7 +174,7 @@ def _breaches(bodies: Sequence[Body]) -> list[_Breach]:
 
 def _inside(body: Body) -> list[Node]:
     """The forward pass without its readouts."""
-    roots = [x.node for o in body.outputs for x in ([part for part, _ in o.parts] if isinstance(o, Readout) else [o])]
+    roots = [x.node for o in body.outputs for x in (o.bodies if isinstance(o, Readout) else [o])]
     return topological(roots)
 
 
@@ -185,6 +185,7 @@ def _of_readouts(body: Body) -> list[_Breach]:
         if isinstance(o, Readout):
             below = topological([o.theta.node])
             vectors |= dict.fromkeys([x for x in below if x.op == "vector" and x.attr.name in o.vectors])
+            found += [_Breach(p.own.node, "used", describe(p.own.node)) for p in o.parts if p.own is not None]
     for v in vectors:
         if "mean" in shortcoming(v, False):
             found.append(_Breach(v, "mean", v.attr.name))
@@ -198,7 +199,7 @@ def _of_readouts(body: Body) -> list[_Breach]:
             seen[x] = used[0]
         else:
             found += [_Breach(x, "used", name) for name in used]
-    roots = [x.node for o in body.outputs if isinstance(o, Readout) for x, _ in o.parts]
+    roots = [x.node for o in body.outputs if isinstance(o, Readout) for x in o.bodies]
     found += [_Breach(x, "used", seen[x]) for x in roots if x in seen]  # v.v
     return found
 
@@ -233,7 +234,7 @@ def _offender(of: Instructions, b: _Breach) -> Offender:
         "used": "GIA holds only if the readout vectors are used in the readouts alone",
         "both": "GIA holds only if no matrix is the transpose of another in the forward pass",
     }
-    checks = ("simple", "bp_like") if b.kind == "both" else ("simple",)
+    checks = ("simple",)
     source = of.source(x)
     where = f" ({source})" if source is not None else ""
     theorem = f"{_SIMPLE}; III, appendix C" if b.kind == "both" else _SIMPLE

@@ -85,6 +85,8 @@ def plot_deviations(comparison: Comparison, path: str | Path | None = None) -> F
 def plot_kernels(kernels: Mapping[str, Any], path: str | Path | None = None) -> Figure:
     """Kernels as heat maps side by side, each with its scale; with several outputs, that of every pair of them.
 
+    Colours diverge from 0 where there are both signs.
+
     Args:
         kernels: Name to `Estimate` or array of shape (examples, examples), or with two axes of outputs behind.
         path: Where to save it; the suffix says as what.
@@ -113,9 +115,8 @@ def plot_kernels(kernels: Mapping[str, Any], path: str | Path | None = None) -> 
     figure = Figure(figsize=(4.4 * len(panels), 3.8), layout="constrained")
     for i, (name, a) in enumerate(panels.items(), 1):
         ax = figure.add_subplot(1, len(panels), i)
-        shown = ax.imshow(
-            a, cmap="viridis", interpolation="nearest", aspect="equal" if a.shape[0] == a.shape[1] else "auto"
-        )
+        aspect: Any = "equal" if a.shape[0] == a.shape[1] else "auto"
+        shown = ax.imshow(a, **_colours(a), interpolation="nearest", aspect=aspect)
         figure.colorbar(shown, ax=ax, shrink=0.85)
         ax.set(title=name.replace("$", r"\$"), xlabel="example", ylabel="example")
         for side in (ax.xaxis, ax.yaxis):
@@ -123,6 +124,14 @@ def plot_kernels(kernels: Mapping[str, Any], path: str | Path | None = None) -> 
     if path is not None:
         _save(figure, path)
     return figure
+
+
+def _colours(a: np.ndarray) -> dict[str, Any]:
+    """A map of one direction for numbers of one sign; else one that diverges from white at 0, as far up as down."""
+    most = float(np.abs(a).max(initial=0.0))
+    if a.size and a.min() < -1e-9 * most and a.max() > 1e-9 * most:
+        return {"cmap": "RdBu_r", "vmin": -most, "vmax": most}
+    return {"cmap": "viridis"}
 
 
 def _save(figure: Figure, path: str | Path) -> None:

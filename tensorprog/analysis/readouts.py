@@ -12,8 +12,9 @@ neither; a product `W.T @ y` has the parity of y. A Moment is a number in the li
 it is odd. So scalars odd in v become 0, and what they multiply with them: one pass in the order of computation reaches
 the fixed point. In an OuterNonlin the second coordinate's vectors flip with the first one's.
 
-Both are properties of the program as written: `(1 + v)**2 - 1 - v**2` is neither linear nor odd here. Multi-vectors are
-one initial vector each.
+Both are properties of the program as written: `(1 + v)**2 - 1 - v**2` is neither linear nor odd here. Readouts must be
+independent of all other initial vectors, which their covariances say, not their names (`initial.py`); and what is marked
+as a product of the forward or the backward pass is one (`transforms/decouple.py`).
 """
 
 from __future__ import annotations
@@ -23,14 +24,13 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import NamedTuple
 
-import numpy as np
-
+from tensorprog.analysis.initial import Sources, shortcoming
 from tensorprog.language.algebra import is_backward
 from tensorprog.language.functions import PRIMITIVES
 from tensorprog.language.node import Node
 from tensorprog.language.program import Program
 
-__all__ = ["Analysis", "Fault", "deterministic", "linearity", "parity", "search", "shortcoming"]
+__all__ = ["Analysis", "Fault", "linearity", "parity", "search"]
 
 SUBSETS = 4096
 """At most so many sets of vectors are tried."""
@@ -41,11 +41,14 @@ class Fault(NamedTuple):
 
     Attributes:
         node: A MatMul, or an initial vector that cannot be a readout.
-        kind: "mean", "law", "depends", "even", "neither", "nonlinear" or "none" (depends on no readout).
+        kind: "mean", "law", "depends", "even", "neither", "nonlinear", "none" (depends on no readout), "correlated" (with an
+            initial vector that is none) or "both" (the forward pass uses W and W.T).
+        other: What it is correlated with; the product in the other direction.
     """
 
     node: Node
     kind: str
+    other: Node | None = None
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ class Analysis:
     """What one analysis found for one set of readouts.
 
     Attributes:
-        readouts: The initial vectors.
+        readouts: The initial vectors, or positions of them.
         faults: The smallest offending instructions: none is computed from another.
         clean: The number of MatMuls that neither fail nor are computed from what fails.
     """
@@ -69,42 +72,6 @@ class Analysis:
         return (-self.clean, len(self.faults), unread, len(self.readouts))
 
 
-# ---- initial vectors ----
-
-
-def deterministic(x: Node) -> bool:
-    """Is this initial vector a constant?"""
-    spec = x.attr
-    if spec.cov is not None:
-        return not np.any(spec.cov)
-    return spec.var == 0 and not hasattr(spec.distribution, "dist")
-
-
-def shortcoming(x: Node, symmetric: bool) -> str:
-    """Why an initial vector cannot be a readout, "" if it can; `symmetric`: must -v have the law of v?
-
-    Vectors of different names are independent, so independence needs no check.
-
-    Example:
-        >>> import tensorprog as tp
-        >>> n = tp.Width("n")
-        >>> shortcoming(tp.Vector("x", n, mean=1).node, True), shortcoming(tp.Vector("v", n).node, True)
-        ('has mean 1', '')
-    """
-    spec = x.attr
-    law = spec.distribution if hasattr(spec.distribution, "dist") else None
-    mean = np.asarray(float(law.mean()) if law is not None else spec.mean, dtype=float)
-    if np.any(np.abs(mean) > (1e-12 if law is not None else 0)):
-        return f"has mean {spec.mean if law is None else float(mean)}" if mean.ndim == 0 else "has nonzero mean"
-    if deterministic(x):
-        return "is constant 0"
-    if symmetric and law is not None:
-        q = np.abs(law.ppf([0.6, 0.75, 0.9, 0.97, 0.999]))
-        if np.any(np.abs(law.cdf(q) + law.cdf(-q) - 1) > 1e-9):
-            return f"has a law that is not symmetric ({law.dist.name})"
-    return ""
-
-
 # ---- linearity ----
 
 
@@ -113,11 +80,11 @@ def linearity(program: Program, readouts: Iterable[Node]) -> Analysis:
 
     With both, no `W.T` is used in the forward body either, as its y depends on a readout.
     """
-    chosen = tuple(readouts)
+    chosen, sources = tuple(readouts), Sources(program)
     degree: dict[Node, int | None] = {}  # None: not homogeneous
     for x in program.nodes:
         args = [degree[a] for a in x.args]
-        if x.op == "vector":
+        if x in sources:
             degree[x] = int(x in chosen)
         elif x.op == "mul":
             known = [d * k if d is not None else None for d, k in zip(args, x.attr, strict=True)]
@@ -137,7 +104,7 @@ def linearity(program: Program, readouts: Iterable[Node]) -> Analysis:
             return "" if d == 0 else "depends"
         return "" if d == 1 else "none" if d == 0 else "nonlinear"
 
-    return _analysis(program, chosen, fault, symmetric=False)
+    return _analysis(program, sources, chosen, fault, symmetric=False)
 
 
 # ---- parity ----
@@ -151,15 +118,21 @@ class Sign(NamedTuple):
         own: Does it depend on them through its own coordinate?
         inner: Through the second coordinate of an OuterNonlin?
         zero: Is its limit 0?
+        vanishes: Is it 0 in the limit alone, and not at finite width?
+        unsure: Is it decided by how a scalar fluctuates around its limit 0, of which the readouts are a part? A sign is, a
+            reciprocal.
     """
 
     parity: int | None = 0
     own: bool = False
     inner: bool = False
     zero: bool = False
+    vanishes: bool = False
+    unsure: bool = False
 
 
-FREE, ZERO = Sign(), Sign(zero=True)
+FREE, ZERO, VANISHING = Sign(), Sign(zero=True), Sign(zero=True, vanishes=True)
+UNKNOWN = Sign(None, own=True, unsure=True)
 
 
 def parity(program: Program, readouts: Iterable[Node]) -> Analysis:
@@ -170,10 +143,14 @@ def parity(program: Program, readouts: Iterable[Node]) -> Analysis:
     expectation of an odd function of (v, Zhat^{W.T ..}), whose law does not change with their sign; and no z depends on a
     Zhat^{W.T y}.
     """
-    chosen = tuple(readouts)
+    chosen, sources = tuple(readouts), Sources(program)
     sign: dict[Node, Sign] = {}
     for x in program.nodes:
-        sign[x] = _sign(x, [sign[a] for a in x.args], x in chosen)
+        if x in sources:
+            constant = shortcoming(x, False) == "is constant 0"
+            sign[x] = Sign(1, own=True) if x in chosen else ZERO if constant else FREE
+        else:
+            sign[x] = _sign(x, [sign[a] for a in x.args])
 
     def fault(x: Node) -> str:
         s = sign[x.args[0]]
@@ -183,28 +160,28 @@ def parity(program: Program, readouts: Iterable[Node]) -> Analysis:
             return "depends" if s.own else ""
         return "" if s.parity == 1 else "neither" if s.parity is None else "even" if s.own else "none"
 
-    return _analysis(program, chosen, fault, symmetric=True)
+    return _analysis(program, sources, chosen, fault, symmetric=True)
 
 
-def _sign(x: Node, args: list[Sign], chosen: bool) -> Sign:
+def _sign(x: Node, args: list[Sign]) -> Sign:
+    if any(s.unsure for s in args):
+        return UNKNOWN
     match x.op:
         case "constant":
             return ZERO if x.is_zero else FREE
         case "inverse_sqrt":
-            return ZERO
-        case "vector":
-            if chosen:
-                return Sign(1, own=True)
-            return ZERO if shortcoming(x, False) == "is constant 0" else FREE
+            return VANISHING
+        case "vector":  # looked at position by position
+            return FREE
         case "add" | "stack":
             parts = [s for s in args if not s.zero]
             found = {s.parity for s in parts}
             if not parts:
-                return ZERO
+                return VANISHING if any(s.vanishes for s in args) else ZERO
             return _joined(found.pop() if len(found) == 1 else None, parts)
         case "mul":
             if any(s.zero for s in args):
-                return ZERO
+                return VANISHING if all(s.vanishes for s in args if s.zero) else ZERO
             odd: int | None = 0
             for s, k in zip(args, x.attr, strict=True):
                 odd = None if s.parity is None or odd is None else (odd + k * s.parity) % 2
@@ -212,18 +189,20 @@ def _sign(x: Node, args: list[Sign], chosen: bool) -> Sign:
         case "fn":
             row = PRIMITIVES[x.attr[0]]
             s = args[0]
+            if s.zero and s.vanishes and not _continuous_at_zero(x):
+                return UNKNOWN
             if s.zero:
                 at_zero = None if row.exact is None or row.domain is not None else row.exact(0, *x.attr[1])
-                return ZERO if at_zero == 0 else FREE
+                return s if at_zero == 0 else FREE
             return s._replace(parity=0 if not (s.own or s.inner) or s.parity == 0 else s.parity and row.parity)
         case "moment":
-            return ZERO if args[0].zero or args[0].parity == 1 else FREE
+            return args[0] if args[0].zero else VANISHING if args[0].parity == 1 else FREE
         case "inner":
             return args[0]._replace(own=False, inner=args[0].own)
         case "outer":
             s = args[0]
             if not s.own:  # a mean over the second coordinate alone: a number
-                return ZERO if s.zero or s.parity == 1 else FREE
+                return s if s.zero else VANISHING if s.parity == 1 else FREE
             return s._replace(inner=False)
         case "softmax":
             return FREE
@@ -232,30 +211,59 @@ def _sign(x: Node, args: list[Sign], chosen: bool) -> Sign:
     return args[0]
 
 
+def _continuous_at_zero(x: Node) -> bool:
+    """Does a function of what tends to 0 have a limit, whatever the fluctuations? A jump, a pole, a root have none."""
+    name, parameters = x.attr
+    row = PRIMITIVES[name]
+    if name in ("bump", "smooth_sign"):
+        return bool(parameters[0] > 0)
+    return not (row.growth == "singular" or (row.jumps and 0 in row.kinks) or row.domain == (0, False))
+
+
 def _joined(odd: int | None, parts: list[Sign]) -> Sign:
     return Sign(odd, any(s.own for s in parts), any(s.inner for s in parts))
 
 
-def _analysis(program: Program, readouts: tuple[Node, ...], fault: Callable[[Node], str], symmetric: bool) -> Analysis:
+def _analysis(
+    program: Program, sources: Sources, readouts: tuple[Node, ...], fault: Callable[[Node], str], symmetric: bool
+) -> Analysis:
     """The faults whose operands are not themselves computed from a fault."""
     found: list[Fault] = []
     tainted: set[Node] = set()
     clean = 0
+    correlated, both = sources.others(readouts), _both_ways(program)
     for x in program.nodes:
-        kind = ""
         if any(a in tainted for a in x.args):
             tainted.add(x)
             continue
+        kind, other = "", None
         if x.op == "matmul":
-            kind = fault(x)
+            kind, other = ("both", both[x]) if x in both else (fault(x), None)
             clean += not kind
         elif x in readouts:
             short = shortcoming(x, symmetric)
             kind = "" if not short or short == "is constant 0" else "mean" if "mean" in short else "law"
+            if not kind and x in correlated:
+                kind, other = "correlated", correlated[x]
         if kind:
-            found.append(Fault(x, kind))
+            found.append(Fault(x, kind, other))
             tainted.add(x)
     return Analysis(readouts, tuple(found), clean)
+
+
+def _both_ways(program: Program) -> dict[Node, Node]:
+    """Of every matrix in back-propagation that one pass uses as W and as W.T: a product, to one the other way round."""
+    passes: dict[tuple[str, bool], list[Node]] = {}
+    for x in program.nodes:
+        if x.op == "matmul":
+            passes.setdefault((x.attr[0].name, is_backward(x)), []).append(x)
+    found: dict[str, tuple[Node, Node]] = {}
+    for (name, back), products in sorted(passes.items()):  # the forward pass first: once is enough
+        first, *rest = sorted(products, key=lambda x: (x.height, x.digest))
+        other = next((x for x in rest if x.attr[1] != first.attr[1]), None)
+        if other is not None and (back or (name, True) in passes):
+            found.setdefault(name, (other, first))
+    return dict(found.values())
 
 
 # ---- search ----
@@ -266,8 +274,8 @@ def search(
 ) -> tuple[Analysis, bool]:
     """The smallest set of initial vectors that passes a check; where none does, a set with the fewest faults.
 
-    Candidates are the vectors of zero mean on which no `W @ z` depends. All their subsets are tried, the small ones
-    first, as far as `SUBSETS` goes.
+    Candidates are the vectors of zero mean on which no product of the forward pass depends, those that are correlated
+    together. All sets of such groups are tried, the small ones first, as far as `SUBSETS` goes.
 
     Args:
         program: The program.
@@ -278,9 +286,10 @@ def search(
         The analysis, and whether the search was complete.
     """
     loose = check is parity
-    depends = _dependence(program)
+    sources = Sources(program)
+    depends = _dependence(program, sources)
     vanishing = _vanishing(program)
-    fixed = _dependence(program, vanishing) if loose else depends
+    fixed = _dependence(program, sources, vanishing) if loose else depends
     taken: set[Node] = set()
     needed: list[set[Node]] = []
     for x in program.nodes:
@@ -288,13 +297,16 @@ def search(
             taken |= fixed[x.args[0]]
         elif x.op == "matmul" and not (loose and x.args[0] in vanishing):
             needed.append(depends[x.args[0]])
-    pool = [x for x in program.nodes if x.op == "vector" and x not in taken and not shortcoming(x, symmetric)]
+    able = {x for x in sources.nodes if x not in taken and not shortcoming(x, symmetric)}
+    pool = list(dict.fromkeys([sources.group(x) for x in sources.nodes if sources.group(x) <= able]))
     best = check(program, ())
     tried = 0
     for size in range(1, len(pool) + 1):
-        for chosen in combinations(pool, size):
+        for groups in combinations(pool, size):
             if not best.faults:
                 return best, True
+            together = set().union(*groups)
+            chosen = tuple([x for x in sources.nodes if x in together])
             if size > 1 and not all(wanted.intersection(chosen) for wanted in needed):
                 continue
             tried += 1
@@ -304,11 +316,11 @@ def search(
     return best, True
 
 
-def _dependence(program: Program, vanishing: Collection[Node] | None = None) -> dict[Node, set[Node]]:
+def _dependence(program: Program, sources: Sources, vanishing: Collection[Node] | None = None) -> dict[Node, set[Node]]:
     """The initial vectors each instruction depends on; given what may vanish: surely does in the limit."""
     found: dict[Node, set[Node]] = {}
     for x in program.nodes:
-        if x.op == "vector":
+        if x in sources:
             found[x] = {x}
         elif vanishing is not None and (
             x.is_scalar or x.op == "inner" or (x.op == "mul" and any(a in vanishing for a in x.args))

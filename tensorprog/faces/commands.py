@@ -80,15 +80,19 @@ def limit(args: argparse.Namespace) -> Answer:
 
 
 def formula(args: argparse.Namespace) -> Answer:
-    """The limit as formulas."""
+    """The limit as formulas; of a network, its kernels of two examples in terms of their inner products."""
     import sympy
 
     from tensorprog.limits.symbolic import formula as find_formula
 
-    found = find_formula(_program(args), gia=args.gia)
+    model, options = _model(args)
+    if isinstance(model.what, Program) or args.data is not None:
+        found = find_formula(_program(args), gia=args.gia)
+    else:
+        found = find_formula(model.what, model.shape, gia=args.gia, **options)
     outputs = {name: _formula_json(sympy, expression) for name, expression in found.items()}
     lets = [{"name": str(a), "formula": str(b), "latex": sympy.latex(b)} for a, b in found.lets]
-    return Answer(str(found), {"outputs": outputs, "lets": lets, "gia": args.gia})
+    return Answer(str(found), {"outputs": outputs, "lets": lets, "legend": found.legend, "gia": args.gia})
 
 
 def run(args: argparse.Namespace) -> Answer:

@@ -41,6 +41,20 @@ class Model:
     X: Any = None
     X2: Any = None
 
+    @property
+    def shape(self) -> Any:
+        """The shape of the data, of the first example where they differ; for several inputs by name."""
+        import numpy as np
+
+        def of(X: Any) -> Any:
+            if isinstance(X, Mapping):
+                return {k: of(v) for k, v in X.items()}
+            if isinstance(X, (list, tuple)) and len({np.shape(x) for x in X}) > 1:
+                return (len(X), *np.shape(X[0]))
+            return X if X is None else np.shape(X)
+
+        return of(self.X)
+
     def program(self, **options: Any) -> Program:
         """The program; for a network, with the options of `Network.program`."""
         return self.what if isinstance(self.what, Program) else self.what.program(self.X, self.X2, **options)

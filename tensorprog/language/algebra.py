@@ -193,6 +193,8 @@ def mul(factors: Iterable[Node | tuple[Node, int]]) -> Node:
             coefficient = folded.attr if not isinstance(folded.attr, np.ndarray) else 1
             if isinstance(folded.attr, np.ndarray):
                 merged[folded] = 1
+    if sum([_is_mask(x) for x in merged]) > 1 and (fewer := _along_axes(merged)) is not None:
+        return typed(mul([constant(coefficient), *fewer]), shape, width, inner_width)
     if merged and max(merged.values()) > MAX_POWER:
         raise TensorProgramError(
             f"the power {max(merged.values())}",
@@ -209,6 +211,21 @@ def mul(factors: Iterable[Node | tuple[Node, int]]) -> Node:
     else:
         out = Node("mul", tuple([x for x, _ in kept]), tuple([k for _, k in kept]), shape, width, inner_width)
     return out if coefficient == 1 else add([(coefficient, out)])
+
+
+def _along_axes(factors: dict[Node, int]) -> list[tuple[Node, int]] | None:
+    """Factors, arrays of numbers along the same axes as one: disjoint masks have the product 0. None if there are none."""
+    groups: dict[Any, list[tuple[Node, int]]] = {}
+    for x, k in factors.items():
+        if x.op == "view" and _is_mask(x):
+            groups.setdefault((x.attr, x.shape), []).append((x, k))
+    if all(len(found) == 1 for found in groups.values()):
+        return None
+    out = [(x, k) for x, k in factors.items() if not (x.op == "view" and _is_mask(x))]
+    for (index, shape), found in groups.items():
+        product = mul([(x.args[0], k) for x, k in sorted(found, key=_by_digest)])
+        out.append((view(product, index, shape), 1))
+    return out
 
 
 def power(x: Node, k: int) -> Node:

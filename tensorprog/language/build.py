@@ -123,7 +123,8 @@ def array(values: Any, axes: str | Sequence[str]) -> Expression:
 # ---- axes ----
 
 
-def _position(x: Expression, axis: str) -> int:
+def position(x: Expression, axis: str) -> int:
+    """Where an axis is in the node of an expression."""
     if axis not in x.order:
         error = MissingAxis(
             f"{describe(x.node)} has no axis {axis!r}", why=f"its axes are {x.axes or 'none'}", fix="name one of them"
@@ -133,13 +134,21 @@ def _position(x: Expression, axis: str) -> int:
     return x.order.index(axis)
 
 
+def size_of(x: Any, axis: str) -> int:
+    """The size of an axis of an expression, or of data."""
+    if hasattr(x, "size") and hasattr(x, "taken"):
+        return int(x.size(axis))
+    x = as_expression(x)
+    return x.node.shape[position(x, axis)]
+
+
 def _without(names: Sequence[str], axis: str) -> tuple[str, ...]:
     return tuple([a for a in names if a != axis])
 
 
 @layer
 def take(x: Any, axis: str, index: int) -> Expression:
-    """One position of an axis, which is dropped; negative positions count from the end.
+    """One position of an axis, which is dropped; negative positions count from the end. Of an Input, too.
 
     Example:
         >>> import tensorprog as tp
@@ -147,9 +156,7 @@ def take(x: Any, axis: str, index: int) -> Expression:
         >>> tp.take(z, "t", -1).axes
         ()
     """
-    x = as_expression(x)
-    i = _position(x, axis)
-    size = x.node.shape[i]
+    size = size_of(x, axis)
     if not isinstance(index, (int, np.integer)):
         raise TensorProgramError(f"position {index!r} of axis {axis!r}", fix="a position is an integer")
     index = int(index)
@@ -157,6 +164,10 @@ def take(x: Any, axis: str, index: int) -> Expression:
         raise TensorProgramError(
             f"position {index} of axis {axis!r}, which has size {size}", fix=f"use {-size} to {size - 1}"
         )
+    if hasattr(x, "taken"):
+        return x.taken(axis, index % size)
+    x = as_expression(x)
+    i = position(x, axis)
     return Expression(algebra.take(x.node, i, index % size), _without(x.order, axis), _without(x.axes, axis))
 
 
@@ -185,9 +196,7 @@ def pick(x: Any, axis: str, index: Sequence[int]) -> Expression:
         >>> tp.limit(tp.Program(m=tp.moment(left)))["m"].value.tolist()
         [0, 0, 1, 2, 3]
     """
-    x = as_expression(x)
-    i = _position(x, axis)
-    size = x.node.shape[i]
+    size = size_of(x, axis)
     if np.ndim(index) != 1 or not np.size(index):
         raise TensorProgramError(
             f"axis {axis!r} is picked at {index!r}",
@@ -202,7 +211,10 @@ def pick(x: Any, axis: str, index: Sequence[int]) -> Expression:
                 f"position {k} of axis {axis!r}, which has size {size}", fix=f"use {-size} to {size - 1}"
             )
         positions.append(int(k) % size)
-    return Expression(algebra.pick(x.node, i, positions), x.order, x.axes)
+    if hasattr(x, "picked"):
+        return x.picked(axis, tuple(positions))
+    x = as_expression(x)
+    return Expression(algebra.pick(x.node, position(x, axis), positions), x.order, x.axes)
 
 
 @layer
@@ -215,6 +227,8 @@ def stack(xs: Sequence[Any], axis: str) -> Expression:
         >>> tp.stack([tp.Vector("x", n), tp.Vector("y", n)], "t").shape
         (2,)
     """
+    if isinstance(xs, (list, tuple)) and xs and all(hasattr(x, "concatenated") and axis not in x.axes for x in xs):
+        return xs[0].concatenated(xs[1:], axis)
     parts = [as_expression(x) for x in xs]
     if not parts:
         raise TensorProgramError(f"an empty stack along {axis!r}", fix="give at least one vector")
@@ -242,9 +256,11 @@ def rename(x: Any, **names: str) -> Expression:
         >>> tp.moment(z * tp.rename(z, t="s")).shape
         (3, 3)
     """
+    if hasattr(x, "renamed"):
+        return x.renamed(names)
     x = as_expression(x)
     for old in names:
-        _position(x, old)
+        position(x, old)
     order = tuple([names.get(a, a) for a in x.order])
     if len(set(order)) != len(order):
         raise TensorProgramError(f"renaming the axes of {describe(x.node)} gives {order}", fix="use distinct names")
@@ -263,7 +279,7 @@ def sum(x: Any, axis: str | Sequence[str] | None = None) -> Expression:
     """
     x = as_expression(x)
     for a in x.axes if axis is None else (axis,) if isinstance(axis, str) else axis:
-        x = Expression(algebra.sum_axis(x.node, _position(x, a)), _without(x.order, a), _without(x.axes, a))
+        x = Expression(algebra.sum_axis(x.node, position(x, a)), _without(x.order, a), _without(x.axes, a))
     return x
 
 
@@ -281,7 +297,7 @@ def mean(x: Any, axis: str | Sequence[str] | None = None) -> Expression:
     names = x.axes if axis is None else (axis,) if isinstance(axis, str) else tuple(axis)
     size = 1
     for a in names:
-        size *= x.node.shape[_position(x, a)]
+        size *= x.node.shape[position(x, a)]
     return sum(x, names) * Fraction(1, size)
 
 
@@ -301,7 +317,7 @@ def softmax(x: Any, axis: str) -> Expression:
             why="it acts on scalars: attention weights are functions of Moments",
             fix="take a Moment first, such as tp.moment(q * k)",
         )
-    return Expression(algebra.softmax(x.node, _position(x, axis)), x.order, x.axes)
+    return Expression(algebra.softmax(x.node, position(x, axis)), x.order, x.axes)
 
 
 # ---- Nonlin ----

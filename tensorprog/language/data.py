@@ -7,7 +7,7 @@ limit needs to know. Two multi-vectors made with the same U from different data 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -18,7 +18,11 @@ from tensorprog.language import algebra
 from tensorprog.language.node import Node
 from tensorprog.language.symbols import Number, VectorSpec, Width, encode
 
-__all__ = ["ArrayData", "Data", "Embedding", "SlotData"]
+__all__ = ["VALUES", "ArrayData", "Data", "Embedding", "SlotData", "Values", "merged"]
+
+
+VALUES = "values"
+"""Marks a `data` node that stands for the numbers of an input, not for inner products."""
 
 
 class Data:
@@ -32,6 +36,10 @@ class Data:
 
     def gram(self, other: Data) -> Node:
         """x.x'/d for every row of this and every row of the other data, as a scalar of shape (*shape, *other.shape)."""
+        raise NotImplementedError
+
+    def flattened(self, i: int, j: int) -> Data:
+        """The same rows with axes i and j as one, see `flat.py`."""
         raise NotImplementedError
 
     def encoded(self) -> bytes:
@@ -83,9 +91,22 @@ class ArrayData(Data):
             raise TensorProgramError("numbers meet data that is not known yet", fix="please report this")
         return algebra.constant(self.products(other), (*self.shape, *other.shape))
 
+    def flattened(self, i: int, j: int) -> ArrayData:
+        """See `Data`."""
+        own = self.coordinates is self.array
+        return ArrayData(merged(self.array, i, j), None if own else merged(self.coordinates, i, j))
+
     def encoded(self) -> bytes:
         """What digests know of it."""
         return self._encoded
+
+
+def merged(a: np.ndarray, i: int, j: int) -> np.ndarray:
+    """An array with axes i and j as one, which stands where i stood once j is gone; j runs fastest."""
+    place = i - (j < i)
+    shape = [k for p, k in enumerate(a.shape) if p != j]
+    shape[place] = a.shape[i] * a.shape[j]
+    return np.moveaxis(a, j, place + 1).reshape(shape)
 
 
 @dataclass(frozen=True)
@@ -120,9 +141,44 @@ class SlotData(Data):
         key = (self.name, self.transform, "", other, self.slot, self.slot)
         return Node("data", (), key, (*self.shape, *other.shape))
 
+    def flattened(self, i: int, j: int) -> SlotData:
+        """See `Data`."""
+        shape = merged(np.empty((*self.shape, 0)), i, j).shape[:-1]
+        return replace(self, shape=shape, transform=(*self.transform, ("flatten", i, j)))
+
     def encoded(self) -> bytes:
         """What digests know of it."""
         return encode(("slot", self.name, self.slot, self.shape, self.features, self.transform))
+
+
+class Values(Data):
+    """Coefficients without features: numbers of a batch, or of an example that is not known yet.
+
+    Args:
+        array: Shape (*axes,); None for an example of a slot.
+        name: Of the Input, for a slot.
+        slot: As for `SlotData`.
+        shape: The sizes of the axes, for a slot.
+    """
+
+    def __init__(
+        self, array: np.ndarray | None, name: str = "", slot: int = 0, shape: tuple[int, ...] | None = None
+    ) -> None:
+        self.array, self.name, self.slot = array, name, slot
+        self.shape = tuple(shape or ()) if array is None else array.shape
+        self._encoded = encode(("values", array, name, slot, self.shape))
+
+    @property
+    def node(self) -> Node:
+        """The numbers, as a scalar of the program."""
+        if self.array is not None:
+            whole = bool((self.array == np.round(self.array)).all() and (np.abs(self.array) < 2.0**31).all())
+            return algebra.constant(self.array.astype(np.int64) if whole else self.array, self.shape)
+        return Node("data", (), (self.name, (), "", VALUES, self.slot, self.slot), self.shape)
+
+    def encoded(self) -> bytes:
+        """What digests know of it."""
+        return self._encoded
 
 
 @dataclass(frozen=True)
@@ -157,7 +213,7 @@ class Embedding(VectorSpec):
     @classmethod
     def of(cls, name: str, width: Width, var: Number, data: Data, trainable: bool = True) -> Embedding:
         """The embedding of data by the matrix of that name."""
-        return cls(name, width, data.shape, 0, var, None, None, trainable, data)
+        return cls(name, width, data.shape, 0, var, None, None, trainable, data=data)
 
     @cached_property
     def _encoded_embedding(self) -> bytes:

@@ -140,6 +140,10 @@ class Expression:
         return elementwise(algebra.sub, other, self)
 
     def __mul__(self, other: Any) -> Expression:
+        if isinstance(other, Deferred):  # of a readout, perhaps
+            return Deferred(operator.mul, (self, other))  # type: ignore[return-value]
+        if getattr(other, "is_output", False):
+            return NotImplemented
         return elementwise(lambda x, y: algebra.mul([x, y]), self, other)
 
     def __rmul__(self, other: Any) -> Expression:
@@ -327,6 +331,7 @@ def Vector(
     cov: Any = None,
     distribution: Any = None,
     trainable: bool = False,
+    lr: Any = None,
 ) -> Expression:
     """An initial vector; with axes, a multi-vector of jointly Gaussian vectors.
 
@@ -344,7 +349,12 @@ def Vector(
             singular.
         distribution: None for Gaussian; `"rademacher"` or `"uniform"` with this mean and variance; or a frozen SciPy
             distribution.
-        trainable: Is it a parameter, with a part in the tangent kernel of a Network?
+        trainable: Is it a parameter, with a part in the tangent kernel of a Network? What is trained is what is random in
+            it, as for the weights: in the default parametrization `"ntk"` it is mean + sqrt(var) omega with omega trained,
+            so that its part is var Moment(dv dv') (with `cov`: Cov(v, v') in place of var), nothing at var 0; in `"tp"`
+            and `"standard"` the coordinates themselves are.
+        lr: Trains the coordinates themselves in every parametrization, at this learning rate: its part is lr Moment(dv dv')
+            (in `"standard"` times the fan-in if it is a readout). For gains, which start at 1 with variance 0.
 
     Raises:
         TensorProgramError: on a negative variance, a covariance that is not symmetric positive semidefinite, or sizes
@@ -388,7 +398,12 @@ def Vector(
         var = number(1 if var is None else var, f"the variance of {name}")
         if var < 0:
             raise TensorProgramError(f"vector {name} has variance {var}", fix="a variance is at least 0")
-    return Expression(algebra.initial(VectorSpec(name, width, shape, mean, var, cov, distribution, trainable)), names)
+    if lr is not None:
+        lr, trainable = number(lr, f"the learning rate of {name}"), True
+        if lr < 0:
+            raise TensorProgramError(f"vector {name} has the learning rate {lr}", fix="it is at least 0")
+    spec = VectorSpec(name, width, shape, mean, var, cov, distribution, bool(trainable), lr)
+    return Expression(algebra.initial(spec), names)
 
 
 def _axes(name: str, axes: Any, cov: Any, mean: Any) -> tuple[tuple[str, ...], tuple[int, ...]]:

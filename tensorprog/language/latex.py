@@ -108,6 +108,7 @@ class _Writer:
         if v.distribution is not None:
             law = rf"\text{{{v.distribution if isinstance(v.distribution, str) else v.distribution.dist.name}}}"
         kind = "trained vector" if v.trainable else "vector"
+        kind += "" if v.lr is None else f", learning rate ${_number(v.lr)[0]}$"
         entry = _indexed(name, r"\alpha")
         if isinstance(v, Embedding):
             scale = "" if v.var == 1 else rf"{_number(v.var)[0]}\, "

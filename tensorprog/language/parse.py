@@ -5,6 +5,7 @@
               | "matrix" NAME ":" NAME "x" NAME { "," ( "var" number | "entries" law ) }
               | "vector" NAME [ "[" size { "," size } "]" ] ":" NAME
                          { "," ( "mean" value | "var" number | "cov" value | law | "trained"
+                               | "lr" number
                                | "name" NAME | "data" value | "coordinates" value ) }
               | "scalar" NAME [ ":" [ "name" NAME "," ] [ "default" number ] ]
               | "array" NAME ":" ( "float64" | "int64" | "rational" )
@@ -59,7 +60,7 @@ __all__ = ["parse"]
 MAX_CHARACTERS = 50_000_000
 _STATEMENTS = ("width", "matrix", "vector", "scalar", "array", "output")
 _LAWS = ("rademacher", "uniform", "scipy")
-_OF_VECTORS = ("mean", "var", "cov", "data", "coordinates", "name", "trained", *_LAWS)
+_OF_VECTORS = ("mean", "var", "cov", "data", "coordinates", "name", "trained", "lr", *_LAWS)
 _KINDS = {"float64": "f", "int64": "i", "rational": "O"}
 
 
@@ -203,7 +204,7 @@ class _Parser(Expressions):
             elif key in ("name", "trained"):
                 options[key] = key == "trained" or self.take("name", "a name").text
             else:
-                options[key] = self.number() if key == "var" else self.value()
+                options[key] = self.number() if key in ("var", "lr") else self.value()
         real, trained = options.pop("name", name.text), options.pop("trained", False)
         if "data" in options or "coordinates" in options:
             spec = self.embedding(name, real, width, tuple([k for _, k in sizes]), trained, options)

@@ -229,9 +229,9 @@ def _attributes(x: Any) -> str:
     if isinstance(x, Width):
         return f"ratio {x.ratio}"
     if isinstance(x, VectorSpec):
-        return f"width {x.width.name}, mean {_short(x.mean)}, {'cov' if x.cov is not None else 'var'} " + _short(
-            x.var if x.cov is None else x.cov
-        )
+        law = f"var {_short(x.var)}" if x.cov is None else f"cov {_short(x.cov)}"
+        trained = "" if not x.trainable else ", trained" if x.lr is None else f", lr {x.lr}"
+        return f"width {x.width.name}, mean {_short(x.mean)}, {law}{trained}"
     return str(x)
 
 

@@ -322,6 +322,7 @@ class VectorSpec:
         cov: The covariance of the columns, (k, k) with k the product of the axes, possibly singular; else None.
         distribution: None for Gaussian; "rademacher" and "uniform" with this mean and variance; or a frozen SciPy distribution.
         trainable: Is it a parameter of a network?
+        lr: What its part of the tangent kernel is a multiple of, whatever its variance; None: see `expression.py:Vector`.
     """
 
     name: str
@@ -332,11 +333,13 @@ class VectorSpec:
     cov: Any = None
     distribution: Distribution = None
     trainable: bool = False
+    lr: Number | None = None
 
     @_remembered
     def encoded(self) -> bytes:
         """What digests know of it."""
-        trained = ("trainable",) if self.trainable else ()
+        trained: tuple[Any, ...] = ("trainable",) if self.trainable else ()
+        trained += () if self.lr is None else (self.lr,)
         law = (self.mean, self.var, self.cov, self.distribution)
         return encode(("vector", self.name, self.width, self.shape, *law, *trained))
 

@@ -16,7 +16,8 @@ Arrays too large to read are named, `array K1 : float64, shape (100, 100), sha "
 
 An input layer, the initial vectors that one matrix U makes of the rows of some data, has its data; the same U of other
 data is declared under another name, and says whose it is. `coordinates` are the data in fewer dimensions, for runs
-(`networks/samples.py:reduced`). `trained` marks a network's parameters: vectors by their own word, matrices always.
+(`networks/samples.py:reduced`). `trained` marks a network's parameters: vectors by their own word, or by their learning rate,
+`lr 1`; matrices always.
 
     vector U[i:2] : n, data [[1.0, 0.5], [0.0, 2.0]], var 2, trained
     vector U_2[i:100] : n, name U, data K1, var 2, trained
@@ -335,7 +336,7 @@ class _Writer:
             if v.distribution is None or isinstance(v.distribution, str):
                 parts += [f"mean {value(v.mean)}", f"var {value(v.var)}" if v.cov is None else f"cov {value(v.cov)}"]
         if v.trainable:
-            parts.append("trained")
+            parts.append("trained" if v.lr is None else f"lr {_number(v.lr)}")
         return f"vector {name}{f'[{sizes}]' if sizes else ''} : {', '.join(parts)}"
 
     # ---- instructions ----

@@ -24,7 +24,7 @@ from tensorprog.language.node import Node, topological
 from tensorprog.language.schedule import Step, schedule
 from tensorprog.language.symbols import Width
 from tensorprog.limits.diagonal import on_diagonals
-from tensorprog.limits.duals import DUALS, JOINT, unsnapped
+from tensorprog.limits.duals import DUALS, JOINT, SNAP, apart_by_rounding, unsnapped
 from tensorprog.limits.horner import factored
 from tensorprog.limits.orient import oriented
 from tensorprog.limits.pairseries import PairProduct
@@ -33,7 +33,7 @@ from tensorprog.limits.stencil import with_stencils
 from tensorprog.limits.tidy import tidied
 from tensorprog.limits.tiles import cores
 
-__all__ = ["Batched", "Block"]
+__all__ = ["Batched", "Block", "Trace"]
 
 Array = np.ndarray
 ROWS, COLUMNS = Width("rows"), Width("columns")
@@ -47,6 +47,12 @@ MIRROR = 64
 """Rows of a tile of a symmetric result: what is evaluated on both sides of the diagonal is little."""
 INTEGRALS = ("gauss",)
 KNOWN = ("data", "dual", "stencil", *INTEGRALS)
+CORRELATED = ("arccos1", "arcsine", "sign_pair")
+"""Closed forms of two variables: their last operands are variance, covariance, variance."""
+EVALUATIONS = {0: 1, 1: 2**8, 2: 2**13, 3: 2**18, 4: 2**18}
+"""Values of an integrand that its integral takes, roughly, by dimension."""
+SERIES = 2**6
+"""Terms of a series in place of an integral."""
 
 
 @dataclass(frozen=True)
@@ -125,9 +131,44 @@ class Batched:
             dead = {*s.operands, s.node}
             s.frees = [slots[a] for a in dead if last[a] == k and a in inside and a not in wanted]
         self.results = [slots.get(x) if x in inside else None for x in self.outputs]
+        by_node = {s.node: s for s in self.pairs}
+        for s in self.pairs:
+            if s.node.op != "dual" or s.node.attr not in CORRELATED:
+                continue
+            a, c, b = s.node.args[-3:]
+            if c in by_node and a not in inside and b not in inside and c.shape == s.node.shape:
+                by_node[c].edges.append(
+                    (
+                        slots[a],
+                        slots[b],
+                        aligned(apart_by_rounding, Node("dual", (a, c, b), "", c.shape, c.width, c.inner)),
+                    )
+                )
+                s.edged = True
         self.count = len(slots)
 
-    def run(self, block: Block, noise: Perturbation | None = None, level: int = 1, dtype: Any = float) -> list[Array]:
+    @property
+    def weight(self) -> float:
+        """Entries that are computed for a pair, where there are few: of arrays, and of integrands."""
+        return 1.0 + sum([prod(s.node.shape) * _evaluations(s, few=True) for s in self.pairs])
+
+    def evaluations(self, pairs: int, examples: int) -> float:
+        """Of integrands, for some pairs of examples and the examples themselves, roughly."""
+        parts = [s for part in self.once.values() for s in part if s.node.op in INTEGRALS]
+        once = sum([prod(s.node.shape) * _evaluations(s) for s in parts])
+        return (
+            pairs * sum([prod(s.node.shape) * _evaluations(s) for s in self.pairs if s.node.op in INTEGRALS])
+            + examples * once
+        )
+
+    def run(
+        self,
+        block: Block,
+        noise: Perturbation | None = None,
+        level: int = 1,
+        dtype: Any = float,
+        trace: Trace | None = None,
+    ) -> list[Array]:
         """The outputs for a block of pairs, each of shape (*axes, rows, columns).
 
         Args:
@@ -135,12 +176,13 @@ class Batched:
             noise: Moves every result by a rounding error.
             level: Resolution of integrals.
             dtype: float64, or float32 for speed.
+            trace: Where correlations are 1; filled without noise, and with noise they stay so.
         """
         values: dict[Node, Array] = {}
         with np.errstate(all="ignore"):
             for part in self.once.values():
                 for s in part:
-                    values[s.node] = s.value(values, block, noise, level, dtype)
+                    values[s.node] = s.value(values, block, noise, level, dtype, trace)
             n, m = block.rows, block.columns
             series = {
                 s.node: s.series(values, block, level) for s in self.pairs if s.product is not None and noise is None
@@ -157,10 +199,10 @@ class Batched:
             pairs = max(1, TILE // self.depth, min(FEW, LARGEST // self.depth))
             tiles = list(_tiles(n, m, pairs, symmetric))
             total = n * m * self.depth // (2 if symmetric else 1)
-            workers = min(cores(), 8, len(tiles)) if noise is None and total >= PARALLEL else 1
+            workers = min(cores(), 8, len(tiles)) if noise is None and trace is None and total >= PARALLEL else 1
 
             def tile(bounds: tuple[int, int, int, int]) -> None:
-                self._tile(bounds, block, values, series, out, noise, level, dtype)
+                self._tile(bounds, block, values, series, out, noise, level, dtype, trace)
                 if symmetric:
                     _mirror(bounds, out)
 
@@ -182,6 +224,7 @@ class Batched:
         noise: Perturbation | None,
         level: int,
         dtype: Any,
+        trace: Trace | None,
     ) -> None:
         low, high, left, right = bounds
         local: list[Any] = [None] * self.count
@@ -200,14 +243,17 @@ class Batched:
                 elif s.node in series:
                     cov = np.broadcast_to(local[s.sources[3]], (high - low, right - left))
                     local[s.target] = series[s.node](slice(low, high), slice(left, right), cov)
-                elif s.partner_target is not None and noise is None:
+                elif s.partner_target is not None and noise is None and trace is None:
                     local[s.target], local[s.partner_target] = s.joint(*[local[k] for k in s.sources])
                 elif local[s.target] is None:
                     arrays = [local[k] for k in s.sources]
-                    if noise is None and s.kernel is not None:
+                    if noise is None and trace is None and s.kernel is not None:
                         local[s.target] = s.kernel(*arrays)
                     else:
-                        local[s.target] = s.compute(arrays, noise, level, block.rough)
+                        local[s.target] = s.compute(arrays, noise, level, block.rough, trace, bounds)
+                if noise is not None and noise.apart:
+                    for one, other, move in s.edges:
+                        local[s.target] = move(local[one], local[s.target], local[other])
                 for k in s.frees:
                     local[k] = None
         for slot_of_result, full in zip(self.results, out, strict=True):
@@ -225,6 +271,8 @@ class _Carried:
         self.sources: list[int] = []
         self.frees: list[int] = []
         self.partner_target: int | None = None
+        self.edges: list[tuple[int, int, Any]] = []  # the variances that it is a covariance to, see `apart_by_rounding`
+        self.edged = False
         self.partner: Node | None = None  # a closed form of the same operands that is cheaper together with this one
         self.joint: Callable[..., Any] = lambda *_: None
         x = step.node
@@ -237,14 +285,20 @@ class _Carried:
             self.kernel = aligned(x.attr, x)
 
     def value(
-        self, values: Mapping[Node, Array], block: Block, noise: Perturbation | None, level: int, dtype: Any
+        self,
+        values: Mapping[Node, Array],
+        block: Block,
+        noise: Perturbation | None,
+        level: int,
+        dtype: Any,
+        trace: Trace | None,
     ) -> Array:
         """Its array along rows, along columns, or neither."""
         if self.is_data:
             given = np.asarray(block.products[self.node.attr], dtype)
             return given if noise is None else np.asarray(noise.result(self.node, given))
         result = np.asarray(
-            self.compute([values[a] for a in self.operands], noise, level, block.rough or noise is not None)
+            self.compute([values[a] for a in self.operands], noise, level, block.rough or noise is not None, trace)
         )
         return result.astype(dtype, copy=False)
 
@@ -266,24 +320,87 @@ class _Carried:
 
         return (lambda i, j, cov: of(j, i, cov.T).T) if turned else of
 
-    def compute(self, arrays: Sequence[Array], noise: Perturbation | None, level: int, rough: bool) -> Array:
+    def compute(
+        self,
+        arrays: Sequence[Array],
+        noise: Perturbation | None,
+        level: int,
+        rough: bool,
+        trace: Trace | None = None,
+        bounds: Any = None,
+    ) -> Array:
         """Its array from its operands' arrays."""
         x = self.node
         if x.op in INTEGRALS:
             from tensorprog.limits.evaluate import integrate_arrays
 
-            result = integrate_arrays(
-                x,
-                [_with_axes(a, y, x) for a, y in zip(arrays, self.operands, strict=True)],
-                level,
-                rough or noise is not None,
-            )
-        else:
-            assert self.kernel is not None, f"no scalar rule for {x.op}: please report this"
-            given = arrays if noise is None else noise.operands(x, arrays)
-            apart = x.op == "dual" and noise is not None and noise.apart
-            result = (self._unsnapped if apart else self.kernel)(*given)
+            full = [_with_axes(a, y, x) for a, y in zip(arrays, self.operands, strict=True)]
+            result = integrate_arrays(x, full, level, rough or noise is not None)
+            if noise is not None:  # an integral that cancels has the rounding of what cancels
+                size = None if trace is None else trace.sizes.get((x, bounds))
+                if size is None:
+                    size = integrate_arrays(x, full, 0, True, absolute=True)
+                if trace is not None:
+                    trace.sizes[x, bounds] = size
+                result = result + (noise.result(x, size) - size)
+            return np.asarray(result)
+        assert self.kernel is not None, f"no scalar rule for {x.op}: please report this"
+        given = arrays if noise is None else noise.operands(x, arrays)
+        both = x.width is not None and x.inner is not None
+        apart = x.op == "dual" and noise is not None and noise.apart and both
+        kernel = self._unsnapped if apart and not self.edged else self.kernel
+        if trace is not None and x.op == "dual" and not apart:
+            kernel = aligned(partial(trace.value, x, bounds, noise is not None), x)
+        result = kernel(*given)
         return np.asarray(result if noise is None else noise.result(x, np.asarray(result)))
+
+
+class Trace:
+    """Where the correlations of closed forms are 1 or -1, so that they stay so when all numbers are moved.
+
+    A variable's correlation with itself is computed as one of two variables, where their positions are alike: moved apart, it
+    would show an error that it does not have.
+
+    Attributes:
+        sizes: Of integrals, integrated without signs.
+    """
+
+    def __init__(self) -> None:
+        self._places: dict[Any, Array] = {}
+        self.sizes: dict[Any, Array] = {}
+
+    def value(self, x: Node, bounds: Any, moved: bool, *arrays: Any) -> Array:
+        """A closed form of its operands.
+
+        Args:
+            x: The closed form.
+            bounds: Of the tile.
+            moved: Are the operands moved, so that correlations that were 1 are to be made 1 again?
+            arrays: The operands.
+        """
+        function, key = DUALS[x.attr].array, (x, bounds)
+        if x.attr == "residual":
+            result = np.asarray(function(*arrays))
+            if not moved:
+                self._places[key] = result == 0
+            elif key in self._places:
+                result = np.where(self._places[key], 0.0, result)
+            return result
+        if x.attr in CORRELATED:
+            a, c, b = arrays[-3:]
+            size = np.sqrt(np.maximum(a, 0.0)) * np.sqrt(np.maximum(b, 0.0))
+            if not moved:
+                self._places[key] = (np.abs(c) >= (1 - SNAP) * size) & (size > 0)
+            elif key in self._places:
+                arrays = (*arrays[:-3], a, np.where(self._places[key], np.sign(c) * size, c), b)
+        return function(*arrays)
+
+
+def _evaluations(s: _Carried, few: bool = False) -> int:
+    """Of an integrand, for one integral of many, or of few; 1 of what is none."""
+    if s.node.op not in INTEGRALS:
+        return 1
+    return SERIES if s.product is not None and not few else EVALUATIONS[min(s.node.attr.dimension, 4)]
 
 
 def _separates(x: Node) -> bool:

@@ -18,11 +18,11 @@ from tensorprog.limits.tasks import Exhausted
 
 __all__ = ["EACH", "EVALUATIONS", "EXPANSIONS", "Budget"]
 
-EXPANSIONS = 50_000
+EXPANSIONS = 30_000
 """Questions and terms for one output: some seconds."""
 EACH = 100
 """As many more for every instruction that the output is made of: long programs cost about 10 for each."""
-EVALUATIONS = 2**28
+EVALUATIONS = 2**26
 """Points at which integrands are evaluated, for one output."""
 
 
@@ -109,14 +109,22 @@ class Budget:
         if self.expansions > self._allowed:
             raise Exhausted(f"it takes {self._more}")
 
-    def evaluate(self, points: int, what: str = "an integral") -> None:
+    def evaluate(self, points: int, what: str) -> None:
         """Counts evaluations of an integrand.
 
         Raises:
             Exhausted: There are too many of them.
         """
         self.evaluations += points
-        if self.evaluations > self._points:
+        self.foresee(0, what)
+
+    def foresee(self, points: float, what: str) -> None:
+        """Can as many more evaluations be had? Asked before they are made.
+
+        Raises:
+            Exhausted: There are too many of them.
+        """
+        if self.evaluations + points > self._points:
             raise Exhausted(f"{what} takes more than {self._points:,.0f} evaluations (budget= allows more)")
 
     def renewed(self) -> Budget:

@@ -34,7 +34,7 @@ from tensorprog.limits.budget import Budget
 from tensorprog.limits.duals import dual
 from tensorprog.limits.structure import carrier, slope_and_shift
 
-__all__ = ["Gaussian", "closed_form"]
+__all__ = ["Gaussian", "closed_form", "expressible"]
 
 MAX_MONOMIALS = 256
 MAX_DEGREE = 60
@@ -110,6 +110,7 @@ class _Variables:
     def __init__(self, atoms: Sequence[Node], budget: Budget) -> None:
         self.budget = budget
         self.index = {a: i for i, a in enumerate(atoms)}
+        self.known: dict[Node, Sum | None] = {}
         self.shifts: dict[tuple[int, Number], int] = {}
 
     def shifted(self, i: int, d: Number) -> int:
@@ -127,7 +128,13 @@ class _Variables:
 
 
 def _as_sum(x: Node, atoms: _Variables) -> Sum | None:
-    """A region as a sum of monomials; None where it is not one."""
+    """A region as a sum of monomials (never changed: it is shared); None where it is not one."""
+    if x not in atoms.known:
+        atoms.known[x] = _monomials(x, atoms)
+    return atoms.known[x]
+
+
+def _monomials(x: Node, atoms: _Variables) -> Sum | None:
     if x in atoms.index:
         return {((("z", atoms.index[x], 0), 1),): 1}
     if x.op == "constant" and isinstance(x.attr, (int, float, Fraction)):
@@ -238,6 +245,11 @@ def closed_form(
             return None
         pairs.append((c, value))
     return add(pairs) if pairs else ZERO
+
+
+def expressible(x: Node, atoms: Sequence[Node], budget: Budget) -> bool:
+    """Is x, a function of the atoms, a sum of monomials of the basis?"""
+    return _as_sum(x, _Variables(atoms, budget)) is not None
 
 
 def _arc_cosine(factors: Sequence[tuple[Node, int]], atoms: Sequence[Node], g: Gaussian) -> Node | None:

@@ -18,7 +18,7 @@ from tensorprog.language.algebra import ZERO, common_type
 from tensorprog.language.node import Node
 from tensorprog.language.symbols import is_exact
 
-__all__ = ["DUALS", "JOINT", "Dual", "dual", "unsnapped"]
+__all__ = ["DUALS", "JOINT", "Dual", "apart_by_rounding", "dual", "unsnapped"]
 
 
 @dataclass(frozen=True)
@@ -51,10 +51,14 @@ def unsnapped(name: str, *arguments: Any) -> np.ndarray:
     """
     if name in ("arcsine", "sign_pair"):
         a, c, b = arguments[-3:]
-        size = np.sqrt(np.maximum(np.multiply(a, b), 0.0))
-        edge = (1 - 2 * SNAP) * size
-        arguments = (*arguments[:-2], np.where(np.abs(c) > edge, np.sign(c) * edge, c), b)
+        arguments = (*arguments[:-2], apart_by_rounding(a, c, b), b)
     return DUALS[name].array(*arguments)
+
+
+def apart_by_rounding(a: Any, c: Any, b: Any) -> np.ndarray:
+    """Covariances c of variables with the variances a and b, as far from sqrt(a b) as rounding may have moved them there."""
+    edge = (1 - 2 * SNAP) * np.sqrt(np.maximum(a, 0.0)) * np.sqrt(np.maximum(b, 0.0))
+    return np.where(np.abs(c) > edge, np.sign(c) * edge, c)
 
 
 def _correlation(a: Any, c: Any, b: Any) -> np.ndarray:

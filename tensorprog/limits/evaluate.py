@@ -33,6 +33,8 @@ Array = np.ndarray
 PERTURBED_RUNS = 8
 """Of programs without integrals; those with integrals get 3, large kernels 1."""
 SAMPLED_REPLICATES = 16
+FINER = 1.9
+"""How many times as many nodes for each variable the fine resolution has, about."""
 RESOLVED = 1e-5
 """Relative difference of two resolutions up to which a smooth integrand counts as resolved."""
 SAMPLED_ROWS = 16
@@ -88,6 +90,7 @@ class ScalarProgram:
             a in inside for step in self.steps if step.node not in inside for a in step.operands
         )
         self.integrals = {x for x in nodes if x.op == "gauss"}
+        self.coming: float | None = None  # evaluations that those at the coarse resolution announce
         self.magnitudes: dict[Node, Array] = {}
         self.products: dict[Node, PairProduct | None] = {}
         #: Integrals in few variables, few of them; those whose inner and outer integrals are to have bounds.
@@ -172,11 +175,17 @@ class ScalarProgram:
             if known is not None:
                 return known
 
+        what = f"an integral in {d} variable{'s' * (d > 1)}"
+
         def evaluated(points: int) -> None:
-            self.budget.evaluate(points, f"an integral in {d} variable{'s' * (d > 1)}")
+            self.budget.evaluate(points, what)
 
         def f(z: Sequence[Any], p: Sequence[Any]) -> Any:
-            evaluated(math.prod(np.broadcast_shapes(*[np.shape(a) for a in (*z, *p)])))
+            points = math.prod(np.broadcast_shapes(*[np.shape(a) for a in (*z, *p)]))
+            evaluated(points)
+            if self.coming is not None:
+                self.coming += points * self._repeated(x)
+                self.budget.foresee(self.coming, what)
             return np.abs(integrand(z, p)) if absolute else integrand(z, p)
 
         shape = np.broadcast_shapes(*[a.shape for a in args])
@@ -207,7 +216,7 @@ class ScalarProgram:
             if x in self.sampled:
                 key = int.from_bytes(hashlib.blake2b(x.digest, digest_size=8).digest(), "little")
                 rng = np.random.default_rng([self.rng, replicate, key])
-                value[left] = qmc_expectation(f, mean, cov, params, rng)
+                value[left] = qmc_expectation(f, mean, cov, params, rng, radial=integrand.radial)
             elif product is not None and len(mean) >= PAIRS_FROM:
                 value[left] = product.listed(mean, cov, level)
             else:
@@ -237,8 +246,13 @@ class ScalarProgram:
         """(value, error, method, kind) of every output."""
         answers = {x: _of_constant(x) for x in self.outputs if x.op == "constant"}
         if self.floating:
-            base = self.run()
-            coarse = self.run(level=0) if self.refined else base
+            if self.refined:
+                self.coming = 0.0
+                coarse = self.run(level=0)
+                self.coming = None
+                base = self.run()
+            else:
+                base = coarse = self.run()
             unresolved = {x for x in self._few - self.planar - self.sampled if not self._close(x, base, coarse, SHARP)}
             if unresolved:  # at two resolutions of nested rules: with bounds instead
                 self.planar |= unresolved
@@ -275,6 +289,12 @@ class ScalarProgram:
                 return True
             args = [a[y] for y in x.args]  # the integral may be small because it cancels
             return bool(apart <= share * np.max(self._magnitude(x, args), initial=0.0))
+
+    def _repeated(self, x: Node) -> float:
+        """How many evaluations are to come for each one at the coarse resolution."""
+        finer = 1 if x in self.sampled else FINER**x.attr.dimension
+        runs = 1 + (1 if self.large else 3)
+        return finer * (runs + SAMPLED_REPLICATES - 1 if x in self.sampled_below else runs)
 
     def _telling_rows(self, base: dict[Node, Array]) -> np.ndarray:
         """Rows of the tiled outputs to measure rounding on: some all over, and those of the largest operands and values."""
@@ -404,8 +424,11 @@ def _plain(value: Any) -> Any:
     return float(value) if np.ndim(value) == 0 else np.asarray(value)
 
 
-def integrate_arrays(x: Node, args: Sequence[Array], level: int, rough: bool = False) -> Array:
-    """An integral by quadrature, for arrays of means, covariances (up to rounding, if `rough`) and parameters that broadcast."""
+def integrate_arrays(x: Node, args: Sequence[Array], level: int, rough: bool = False, absolute: bool = False) -> Array:
+    """An integral by quadrature, for arrays of means, covariances (up to rounding, if `rough`) and parameters that broadcast.
+
+    Of the integrand's absolute value if `absolute`.
+    """
     program = ScalarProgram([])
     program.rough = rough
-    return program._integral(x, args, level, 0)
+    return program._integral(x, args, level, 0, absolute)

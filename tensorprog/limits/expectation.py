@@ -25,14 +25,14 @@ from tensorprog.language.data import Embedding
 from tensorprog.language.node import Node
 from tensorprog.language.symbols import Number
 from tensorprog.limits.budget import Budget
-from tensorprog.limits.closed import Gaussian, closed_form
+from tensorprog.limits.closed import Gaussian, closed_form, expressible
+from tensorprog.limits.columns import covariance_at, covariance_of_columns
 from tensorprog.limits.integral import MAX_QUADRATURE, MAX_SAMPLED, integral
 from tensorprog.limits.laplace import inverse_powers, laplace
 from tensorprog.limits.picks import Picks, common_picks, split
 from tensorprog.limits.structure import (
     MOVES,
     Structure,
-    carrier,
     is_variable,
     opened,
     opened_fully,
@@ -185,7 +185,10 @@ class Expectation:
                 rest = without(factors, a)
                 value = yield (self.mean, algebra.mul([(opened(a), k), *rest]))
                 return value
+        powers = inverse_powers(self, factors)
         nonlinear_sums = [a for a, _ in factors if a.op in ("add", "sum") and not facts(a).affine]
+        if powers is None:
+            nonlinear_sums = [a for a in nonlinear_sums if not self._held(a, factors)]
         if nonlinear_sums:
             sums = [(a, k) for a, k in factors if a in nonlinear_sums]
             expanded = prod([self.structure.terms(a) ** k for a, k in sums])
@@ -194,13 +197,12 @@ class Expectation:
                 return value
             value = yield from self._expanded(max(nonlinear_sums, key=lambda a: (a.height, a.digest)), factors)
             return value
-        powers = inverse_powers(self, factors)
         if powers is not None:
             try:
                 value = yield from laplace(self, x.shape, *powers)
                 return value
             except Declined:  # a function of few variables may still be integrated
-                pass
+                powers = None if not powers[0] else powers
         affine = [(a, k) for a, k in factors if facts(a).affine]
         rest = [(a, k) for a, k in factors if not facts(a).affine]
         if not rest:
@@ -218,12 +220,25 @@ class Expectation:
                     return ZERO
                 parts.append(value)
             return algebra.mul(parts)
-        if affine:
+        if affine and powers is None:  # Stein's lemma differentiates, and would raise the power of a quadratic form
             value = yield from self._stein(affine, rest)
             if value is not None:
                 return value
         value = yield from self._solve(factors)
         return value
+
+    def _held(self, a: Node, factors: list[tuple[Node, int]]) -> bool:
+        """Is a sum better left as it is: does a factor without closed form depend on all its variables?
+
+        Then every term of the expansion is an integral in as many variables as the whole.
+        """
+        if a.op != "add":
+            return False
+        variables = self.structure.variables
+        return any(
+            b.op == "fn" and variables(a) <= variables(b) and not expressible(b, self.structure.atoms(b), self.budget)
+            for b, _ in factors
+        )
 
     def _unexpanded(self, factors: list[tuple[Node, int]], terms: int) -> Task:
         """E of a product of long sums: as one integral if it is a function of few variables."""
@@ -269,10 +284,13 @@ class Expectation:
         return algebra.add(pairs) if pairs else ZERO
 
     def _stein(self, affine: list[tuple[Node, int]], rest: list[tuple[Node, int]]) -> Task:
-        """E[u R] = E u E R + sum over variables v of R of Cov(u, v) E[dR/dv], for a u that R does not contain."""
-        product = algebra.mul(rest)
-        atoms = self.structure.atoms(product)
-        u = next((a for a, _ in affine if carrier(a) not in atoms), None)
+        """E[u R] = E u E R + sum over variables v of R of Cov(u, v) E[dR/dv], for a u that is no multiple of a variable of R.
+
+        A derivative may bring multiples of the variables of R back as factors. They are integrated with R: were they stripped
+        again, there would be no end.
+        """
+        known = self.structure.variables(algebra.mul(rest))
+        u = next((a for a, _ in affine if self.structure.variable(a) not in known), None)
         if u is None:
             return None
         k = dict(affine)[u]
@@ -428,14 +446,8 @@ class Expectation:
         if isinstance(a.attr, Embedding) and isinstance(b.attr, Embedding):
             if a.attr.name != b.attr.name:
                 return ZERO
-            covariance = a.attr.covariance_with(b.attr)
-        elif a.attr != b.attr:
-            return ZERO
-        elif a.attr.cov is None and not a.attr.shape:
-            return algebra.constant(a.attr.var)
-        else:
-            covariance = _covariance_of_columns(a.attr)
-        return covariance_at(covariance, u, v)
+            return covariance_at(a.attr.covariance_with(b.attr), u, v)
+        return covariance_of_columns(a.attr, u, v) if a.attr == b.attr else ZERO
 
 
 # ---- helpers ----
@@ -466,20 +478,6 @@ def carried(u: Node, x: Node) -> Node:
     return x
 
 
-def covariance_at(covariance: Node, u: Node, v: Node) -> Node:
-    """The covariance of the columns of a leaf, seen as u and v see the leaf: u's axes are the first half of its axes."""
-    for first, x in ((len(root(u).shape), v), (0, u)):
-        moves = [x.args[0] if x.op == "view" else x]
-        while moves[-1].op in ("take", "pick"):
-            moves.append(moves[-1].args[0])
-        for y in reversed(moves[:-1]):
-            axis, what = y.attr
-            move = algebra.take if y.op == "take" else algebra.pick
-            covariance = move(covariance, first + axis, what)
-    index = [p for x in (u, v) for p in (x.attr if x.op == "view" else range(len(x.shape)))]
-    return algebra.view(covariance, index, u.shape or v.shape)
-
-
 def _picked(value: Node, shape: tuple[int, ...], picks: list[tuple[int, tuple[int, ...]]]) -> Node:
     """An expectation of an expression of the given shape at positions of its axes; one number (without axes) is itself."""
     if value.shape:
@@ -487,17 +485,6 @@ def _picked(value: Node, shape: tuple[int, ...], picks: list[tuple[int, tuple[in
         for axis, index in picks:
             value = algebra.pick(value, axis, index)
     return value
-
-
-def _covariance_of_columns(spec: object) -> Node:
-    import numpy as np
-
-    shape = spec.shape  # type: ignore[attr-defined]
-    if spec.cov is not None:  # type: ignore[attr-defined]
-        return algebra.constant(spec.cov.reshape(*shape, *shape))  # type: ignore[attr-defined]
-    k = int(np.prod(shape))
-    identity = algebra.constant(np.eye(k, dtype=np.int64).reshape(*shape, *shape), (*shape, *shape))
-    return algebra.scale(spec.var, identity)  # type: ignore[attr-defined]
 
 
 def _axes_by_appearance(x: Node, support: frozenset[int]) -> tuple[int, ...]:

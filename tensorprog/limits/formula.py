@@ -28,6 +28,7 @@ class Formula(Mapping[str, Any]):
         symbols: The hyperparameters' symbols by name.
         arrays: The data behind the symbols of arrays, such as Sigma.
         axes: The index symbols of each output, called as its axes.
+        data: What the symbols of data and arrays stand for, by their names.
 
     Example:
         >>> import tensorprog as tp
@@ -41,10 +42,11 @@ class Formula(Mapping[str, Any]):
         self, expressions: Mapping[str, Any], lets: Iterable[tuple[Any, Any]], symbols: Mapping[str, Any], program:
         Program,
         arrays: Mapping[Any, np.ndarray], axes: Mapping[str, tuple[Any, ...]], shapes: Mapping[str, tuple[int, ...]],
+        data: Mapping[str, str] | None = None,
     ) -> None:  # fmt: skip
         self._expressions, self.lets = dict(expressions), list(lets)
         self.symbols, self.arrays, self.axes = dict(symbols), dict(arrays), dict(axes)
-        self._program, self._shapes = program, dict(shapes)
+        self._program, self._shapes, self.data = program, dict(shapes), dict(data or {})
 
     def __getitem__(self, name: str) -> Any:
         if name not in self._expressions:
@@ -56,6 +58,25 @@ class Formula(Mapping[str, Any]):
 
     def __len__(self) -> int:
         return len(self._expressions)
+
+    @property
+    def legend(self) -> dict[str, str]:
+        """What the symbols stand for, in the order in which they are met.
+
+        Example:
+            >>> import tensorprog as tp
+            >>> x = tp.Vector("x", tp.Width("n"), axes="b", cov=[[2, 1], [1, 3]])
+            >>> f = tp.formula(tp.Program(q=tp.moment(tp.relu(x) * tp.rename(tp.relu(x), b="c"))))
+            >>> for name, meaning in f.legend.items():
+            ...     print(f"{name}: {meaning}")
+            ArcCosineKernel(a, c, b): E relu(u) relu(v), (u, v) ~ N(0, [[a, c], [c, b]])
+            Sigma: the covariance of the columns of x
+            b: an index of the axis b
+            c: an index of the axis c
+        """
+        from tensorprog.limits.legend import legend_of
+
+        return legend_of(self)
 
     # ---- rewriting ----
     def expand(self, name: str) -> Any:
@@ -98,7 +119,7 @@ class Formula(Mapping[str, Any]):
         return Formula(
             {name: e.subs(*args, **kwargs) for name, e in self._expressions.items()},
             [(symbol, e.subs(*args, **kwargs)) for symbol, e in self.lets],
-            self.symbols, self._program, self.arrays, self.axes, self._shapes,
+            self.symbols, self._program, self.arrays, self.axes, self._shapes, self.data,
         )  # fmt: skip
 
     # ---- numbers ----
@@ -109,13 +130,20 @@ class Formula(Mapping[str, Any]):
 
         Args:
             digits: Significant decimal digits.
-            values: Numbers for the hyperparameters; else their defaults.
+            values: Numbers for the hyperparameters, else their defaults; and for inner products of data, or arrays of them.
 
         Raises:
             TensorProgramError: for a hyperparameter without value, an integral that cannot be had at this precision,
                 and a value
                 that is no finite real number.
         """
+        tables = {k: np.asarray(v) for k, v in (values or {}).items() if k in self.data and k not in self.symbols}
+        if tables:  # inner products of inputs with axes
+            arrays = self.arrays | {sympy.IndexedBase(k, real=True): a for k, a in tables.items()}
+            known = Formula(
+                self._expressions, self.lets, self.symbols, self._program, arrays, self.axes, self._shapes, self.data
+            )
+            return known.evalf(digits, {k: v for k, v in (values or {}).items() if k not in tables})
         bound = self._bound(values)
         last: dict[str, list[Any]] | None = None
         for guard in GUARD:
@@ -144,7 +172,7 @@ class Formula(Mapping[str, Any]):
                 )
         out = {}
         for name, symbol in self.symbols.items():
-            value = given.get(name, self._program.scalars[name])
+            value = given.get(name, self._program.scalars.get(name))
             if value is not None:
                 out[symbol] = sympy.sympify(value)
             elif symbol in free:
@@ -165,7 +193,9 @@ class Formula(Mapping[str, Any]):
         return [*self.lets, *heads]
 
     def __str__(self) -> str:
-        return "\n".join([f"{symbol} = {e}" for symbol, e in self._lines()])
+        known = {str(base) for base in self.arrays}
+        products = [f"{name}: {text}" for name, text in self.data.items() if name not in known]
+        return "\n".join([*[f"{symbol} = {e}" for symbol, e in self._lines()], *products])
 
     def __repr__(self) -> str:
         return str(self)

@@ -49,12 +49,14 @@ class Integrand:
         curves: Kinks along curves: (variable, its place as a function of the others); None if no one variable can be
             solved for in all of them, so that quadrature would have no error estimate to be trusted.
         blind: Does it turn along one? Then quadrature is trusted where two resolutions agree closely.
+        radial: p if it is homogeneous of degree -p < 0, a function of the direction over the p-th power of the radius; else 0.
     """
 
     def __init__(self, body: Node, dimension: int, parameters: int) -> None:
         self.body, self.dimension, self.parameters = body, dimension, parameters
         found, self.turns, along, self.blind = _roughness(body)
         self.curves = _curves(along, dimension) if dimension <= MAX_QUADRATURE else None
+        self.radial = max(0, -(_homogeneity(body) or 0)) if dimension > 1 else 0
         self.features = tuple(found)
         self._compiled: Callable[..., Any] | None = None
         self._bounded: Bounded | None = None
@@ -103,7 +105,7 @@ class Integrand:
     @property
     def by_quadrature(self) -> bool:
         """Nested quadrature, or else sampling?"""
-        return self.dimension <= MAX_QUADRATURE and self.curves is not None
+        return self.dimension <= MAX_QUADRATURE and self.curves is not None and not self.radial
 
     def located(self, means: np.ndarray, deviations: np.ndarray, p: Sequence[Any]) -> list[tuple[int, float, float]]:
         """All features, those of turns found on a grid over 12 deviations.
@@ -155,6 +157,32 @@ class Integrand:
         f, g = algebra.scale(c, algebra.mul(parts[0])), _of_first(algebra.mul(parts[1]))
         left = Integrand(f, 1, 0)
         return left, left if f == g else Integrand(g, 1, 0)
+
+
+def _homogeneity(body: Node) -> float | None:
+    """k, where the function of c z is c^k times that of z for every c > 0; None where it is not homogeneous."""
+    degrees: dict[Node, float | None] = {}
+    for x in topological([body]):
+        parts = [degrees[a] for a in x.args]
+        known = [d for d in parts if d is not None]
+        degree: float | None = None
+        if x.op == "var":
+            degree = 1
+        elif not x.args:
+            degree = 0
+        elif len(known) < len(parts):
+            degree = None
+        elif x.op == "mul":
+            degree = sum([k * d for k, d in zip(x.attr, known, strict=True)])
+        elif x.op == "add":
+            degree = known[0] if len(set(known)) == 1 else None
+        elif x.op == "fn" and x.attr[0] in ("reciprocal", "sqrt"):
+            degree = -known[0] if x.attr[0] == "reciprocal" else known[0] / 2
+        elif x.op == "fn":
+            k = PRIMITIVES[x.attr[0]].homogeneity
+            degree = 0 if known[0] == 0 else None if k is None else k * known[0]
+        degrees[x] = degree
+    return degrees[body]
 
 
 def _of_first(body: Node) -> Node:

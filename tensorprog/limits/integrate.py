@@ -9,6 +9,7 @@ difference bounds the error of level 1, since level 0 has fewer nodes, other pan
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -180,6 +181,7 @@ def qmc_expectation(
     params: Sequence[ArrayLike],
     rng: np.random.Generator,
     points: int = 2**13,
+    radial: float = 0,
 ) -> Array:
     """One replicate of a randomised quasi-Monte-Carlo estimate of ``E f(z)``, ``z ~ N(mean, cov)``.
 
@@ -193,6 +195,7 @@ def qmc_expectation(
         params: Parameters, each of shape (B,).
         rng: Source of the scrambling.
         points: Number of points, a power of two (Sobol points are balanced only then).
+        radial: p, where f is homogeneous of degree -p: the radius is then integrated exactly.
 
     Returns:
         Shape (B,). NaN where the mean or covariance is not finite.
@@ -218,10 +221,28 @@ def qmc_expectation(
     step = max(1, _QMC_BLOCK // (points * max(dim, 1)))
     for start in range(0, len(finite), step):
         part = finite[start : start + step]
-        z = mean[part, :, None] + _principal_factor(cov[part]) @ normal
+        factor = _principal_factor(cov[part])
+        z = mean[part, :, None] + factor @ normal
         value = f([z[:, i] for i in range(dim)], [p[part] for p in columns])
+        if radial and not mean[part].any():
+            value = value * _radius_integrated(factor, normal, radial)
         result[part] = np.broadcast_to(value, (len(part), points)).mean(axis=1)
     return result
+
+
+def _radius_integrated(factor: Array, normal: Array, p: float) -> Array:
+    """r^p E r^-p, (B, points), r the radius in the coordinates that the factors use.
+
+    E f = E[f r^p] E[r^-p] for f homogeneous of degree -p: the radius is independent of the direction. What is left is as
+    bounded as f is on the sphere, whereas the variance of r^-p is infinite in 2 p dimensions and fewer.
+    """
+    used = np.any(factor != 0, axis=1)
+    square = used.astype(float) @ (normal * normal)
+    ranks = used.sum(-1)
+    scale = [
+        2 ** (-p / 2) * math.exp(math.lgamma((r - p) / 2) - math.lgamma(r / 2)) if r > p else math.nan for r in ranks
+    ]
+    return np.asarray(scale)[:, None] * square ** (p / 2)
 
 
 def _principal_factor(cov: Array) -> Array:

@@ -12,19 +12,29 @@ field theory of batch normalization.
 from __future__ import annotations
 
 from math import prod
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from tensorprog.language import algebra
 from tensorprog.language.algebra import ONE, ZERO, typed
-from tensorprog.language.functions import PRIMITIVES
+from tensorprog.language.functions import PRIMITIVES, Primitive
 from tensorprog.language.node import Node, topological
 from tensorprog.limits.closed import Gaussian, closed_form
 from tensorprog.limits.domain import range_of
-from tensorprog.limits.structure import Structure, opened_fully, ordered, scalar_version, slope_and_shift, summand
+from tensorprog.limits.structure import (
+    MOVED,
+    Structure,
+    carrier,
+    opened,
+    opened_fully,
+    ordered,
+    scalar_version,
+    slope_and_shift,
+    summand,
+)
 from tensorprog.limits.tasks import Declined, Task
-from tensorprog.limits.tilt import EPS, Covariance, Law, Projection, Weights
+from tensorprog.limits.tilt import EPS, Covariance, Law, Order, Projection, Weights
 
 if TYPE_CHECKING:
     from tensorprog.limits.expectation import Expectation
@@ -291,7 +301,11 @@ def _tilted(rules: Expectation, shape: tuple[int, ...], inverse: list[tuple[Form
             covariance = yield from _spread_covariance(rules, u, atoms[j])
             given = (spread, projections[i], projections[j], covariance, variances[i], variances[j])
             tilted[i, j] = Node("laplace", given, Covariance(law, lead, i == j), (*shape, law.nodes))
-    degrees = tuple([(_degree(a) * k, tuple([atoms.index(u) for u in mine])) for a, k, mine in known])
+    number = {u: i for i, u in enumerate(atoms)}
+    orders: dict[Node, Order] = {}
+    degrees = tuple(
+        [(_order(rules.structure, a, number, orders), k, tuple([number[u] for u in mine])) for a, k, mine in known]
+    )
     weights = Node("laplace", (node, *operands, *checks), Weights(law, lead, axes, degrees), (*outer, law.nodes))
     value: Node | None = ONE if not factors else None
     if factors and len(known) == len(factors):
@@ -349,15 +363,48 @@ def _placed(u: Node, index: list[int] | range, shape: tuple[int, ...]) -> Node:
     return algebra.view(u, index, shape) if u.shape else u
 
 
-def _degree(a: Node) -> int:
-    """The degree to which a factor vanishes with its variables, as far as is known."""
-    argument = a.args[0] if a.op == "fn" else a
-    if slope_and_shift(argument)[1] != 0:
-        return 0
-    if a.op != "fn":
-        return 1
-    row = PRIMITIVES[a.attr[0]]
-    return row.homogeneity if row.homogeneity is not None else int(row.parity == 1 and row.name != "reciprocal")
+def _order(structure: Structure, x: Node, index: dict[Node, int], known: dict[Node, Order]) -> Order:
+    """How x vanishes, or blows up, where some of its variables do: as a small tree, for `tilt.py:vanishing`.
+
+    c/sqrt(q) keeps its size where q, a sum of squares of c and others, vanishes; tanh of it too, whatever its power.
+    """
+
+    def operands(y: Node) -> tuple[Node, ...]:
+        if y in index or not structure.facts(y).families or carrier(y) is not y:
+            return ()
+        return (opened(y),) if y.op in MOVED else y.args
+
+    for y in topological([x], operands):
+        if y in known:
+            continue
+        parts = [known[a] for a in operands(y)]
+        if y in index:
+            known[y] = ("variable", index[y])
+        elif not structure.facts(y).families:
+            known[y] = ("sum", ())
+        elif carrier(y) is not y:
+            inside = carrier(y)
+            shifted = slope_and_shift(y)[1] != 0
+            known[y] = ("sum", ()) if shifted else _order(structure, inside, index, known)
+        elif y.op == "mul":
+            known[y] = ("sum", tuple([(k, p) for k, p in zip(y.attr, parts, strict=True)]))
+        elif y.op == "add":
+            known[y] = ("least", tuple(parts))
+        elif y.op == "fn":
+            known[y] = _order_of_function(PRIMITIVES[y.attr[0]], y.attr[1], parts[0])
+        else:
+            known[y] = parts[0]
+    return known[x]
+
+
+def _order_of_function(row: Primitive, parameters: tuple[Any, ...], inside: Order) -> Order:
+    if row.name in ("reciprocal", "sqrt"):
+        return ("sum", ((-1 if row.name == "reciprocal" else 0.5, inside),))
+    if row.homogeneity is not None:
+        return ("sum", ((row.homogeneity, inside),))
+    with np.errstate(all="ignore"):
+        zero = float(row.array(np.float64(0), *parameters)) == 0
+    return ("within", zero, row.growth != "bounded", inside)
 
 
 def _with_atoms(structure: Structure, factors: Factors) -> list[tuple[Node, int, tuple[Node, ...]]]:

@@ -15,6 +15,7 @@ from tensorprog.language.describe import describe
 from tensorprog.language.node import Node, topological
 from tensorprog.language.program import Program
 from tensorprog.language.symbols import Matrix, VectorSpec
+from tensorprog.limits.cases import by_cases
 from tensorprog.limits.domain import check_value, jumps
 from tensorprog.limits.expectation import Expectation, variance_factor
 from tensorprog.limits.initial import initial_scalars, limit_node
@@ -152,6 +153,11 @@ class Lowering:
                 return z
             case "fn":
                 check_value(x, args[0])
+                if args[0].shape and not self.expectation.structure.facts(args[0]).affine:
+                    cases = by_cases(args[0])
+                    if cases:
+                        apart = [algebra.mul([mask, self._lower(x, [z])]) for mask, z in cases]
+                        return typed(algebra.add([(1, z) for z in apart]), x.shape, x.width, None)
                 pulled = homogeneous(self.expectation.structure, x, args[0])
                 return algebra.rebuild(x, args) if pulled is None else pulled
             case "stack":

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from tensorprog.language.data import VALUES
 from tensorprog.language.node import Node
 
 __all__ = ["EPS", "NOISE", "Perturbation"]
@@ -16,6 +17,11 @@ NOISE = 4 * EPS
 """Relative perturbation of functions and closed forms: NumPy's are within 4 units in the last place. Arithmetic gets one."""
 _ARITHMETIC = ("add", "mul", "sum", "constant")
 _MOVING = ("view", "take", "pick", "stack")
+
+
+def is_values(x: Node) -> bool:
+    """Is it given as it is: a mask, an adjacency, rather than an inner product?"""
+    return x.op == "data" and VALUES in x.attr[3:4]
 
 
 class Perturbation:
@@ -39,7 +45,7 @@ class Perturbation:
         if (
             x.op in _MOVING
             or (x.op == "laplace" and not x.attr.moves)
-            or (x.op == "constant" and np.all(value == np.round(value)))
+            or ((x.op == "constant" or is_values(x)) and np.all(value == np.round(value)))
         ):
             return value
         return self._moved(value, EPS if x.op in _ARITHMETIC else NOISE)

@@ -254,6 +254,7 @@ class Structure:
         self.budget = budget
         self._facts: dict[Node, Facts] = {}
         self._atoms: dict[Node, tuple[Node, ...]] = {}
+        self._variables: dict[Node, frozenset[Node]] = {}
         self._unpicked: dict[Question, Node] = {}
 
     def facts(self, x: Node) -> Facts:
@@ -372,17 +373,27 @@ class Structure:
             found = self._atoms[x] = tuple(sorted(seen, key=lambda a: a.digest))
         return found
 
+    def variable(self, x: Node) -> Node:
+        """The Gaussian variable that an affine x is a deterministic function of: x, c x and x + c are one."""
+        while True:
+            y = carrier(x)
+            if y.op == "mul" and self.facts(y).affine:
+                (y,) = [a for a in y.args if self.facts(a).families]
+            if y is x:
+                return x
+            x = y
+
+    def variables(self, x: Node) -> frozenset[Node]:
+        """The atoms of x, those that are multiples of one variable counted as one."""
+        found = self._variables.get(x)
+        if found is None:
+            found = self._variables[x] = frozenset([self.variable(a) for a in self.atoms(x)])
+        return found
+
     def bases(self, atoms: Sequence[Node]) -> tuple[Node, ...]:
-        """The variables whose multiples by scalars the atoms are."""
-        found: dict[Node, None] = {}
-        for a in atoms:
-            y = opened(a) if a.op in MOVED and not is_variable(a) else a
-            if y.op == "mul":
-                (y,) = [b for b in y.args if self.facts(b).families]
-                found[carrier(y)] = None
-            else:
-                found[a] = None
-        return tuple(sorted(found, key=lambda a: a.digest))
+        """The variables that the atoms are multiples of, under the views of the atoms."""
+        found = [self.variable(opened(a) if a.op in MOVED and not is_variable(a) else a) for a in atoms]
+        return tuple(sorted(set(found), key=lambda a: a.digest))
 
     def derivative(self, x: Node, atom: Node) -> Node:
         """The derivative of x in one of its atoms, the others held fixed."""

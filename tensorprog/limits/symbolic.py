@@ -25,9 +25,10 @@ from tensorprog.language.node import Node, topological
 from tensorprog.language.program import Program
 from tensorprog.language.symbols import VectorSpec
 from tensorprog.language.text import letter
+from tensorprog.limits.columns import covariance_at
 from tensorprog.limits.domain import check_domains
 from tensorprog.limits.duals import DUALS
-from tensorprog.limits.expectation import Expectation, covariance_at
+from tensorprog.limits.expectation import Expectation
 from tensorprog.limits.formula import Formula
 from tensorprog.limits.integral import Integrand
 from tensorprog.limits.jumps import check_jumps, suspects
@@ -46,11 +47,16 @@ SMALL = 4
 """A piece up to this size is written again wherever it is used."""
 KERNELS = frozenset({"arccos1", "arcsine", "sign_pair"})
 PLACES = ("take", "pick")
+_ARRAYS = {
+    "Sigma": "the covariance of the columns of {0}",
+    "mu": "the means of the columns of {0}",
+    "P": "positions that an axis is picked at, in .arrays",
+}
 PIECES = 16
 """A stack of more parts is not written as a Piecewise."""
 
 
-@of_networks()
+@of_networks(generic=True)
 def formula(program: Program, gia: bool = False) -> Formula:
     """The infinite-width limit of every output as a SymPy expression.
 
@@ -61,6 +67,8 @@ def formula(program: Program, gia: bool = False) -> Formula:
     Args:
         program: The program (its hyperparameters need no values), or a network: then its data X is the second argument,
             and all others are keywords, with `X2`, `of`, `parametrization` and `width` of `Network.program` among them.
+            Without X, or with its shape, the formula is that of the kernels of two examples x and x' in terms of their
+            inner products over the number of features, S11 = x.x/d, S12 = x.x'/d, S22 = x'.x'/d; `.legend` says so.
         gia: Take the limit under the gradient independence assumption, as `limit` does.
 
     Returns:
@@ -82,6 +90,12 @@ def formula(program: Program, gia: bool = False) -> Formula:
         >>> eta = tp.Scalar("eta")
         >>> print(formula(tp.Program(q=tp.moment(tp.tanh(eta * tp.Vector("z", n)) ** 2))))
         q = E[tanh(z1)**2; z1 ~ N(0, eta**2)]
+        >>> net = tp.Network(tp.readout("v", tp.relu(tp.dense("U", tp.Input("x"), n, W_std=2))))
+        >>> print(formula(net, of="nngp"))
+        nngp = ArcCosineKernel(4*S11, 4*S12, 4*S22)
+        S11: inner products of the inputs, x.x/d
+        S12: inner products of the inputs, x.x'/d
+        S22: inner products of the inputs, x'.x'/d
 
     Source: Master Theorem: Tensor Programs III, theorems 2.10 and E.15; the recursions: Cho & Saul 2009, Jacot et al.
         2018.
@@ -152,6 +166,7 @@ class _Writer:
         self.names: dict[Node, Any] = {}
         self.numbers: dict[Node, Any] = {}
         self.lets: list[tuple[Any, Any]] = []
+        self.legend: dict[str, str] = {}
         self.bound = 0
         self.order = topological(outputs.values())
         self.kinds = {x.attr[0][1]: 0 for x in self.order if x.op == "array"}
@@ -218,7 +233,16 @@ class _Writer:
             axes[name] = tuple([_index(a) for a in self.program.outputs[name].axes])
             shapes[name] = x.shape
             expressions[name] = self.entry(x, axes[name])
-        return Formula(expressions, self.lets, self.symbols, self.program, self.arrays, axes, shapes)
+        return Formula(
+            expressions,
+            self.lets,
+            self.symbols,
+            self.program,
+            self.arrays,
+            axes,
+            shapes,
+            dict(sorted(self.legend.items())),
+        )
 
     def _bind(self, x: Node) -> None:
         stem = "K" if x in self.kernels else "m" if x in self.means else {"softmax": "P", "sum": "S"}.get(x.op, "c")
@@ -273,6 +297,8 @@ class _Writer:
                 return self._array(value, index, kind if len(self.kinds) == 1 else f"{kind}_{of}", (kind, of))
             case "scalar":
                 return self.symbols[x.attr[0]]
+            case "data":
+                return self._inner_products(x, index)
             case "sum":
                 k = self._dummy()
                 body = self.entry(x.args[0], (*index[: x.attr], k, *index[x.attr :]))
@@ -308,6 +334,33 @@ class _Writer:
             why="formulas know sums, products, primitives, axes, closed forms and Gaussian integrals",
             fix="take tp.limit(program) for the number",
         )
+
+    def _inner_products(self, x: Node, index: tuple[Any, ...]) -> Any:
+        """Those of two examples' inputs: a symbol S12, S_image12[i, j], .., explained in the legend."""
+        if x not in self.bases:
+            name, change, other, fixed, *slots = x.attr[:6]
+            several = len({y.attr[0] for y in self.order if y.op == "data"}) > 1
+            stem = (
+                "S"
+                + (f"_{name}" if several or other != name else "")
+                + (f"_{other}" if other not in ("", name) else "")
+            )
+            symbol = self._name(f"{stem}{slots[0] + 1}{slots[1] + 1}" if other else f"{stem}{slots[0] + 1}")
+            sides = [f"{k}{chr(39) * i}" for k, i in zip((name, other), slots, strict=True)]
+            how = "patches of " if change or (isinstance(fixed, tuple) and fixed) else ""
+            meaning = (
+                f"{how}{sides[0]}.{sides[1]}/d" if other else f"{sides[0]} with the fixed data of the network, over d"
+            )
+            shape = "" if not x.shape else ", entry by entry, for the positions " + " x ".join(map(str, x.shape))
+            self.legend[symbol] = f"inner products of the inputs, {meaning}{shape}"
+            if x.shape:
+                self.bases[x] = sympy.IndexedBase(symbol, real=True)
+            else:
+                self.bases[x] = sympy.Symbol(
+                    symbol, **({"nonnegative": True} if slots[0] == slots[1] else {"real": True})
+                )
+                self.symbols[symbol] = self.bases[x]
+        return self.bases[x][index] if x.shape else self.bases[x]
 
     def _position(self, positions: tuple[int, ...], i: Any) -> Any:
         """positions[i]: an affine function of i, one up to whole turns, or an entry of an array of integers."""
@@ -358,8 +411,11 @@ class _Writer:
         if all(getattr(i, "is_Integer", False) for i in index):
             return _number(a[tuple(map(int, index))])
         if key not in self.bases:
-            base = self.bases[key] = sympy.IndexedBase(self._name(stem, number=stem == "A"), real=True)
+            name = self._name(stem, number=stem == "A")
+            base = self.bases[key] = sympy.IndexedBase(name, real=True)
             self.arrays[base] = a
+            kind, of = key if isinstance(key, tuple) else ("", "")
+            self.legend[name] = _ARRAYS.get(kind, "numbers of the program, in .arrays").format(of)
         return self.bases[key][index]
 
 

@@ -25,7 +25,7 @@ import numpy as np
 from tensorprog.errors import TensorProgramError
 from tensorprog.language.symbols import encode
 
-__all__ = ["EPS", "Covariance", "Law", "Projection", "Weights"]
+__all__ = ["EPS", "Covariance", "Law", "Order", "Projection", "Weights", "vanishing"]
 
 Array = np.ndarray
 EPS = float(np.finfo(float).eps)
@@ -347,6 +347,25 @@ def _contracted(p: Array, q: Array, f: Array) -> Array:
     return out.reshape(*left, *right, first, last).transpose(*pairs, 2 * d, 2 * d + 1).reshape(*both, first, last)
 
 
+Order = tuple[Any, ...]
+"""The power with which a function vanishes with its variables: ("variable", number), ("sum", ((factor, order), ..)),
+("least", orders), ("within", vanishes it at 0?, grows it?, order of the argument)."""
+
+
+def vanishing(x: Order, variables: Sequence[Array]) -> Any:
+    """The power, given that of every variable: 1 where it vanishes, 0 where it does not."""
+    match x[0]:
+        case "variable":
+            return variables[x[1]]
+        case "sum":
+            return sum([k * vanishing(y, variables) for k, y in x[1]], np.zeros(()))
+        case "least":
+            return np.minimum.reduce(np.broadcast_arrays(*[vanishing(y, variables) for y in x[1]]))
+    _, vanishes, grows, inside = x
+    power = vanishing(inside, variables)
+    return np.where(power > 0, power if vanishes else 0.0, power if grows else 0.0)
+
+
 class Weights:
     """The weights of the quadrature, once it is known that the expectation is finite.
 
@@ -354,19 +373,19 @@ class Weights:
     every block.
 
     Near h_F = 0 (a set F of forms without constant terms, of joint rank r), the integrand is like |h|^(d - k): k the sum of
-    their exponents, d the degree of those factors of the numerator that vanish there. It is integrable if k - d < r.
+    their exponents, d the power with which the numerator vanishes there. It is integrable if k - d < r.
 
     Args:
         law: The law.
         lead: The number of axes of the expectation.
         places: Where the forms' axes are among them.
-        factors: (degree, numbers of the variables) of every factor of the numerator.
+        factors: (order, exponent, numbers of the variables) of every factor of the numerator.
     """
 
     moves = True
 
     def __init__(
-        self, law: Law, lead: int, places: tuple[int, ...], factors: tuple[tuple[int, tuple[int, ...]], ...]
+        self, law: Law, lead: int, places: tuple[int, ...], factors: tuple[tuple[Order, int, tuple[int, ...]], ...]
     ) -> None:
         self.law, self.lead, self.places, self.factors = law, lead, places, factors
 
@@ -426,10 +445,10 @@ class Weights:
             explained = np.square((np.where(rows, covariances, 0.0)[..., None, :] @ basis)[..., 0, :]).sum(-1)
             variance = np.broadcast_to(variance, explained.shape) if variance.ndim == 0 else variance
             inside.append((variance - explained <= IN_SPAN * variance, variance > 0))
-        for k, numbers in self.factors:
-            within = np.all(np.broadcast_arrays(*[inside[i][0] for i in numbers]), axis=0)
-            degree = degree + np.where(within, k, 0)
-            if k > 0:
+        powers = [np.where(within, 1.0, 0.0) for within, _ in inside]
+        for tree, k, numbers in self.factors:
+            degree = degree + k * vanishing(tree, powers)
+            if np.any(vanishing(tree, [np.ones(())] * len(inside)) > 0):
                 alive = alive & np.any(np.broadcast_arrays(*[inside[i][1] for i in numbers]), axis=0)
         power = sum(law.halves[i] for i in forms)
         excess = power - degree - placed(rank)

@@ -14,6 +14,7 @@ from tensorprog.language.describe import describe
 from tensorprog.language.expression import Expression
 from tensorprog.language.given import real_array
 from tensorprog.language.symbols import Number, Width, check_name, number
+from tensorprog.networks.inputs import EXAMPLE
 from tensorprog.networks.layers import dense, ordered, squared, vector
 from tensorprog.networks.normalization import layer_norm
 
@@ -44,7 +45,9 @@ def attention(
         v: Values, a vector with the axis of the keys.
         axis: The axis of positions; of the keys too, unless `keys` names theirs.
         mask: What a query sees: None for all keys; "causal" for those up to its own position; or an array of ones and zeros
-            (or booleans), of shape (queries, keys), or (keys,) for one query.
+            (or booleans), of shape (queries, keys), or (keys,) for one query. A mask for each example is an Input of ones and
+            zeros without features: `tp.Input("mask", axes=("t",), features=False)` for the keys that are there (padding), axes
+            ("t", "t_key") for every query its own. A query that sees no key looks at all alike.
         scale: A number that multiplies the logits, an inverse temperature.
         keys: The axis of keys and values.
 
@@ -76,13 +79,26 @@ def attention(
         raise TensorProgramError(
             f"attention with {sizes[0]} keys and {sizes[1]} values", fix="give a value for each key"
         )
+    if isinstance(mask, Expression) and axis in mask.axes and len([a for a in mask.axes if a != EXAMPLE]) == 1:
+        mask = build.rename(mask, **{axis: over})  # which keys there are
     if over in q.axes:  # the keys get an axis of their own
         fresh = f"{over}_key"
         while fresh in (*q.axes, *k.axes, *v.axes):
             fresh += "_"
-        k, v, over = build.rename(k, **{over: fresh}), build.rename(v, **{over: fresh}), fresh
+        k, v = [build.rename(y, **{over: fresh}) for y in (k, v)]
+        if isinstance(mask, Expression) and fresh not in mask.axes and over in mask.axes:
+            mask = build.rename(mask, **{over: fresh})
+        over = fresh
     logits = build.moment(q * k) * number(scale, "the scale of attention")
-    if mask is not None:
+    if isinstance(mask, Expression):
+        if mask.width is not None or over not in mask.axes or set(mask.axes) - {EXAMPLE, axis, over, *q.axes, *k.axes}:
+            raise TensorProgramError(
+                f"the mask of attention is {mask!r}",
+                why=f"it says which keys each query sees; the axis of the keys is {over!r}",
+                fix=f'give ones and zeros: tp.Input("mask", axes=("{axis}",), features=False)',
+            )
+        logits = logits * mask + (mask - 1) * HIDDEN
+    elif mask is not None:
         visible, names = _visible(mask, q, axis, sizes[0], over)
         # No infinities: logits that are not seen are replaced, not moved, so that no digits of the others are lost.
         logits = logits * build.array(visible, names) + build.array((visible - 1) * HIDDEN, names)

@@ -14,9 +14,9 @@ from tensorprog.errors import TensorProgramError
 from tensorprog.language import build
 from tensorprog.language.deferred import layer
 from tensorprog.language.expression import Expression
-from tensorprog.language.symbols import Matrix, Width
+from tensorprog.language.symbols import Matrix, Number, Width, number
 from tensorprog.networks.inputs import EXAMPLE, Bound
-from tensorprog.networks.layers import bias, dense, ordered, share, squared, vector
+from tensorprog.networks.layers import beside, bias, dense, ordered, ratio, share, squared, vector
 
 __all__ = ["Places", "conv", "places", "sizes"]
 
@@ -84,13 +84,13 @@ def conv(
     """A convolution: h_s = sum_k W_k x_(stride s + k) + b, k over the K offsets of the filter.
 
     The fan-in counts the filter: W_k has entries N(0, W_std^2 / (K n')) for a vector of width n'. Of data, W has columns
-    for all features of a patch. (Tensor Programs II has variance W_std^2 / n' for each offset: there, W_std is K^-1/2
-    times that here.)
+    for all features of a patch. A list means the concatenation of its channels, as for `dense`. (Tensor Programs II has
+    variance W_std^2 / n' for each offset: there, W_std is K^-1/2 times that here.)
 
     Args:
         name: Of the weights: the matrices are `name_0_0`, `name_0_1`, .. by offset; of data, one input layer `name`; the
-            bias is `name_b`.
-        x: An Input or a vector, with the axes.
+            bias is `name_b`. Of a list of vectors, the first has `name_0_0_0`, ..
+        x: An Input or a vector, or a list of Inputs or of vectors, with the axes.
         n: The width of the result, its channels.
         filter: Its size along each axis, or one for all.
         axes: What it runs over; others are kept.
@@ -122,36 +122,52 @@ def conv(
     if not isinstance(n, Width):
         raise TensorProgramError(f"layer {name} is given {n!r} as its width", fix='make one with tp.Width("n")')
     over = (axes,) if isinstance(axes, str) else tuple(axes)
-    x = x if isinstance(x, Bound) else vector(x, name)
-    for a in over:
-        if a not in x.axes or a == EXAMPLE:
-            raise TensorProgramError(
-                f"the convolution {name} runs over the axis {a!r}, and its input has {x.axes or 'none'}",
-                fix='name axes of the input: tp.conv(.., axes="t"), tp.Input("x", axes=("h", "w"))',
-            )
+    x = beside(x)
+    listed = isinstance(x, (list, tuple))
+    parts: list[Any] = [y if isinstance(y, Bound) and not listed else vector(y, name) for y in (x if listed else [x])]
+    if not parts:
+        raise TensorProgramError(f"layer {name} is given an empty list", fix="give vectors")
+    for y in parts:
+        for a in over:
+            if a not in y.axes or a == EXAMPLE:
+                raise TensorProgramError(
+                    f"the convolution {name} runs over the axis {a!r}, and its input has {y.axes or 'none'}",
+                    fix='name axes of the input: tp.conv(.., axes="t"), tp.Input("x", axes=("h", "w"))',
+                )
     windows, steps = sizes(filter, over, f"the filter of {name}"), sizes(strides, over, f"the strides of {name}")
-    reads = {
-        a: places(x.shape[x.axes.index(a)], k, s, padding, name) for a, k, s in zip(over, windows, steps, strict=True)
-    }
-    if isinstance(x, Bound):
-        whole = [reads.get(a, (tuple(range(x.size(a))),)) for a in x.axes if a != EXAMPLE]
-        return dense(name, x.transformed(("patches", tuple(whole))), n, W_std=W_std, b_std=b_std)
-    offsets = list(product(*[range(k) for k in windows]))
-    part = Fraction(1, prod(windows))
-    var = squared(W_std, f"W_std of layer {name}") * part
+    var = squared(W_std, f"W_std of layer {name}")
     h: Any = None
-    for offset in offsets:
+    for i, y in enumerate(parts):
+        reads = {
+            a: places(y.shape[y.axes.index(a)], k, s, padding, name)
+            for a, k, s in zip(over, windows, steps, strict=True)
+        }
+        if isinstance(y, Bound):
+            whole = [reads.get(a, (tuple(range(y.size(a))),)) for a in y.axes if a != EXAMPLE]
+            return dense(name, y.transformed(("patches", tuple(whole))), n, W_std=W_std, b_std=b_std)
+        key = f"{name}_{i}" if listed else name
+        part = ratio(y.width.ratio, sum([z.width.ratio for z in parts]))
+        g = _convolved(key, y, n, reads, number(part * Fraction(1, prod(windows))), var)
+        h = g if h is None else h + g
+    h = ordered(h, parts[0].axes)
+    return h if b_std is None else h + bias(f"{name}_b", n, b_std)
+
+
+def _convolved(name: str, x: Expression, n: Width, reads: dict[str, Places], part: Number, var: Number) -> Expression:
+    """The sum over the offsets of the filter, every matrix with that part of the fan-in."""
+    h: Any = None
+    assert x.width is not None
+    for offset in product(*[range(len(r)) for r in reads.values()]):
         shifted = x
-        for a, o in zip(over, offset, strict=True):
-            shifted = _shifted(shifted, a, reads[a][o])
+        for (a, r), o in zip(reads.items(), offset, strict=True):
+            shifted = _shifted(shifted, a, r[o])
         if shifted.node.is_zero:
             continue
         key = "_".join([name, *map(str, offset)])
         share(key, part)
-        g = Matrix(key, n, x.width, var) @ shifted
+        g = Matrix(key, n, x.width, var * part) @ shifted
         h = g if h is None else h + g
-    h = ordered(h, x.axes)
-    return h if b_std is None else h + bias(f"{name}_b", n, b_std)
+    return h
 
 
 def _shifted(x: Expression, axis: str, index: tuple[int, ...]) -> Expression:

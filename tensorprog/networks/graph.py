@@ -12,6 +12,7 @@ from tensorprog.language.deferred import layer
 from tensorprog.language.expression import Expression
 from tensorprog.language.given import real_array
 from tensorprog.language.symbols import Width
+from tensorprog.networks.inputs import EXAMPLE
 from tensorprog.networks.layers import bias, dense, ordered
 
 __all__ = ["graph_conv"]
@@ -34,7 +35,8 @@ def graph_conv(
         name: Of the weights W; the bias is `name_b`.
         x: An Input or a vector, with the axis.
         n: The width of the result.
-        adjacency: Numbers of shape (nodes, nodes), A_ij the weight of the edge from j to i.
+        adjacency: Numbers of shape (nodes, nodes), A_ij the weight of the edge from j to i; for a graph for each example an
+            Input of such numbers, `tp.Input("A", axes=("node", "from"), features=False)`.
         axis: The nodes.
         W_std: Standard deviation of the weights, times the root of the fan-in.
         b_std: Of the bias; None for none.
@@ -64,9 +66,31 @@ def graph_conv(
     other = f"{axis}_from"
     while other in h.axes:
         other += "_"
-    weights = _weights(adjacency, h.shape[h.axes.index(axis)], name, normalize)
-    h = ordered(build.sum(build.array(weights, (axis, other)) * build.rename(h, **{axis: other}), other), h.axes)
+    nodes = h.shape[h.axes.index(axis)]
+    if isinstance(adjacency, Expression):
+        weights = _expression(adjacency, axis, other, nodes, name, normalize)
+    else:
+        weights = build.array(_weights(adjacency, nodes, name, normalize), (axis, other))
+    h = ordered(build.sum(weights * build.rename(h, **{axis: other}), other), h.axes)
     return h if b_std is None else h + bias(f"{name}_b", n, b_std)
+
+
+def _expression(a: Expression, axis: str, other: str, nodes: int, name: str, normalize: bool) -> Expression:
+    """The weights of a graph for each example."""
+    own = [b for b in a.axes if b != EXAMPLE]
+    sizes = [a.shape[a.axes.index(b)] for b in own]
+    if a.width is not None or own[:1] != [axis] or sizes != [nodes, nodes]:
+        raise TensorProgramError(
+            f"the adjacency of {name} is {a!r}, for {nodes} nodes",
+            why="its axes are the node that is reached and the one that is left",
+            fix=f'give tp.Input("A", axes=("{axis}", "from"), features=False)',
+        )
+    a = build.rename(a, **{own[1]: other})
+    if not normalize:
+        return a
+    a = a + build.array(np.eye(nodes, dtype=np.int64), (axis, other))
+    root = build.sqrt(build.sum(a, other)) ** -1
+    return a * root * build.rename(root, **{axis: other})
 
 
 def _weights(adjacency: Any, nodes: int, name: str, normalize: bool) -> np.ndarray:

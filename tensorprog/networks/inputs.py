@@ -9,15 +9,17 @@ from typing import Any
 import numpy as np
 
 from tensorprog.errors import TensorProgramError
-from tensorprog.language.data import ArrayData, Data, SlotData
+from tensorprog.language.data import ArrayData, Data, SlotData, merged
 from tensorprog.language.deferred import Deferred
 from tensorprog.language.given import real_array
 from tensorprog.language.symbols import check_name
 
-__all__ = ["EXAMPLE", "Bound", "Input", "Transform", "transformed"]
+__all__ = ["EXAMPLE", "FEATURES", "Bound", "Input", "Transform", "checked", "joined", "transformed"]
 
 EXAMPLE = "example"
 """The axis of a batch; data has it first."""
+FEATURES = "features"
+"""The last axis of data, along which `tp.concat` may put inputs together."""
 
 
 class Input(Deferred):
@@ -28,6 +30,8 @@ class Input(Deferred):
         axes: Names of the axes between examples and features: `("t",)` for sequences, `("h", "w")` for images; None for
             these names, as the data has it.
         value: The same for all examples, of shape (*axes, features): positions, say. Then no data is given for it.
+        features: False for numbers without features, of shape (examples, *axes): a mask, the adjacency matrix of a graph for
+            each example. They are no data for a layer but coefficients: `mask * h`, `tp.attention(.., mask=mask)`.
 
     Example:
         >>> import tensorprog as tp
@@ -37,8 +41,11 @@ class Input(Deferred):
         array([[12.5]])
     """
 
-    def __init__(self, name: str = "x", axes: str | Sequence[str] | None = (), value: Any = None) -> None:
+    def __init__(
+        self, name: str = "x", axes: str | Sequence[str] | None = (), value: Any = None, features: bool = True
+    ) -> None:
         super().__init__(None)
+        self.features = bool(features)
         self.key = check_name(name, "an input's name")
         self.axis_names: Any = (axes,) if isinstance(axes, str) else None if axes is None else tuple(axes)
         for a in self.axis_names or ():
@@ -52,18 +59,31 @@ class Input(Deferred):
         self.value = None if value is None else checked(value, name)
         if self.value is not None and self.axis_names is None:
             self.axis_names = ()
+        if self.value is not None and not self.features:
+            raise TensorProgramError(
+                f"input {name} is given a value, and has no features",
+                why="numbers that are the same for all examples are no input",
+                fix="write tp.array(value, axes=..)",
+            )
+        if not self.features and self.axis_names is None:
+            raise TensorProgramError(f"input {name} has no features, and its axes have no names", fix="give axes=(..)")
         if self.value is not None and self.value.ndim != len(self.axis_names or ()) + 1:
             raise TensorProgramError(
                 f"the value of input {name} has shape {self.value.shape}; its axes are {self.axis_names}",
                 fix="give an array of shape (*axes, features)",
             )
 
+    @property
+    def dimensions(self) -> tuple[str, ...]:
+        """The names of all axes of its data."""
+        return (EXAMPLE, *(self.axis_names or ()), *(["features"] if self.features else []))
+
     def __repr__(self) -> str:
-        return f"<Input {self.key}: {', '.join([EXAMPLE, *(self.axis_names or ()), 'features'])}>"
+        return f"<Input {self.key}: {', '.join(self.dimensions)}>"
 
 
 Transform = tuple[Any, ...]
-"""What is done to the features before a layer multiplies them: ("patches", ...), see `convolution.py`."""
+"""What is done to data before a layer multiplies it: ("patches", ...), see `convolution.py`; positions picked, merged, joined."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -94,14 +114,93 @@ class Bound:
 
     def transformed(self, transform: Transform) -> Bound:
         """The same with something done to its features; its axes may get other sizes."""
+        return self._moved(transform, self.axes)
+
+    def _moved(self, transform: Transform, axes: tuple[str, ...]) -> Bound:
+        """Another arrangement of the same numbers, with the given names of its axes."""
         data = self.data
         if isinstance(data, ArrayData):
-            lead = len(data.shape) - len([a for a in self.axes if a != EXAMPLE])
-            return Bound(ArrayData(transformed(data.array, lead, transform)), self.axes)
+            lead = int(EXAMPLE in self.axes)
+            short = data.coordinates
+            if transform[0] == "patches" or short is data.array:  # as many random numbers as features of a patch
+                return Bound(ArrayData(transformed(data.array, lead, transform)), axes)
+            return Bound(ArrayData(*[transformed(a, lead, transform) for a in (data.array, short)]), axes)
         assert isinstance(data, SlotData)
-        probe = transformed(np.zeros((*data.shape, data.features)), 0, transform)
+        probe = transformed(np.empty((*data.shape, data.features)), 0, transform)
         done = (*data.transform, transform)
-        return Bound(replace(data, shape=probe.shape[:-1], features=probe.shape[-1], transform=done), self.axes)
+        return Bound(replace(data, shape=probe.shape[:-1], features=probe.shape[-1], transform=done), axes)
+
+    def _place(self, axis: str) -> int:
+        """Where an axis is, not counting that of the examples."""
+        self.size(axis)
+        if axis == EXAMPLE:
+            raise TensorProgramError(
+                "the examples of the input are rearranged",
+                why="a network sees one after the other",
+                fix="name another axis",
+            )
+        return [a for a in self.axes if a != EXAMPLE].index(axis)
+
+    def picked(self, axis: str, index: tuple[int, ...]) -> Bound:
+        """Positions of an axis."""
+        return self._moved(("pick", self._place(axis), index), self.axes)
+
+    def taken(self, axis: str, index: int) -> Bound:
+        """One position of an axis, which is dropped."""
+        return self._moved(("take", self._place(axis), index), tuple([a for a in self.axes if a != axis]))
+
+    def flattened(self, over: Sequence[str], into: str) -> Bound:
+        """Axes as one, the last one fastest."""
+        out = self
+        for a in over[1:]:
+            places = out._place(over[0]), out._place(a)
+            out = out._moved(("flatten", *places), tuple([b for b in out.axes if b != a]))
+        return Bound(out.data, tuple([into if a == over[0] else a for a in out.axes]))
+
+    def renamed(self, names: dict[str, str]) -> Bound:
+        """The same under other names of axes."""
+        for a in names:
+            self._place(a)
+        return Bound(self.data, tuple([names.get(a, a) for a in self.axes]))
+
+    def concatenated(self, others: Sequence[Bound], axis: str) -> Bound:
+        """This and others along an axis, or along the features; a part without the axis is one position."""
+        parts: list[Bound] = [self, *others]
+        model = next((b for b in parts if axis in b.axes or axis == FEATURES), self)
+        axes = tuple([a for a in model.axes if a != EXAMPLE])
+        if axis not in (*axes, FEATURES):
+            axes = (axis, *axes)
+        parts = [b._with(axis, axes) for b in parts]
+        place = len(axes) if axis == FEATURES else axes.index(axis)
+        known = [b.data for b in parts if isinstance(b.data, ArrayData)]
+        if len(known) == len(parts):
+            arrays, short = [d.array for d in known], [d.coordinates for d in known]
+            return Bound(ArrayData(_beside(arrays, place, axes), _beside(short, place, axes)), _named(parts, axes))
+        first = next(k for k, b in enumerate(parts) if isinstance(b.data, SlotData))
+        data = parts[first].data
+        assert isinstance(data, SlotData)
+        probes = [np.empty((*b.shape, b.data.features)) for b in parts]  # type: ignore[attr-defined]
+        shape = _beside(probes, place, axes).shape
+        keys = [(b.data.name, b.data.transform) if isinstance(b.data, SlotData) else b.data for b in parts]
+        change = ("concat", place, tuple(keys[:first]), tuple(keys[first + 1 :]))
+        return Bound(replace(data, shape=shape[:-1], features=shape[-1], transform=(*data.transform, change)), axes)
+
+    def _with(self, axis: str, axes: tuple[str, ...]) -> Bound:
+        """With these axes in this order; a missing `axis` becomes one of size 1."""
+        out = self
+        own = [a for a in self.axes if a != EXAMPLE]
+        if axis != FEATURES and axis not in own:
+            out = out._moved(("insert", 0), (*self.axes[: len(self.axes) - len(own)], axis, *own))
+            own = [axis, *own]
+        if sorted(own) != sorted(axes):
+            raise TensorProgramError(
+                f"data with the axes {tuple(own)} and with {axes} is concatenated along {axis!r}",
+                fix="give data with the same axes, but for that one",
+            )
+        order = tuple([own.index(a) for a in axes])
+        if order == tuple(range(len(order))):
+            return out
+        return out._moved(("order", *order), (*out.axes[: len(out.axes) - len(own)], *axes))
 
     def as_vector(self, *_: Any) -> Any:
         """Data is no vector.
@@ -112,16 +211,56 @@ class Bound:
         raise TensorProgramError(
             "data is used like a vector",
             why="data has a fixed dimension; a layer makes vectors of it",
-            fix='start with tp.dense("U", x, n)',
+            fix='start with tp.dense("U", x, n); coefficients are tp.Input(.., features=False)',
         )
 
     __add__ = __radd__ = __mul__ = __rmul__ = __sub__ = __rsub__ = __truediv__ = __rtruediv__ = as_vector
     __neg__ = __pow__ = __getitem__ = as_vector
 
 
+def _named(parts: Sequence[Bound], axes: tuple[str, ...]) -> tuple[str, ...]:
+    return (EXAMPLE, *axes) if any(EXAMPLE in b.axes for b in parts) else axes
+
+
+def _beside(arrays: Sequence[np.ndarray], place: int, axes: Sequence[str]) -> np.ndarray:
+    """Arrays (*axes, features), some of them with examples in front, one after the other along an axis."""
+    own = len(axes) + 1
+    counts = {a.shape[0] for a in arrays if a.ndim > own}
+    lead = (counts.pop(),) if counts else ()
+    full = [np.broadcast_to(a, (*lead, *a.shape[-own:])) for a in arrays]
+    apart = {a.shape[len(lead) : len(lead) + place] + a.shape[len(lead) + place + 1 :] for a in full}
+    if len(apart) > 1:
+        along = FEATURES if place == len(axes) else axes[place]
+        raise TensorProgramError(
+            f"data of shapes {', '.join(str(a.shape[-own:]) for a in arrays)} is concatenated along {along!r}",
+            why=f"its axes are {', '.join([*axes, FEATURES])}",
+            fix="give data that agrees along the others",
+        )
+    return np.concatenate(full, axis=len(lead) + place)
+
+
+def joined(array: np.ndarray, transform: Transform, found: Sequence[Any]) -> np.ndarray:
+    """A batch with others before and after it; `found`: the arrays of the others, ArrayData for what is the same for all."""
+    _, place, before, _ = transform
+    others = [x.array if isinstance(x, ArrayData) else x for x in found]
+    return _beside([*others[: len(before)], array, *others[len(before) :]], place, [""] * (array.ndim - 2))
+
+
 def transformed(array: np.ndarray, lead: int, transform: Transform) -> np.ndarray:
     """A transform of data of shape (*lead axes, *axes, features)."""
     kind, *options = transform
+    match kind:
+        case "pick":
+            return np.take(array, options[1], lead + options[0])
+        case "take":
+            return np.take(array, options[1], lead + options[0])
+        case "flatten":
+            return merged(array, lead + options[0], lead + options[1])
+        case "insert":
+            return np.expand_dims(array, lead + options[0])
+        case "order":
+            last = array.ndim - 1
+            return np.transpose(array, [*range(lead), *[lead + k for k in options], last])
     if kind != "patches":
         raise TensorProgramError(f"an unknown transform {kind!r}", fix="please report this")
     (places,) = (

@@ -1,4 +1,4 @@
-"""The layers that everything is built from: dense, and the readout.
+"""The layer that everything is built from: dense; what layers share, and what they note.
 
 A layer is a function of expressions with the decorator `layer`; so are those of the other modules of this folder, and those
 that users write.
@@ -11,22 +11,19 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from fractions import Fraction
-from math import prod
 from typing import Any
 
-import numpy as np
-
 from tensorprog.errors import TensorProgramError
-from tensorprog.language import algebra, build
+from tensorprog.language import algebra
 from tensorprog.language.data import Embedding
 from tensorprog.language.deferred import layer
 from tensorprog.language.describe import describe
 from tensorprog.language.expression import Expression, Vector, as_expression
 from tensorprog.language.symbols import Matrix, Number, Width, check_name, is_exact, number
-from tensorprog.networks.inputs import EXAMPLE, Bound
+from tensorprog.networks.inputs import FEATURES, Bound
 
 __all__ = [
-    "Layers", "Readout", "bias", "dense", "ordered", "readout", "recording", "residual", "share", "squared", "vector",
+    "Layers", "beside", "bias", "dense", "note_fan_in", "ordered", "ratio", "recording", "residual", "share", "squared", "vector",
 ]  # fmt: skip
 
 
@@ -97,11 +94,12 @@ def dense(
 
     Of data, W has d columns with entries N(0, W_std^2/d): the result are initial vectors. Of a vector of width n', W is the
     Matrix `name` with entries N(0, W_std^2/n'). A list of vectors means their concatenation: one matrix for each,
-    `name_0`, `name_1`, .., with the variance W_std^2 over the whole fan-in. The same name is the same weights.
+    `name_0`, `name_1`, .., with the variance W_std^2 over the whole fan-in; a list of Inputs means all their features. The same
+    name is the same weights.
 
     Args:
         name: The name of W; the bias is `name_b`.
-        x: An Input, a vector, or a list of vectors; axes are kept.
+        x: An Input, a vector, or a list of Inputs or of vectors; axes are kept.
         n: The width of the result.
         W_std: Standard deviation of the weights, times the root of the fan-in.
         b_std: Standard deviation of the biases; None for no bias.
@@ -122,6 +120,7 @@ def dense(
     if not isinstance(n, Width):
         raise TensorProgramError(f"layer {name} is given {n!r} as its width", fix='make one with tp.Width("n")')
     var = squared(W_std, f"W_std of layer {name}")
+    x = beside(x)
     if isinstance(x, Bound):
         node = algebra.initial(Embedding.of(name, n, var, x.data))
         h = Expression(node, x.axes)
@@ -132,7 +131,7 @@ def dense(
         ratios = [_width(p).ratio for p in parts]
         h = _number(0)
         for i, (p, r) in enumerate(zip(parts, ratios, strict=True)):
-            part = _ratio(r, sum(ratios))
+            part = ratio(r, sum(ratios))
             share(f"{name}_{i}", part)
             h = h + Matrix(f"{name}_{i}", n, _width(p), var * part) @ p
     else:
@@ -141,7 +140,15 @@ def dense(
     return h if b_std is None else h + bias(f"{name}_b", n, b_std)
 
 
-def _ratio(a: Number, b: Number) -> Number:
+def beside(x: Any) -> Any:
+    """A list of data as data with all their features; anything else as it is."""
+    if isinstance(x, (list, tuple)) and x and all(isinstance(y, Bound) for y in x):
+        return x[0].concatenated(x[1:], FEATURES) if len(x) > 1 else x[0]
+    return x
+
+
+def ratio(a: Number, b: Number) -> Number:
+    """a / b, exactly where both are."""
     return number(Fraction(a) / Fraction(b)) if is_exact(a) and is_exact(b) else float(a) / float(b)
 
 
@@ -182,133 +189,9 @@ def bias(name: str, n: Width, b_std: Any) -> Expression:
     return Vector(name, n, mean=0, var=squared(b_std, f"b_std of {name}"), trainable=True)
 
 
-@dataclass(frozen=True)
-class Readout:
-    """An output f = v.x / sqrt(n) (+ b) of a network; made by `readout`.
-
-    Attributes:
-        theta: f = n**1/2 theta, n the reference width; a scalar of the program.
-        parts: What v multiplies, each with its part of the fan-in.
-        over: The axes along which v varies.
-        var: The variance of the coordinates of v.
-        bias_var: That of the bias, 0 without one.
-        vectors: The names of the readout vectors.
-        bias: The name the bias has, or would have.
-        centred: Has v mean 0?
-        bias: The name of the bias.
-    """
-
-    theta: Expression
-    parts: tuple[tuple[Expression, Number], ...]
-    over: tuple[str, ...]
-    var: Number
-    bias_var: Number
-    vectors: tuple[str, ...]
-    bias: str
-    centred: bool = True
-
-    def covariance(self, other: Readout, **names: str) -> Expression:
-        """Of f with another f, given the body: W_std^2 x.x'/n + b_std^2; `names` rename the other's axes.
-
-        The other may be another output, with other vectors or without a bias: what they share counts.
-        """
-        total: Any = _number(self.bias_var if self.bias == other.bias and other.bias_var else 0)
-        for name, (x, part) in zip(self.vectors, self.parts, strict=True):
-            for other_name, (y, share) in zip(other.vectors, other.parts, strict=True):
-                if name == other_name:
-                    renamed = dict(zip(other.over, self.over, strict=True))  # v has positions, not names
-                    renamed |= {a: b for a, b in names.items() if a in y.axes}
-                    c = build.moment(x * build.rename(y, **renamed))
-                    scale = part if part == share else (float(part) * float(share)) ** 0.5
-                    total = total + (build.sum(c, self.over) if self.over else c) * _times(self.var, scale)
-        return total
-
-
-@layer
-def readout(name: Any, x: Any, W_std: Any = None, b_std: Any = None, over: str | Sequence[str] = ()) -> Readout:
-    """The output f = v.x/sqrt(n) (+ b) of a network, v ~ N(0, W_std^2).
-
-    Args:
-        name: The name of v; or a `tp.Vector` that stands in for it (one that is used inside the network as well, say).
-        x: A vector; its axes but the examples' must be summed, averaged or named in `over`. A list of vectors means
-            their concatenation, with one v for each, `name_0`, `name_1`, ...
-        W_std: Standard deviation of the coordinates of v, 1 by default; a `tp.Vector` has its own.
-        b_std: Standard deviation of a bias; None for none.
-        over: Axes to flatten: one v for each of the P positions, f = sum_p v_p.x_p / sqrt(n P).
-
-    Returns:
-        What `tp.Network` takes.
-
-    Example:
-        >>> import tensorprog as tp
-        >>> x = tp.dense("U", tp.Input("x"), tp.Width("n"))
-        >>> tp.kernel_fn(tp.Network(tp.readout("v", tp.relu(x), b_std=1)))([[2.0]], get=("nngp", "ntk"))
-        Kernel(nngp=array([[3.]]), ntk=array([[5.]]))
-    """
-    axes = (over,) if isinstance(over, str) else tuple(over)
-    xs = [vector(y, "readout") for y in (x if isinstance(x, (list, tuple)) else [x])]
-    ratios = [_width(y).ratio for y in xs]
-    for y in xs:
-        missing = [a for a in axes if a not in y.axes]
-        if missing:
-            raise TensorProgramError(
-                f"a readout over the axis {missing[0]!r}, and {describe(y.node)} has {y.axes or 'none'}",
-                fix="name an axis of the vector",
-            )
-    if EXAMPLE in axes or len(set(axes)) < len(axes):
-        raise TensorProgramError(
-            f"a readout over the axes {axes}",
-            why="every example has its own output, and every axis is flattened once",
-            fix="name axes of one example, each once",
-        )
-    sizes = {a: xs[0].shape[xs[0].axes.index(a)] for a in axes}
-    fan_in = _times(sum(ratios), prod(sizes.values()))  # over the reference width
-    var: Number
-    if isinstance(name, Expression):
-        if name.node.op != "vector" or len(xs) > 1 or axes or name.axes:
-            raise TensorProgramError(
-                "a readout is given an expression for its vector", fix="give one tp.Vector without axes, or a name"
-            )
-        if W_std is not None:
-            raise TensorProgramError(
-                f"a readout by the vector {name.node.attr.name} is given W_std", fix="give the vector another var"
-            )
-        vectors, var = [name], name.node.attr.var
-    else:
-        var = squared(1 if W_std is None else W_std, f"W_std of readout {name}")
-        keys = [f"{name}_{i}" for i in range(len(xs))] if len(xs) > 1 else [name]
-        vectors = [
-            Vector(key, _width(y), mean=0, var=var, axes=sizes, trainable=True) for key, y in zip(keys, xs, strict=True)
-        ]
-    names = tuple([v.node.attr.name for v in vectors])
-    for key in names:
-        note_fan_in(key, fan_in)
-    theta: Any = 0
-    for v, y, r in zip(vectors, xs, ratios, strict=True):
-        t = build.moment(v * y)
-        theta = theta + (build.sum(t, axes) if axes else t) * (_root(_ratio(_times(r, r), fan_in)))
-    bias_var: Number = 0
-    bias_name = f"{name if isinstance(name, str) else names[0]}_b"
-    if b_std is not None:
-        b = bias(bias_name, _width(xs[0]), b_std)
-        bias_var = b.node.attr.var
-        theta = theta + build.moment(b) * _root(ratios[0])
-    parts = tuple([(y, _ratio(r, fan_in)) for y, r in zip(xs, ratios, strict=True)])
-    centred = not any(np.any(v.node.attr.mean) for v in vectors)
-    return Readout(theta, parts, axes, var, bias_var, names, bias_name, centred)
-
-
 def _number(x: Number) -> Expression:
     """A number as an expression."""
     return Expression(algebra.constant(x))
-
-
-def _root(x: Number) -> Expression:
-    return Expression(algebra.fn("sqrt", algebra.constant(x)))
-
-
-def _times(a: Number, b: Number) -> Number:
-    return number(a * b)
 
 
 def residual(block: Callable[..., Any], x: Any, scale: Any = 1) -> Any:

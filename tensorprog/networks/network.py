@@ -11,14 +11,15 @@ import numpy as np
 
 from tensorprog.errors import Source, TensorProgramError, caller
 from tensorprog.language import algebra
-from tensorprog.language.data import ArrayData, Data, Embedding
+from tensorprog.language.data import ArrayData, Data, Embedding, Values
 from tensorprog.language.deferred import Deferred, carry_out
 from tensorprog.language.describe import describe
 from tensorprog.language.expression import Expression, inverse_sqrt
 from tensorprog.language.node import Node, topological
 from tensorprog.language.program import Output, Program
 from tensorprog.networks.inputs import EXAMPLE, Bound, Input
-from tensorprog.networks.layers import Layers, Readout, recording
+from tensorprog.networks.layers import Layers, recording
+from tensorprog.networks.readouts import Readout, check_law
 from tensorprog.networks.samples import Batch, batches, reduced, same_features
 from tensorprog.transforms.backprop import Backward, backprop
 from tensorprog.transforms.decouple import in_forward_pass, program_for
@@ -39,11 +40,13 @@ class Body:
         outputs: A `Readout`, or the scalar of an average readout, for every output.
         backward: The gradients of each.
         layers: What the layers noted.
+        several: Are the outputs a list, so that kernels have axes for them?
     """
 
     outputs: tuple[Any, ...]
     backward: tuple[Backward, ...]
     layers: Layers
+    several: bool = False
 
 
 class Network:
@@ -113,18 +116,21 @@ class Network:
         if found is None:
             layers = Layers()
             with recording(layers):
-                outputs = _forward(self._outputs({k: Bound(d, a) for k, (d, a) in data.items()}))
+                bound = {
+                    k: Expression(d.node, a) if isinstance(d, Values) else Bound(d, a) for k, (d, a) in data.items()
+                }
+                outputs = _forward(self._outputs(bound))
             thetas = [o.theta if isinstance(o, Readout) else o for o in outputs]
             _check_names(thetas, self.source)
             backward = tuple([backprop(_one_axis(t, data)) for t in thetas])
             if len(self._bodies) > 8:
                 self._bodies.clear()
-            found = self._bodies[key] = Body(tuple(outputs), backward, layers)
+            found = self._bodies[key] = Body(tuple(outputs), backward, layers, self.several)
             self._parameters.update(parameters(backward))
         return found
 
-    def _outputs(self, bound: Mapping[str, Bound]) -> list[Any]:
-        given = {}
+    def _outputs(self, bound: Mapping[str, Any]) -> list[Any]:
+        given: dict[str, Any] = {}
         for x in self.inputs:
             given[x.key] = Bound(ArrayData(x.value), x.axis_names) if x.value is not None else bound[x.key]
         if self.function is not None:
@@ -198,7 +204,7 @@ class Network:
         if program is None:
             if len(self._programs) > 8:
                 self._programs.clear()
-            program = self._programs[key] = self._program(first, second, wanted, scheme)
+            program = self._programs[key] = self.program_of(first, second, wanted, scheme)
         return program_for(program, gia)
 
     def bodies(self, X: Any = None, X2: Any = None) -> list[Body]:
@@ -231,11 +237,13 @@ class Network:
         kernels = ("ntk",) if False in kinds else ("nngp", "ntk")
         return ("f", *kernels) if of == "all" or True not in kinds else kernels
 
-    def _program(
+    def program_of(
         self, first: list[Batch], second: list[Batch], wanted: tuple[str, ...], scheme: Parametrization
     ) -> Program:
+        """The program of batches, see `program`."""
         left = [self.body(b.data) for b in first]
         right = [self.body(b.data) for b in second]
+        self.same_outputs([*left, *right])
         outputs: dict[str, Output] = {}
         for name in wanted:
             if name == "f":
@@ -244,6 +252,24 @@ class Network:
                 node, axes = self._kernel(name, left, right, first, second, scheme)
             outputs[name] = Output(node, axes)
         return Program(outputs)
+
+    def same_outputs(self, bodies: Sequence[Body]) -> None:
+        """Refuses outputs whose number depends on the shape of an example: a kernel has a row for each of them.
+
+        Raises:
+            TensorProgramError: there are different numbers.
+        """
+        counts = sorted({len(b.outputs) for b in bodies})
+        if len(counts) > 1 or len({b.several for b in bodies}) > 1:
+            raise TensorProgramError(
+                f"the network has {' or '.join(map(str, counts))} outputs, depending on the shape of an example"
+                if len(counts) > 1
+                else "the network returns an output or a list of one, depending on the shape of an example",
+                why="the kernels of all pairs of examples are one array, with axes for the outputs",
+                fix="return as many outputs for every shape; or call once for each shape",
+                source=self.source,
+            )
+        self.several = bodies[0].several
 
     def _f(self, bodies: list[Body], parts: list[Batch]) -> tuple[Any, tuple[str, ...]]:
         columns = []
@@ -297,6 +323,8 @@ class Network:
                     fix='ask for "ntk"; or average: tp.Network(tp.moment(..))',
                     source=self.source,
                 )
+            for o in (f, g):
+                check_law(o, self.source)
             c = f.covariance(g, **{EXAMPLE: OTHER})
             there = [name for name, side in ((EXAMPLE, a), (OTHER, b)) if _examples(side, 0)]
             return algebra.view(c.node, [there.index(name) for name in c.order], shape)
@@ -314,25 +342,18 @@ class Network:
 
 def _forward(outputs: list[Any]) -> list[Any]:
     """The outputs with their products marked as those of the forward pass, where these are W.T x."""
-    parts = [x for o in outputs if isinstance(o, Readout) for x in (o.theta, *[y for y, _ in o.parts])]
-    parts += [o for o in outputs if not isinstance(o, Readout)]
+    parts = [x for o in outputs for x in (o.expressions if isinstance(o, Readout) else [o])]
     new = in_forward_pass([x.node for x in parts])
 
     def marked(x: Expression) -> Expression:
         return Expression(new[x.node], x.order, x.axes)
 
-    return [
-        replace(o, theta=marked(o.theta), parts=tuple([(marked(x), part) for x, part in o.parts]))
-        if isinstance(o, Readout)
-        else marked(o)
-        for o in outputs
-    ]
+    return [o.marked(marked) if isinstance(o, Readout) else marked(o) for o in outputs]
 
 
 def _root_of_reference(o: Readout) -> Expression:
     """n**1/2 for the reference width n."""
-    width = o.parts[0][0].width
-    assert width is not None
+    width = o.width
     return inverse_sqrt(width) ** -1 * Expression(algebra.fn("sqrt", algebra.constant(width.ratio))) ** -1
 
 

@@ -9,24 +9,63 @@ from tensorprog.errors import MissingAxis, TensorProgramError
 from tensorprog.language import build
 from tensorprog.language.deferred import layer
 from tensorprog.language.describe import describe
-from tensorprog.language.expression import Expression
+from tensorprog.language.expression import Expression, Vector
 from tensorprog.language.symbols import Number, number
 from tensorprog.networks.inputs import EXAMPLE
-from tensorprog.networks.layers import vector
+from tensorprog.networks.layers import squared, vector
 
-__all__ = ["batch_norm", "layer_norm"]
+__all__ = ["batch_norm", "layer_norm", "scale"]
 
 
 @layer
-def layer_norm(x: Any, eps: Number = 0) -> Expression:
+def scale(name: str, x: Any, g_std: Any = 0, lr: Any = 1, shift: bool = False) -> Expression:
+    """A gain: g x coordinate by coordinate, g trained, with mean 1; with a shift `name_b` that starts at 0.
+
+    Args:
+        name: The name of g. The same name is the same gain.
+        x: A vector; axes are kept, all positions have one gain.
+        g_std: Standard deviation of the coordinates of g.
+        lr: The learning rate of g and of the shift: their parts of the tangent kernel are lr Moment(dg dg'), in every
+            parametrization.
+        shift: Also add a trained vector.
+
+    Returns:
+        A vector with the width and the axes of x.
+
+    Example:
+        >>> import tensorprog as tp
+        >>> h = tp.scale("g", tp.relu(tp.dense("U", tp.Input("x"), tp.Width("n"))))
+        >>> kernel = tp.kernel_fn(tp.Network(tp.readout("v", h)))
+        >>> kernel([[2.0]], get=("nngp", "ntk", "ntk_g"))
+        Kernel(nngp=array([[2.]]), ntk=array([[6.]]), ntk_g=array([[2.]]))
+
+    Source: Ba, Kiros, Hinton 2016 (arXiv:1607.06450), section 3: gains after normalization.
+    """
+    x = vector(x, name)
+    return _scaled(x, name, f"{name}_b" if shift else None, lr, squared(g_std, f"g_std of {name}"))
+
+
+def _scaled(x: Expression, gain: str | None, shift: str | None, lr: Any, var: Number = 0) -> Expression:
+    """Times a trained vector of mean 1, plus one of mean 0."""
+    width = x.width
+    assert width is not None
+    if gain is not None:
+        x = x * Vector(gain, width, mean=1, var=var, lr=lr)
+    return x if shift is None else x + Vector(shift, width, mean=0, var=0, lr=lr)
+
+
+@layer
+def layer_norm(x: Any, eps: Number = 0, gain: str | None = None, shift: str | None = None, lr: Any = 1) -> Expression:
     """Layer normalization: (x - m) / sqrt(s^2 + eps), m and s^2 the mean and the variance of the coordinates of x.
 
-    Every position of the axes is normalized by itself. The variance is that of all n coordinates (biased), and there are no
-    gains and shifts.
+    Every position of the axes is normalized by itself. The variance is that of all n coordinates (biased).
 
     Args:
         x: A vector; axes are kept.
         eps: Added to the variance, at least 0.
+        gain: The name of a trained gain, 1 at first, that the result is multiplied with; by default there is none.
+        shift: The name of a trained vector, 0 at first, that is added; by default there is none.
+        lr: The learning rate of both, see `scale`.
 
     Returns:
         A vector with the width and the axes of x.
@@ -43,21 +82,32 @@ def layer_norm(x: Any, eps: Number = 0) -> Expression:
     """
     x = vector(x, "layer_norm")
     centred = x - build.moment(x)
-    return centred * (build.moment(centred * centred) + _eps(eps)) ** -0.5
+    return _scaled(centred * (build.moment(centred * centred) + _eps(eps)) ** -0.5, gain, shift, lr)
 
 
 @layer
-def batch_norm(x: Any, eps: Number = 0, axis: str = EXAMPLE, axes: str | Sequence[str] = ()) -> Expression:
+def batch_norm(
+    x: Any,
+    eps: Number = 0,
+    axis: str = EXAMPLE,
+    axes: str | Sequence[str] = (),
+    gain: str | None = None,
+    shift: str | None = None,
+    lr: Any = 1,
+) -> Expression:
     """Batch normalization in training mode: (x - m) / sqrt(s^2 + eps), m and s^2 over the examples of the batch.
 
-    Every coordinate is normalized by itself. The variance is biased (over B examples: divided by B); there are no gains
-    and shifts. An example's output depends on its whole batch, so that X and X2 of a kernel are two batches.
+    Every coordinate is normalized by itself. The variance is biased (over B examples: divided by B). An example's
+    output depends on its whole batch, so that X and X2 of a kernel are two batches.
 
     Args:
         x: A vector with the axis; axes are kept.
         eps: Added to the variance, at least 0.
         axis: The axis of the batch.
         axes: More axes to take the statistics over: `("h", "w")` for images.
+        gain: The name of a trained gain, 1 at first, that the result is multiplied with; by default there is none.
+        shift: The name of a trained vector, 0 at first, that is added; by default there is none.
+        lr: The learning rate of both, see `scale`.
 
     Returns:
         A vector with the width and the axes of x.
@@ -95,7 +145,7 @@ def batch_norm(x: Any, eps: Number = 0, axis: str = EXAMPLE, axes: str | Sequenc
             "batch_norm of a batch of one", why="its variance is 0", fix="give more examples, or eps > 0"
         )
     centred = x - build.mean(x, over)
-    return centred * (build.mean(centred * centred, over) + constant) ** -0.5
+    return _scaled(centred * (build.mean(centred * centred, over) + constant) ** -0.5, gain, shift, lr)
 
 
 def _eps(eps: Any) -> Number:

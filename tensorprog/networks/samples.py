@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tensorprog.errors import Source, TensorProgramError
-from tensorprog.language.data import ArrayData, Data
+from tensorprog.language.data import ArrayData, Data, Values
 from tensorprog.language.symbols import encode
 from tensorprog.networks.inputs import EXAMPLE, Input, checked
 
@@ -30,18 +30,24 @@ class Batch:
         arrays: Name of each Input to its array (examples, *axes, features).
         axes: Name of each Input to the names of its axes.
         places: Where the examples stand in what the user gave.
+        coordinates: See `reduced`.
+        values: The names of Inputs without features.
     """
 
     arrays: dict[str, np.ndarray]
     axes: dict[str, tuple[str, ...]]
     places: tuple[int, ...]
     coordinates: dict[str, np.ndarray] | None = None
+    values: frozenset[str] = frozenset()
 
     @property
     def data(self) -> dict[str, tuple[Data, tuple[str, ...]]]:
         """As `Network.body` wants it."""
         short = self.coordinates or {}
-        return {k: (ArrayData(a, short.get(k)), (EXAMPLE, *self.axes[k])) for k, a in self.arrays.items()}
+        return {
+            k: (Values(a) if k in self.values else ArrayData(a, short.get(k)), (EXAMPLE, *self.axes[k]))
+            for k, a in self.arrays.items()
+        }
 
     @property
     def key(self) -> bytes:
@@ -97,11 +103,11 @@ def arrays(inputs: Sequence[Input], X: Any, source: Source | None) -> Arrays:
 def _array(x: Input, given: Any) -> Any:
     names = x.axis_names
     if given is None:
-        given = (GENERIC, *[GENERIC] * len(names or ()), GENERIC + 1)
+        given = (GENERIC, *[GENERIC] * len(names or ()), *([GENERIC + 1] if x.features else []))
     if isinstance(given, tuple) and given and all(isinstance(k, (int, np.integer)) for k in given):
         if min(given) < 1:
             raise TensorProgramError(f"the shape {given} for input {x.key}", fix="sizes are positive")
-        given = np.random.default_rng(0).standard_normal(given)
+        given = np.random.default_rng(0).standard_normal(given) if x.features else np.ones(given)
     try:
         a: Any = checked(given, x.key)
     except TensorProgramError:
@@ -113,19 +119,19 @@ def _array(x: Input, given: Any) -> Any:
         ):
             raise
         a = [checked(e, x.key) for e in given]
-        if len({e.ndim for e in a}) > 1 or len({e.shape[-1] for e in a}) > 1:
+        if len({e.ndim for e in a}) > 1 or (x.features and len({e.shape[-1] for e in a}) > 1):
             raise TensorProgramError(
                 f"the examples for input {x.key} have shapes {[e.shape for e in a][:4]}",
                 why="examples may differ in the sizes of their axes, not in their number or in the features",
                 fix="give arrays (*axes, features)",
             ) from None
     ndim = a.ndim if isinstance(a, np.ndarray) else a[0].ndim + 1
-    expected = ndim if names is None else len(names) + 2
+    expected = ndim if names is None else len(names) + 1 + x.features
     if ndim != expected or (names is None and ndim not in DEFAULT_AXES):
         shape = a.shape if isinstance(a, np.ndarray) else f"[{a[0].shape}, ..]"
         raise TensorProgramError(
             f"the data for input {x.key} has shape {shape}",
-            why=f"its axes are {', '.join([EXAMPLE, *(names or ()), 'features'])}",
+            why=f"its axes are {', '.join(x.dimensions)}",
             fix="one example is an array with one row: X[None]"
             if ndim == expected - 1
             else "name its axes: tp.Input(.., axes=..)",
@@ -151,13 +157,15 @@ def batches(inputs: Sequence[Input], X: Any, source: Source | None) -> list[Batc
             for k, a in given.items()
         }
         axes = {k: names[k] if names[k] is not None else DEFAULT_AXES[a.ndim] for k, a in parts.items()}
-        found.append(Batch(parts, axes, tuple(places)))
+        found.append(Batch(parts, axes, tuple(places), values=frozenset([x.key for x in inputs if not x.features])))
     return found
 
 
 def same_features(first: Sequence[Batch], second: Sequence[Batch]) -> None:
     """Refuses two batches whose examples have different numbers of features."""
     for name, a in first[0].arrays.items():
+        if name in first[0].values:
+            continue
         other = second[0].arrays[name].shape[-1]
         if a.shape[-1] != other:
             raise TensorProgramError(
@@ -173,8 +181,9 @@ def reduced(parts: Sequence[Batch], inputs: Sequence[Input] = ()) -> None:
     with as many features may share U, so that they have one Q; it has to leave alone what `inputs` have as a value.
     """
     fixed = {x.value.shape[-1] for x in inputs if x.value is not None}
-    for d in {a.shape[-1] for a in parts[0].arrays.values()} - fixed:
-        placed = [(b, key) for b in parts for key in sorted(b.arrays) if b.arrays[key].shape[-1] == d]
+    keys = sorted(parts[0].arrays.keys() - parts[0].values)
+    for d in {parts[0].arrays[key].shape[-1] for key in keys} - fixed:
+        placed = [(b, key) for b in parts for key in keys if b.arrays[key].shape[-1] == d]
         X = np.concatenate([b.arrays[key].reshape(-1, d) for b, key in placed])
         if len(X) >= d:
             continue

@@ -19,7 +19,7 @@ from tensorprog.language.program import Program
 from tensorprog.language.symbols import Matrix
 from tensorprog.transforms.rewrite import rewrite, rewrite_nodes
 
-__all__ = ["backward_copy", "copy_of", "decouple", "in_forward_pass", "program_for", "unmarked"]
+__all__ = ["backward_copy", "copy_of", "decouple", "in_forward_pass", "program_for", "unmarked", "with_copies"]
 
 
 def copy_of(matrix: Matrix) -> Matrix:
@@ -113,14 +113,15 @@ def decouple(program: Program) -> Program:
         ['W', 'W~']
     """
     _check_copies(program)
+    return rewrite(program, with_copies)
 
-    def rule(x: Node, args: Sequence[Node]) -> Node:
-        if x.op == "matmul" and algebra.is_backward(x):
-            matrix, transposed = x.attr[:2]
-            return algebra.matmul(backward_copy(matrix, transposed), transposed, args[0], backward=True)
-        return algebra.rebuild(x, args)
 
-    return rewrite(program, rule)
+def with_copies(x: Node, args: Sequence[Node]) -> Node:
+    """The rule of `decouple`, for `rewrite_nodes`."""
+    if x.op == "matmul" and algebra.is_backward(x):
+        matrix, transposed = x.attr[:2]
+        return algebra.matmul(backward_copy(matrix, transposed), transposed, args[0], backward=True)
+    return algebra.rebuild(x, args)
 
 
 def _check_copies(program: Program) -> None:

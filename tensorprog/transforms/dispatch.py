@@ -62,7 +62,9 @@ def program_of(net: Network, X: Any = None, **options: Any) -> Program:
     return net.program(X, **options)
 
 
-def of_networks(of: str | None = None) -> Callable[[Callable[Concatenate[Program, P], R_co]], OfNetworks[P, R_co]]:
+def of_networks(
+    of: str | None = None, generic: bool = False
+) -> Callable[[Callable[Concatenate[Program, P], R_co]], OfNetworks[P, R_co]]:
     """Makes a function of a program one of a network, too.
 
     A Program goes through untouched. Of a Network the second argument is X, those of `OPTIONS` are keywords for
@@ -70,6 +72,8 @@ def of_networks(of: str | None = None) -> Callable[[Callable[Concatenate[Program
 
     Args:
         of: The outputs by default, as for `Network.program`.
+        generic: Without data, or with a shape in place of it, the function is of the kernels of a generic pair of
+            examples, whose inner products are symbols.
 
     Raises:
         TensorProgramError: A network has no data; a program is given some.
@@ -103,6 +107,11 @@ def of_networks(of: str | None = None) -> Callable[[Callable[Concatenate[Program
             options = {k: keywords.pop(k) for k in OPTIONS if k in keywords}
             if args:
                 options["X"] = args[0]
+            if generic and needs_data(program) and "X2" not in options:
+                from tensorprog.networks.generic import generic_pair, is_generic
+
+                if is_generic(options.get("X")):
+                    return function(generic_pair(program, **options), **keywords)  # type: ignore[arg-type, call-arg]
             return function(program_of(program, **{"of": of, **options}), **keywords)  # type: ignore[call-arg]
 
         return wrapper

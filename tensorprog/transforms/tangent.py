@@ -18,6 +18,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from tensorprog.errors import TensorProgramError
 from tensorprog.language import algebra
 from tensorprog.language.algebra import ZERO
@@ -59,10 +61,11 @@ class Parametrization:
         return u.var if self.name == "ntk" else 1 if self.name == "tp" else u.data.features
 
     def vector(self, v: VectorSpec) -> Number:
-        """For a trained vector with independent columns: a readout, or a bias."""
+        """For a trained vector with independent columns: a readout, a bias, a gain. `lr` stands for the variance, everywhere."""
         if self.name == "ntk":
-            return v.var
-        return 1 if self.name == "tp" or v.name not in self.fan_ins else (self.width or 1) * self.fan_ins[v.name]
+            return v.var if v.lr is None else v.lr
+        fan_in = 1 if self.name == "tp" or v.name not in self.fan_ins else (self.width or 1) * self.fan_ins[v.name]
+        return fan_in if v.lr is None else v.lr * fan_in
 
 
 def parametrization(name: str, width: int | None = None) -> Parametrization:
@@ -205,11 +208,18 @@ class _Pairs:
                     metric = x.attr.data.gram(y.attr.data)
                     metric = self._seen(metric, [*places, *others], shape)
                     factor = self.scheme.embedding(x.attr)
-                elif x.attr.cov is None:
+                elif x.attr.cov is None or x.attr.lr is not None:
                     places, others, shape, metric = self._columns(x, g, h)
                     factor = self.scheme.vector(x.attr)
                 else:
                     places, others, shape, metric, factor = self._correlated(x, g, h)
+                if self.scheme.name == "ntk" and x.attr.lr is None and np.any(x.attr.mean) and _is_constant(x.attr):
+                    raise TensorProgramError(
+                        f"the trained vector {x.attr.name} has mean {_short(x.attr.mean)} and variance 0",
+                        why='in the parametrization "ntk" what is random in it is trained, and that is nothing',
+                        fix='give it a learning rate: tp.Vector(.., var=0, lr=1); or use parametrization="tp"',
+                        source=x.source,
+                    )
                 dx, dy = self._jacobian(g, places, 0, shape), self._jacobian(h, others, 1, shape)
                 self._add(algebra.moment(self._vector([dx, dy], x.width)), metric, factor, shape)
 
@@ -233,6 +243,14 @@ class _Pairs:
         places, others, shape = self._shape(g, h, x.shape, x.shape)
         cov = algebra.constant(x.attr.cov.reshape(*x.shape, *x.shape), (*x.shape, *x.shape))
         return places, others, shape, self._seen(cov, [*places, *others], shape), 1
+
+
+def _short(x: Any) -> str:
+    return str(x) if np.ndim(x) == 0 else "not 0"
+
+
+def _is_constant(v: VectorSpec) -> bool:
+    return v.var == 0 if v.cov is None else not np.any(v.cov)
 
 
 def _trained(side: Backward) -> list[tuple[Node, Gradient]]:

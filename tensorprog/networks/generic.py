@@ -1,0 +1,102 @@
+"""A network's kernels for a generic pair of examples: what formulas are of. Inner products of the inputs stay symbols."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tensorprog.errors import MissingAxis, TensorProgramError
+from tensorprog.language import algebra
+from tensorprog.language.data import SlotData
+from tensorprog.language.program import Output, Program
+from tensorprog.networks.inputs import EXAMPLE
+from tensorprog.networks.network import OUTPUTS, Body, Network
+from tensorprog.networks.samples import DEFAULT_AXES, GENERIC
+from tensorprog.transforms.tangent import parametrization as named
+
+__all__ = ["generic_pair", "is_generic"]
+
+
+def is_generic(X: Any) -> bool:
+    """Is this no data, but its absence or its shape?"""
+    if isinstance(X, Mapping):
+        return all(map(is_generic, X.values()))
+    return X is None or (isinstance(X, tuple) and bool(X) and all(isinstance(k, int) for k in X))
+
+
+def generic_pair(
+    network: Network,
+    X: Any = None,
+    of: str | Sequence[str] | None = None,
+    parametrization: str = "ntk",
+    width: int | None = None,
+) -> Program:
+    """The program of the kernels of two examples x and x', with `data` instructions for their inner products.
+
+    Args:
+        network: The network.
+        X: The shape (examples, *axes, features) of data, whose first entry does not matter; by default a small generic one.
+        of: As for `Network.program`; kernels only.
+        parametrization: As there.
+        width: As there.
+
+    Raises:
+        TensorProgramError: for outputs themselves, which have no formula without data; for a network that mixes examples.
+    """
+    scheme = named(parametrization, width)
+    shapes = _shapes(network, X)
+    sides = [_side(network, shapes, slot) for slot in (0, 1)]
+    if of is None:
+        averages = any(not hasattr(o, "covariance") for o in sides[0].outputs)
+        of = ("ntk",) if averages else ("nngp", "ntk")
+    outputs = {}
+    for name in (of,) if isinstance(of, str) else of:
+        if name in ("f", "all"):
+            raise TensorProgramError(
+                f"a formula of {name!r} without data",
+                fix="give data as an array, or ask for kernels: of=('nngp', 'ntk')",
+            )
+        outputs[name] = kernel_of(network, name, sides[0], sides[1], scheme)
+    return Program(outputs)
+
+
+def kernel_of(network: Network, name: str, a: Body, b: Body, scheme: Any) -> Output:
+    """One kernel of two examples; with two axes where there are several outputs."""
+    grid = [[network.block(name, a, b, i, j, scheme) for j in range(len(b.outputs))] for i in range(len(a.outputs))]
+    if not network.several:
+        return Output(grid[0][0], ())
+    return Output(algebra.stack([algebra.stack(row, 0) for row in grid], 0), OUTPUTS)
+
+
+def _shapes(network: Network, X: Any) -> dict[str, tuple[int, ...]]:
+    wanted = [x for x in network.inputs if x.value is None]
+    given = X if isinstance(X, Mapping) else {x.key: X for x in wanted}
+    found = {}
+    for x in wanted:
+        names = x.axis_names or ()
+        shape = given.get(x.key) or (1, *[GENERIC] * len(names), GENERIC + 1)
+        if x.axis_names is not None and len(shape) != len(names) + 2:
+            raise TensorProgramError(
+                f"the shape {shape} for input {x.key}", why=f"its axes are {', '.join([EXAMPLE, *names, 'features'])}",
+                fix="give one size for each",
+            )  # fmt: skip
+        found[x.key] = tuple(shape[1:])
+    return found
+
+
+def _side(network: Network, shapes: Mapping[str, tuple[int, ...]], slot: int) -> Body:
+    names = {x.key: x.axis_names for x in network.inputs}
+    data = {
+        k: (SlotData(k, slot, s[:-1], s[-1]), names[k] if names[k] is not None else DEFAULT_AXES[len(s) + 1])
+        for k, s in shapes.items()
+    }
+    try:
+        return network.body(data)
+    except MissingAxis as error:
+        if error.axis != EXAMPLE:
+            raise
+        raise TensorProgramError(
+            "a formula of a network that mixes the examples of a batch",
+            why="its kernel of two examples depends on all others",
+            fix="take the numbers: tp.limit(net, X)",
+        ) from None

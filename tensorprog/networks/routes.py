@@ -1,0 +1,152 @@
+"""By which route the kernels of two batches are computed: chosen by its cost, a count, and by errors that were measured."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tensorprog.errors import TensorProgramError
+from tensorprog.limits.batched import Batched
+from tensorprog.limits.budget import EVALUATIONS, Budget
+from tensorprog.limits.limit import METHODS
+from tensorprog.networks.accuracy import AccuracyWarning, Measured, measure
+from tensorprog.networks.pairs import Compiled
+from tensorprog.networks.products import GramProducts, Products
+from tensorprog.networks.samples import Batch
+
+__all__ = ["How", "Part", "checked"]
+
+POOR = 1e-9
+"""Closed forms with a relative error above this are tried again by quadrature."""
+ROUGH = 1e-2
+"""Relative error above which another route is tried, and a warning given if none is better."""
+
+
+@dataclass(frozen=True)
+class How:
+    """What the user asks of a route.
+
+    Attributes:
+        method: One of `tp.limit`'s.
+        tol: The relative error to be kept; None for what is usual.
+        budget: How many times the usual work (`limits/budget.py`).
+    """
+
+    method: str
+    tol: float | None
+    budget: float
+
+    @staticmethod
+    def of(method: Any, tol: Any, budget: Any) -> How:
+        """As the user gives it.
+
+        Raises:
+            TensorProgramError: it is no method, no number above 0.
+        """
+        if method not in METHODS:
+            raise TensorProgramError(f"method {method!r}", fix=f"use one of {', '.join(METHODS)}")
+        if tol is not None and (isinstance(tol, bool) or not isinstance(tol, (int, float, np.number)) or not tol > 0):
+            raise TensorProgramError(f"tol={tol!r}", fix="give a relative error, a number above 0, or None")
+        return How(method, None if tol is None else float(tol), Budget.of(budget).factor)
+
+    @property
+    def poor(self) -> float:
+        """The relative error from which on integrals are tried in place of closed forms."""
+        return POOR if self.tol is None else min(POOR, self.tol)
+
+    @property
+    def rough(self) -> float:
+        """The relative error from which on what is sampled is tried in place of what is not."""
+        return ROUGH if self.tol is None else self.tol
+
+    def too_dear(self, evaluations: float) -> str:
+        """Why the exact route is over the budget; empty if it is not."""
+        allowed = EVALUATIONS * self.budget
+        if evaluations <= allowed:
+            return ""
+        return f"integrals take {evaluations:.0e} evaluations, more than {allowed:.0e} (budget= allows more)"
+
+
+class Part:
+    """The kernels of two batches of examples, each of one shape.
+
+    Attributes:
+        rows: The first batch.
+        columns: The second.
+        products: Their inner products.
+        mirror: Are the kernels of the second with the first wanted as well?
+        compiled: What is evaluated.
+        measured: Its errors.
+        note: Why it is computed so.
+    """
+
+    def __init__(
+        self, rows: Batch, columns: Batch, products: Products | GramProducts, mirror: bool, compiled: Compiled
+    ) -> None:
+        self.rows, self.columns, self.products, self.mirror, self.compiled = rows, columns, products, mirror, compiled
+        self.measured: Measured
+        self.note = ""
+
+    @property
+    def evaluations(self) -> float:
+        """Of integrands, by the route chosen."""
+        n, m = self.products.counts
+        pairs = n * (n + 1) // 2 if self.products.same else n * m
+        return self.compiled.evaluations(pairs, n)
+
+    @property
+    def programs(self) -> tuple[Batched, Batched]:
+        """For two examples, and for one."""
+        assert self.compiled.pair is not None and self.compiled.same is not None
+        return self.compiled.pair, self.compiled.same
+
+    def choose(self, how: How, names: Sequence[str]) -> None:
+        """Measures errors, and takes integrals in place of closed forms where these are poor and those better."""
+        self.measured = measure(*self.programs, self.products, names, self.compiled.several)
+        scale = np.finfo(self.products.dtype).eps / np.finfo(float).eps
+        if max(self.measured.relative.values()) <= how.poor * scale:
+            return
+        closed = self.compiled
+        if closed.integrated is closed or closed.integrated.declined:
+            return
+        self.compiled = closed.integrated
+        if not how.too_dear(self.evaluations):
+            other = measure(*self.programs, self.products, names, self.compiled.several)
+            if max(other.relative.values()) < max(self.measured.relative.values()):
+                self.measured = other
+                self.note = "the closed form cancels"
+                return
+        self.compiled = closed
+
+
+def checked(names: Sequence[str], measured: Measured, how: How, method: dict[str, str], source: Any) -> None:
+    """Looks at the errors of what is to be returned.
+
+    Raises:
+        TensorProgramError: no digit is known.
+        AccuracyWarning: (warning) it is not as good as asked.
+    """
+    for name in names:
+        share = measured.visible[name]
+        if share <= how.rough:
+            continue
+        i, j = measured.worst.get(name, (0, 0))
+        what = (
+            f"{name} of the examples {(i, j)} is known to {share:.0e} of its size only: its error is up to "
+            f"{measured.error[name]:.0e} ({method[name]})"
+        )
+        if np.isinf(share):
+            what, why = (
+                f"{name} is not finite for the examples {(i, j)}",
+                "a number, or its error, is larger than 1e308",
+            )
+            raise TensorProgramError(what, why=why, fix="look for what grows", source=source)
+        if not share < 1:
+            raise TensorProgramError(
+                what, why="no route knows a digit of it", fix="look for what cancels or grows", source=source
+            )
+        warnings.warn(f"{what}; tp.limit with more samples, or a larger tol=, may do", AccuracyWarning, stacklevel=4)

@@ -1,0 +1,78 @@
+"""Formulas of networks in the inner products of their inputs: the numbers that `kernel_fn` has, and symbols explained."""
+
+import numpy as np
+import pytest
+import sympy
+
+import tensorprog as tp
+
+n = tp.Width("n")
+
+
+def mlp(phi, depth=2, **std):
+    h = tp.Input("x")
+    for layer in range(depth):
+        h = phi(tp.dense(f"W{layer}", h, n, **std))
+    return tp.Network(tp.readout("v", h))
+
+
+@pytest.mark.parametrize("parametrization", ["ntk", "tp"])
+@pytest.mark.parametrize("phi", [tp.relu, tp.erf, tp.gelu, tp.sin, tp.exp])
+def test_numbers_of_a_pair(phi, parametrization):
+    net = mlp(phi, depth=1 if phi is tp.exp else 2, W_std=1.25, b_std=0.5)
+    f = tp.formula(net, parametrization=parametrization)
+    X = np.array([[1.0, 2.0], [0.5, -1.0]])
+    k = tp.kernel_fn(net, parametrization=parametrization)(X)
+    G = X @ X.T / 2
+    for i, j in ((0, 1), (1, 0), (0, 0)):
+        found = f.evalf(15, values={"S11": G[i, i], "S12": G[i, j], "S22": G[j, j]})
+        assert found["nngp"] == pytest.approx(k.nngp[i, j], rel=1e-12)
+        assert float(found["ntk"]) == pytest.approx(k.ntk[i, j], rel=1e-12)
+
+
+def test_positions_are_indices_of_inner_products():
+    net = tp.Network(tp.readout("v", tp.global_avg_pool(tp.relu(tp.dense("U", tp.Input("x", axes=("h", "w")), n)))))
+    f = tp.formula(net, (1, 2, 2, 3))
+    X = np.random.default_rng(0).standard_normal((2, 2, 2, 3))
+    S = {f"S{i + 1}{j + 1}": np.einsum("hwc,uvc->hwuv", X[i], X[j]) / 3 for i, j in ((0, 0), (0, 1), (1, 1))}
+    k = tp.kernel_fn(net)(X)
+    found = f.evalf(15, values=S)
+    assert float(found["nngp"]) == pytest.approx(k.nngp[0, 1], rel=1e-12)
+    assert float(found["ntk"]) == pytest.approx(k.ntk[0, 1], rel=1e-12)
+
+
+def test_every_symbol_is_explained():
+    x, q = tp.Input("x"), tp.Input("q")
+    h = tp.relu(tp.dense("U", x, n)) * tp.sign(tp.dense("V", q, n, b_std=1)) + tp.Scalar("eta") * tp.dense("W", x, n)
+    f = tp.formula(tp.Network([tp.readout("v", tp.erf(h)), tp.readout("w", h)]), of="nngp")
+    used = set()
+    for e in [*[e for _, e in f.lets], *f.values()]:
+        used |= {str(s.base.label) if isinstance(s, sympy.Indexed) else str(s) for s in e.free_symbols}
+    unexplained = {s for s in used if s not in f.legend and "[" not in s and not s.startswith("z")}
+    assert not unexplained
+    assert f.legend["S_x12"].endswith("x.x'/d") and f.legend["S_q22"].endswith("q'.q'/d")
+    assert "S_x12: " in str(f)
+
+
+def test_what_has_no_formula_without_data_says_so():
+    with pytest.raises(tp.TensorProgramError, match="mixes the examples"):
+        tp.formula(tp.Network(tp.readout("v", tp.batch_norm(tp.dense("U", tp.Input("x"), n)))))
+    with pytest.raises(tp.TensorProgramError, match="without data"):
+        tp.formula(mlp(tp.relu), of="f")
+    with pytest.raises(tp.TensorProgramError, match="the shape"):
+        tp.formula(tp.Network(tp.readout("v", tp.dense("U", tp.Input("x", axes=("t",)), n))), (2, 3))
+
+
+def test_data_gives_numbers_as_before():
+    f = tp.formula(mlp(tp.relu, depth=1), [[1.0, 1.0], [1.0, -1.0]])
+    assert f.evalf(15)["nngp"].shape == (2, 2)
+
+
+def test_the_command_line_writes_the_kernel_of_two_examples(capsys):
+    import json
+
+    from tensorprog.cli import main
+
+    assert main(["formula", "programs/mlp.py", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert "S12" in found["outputs"]["ntk"]["formula"] and found["legend"]["S12"].endswith("x.x'/d")
