@@ -57,8 +57,8 @@ def kernel_fn(
         method: `"exact"`: closed forms and integrals; `"population"`: samples, as for `tp.limit`; `"auto"`: exact, and where
             that declines, costs more than the budget or is not as good as `tol`, what comes next. `note` of the result says why.
         tol: How large an error of an entry K(x, x') may be, in units of sqrt(K(x, x) K(x', x')), before another route is
-            tried; if none is as good, the best one answers with an `AccuracyWarning`. By default closed forms that
-            lose digits are replaced by integrals from 1e-9, and a warning is given from 1e-2.
+            tried; if none is as good, the best one answers with an `AccuracyWarning`. By default a warning is given
+            from 1e-2. (Closed forms that lose three digits give way to integrals in any case.)
         budget: How many times the usual work the exact route may cost: evaluations of integrands, terms.
 
     Returns:
@@ -168,7 +168,7 @@ class KernelFunction:
         if whole:
             return self._given(self._by_program(X1, X2, names, rng, whole if over else ""), names, get, dtype)
         for part in parts:
-            part.choose(self.how, names)
+            part.measure(names)
         measured = reduce(Measured.joined, [p.measured for p in parts])
         rough = (
             max(measured.visible.values()) > self.how.rough and measured.finite

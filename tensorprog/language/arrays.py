@@ -17,6 +17,7 @@ import numpy as np
 from tensorprog.language.algebra import view_array
 from tensorprog.language.functions import PRIMITIVES
 from tensorprog.language.node import Node
+from tensorprog.language.overflow import cleared, overruled
 
 __all__ = ["KERNELS", "Kernel", "aligned", "kernel", "raised", "rank"]
 
@@ -154,6 +155,28 @@ def raised(x: Any, k: int) -> Any:
 
 
 def _mul(node: Node) -> Kernel:
+    clear = overruled(node.args)
+    if not clear:
+        return _product(node)
+    plain = _product(node)
+    indices = [i or (...,) for i in _alignments(node)]
+
+    def product(*xs: Any) -> Any:
+        out = plain(*xs)
+        if not np.isnan(out).any():
+            return out
+        full = [np.asarray(x)[index] for x, index in zip(xs, indices, strict=True)]
+        for i, zeros in clear:
+            full[i] = cleared(full[i], [full[j] for j in zeros])
+        out = raised(full[0], node.attr[0])
+        for x, k in zip(full[1:], node.attr[1:], strict=True):
+            out = out * raised(x, k)
+        return out
+
+    return product
+
+
+def _product(node: Node) -> Kernel:
     exponents = node.attr
     if len(exponents) == 1:
         (k,) = exponents

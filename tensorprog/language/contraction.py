@@ -15,6 +15,7 @@ import numpy as np
 from tensorprog.language.algebra import view_array
 from tensorprog.language.arrays import Kernel, raised
 from tensorprog.language.node import Node
+from tensorprog.language.overflow import cleared, overruled
 
 __all__ = ["Contraction", "contraction"]
 
@@ -64,6 +65,7 @@ class Contraction:
             halves = (1,) if k == 1 else (k - k // 2, k // 2)  # x^4 is the inner product of x^2 with itself
             self._factors += [_Factor(operands.index(base), e, index) for e in halves]
         self.operands = tuple(operands)
+        self._clear = overruled([operands[f.operand] for f in self._factors])
         self._plans: dict[tuple[tuple[int, ...], ...], Callable[[Sequence[Any]], Any]] = {}
 
     def __call__(self, *arrays: Any) -> Any:
@@ -85,6 +87,9 @@ class Contraction:
             kept = tuple(sorted({i for i, size in zip(f.positions, shapes[f.operand], strict=True) if size > 1}))
             loads.append(_load(f, shapes[f.operand], kept))
             terms.append(kept)
+        clear = [  # an exponential next to a kinked function of the same positions: see `overflow.py`
+            (i, same) for i, zeros in self._clear if (same := [j for j in zeros if terms[j] == terms[i]])
+        ]
         keep = set(self._out)
         constant = [size for i, size in enumerate(self._sizes) if i not in keep and extents.get(i, 1) != size]
         scale = float(math.prod(constant))
@@ -114,6 +119,8 @@ class Contraction:
 
         def run(arrays: Sequence[Any]) -> Any:
             values = [load(arrays) for load in loads]
+            for i, zeros in clear:
+                values[i] = cleared(values[i], [values[j] for j in zeros])
             for i, j, pair in steps:
                 values[i] = pair(values[i], values[j])
                 values[j] = None

@@ -25,6 +25,7 @@ from tensorprog.language.schedule import Step, schedule
 from tensorprog.language.symbols import Width
 from tensorprog.limits.diagonal import on_diagonals
 from tensorprog.limits.duals import DUALS, JOINT, SNAP, apart_by_rounding, unsnapped
+from tensorprog.limits.guard import settled_by
 from tensorprog.limits.horner import factored
 from tensorprog.limits.orient import oriented
 from tensorprog.limits.pairseries import PairProduct
@@ -46,8 +47,8 @@ PARALLEL = 2**18
 MIRROR = 64
 """Rows of a tile of a symmetric result: what is evaluated on both sides of the diagonal is little."""
 INTEGRALS = ("gauss",)
-KNOWN = ("data", "dual", "stencil", *INTEGRALS)
-CORRELATED = ("arccos1", "arcsine", "sign_pair")
+KNOWN = ("data", "dual", "stencil", "guard", *INTEGRALS)
+CORRELATED = ("arccos1", "arcsine", "sign_pair", "shares", "shares_size")
 """Closed forms of two variables: their last operands are variance, covariance, variance."""
 EVALUATIONS = {0: 1, 1: 2**8, 2: 2**13, 3: 2**18, 4: 2**18}
 """Values of an integrand that its integral takes, roughly, by dimension."""
@@ -102,11 +103,22 @@ class Batched:
             x = step.node
             self.once[x.width is not None, x.inner is not None].append(_Carried(step))
         self.integrals = [s.node for s in steps if s.node.op in INTEGRALS]
+        self.guards = [c for part in self.once.values() for c in part if c.node.op == "guard"]
         self.others = sorted({s.node.op for s in steps if s.compute is None and s.node.op not in KNOWN})
         self.pairs = _joined(self.once.pop((True, True)))
         self._plan()
         # the largest array of a pair decides how many pairs a tile has
         self.depth = max([prod(s.node.shape) for s in self.pairs if not s.is_data], default=1)
+
+    @property
+    def integrates(self) -> bool:
+        """Is anything integrated, as far as is known from what has been evaluated?"""
+        return bool(self.integrals) or self.gave_way
+
+    @property
+    def gave_way(self) -> bool:
+        """Has a closed form that cancels been replaced by its integral?"""
+        return any(c.integrated for c in self.guards)
 
     def _plan(self) -> None:
         """Numbers what a tile holds: a lookup of a node costs as much as a small array's arithmetic, and threads wait for it."""
@@ -270,6 +282,7 @@ class _Carried:
         self.target = 0  # slots, see `Batched._plan`
         self.sources: list[int] = []
         self.frees: list[int] = []
+        self.integrated = False  # has a guarded closed form turned to its integral?
         self.partner_target: int | None = None
         self.edges: list[tuple[int, int, Any]] = []  # the variances that it is a covariance to, see `apart_by_rounding`
         self.edged = False
@@ -331,10 +344,15 @@ class _Carried:
     ) -> Array:
         """Its array from its operands' arrays."""
         x = self.node
-        if x.op in INTEGRALS:
+        if x.op in (*INTEGRALS, "guard"):
             from tensorprog.limits.evaluate import integrate_arrays
 
             full = [_with_axes(a, y, x) for a, y in zip(arrays, self.operands, strict=True)]
+            if x.op == "guard":
+                integrate = partial(integrate_arrays, level=level, rough=rough or noise is not None)
+                result, integrated = settled_by(x, full, integrate)
+                self.integrated |= integrated
+                return np.asarray(result if noise is None else noise.result(x, np.asarray(result)))
             result = integrate_arrays(x, full, level, rough or noise is not None)
             if noise is not None:  # an integral that cancels has the rounding of what cancels
                 size = None if trace is None else trace.sizes.get((x, bounds))
@@ -445,9 +463,14 @@ def _joined(steps: list[_Carried]) -> list[_Carried]:
                 first = next(s for s in steps if s is a or s is b)
                 turned = first is b
                 first.partner = (a if turned else b).node  # type: ignore[union-attr]
-                ordered = (lambda *x, f=function: f(*x)[::-1]) if turned else function
-                first.joint = aligned(ordered, first.node)
+                joint: Any = partial(_turned, function) if turned else function
+                first.joint = aligned(joint, first.node)
     return steps
+
+
+def _turned(function: Any, *arrays: Any) -> Any:
+    """The two results in the other order."""
+    return function(*arrays)[::-1]
 
 
 def _lifted(outputs: Sequence[Node]) -> dict[Node, Node]:

@@ -132,7 +132,7 @@ class _Pass:
         return self._restricted[x, i, j]
 
     def _needed(self, x: Node, i: int, j: int) -> list[tuple[Node, int, int]]:
-        if x.op in ("add", "mul", "fn", "dual", "gauss"):
+        if x.op in ("add", "mul", "fn", "dual", "gauss", "guard"):
             return [(a, i, j) for a in x.args if a.shape]
         if x.op == "view":
             places = _places(x, i, j)
@@ -149,7 +149,7 @@ class _Pass:
     def _restrict(self, x: Node, i: int, j: int) -> Node:
         shape = x.shape[:j] + x.shape[j + 1 :]
         done = [self._restricted[key] for key in self._needed(x, i, j)]
-        if x.op in ("add", "mul", "fn", "dual", "gauss"):
+        if x.op in ("add", "mul", "fn", "dual", "gauss", "guard"):
             remaining = iter(done)
             return rebuilt(x, [next(remaining) if a.shape else a for a in x.args], shape)
         if x.op == "view" and done:

@@ -17,6 +17,8 @@ from tensorprog.language import algebra
 from tensorprog.language.algebra import ZERO, common_type
 from tensorprog.language.node import Node
 from tensorprog.language.symbols import is_exact
+from tensorprog.limits.correlations import SNAP, correlation, empty, is_small, residual, root_of_product, widened
+from tensorprog.limits.shares import quadrant, share
 
 __all__ = ["DUALS", "JOINT", "Dual", "apart_by_rounding", "dual", "unsnapped"]
 
@@ -40,16 +42,12 @@ class Dual:
     source: str
 
 
-SNAP = 8 * np.finfo(float).eps
-"""Correlations closer to +-1 than this are +-1: the rounding of duplicate inputs, not information."""
-
-
 def unsnapped(name: str, *arguments: Any) -> np.ndarray:
     """A closed form, correlations that are snapped to 1 or -1 as far from there as they may have been.
 
     What turns like an angle there (that of relu') has lost half its digits: the difference to the form itself says how many.
     """
-    if name in ("arcsine", "sign_pair"):
+    if name in ("arcsine", "sign_pair", "shares", "shares_size"):
         a, c, b = arguments[-3:]
         arguments = (*arguments[:-2], apart_by_rounding(a, c, b), b)
     return DUALS[name].array(*arguments)
@@ -61,89 +59,26 @@ def apart_by_rounding(a: Any, c: Any, b: Any) -> np.ndarray:
     return np.where(np.abs(c) > edge, np.sign(c) * edge, c)
 
 
-def _correlation(a: Any, c: Any, b: Any) -> np.ndarray:
-    """The correlation, within [-1, 1]; 0 where a variance is 0. A new array of the full shape.
-
-    What is within rounding of 1 or -1 becomes that: duplicate inputs have correlation 1 exactly. Extrema are cheaper than
-    masks, and tell that most arrays need no mending. Where the variances are smaller arrays, along rows or along columns,
-    their roots are taken first.
-    """
-    if not (np.min(a, initial=1.0) > 0 and np.min(b, initial=1.0) > 0):
-        a, b = np.maximum(a, 0.0), np.maximum(b, 0.0)
-        size = _root_of_product(a, b, _empty(a, c, b))
-        rho = np.divide(c, size, out=np.zeros_like(size), where=size > 0)
-    else:
-        rho = _empty(a, c, b)
-        if _is_small(a, rho) and _is_small(b, rho):
-            np.multiply(c, 1.0 / np.sqrt(a), out=rho)
-            rho *= 1.0 / np.sqrt(b)
-        else:
-            np.divide(c, _root_of_product(a, b, rho), out=rho)
-    near = 8 * np.finfo(rho.dtype).eps
-    edge = 1.0 - near
-    if rho.size and not (rho.max() < edge and rho.min() > -edge):
-        np.clip(rho, -1.0, 1.0, out=rho)
-        np.sign(rho, out=rho, where=1.0 - np.abs(rho) < near)
-    return rho
-
-
-def _root_of_product(a: Any, b: Any, out: np.ndarray) -> np.ndarray:
-    """sqrt(a b), a and b at least 0, also where the product leaves the range of floats."""
-    with np.errstate(over="ignore", under="ignore"):
-        np.sqrt(np.multiply(a, b, out=out), out=out)
-    tiny, huge = np.sqrt(np.finfo(out.dtype).tiny), np.sqrt(np.finfo(out.dtype).max)
-    largest = max(np.max(a, initial=0.0), np.max(b, initial=0.0))
-    smallest = min(np.min(a, initial=1.0), np.min(b, initial=1.0))
-    if largest > huge or smallest < tiny:
-        apart = np.sqrt(a) * np.sqrt(b)
-        np.copyto(out, apart, where=(apart > huge / 2) | (apart < 2 * tiny))
-    return out
-
-
 def _times_size(x: np.ndarray, a: Any, b: Any) -> np.ndarray:
     """x sqrt(a b) / (2 pi), in place; 0 where a variance is not positive."""
-    if _is_small(a, x) and _is_small(b, x):
+    if is_small(a, x) and is_small(b, x):
         x *= np.sqrt(np.maximum(a, 0.0)) * (0.5 / np.pi)
         x *= np.sqrt(np.maximum(b, 0.0))
         return x
-    size = _root_of_product(np.maximum(a, 0.0), np.maximum(b, 0.0), _empty(a, b))
+    size = root_of_product(np.maximum(a, 0.0), np.maximum(b, 0.0), empty(a, b))
     size *= 0.5 / np.pi
     x *= size
     return x
 
 
-def _is_small(a: Any, full: np.ndarray) -> bool:
-    return 4 * np.size(a) <= full.size
-
-
-def _empty(*arrays: Any) -> np.ndarray:
-    full = max([x for x in arrays if isinstance(x, np.ndarray)], key=_size, default=None)
-    if full is not None and full.dtype.kind == "f" and all(_fits(x, full.shape) for x in arrays):
-        return np.empty(full.shape, full.dtype)
-    kind = np.result_type(*[x for x in arrays if np.ndim(x)]) if any(np.ndim(x) for x in arrays) else float
-    return np.empty(np.broadcast_shapes(*[np.shape(x) for x in arrays]), kind)
-
-
-def _size(x: np.ndarray) -> int:
-    return x.size
-
-
-def _fits(x: Any, shape: tuple[int, ...]) -> bool:
-    """Does it broadcast to that shape?"""
-    own = getattr(x, "shape", ())
-    return len(own) <= len(shape) and all(
-        [k in (1, full) for k, full in zip(reversed(own), reversed(shape), strict=False)]
-    )
-
-
 def _arccos1(a: Any, c: Any, b: Any) -> np.ndarray:
     """In place, since large kernels spend their time here; arccos is exact at the correlation given, and faster than arctan2."""
-    return _of_angle(_correlation(a, c, b), a, b)[0]
+    return _of_angle(correlation(a, c, b), a, b)[0]
 
 
 def arccos1_and_arcsine(a: Any, c: Any, b: Any) -> tuple[np.ndarray, np.ndarray]:
     """Both for one pair of variables, as the kernel of a relu network and its derivative want them: one arccos for two."""
-    return _of_angle(_correlation(a, c, b), a, b, wanted=True)
+    return _of_angle(correlation(a, c, b), a, b, wanted=True)
 
 
 def _of_angle(rho: np.ndarray, a: Any, b: Any, wanted: bool = False) -> tuple[np.ndarray, np.ndarray]:
@@ -163,7 +98,7 @@ def _of_angle(rho: np.ndarray, a: Any, b: Any, wanted: bool = False) -> tuple[np
 
 
 def _arcsine(a: Any, c: Any, b: Any) -> np.ndarray:
-    rho = _correlation(a, c, b)
+    rho = correlation(a, c, b)
     np.arcsin(rho, out=rho)
     rho *= 2 / np.pi
     return rho
@@ -186,37 +121,6 @@ def _pinv(q: Any) -> np.ndarray:
         return np.where(q > 0, 1.0 / q, 0.0)
 
 
-def _residual(x: Any, y: Any, z: Any, q: Any) -> np.ndarray:
-    """x - y z / q, and x where q is 0; a difference within rounding of its terms is 0, so that collinear variables stay so."""
-    positive = np.min(q, initial=1.0) > 0
-    taken = _empty(x, y, z, q)
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        np.multiply(y, z, out=taken)
-        if positive and _is_small(q, taken):
-            taken *= 1.0 / np.asarray(q)
-        elif positive:
-            np.divide(taken, q, out=taken)
-            if not np.isfinite(taken).all():
-                taken = np.multiply(y, np.divide(z, q))
-        else:
-            taken = np.where(np.asarray(q) > 0, taken / np.where(np.asarray(q) > 0, q, 1.0), 0.0)
-    if y is z and positive and taken.size:  # a variance, less something that is not negative
-        left = np.subtract(x, taken, out=taken)
-        if left.min() > SNAP * np.max(x):
-            return left
-        taken = x - left
-    else:
-        left = np.subtract(x, taken, out=np.empty_like(taken))
-    if not left.size:
-        return left
-    largest = max(np.max(x), -np.min(x), taken.max(), -taken.min())
-    if left.min() > SNAP * largest:
-        return left
-    near = np.abs(left) <= SNAP * np.maximum(np.abs(x), np.abs(taken))
-    left[near] = 0.0
-    return left
-
-
 def _sign_mean(m: Any, q: Any) -> np.ndarray:
     from scipy.special import erf
 
@@ -230,7 +134,7 @@ def _sign_pair(m1: Any, m2: Any, a: Any, c: Any, b: Any) -> np.ndarray:
     from scipy.special import ndtr, owens_t
 
     m1, m2, a, c, b = np.broadcast_arrays(*[np.asarray(x, dtype=float) for x in (m1, m2, a, c, b)])
-    rho = _correlation(a, c, b)
+    rho = correlation(a, c, b)
     root = np.sqrt((1.0 - rho) * (1.0 + rho))
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         h, k = 0.0 - m1 / np.sqrt(a), 0.0 - m2 / np.sqrt(b)  # not -0.0, whose sign counts below
@@ -248,6 +152,16 @@ def _sign_pair(m1: Any, m2: Any, a: Any, c: Any, b: Any) -> np.ndarray:
         )
         value = 4 * both - 2 * ndtr(h) - 2 * ndtr(k) + 1
     return np.where(regular, value, _sign_mean(m1, a) * _sign_mean(m2, b))
+
+
+def _vanishing(m: Any, q: Any) -> np.ndarray:
+    return np.where((np.asarray(q) <= 0) & (np.asarray(m) == 0), 1.0, 0.0)
+
+
+def _difference(x: Any, y: Any, d: Any) -> np.ndarray:
+    """exp(x) - exp(y), d = y - x: from the larger one."""
+    x, y, d = [np.asarray(a, dtype=float) for a in (x, y, d)]
+    return np.where(d < 0, -np.exp(x) * np.expm1(np.minimum(d, 0.0)), np.exp(y) * np.expm1(np.minimum(-d, 0.0)))
 
 
 DUALS: dict[str, Dual] = {
@@ -274,8 +188,35 @@ DUALS: dict[str, Dual] = {
             "the density of N(m, q) at 0; 0 where q = 0, as the pseudo-inverse has it (theory of Zdot, Stein's form)",
         ),
         Dual(
-            "residual", ("x", "y", "z", "q"), _residual, lambda s, x, y, z, q: x - y * z / q,
+            "residual", ("x", "y", "z", "q"), residual, lambda s, x, y, z, q: x - y * z / q,
             "conditional means and covariances given a variable of variance q; x where q = 0",
+        ),
+        Dual(
+            "widened", ("x", "y", "z", "q", "t"), widened, lambda s, x, y, z, q, t: x - y * z / (q + t),
+            "the same given a variable of variance q and noise of variance t > 0",
+        ),
+        Dual(
+            "vanishing", ("m", "q"), _vanishing, lambda s, m, q: s.KroneckerDelta(m, 0) * s.KroneckerDelta(q, 0),
+            "P(u = 0), u ~ N(m, q): 1 for the constant 0, else 0",
+        ),
+        Dual(
+            "share", ("l", "x", "m", "q"), share,
+            lambda s, log, x, m, q: s.exp(log) * s.erfc(-m / s.sqrt(2 * q)) / 2,
+            "exp(l) P(u > 0), u ~ N(m, q); x is l - m^2/(2 q)",
+        ),
+        Dual(
+            "shares", ("l", "x1", "x2", "x", "m1", "m2", "a", "c", "b"), lambda *given: quadrant(*given)[0],
+            lambda s, log, x1, x2, x, m1, m2, a, c, b: s.Function("shares")(log, m1, m2, a, c, b),
+            "exp(l) P(u > 0, v > 0), by Owen's T function; x1, x2, x are the exponents where it is a tail",
+        ),
+        Dual(
+            "shares_size", ("l", "x1", "x2", "x", "m1", "m2", "a", "c", "b"), lambda *given: quadrant(*given)[1],
+            lambda s, log, x1, x2, x, m1, m2, a, c, b: s.Function("shares")(log, m1, m2, a, c, b),
+            "what shares is added up from, without signs",
+        ),
+        Dual(
+            "difference", ("x", "y", "d"), _difference, lambda s, x, y, d: s.exp(x) - s.exp(y),
+            "exp(x) - exp(y); d is y - x",
         ),
         Dual("pinv", ("q",), _pinv, lambda s, q: 1 / q, "1/q, and 0 where q = 0"),
     )
@@ -328,10 +269,22 @@ def _folded(name: str, arguments: tuple[Node, ...]) -> Node | None:
                 if name == "arcsine":
                     return algebra.constant((c > 0) - (c < 0))
                 return algebra.constant(Fraction(max(c, 0)) / 2)
+        case "vanishing":
+            mean = values[0]
+            if mean is not None and mean != 0:
+                return ZERO
+            if arguments[1].op == "constant" and not isinstance(arguments[1].attr, np.ndarray):
+                if arguments[1].attr > 0:
+                    return ZERO
+                return algebra.ONE if mean == 0 else None
+        case "share" if values[2] == 0:
+            return algebra.scale(Fraction(1, 2), algebra.fn("exp", arguments[0]))
+        case "difference" if arguments[2].is_zero:
+            return ZERO
         case "sign_pair" if arguments[0].is_zero and arguments[1].is_zero:
             return dual("arcsine", *arguments[2:])
     return None
 
 
-JOINT = {("arccos1", "arcsine"): arccos1_and_arcsine}
+JOINT = {("arccos1", "arcsine"): arccos1_and_arcsine, ("shares", "shares_size"): quadrant}
 """Two closed forms of the same operands that are cheaper together."""

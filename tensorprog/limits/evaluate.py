@@ -20,6 +20,7 @@ from tensorprog.language.schedule import Step, schedule
 from tensorprog.limits.budget import Budget
 from tensorprog.limits.diagonal import on_diagonals
 from tensorprog.limits.duals import DUALS
+from tensorprog.limits.guard import settled_by
 from tensorprog.limits.integral import MAX_QUADRATURE, Integrand
 from tensorprog.limits.pairseries import SAFETY, PairProduct
 from tensorprog.limits.perturb import NOISE, Perturbation
@@ -102,7 +103,7 @@ class ScalarProgram:
         self.sampled = {x for x in self.integrals - bounded if not x.attr.by_quadrature}
         self.sampled_below = _downstream(self.floating, self.sampled)
         self.refined = self.integrals | {x for x in nodes if x.op == "laplace"}
-        self.integrated_below = _downstream(self.floating, self.refined)
+        self.opened: set[Node] = set()  # guarded closed forms that had to be integrated
 
     # ---- one evaluation ----
     def run(
@@ -140,6 +141,12 @@ class ScalarProgram:
                             value = value + (perturb.result(x, size) - size)
                     elif x.op == "laplace":
                         value = x.attr(args, level)
+                    elif x.op == "guard":
+                        value, integrated = settled_by(
+                            x, args, lambda y, arrays: self._integral(y, arrays, level, replicate)
+                        )
+                        if integrated:
+                            self.opened.add(x)
                     else:
                         given = args if perturb is None else perturb.operands(x, args)
                         value = np.asarray(_compute(step)(*given))
@@ -210,7 +217,7 @@ class ScalarProgram:
         ranks = 2 if x in self.planar else 1 if d <= MAX_QUADRATURE and size <= LINES else -1
         if ranks > 0:
             value, done = integrand.bounded(mean, cov, params, ranks, level, noise, absolute, evaluated)
-            left = ~done
+            left = ~(done & np.isfinite(value))  # bounds overflow before exp(-z) step(z) does
         if left.any():
             mean, cov, params = mean[left], cov[left], [p[left] for p in params]
             if x in self.sampled:
@@ -257,6 +264,10 @@ class ScalarProgram:
             if unresolved:  # at two resolutions of nested rules: with bounds instead
                 self.planar |= unresolved
                 base, coarse = self.run(), self.run(level=0)
+            if self.opened:  # found on the way
+                self.refined |= self.opened
+                coarse = self.run(level=0) if coarse is base else coarse
+            self.integrated_below = _downstream(self.floating, self.refined)
             rough = {
                 x
                 for x in self.integrals - self.sampled

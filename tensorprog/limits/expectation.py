@@ -22,13 +22,16 @@ from math import prod
 from tensorprog.language import algebra
 from tensorprog.language.algebra import ONE, ZERO, typed
 from tensorprog.language.data import Embedding
+from tensorprog.language.functions import PRIMITIVES
 from tensorprog.language.node import Node
 from tensorprog.language.symbols import Number
 from tensorprog.limits.budget import Budget
 from tensorprog.limits.closed import Gaussian, closed_form, expressible
 from tensorprog.limits.columns import covariance_at, covariance_of_columns
+from tensorprog.limits.guard import guarded, size_of
 from tensorprog.limits.integral import MAX_QUADRATURE, MAX_SAMPLED, integral
 from tensorprog.limits.laplace import inverse_powers, laplace
+from tensorprog.limits.monomials import Variables, as_sum
 from tensorprog.limits.picks import Picks, common_picks, split
 from tensorprog.limits.structure import (
     MOVES,
@@ -49,18 +52,18 @@ __all__ = ["Expectation"]
 MANY_TERMS = 2000
 """Products of sums are expanded up to this many terms."""
 FEW_VARIABLES = 3
+KINKED = frozenset(name for name, row in PRIMITIVES.items() if row.kinks) | {"smooth_sign", "normal_cdf", "erf", "gelu"}
+"""Functions with signs, sharp or smoothed, in their basis."""
 
 
 class Expectation:
     """The rules of the limit, with one memory of answers for a whole program.
 
     Args:
-        tilted_signs: Use the closed forms of exponentials times signs (elu), which cancel at large variances.
         budget: What it may cost.
     """
 
-    def __init__(self, tilted_signs: bool = True, budget: Budget | None = None) -> None:
-        self.tilted_signs = tilted_signs
+    def __init__(self, budget: Budget | None = None) -> None:
         self.budget = budget or Budget()
         self.structure = Structure(self.budget)
         self.solver = Solver(self.budget)
@@ -92,6 +95,9 @@ class Expectation:
                 return algebra.view(value, order, x.shape) if order else typed(value, x.shape, None, None)
         match x.op:
             case "add":
+                whole = yield from self._together([(x, 1)])
+                if whole is not None:
+                    return typed(whole, x.shape, None, None)
                 pairs = []
                 for c, a in zip(x.attr, x.args, strict=True):
                     value = yield (self.mean, a)
@@ -190,6 +196,9 @@ class Expectation:
         if powers is None:
             nonlinear_sums = [a for a in nonlinear_sums if not self._held(a, factors)]
         if nonlinear_sums:
+            whole = yield from self._together(factors)
+            if whole is not None:
+                return whole
             sums = [(a, k) for a, k in factors if a in nonlinear_sums]
             expanded = prod([self.structure.terms(a) ** k for a, k in sums])
             if expanded > MANY_TERMS and sum([k for _, k in sums]) > 2:  # of two sums, pairs are remembered and few
@@ -224,6 +233,20 @@ class Expectation:
             value = yield from self._stein(affine, rest)
             if value is not None:
                 return value
+        value = yield from self._solve(factors)
+        return value
+
+    def _together(self, factors: list[tuple[Node, int]]) -> Task:
+        """E of a product of sums of exponentials and kinked functions of two variables at most; None if it is anything else.
+
+        Such sums are not expanded: E[exp(x) (1 - step(x))] is small where E exp(x) is out of range.
+        """
+        names = frozenset().union(*[self.structure.names(a) for a, _ in factors])
+        if "exp" not in names or not names & KINKED:
+            return None
+        atoms = self.structure.atoms(algebra.mul(factors))
+        if len(atoms) > 2 or as_sum(algebra.mul(factors), Variables(atoms, self.budget)) is None:
+            return None
         value = yield from self._solve(factors)
         return value
 
@@ -361,13 +384,20 @@ class Expectation:
         whole = algebra.mul(factors)
         atoms = self.structure.atoms(whole)
         gaussian = yield from self._gaussian(atoms)
-        answer = closed_form(factors, atoms, gaussian, self.tilted_signs, self.budget)
-        if answer is not None:
-            return answer
-        bases = self.structure.bases(atoms)
-        if len(bases) < len(atoms) and min(len(atoms) - MAX_SAMPLED, len(bases) - MAX_QUADRATURE) <= 0:
-            gaussian, atoms = (yield from self._gaussian(bases)), bases  # z and s z, s a scalar, are one variable
-        return integral(self.structure, whole, atoms, gaussian)
+        answer, may_cancel = closed_form(factors, atoms, gaussian, self.budget)
+        if answer is None:
+            bases = self.structure.bases(atoms)
+            if len(bases) < len(atoms) and min(len(atoms) - MAX_SAMPLED, len(bases) - MAX_QUADRATURE) <= 0:
+                gaussian, atoms = (yield from self._gaussian(bases)), bases  # z and s z, s a scalar, are one variable
+            return integral(self.structure, whole, atoms, gaussian)
+        if may_cancel and answer.op != "constant":
+            try:
+                other = integral(self.structure, whole, atoms, gaussian)
+            except Declined:  # no function, or of too many variables
+                return answer
+            if other.attr.by_quadrature:
+                return guarded(answer, size_of(answer, (*gaussian.means, *gaussian.covariances.values())), other)
+        return answer
 
     def _gaussian(self, variables: Sequence[Node]) -> Task:
         means, covariances = [], {}

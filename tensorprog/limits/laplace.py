@@ -309,9 +309,7 @@ def _tilted(rules: Expectation, shape: tuple[int, ...], inverse: list[tuple[Form
     weights = Node("laplace", (node, *operands, *checks), Weights(law, lead, axes, degrees), (*outer, law.nodes))
     value: Node | None = ONE if not factors else None
     if factors and len(known) == len(factors):
-        value = closed_form(
-            factors, atoms, Gaussian(tuple([ZERO] * len(atoms)), tilted), rules.tilted_signs, rules.budget
-        )
+        value, _ = closed_form(factors, atoms, Gaussian(tuple([ZERO] * len(atoms)), tilted), rules.budget)
     if value is None:
         _refuse_infinite(weights)
         raise Declined("a function without closed form, times an inverse power of a quadratic form")

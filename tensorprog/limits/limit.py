@@ -28,8 +28,6 @@ from tensorprog.transforms.dispatch import of_networks
 __all__ = ["limit"]
 
 METHODS = ("auto", "exact", "population")
-POOR = 1e-9
-"""A closed form whose rounding error is relatively larger than this is tried again by quadrature."""
 ROUGH = 1e-4
 """A sampled integral whose standard error is relatively larger than this is compared with the population."""
 
@@ -145,13 +143,6 @@ def _exact(
     lowering = Lowering(program, values, Expectation(budget=budget.renewed()))
     check_jumps(program, lowering)
     found, reasons = _by_route(program, lowering, rng, budget)
-    poor = [name for name, e in found.items() if e.kind == "rounding" and not _accurate(e)]
-    if poor:  # a closed form that cancels: integrate, where that is better
-        part = Program({name: program.outputs[name] for name in poor})
-        again, _ = _by_route(
-            part, Lowering(part, values, Expectation(tilted_signs=False, budget=budget.renewed())), rng, budget
-        )
-        found |= {name: e for name, e in again.items() if np.max(e.error) < _worst(found[name])}
     for name, estimate in list(found.items()):
         node = program.outputs[name].node
         if estimate.kind != "exact" and not np.all(np.isfinite(np.asarray(estimate.value, dtype=float))):
@@ -197,7 +188,7 @@ def _evaluated(outputs: Sequence[Node], rng: int, budget: Budget) -> list[Any]:
         return [f"sampled integrals make a covariance that is indefinite ({error})"]
 
 
-def _accurate(estimate: Estimate, share: float = POOR) -> bool:
+def _accurate(estimate: Estimate, share: float) -> bool:
     size = float(np.max(np.abs(np.asarray(estimate.value, dtype=float)), initial=0.0))
     return _worst(estimate) <= share * size
 

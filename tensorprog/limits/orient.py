@@ -55,7 +55,7 @@ def _identity(x: Node) -> tuple[Node, Order]:
 def _turned(x: Node, found: dict[Node, tuple[Node, Order]]) -> tuple[Node, Order]:
     n = len(x.shape)
     match x.op:
-        case "add" | "mul" | "fn" | "dual" | "gauss":
+        case "add" | "mul" | "fn" | "dual" | "gauss" | "guard":
             full = [found[a] for a in x.args if len(a.shape) == n and _varies(found[a][0])]
             order = min(full, key=lambda f: f[0].digest)[1] if full and n > 1 else tuple(range(n))
             back = [order.index(i) for i in range(n)]

@@ -22,6 +22,8 @@ __all__ = [
     "Residual",
     "SignMean",
     "SignPair",
+    "Named",
+    "correlation_of",
     "named",
 ]
 
@@ -29,7 +31,7 @@ _GUARD = 20
 """Bits beyond what was asked for."""
 
 
-class _Named(sympy.Function):
+class Named(sympy.Function):
     """A closed form that keeps its name until `doit`."""
 
     _text = ""
@@ -88,7 +90,7 @@ def _snap() -> Any:
     return mpmath.mpf(2) ** (-(3 * (mpmath.mp.prec - _GUARD)) // 4)
 
 
-def _correlation(a: Any, c: Any, b: Any) -> tuple[Any, Any, Any]:
+def correlation_of(a: Any, c: Any, b: Any) -> tuple[Any, Any, Any]:
     """sqrt(ab), the correlation and sqrt(1 - correlation^2), in range whatever rounding has done."""
     size = mpmath.sqrt(max(a, 0) * max(b, 0))
     rho = c / size if size else mpmath.mpf(0)
@@ -102,7 +104,7 @@ def _later(a: Any, b: Any) -> bool:
     return a != b and sympy.default_sort_key(b) < sympy.default_sort_key(a)
 
 
-class ArcCosineKernel(_Named):
+class ArcCosineKernel(Named):
     """E relu(u) relu(v) for centred u, v: the arc-cosine kernel of order 1 (Cho & Saul 2009).
 
     `sqrt(a b)/(2 pi) (sin t + (pi - t) cos t)` with `cos t = c/sqrt(a b)`.
@@ -144,11 +146,11 @@ class ArcCosineKernel(_Named):
     @classmethod
     def numeric(cls, a: Any, c: Any, b: Any) -> Any:
         """Its value."""
-        size, rho, root = _correlation(a, c, b)
+        size, rho, root = correlation_of(a, c, b)
         return size / (2 * mpmath.pi) * (root + rho * mpmath.atan2(root, -rho))
 
 
-class ArcSineKernel(_Named):
+class ArcSineKernel(Named):
     """E sign(u) sign(v) for centred u, v; with 1/2 added to both variances the kernel of erf (Williams 1997).
 
     Example:
@@ -176,7 +178,7 @@ class ArcSineKernel(_Named):
     @classmethod
     def numeric(cls, a: Any, c: Any, b: Any) -> Any:
         """Its value."""
-        _, rho, root = _correlation(a, c, b)
+        _, rho, root = correlation_of(a, c, b)
         return 2 / mpmath.pi * mpmath.atan2(rho, root)
 
     def _latex(self, printer: Any, exp: Any = None) -> str:
@@ -184,7 +186,7 @@ class ArcSineKernel(_Named):
         return text if exp is None else rf"\left({text}\right)^{{{exp}}}"
 
 
-class PseudoInverse(_Named):
+class PseudoInverse(Named):
     """1/q, and 0 where q = 0 (Stein's form of Zdot: Tensor Programs III).
 
     Example:
@@ -213,7 +215,7 @@ class PseudoInverse(_Named):
         return 1 / q if q > 0 else mpmath.mpf(0)
 
 
-class Residual(_Named):
+class Residual(Named):
     """x - y z/q, and x where q = 0: means and covariances given a variable of variance q.
 
     Example:
@@ -250,7 +252,7 @@ class Residual(_Named):
         return text if exp is None else rf"{text}^{{{exp}}}"
 
 
-class Density(_Named):
+class Density(Named):
     """The density of N(m, q) at 0; 0 where q = 0.
 
     Example:
@@ -279,7 +281,7 @@ class Density(_Named):
         return mpmath.exp(-m * m / (2 * q)) / mpmath.sqrt(2 * mpmath.pi * q) if q > 0 else mpmath.mpf(0)
 
 
-class SignMean(_Named):
+class SignMean(Named):
     """E sign(u), u ~ N(m, q).
 
     Example:
@@ -310,7 +312,7 @@ class SignMean(_Named):
         return mpmath.erf(m / mpmath.sqrt(2 * q)) if q > 0 else mpmath.mpf((m > 0) - (m < 0))
 
 
-class SignPair(_Named):
+class SignPair(Named):
     """E sign(u) sign(v) of Gaussian u, v with means m, k: arguments m, k, Var u, Cov(u, v), Var v.
 
     It has no elementary formula (Owen's T function).
@@ -357,7 +359,7 @@ class SignPair(_Named):
         """4 P(u < 0, v < 0) - 2 P(u < 0) - 2 P(v < 0) + 1, the orthant by Plackett's integral over the correlation."""
         if a <= 0 or b <= 0:
             return SignMean.numeric(m, a) * SignMean.numeric(k, b)
-        _, rho, root = _correlation(a, c, b)
+        _, rho, root = correlation_of(a, c, b)
         h, g = -m / mpmath.sqrt(a), -k / mpmath.sqrt(b)
         p, q = mpmath.ncdf(h), mpmath.ncdf(g)
         if root == 0:
@@ -371,7 +373,24 @@ class SignPair(_Named):
         return 4 * both - 2 * p - 2 * q + 1
 
 
+def _share(logarithm: Any, _: Any, m: Any, q: Any) -> Any:
+    from tensorprog.limits.special_shares import Share
+
+    return Share(logarithm, m, q)
+
+
+def _shares(logarithm: Any, x: Any, y: Any, both: Any, *law: Any) -> Any:
+    from tensorprog.limits.special_shares import Shares
+
+    return Shares(logarithm, *law)
+
+
 named: dict[str, Any] = {
+    "share": _share,
+    "shares": _shares,
+    "difference": lambda x, y, _: sympy.exp(x) - sympy.exp(y),
+    "vanishing": lambda m, q: sympy.KroneckerDelta(m, 0) * sympy.KroneckerDelta(q, 0),
+    "widened": lambda x, y, z, q, t: Residual(x, y, z, q + t),
     "arccos1": ArcCosineKernel,
     "arcsine": ArcSineKernel,
     "sign_mean": SignMean,

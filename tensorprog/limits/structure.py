@@ -256,6 +256,20 @@ class Structure:
         self._atoms: dict[Node, tuple[Node, ...]] = {}
         self._variables: dict[Node, frozenset[Node]] = {}
         self._unpicked: dict[Question, Node] = {}
+        self._names: dict[Node, frozenset[str]] = {}
+
+    def names(self, x: Node) -> frozenset[str]:
+        """The primitives that x is made of, down to its atoms."""
+        known = self._names
+
+        def operands(y: Node) -> tuple[Node, ...]:
+            return () if y in known or y.width is None or y.op in ("leaf", "hat") else y.args
+
+        for y in topological([x], operands):
+            if y not in known:
+                below = NONE.union(*[known[a] for a in operands(y)])
+                known[y] = below | {y.attr[0]} if y.op == "fn" and y.width is not None else below
+        return known[x]
 
     def facts(self, x: Node) -> Facts:
         """The facts about x."""
@@ -392,8 +406,11 @@ class Structure:
 
     def bases(self, atoms: Sequence[Node]) -> tuple[Node, ...]:
         """The variables that the atoms are multiples of, under the views of the atoms."""
-        found = [self.variable(opened(a) if a.op in MOVED and not is_variable(a) else a) for a in atoms]
-        return tuple(sorted(set(found), key=lambda a: a.digest))
+        found = set()
+        for a in atoms:
+            y = opened(a) if a.op in MOVED and not is_variable(a) else a
+            found.add(self.variable(y) if y.op == "mul" else a)
+        return tuple(sorted(found, key=lambda a: a.digest))
 
     def derivative(self, x: Node, atom: Node) -> Node:
         """The derivative of x in one of its atoms, the others held fixed."""

@@ -181,7 +181,11 @@ class _Writer:
         self.variances: set[Node] = set()  # nonnegative
         for x in self.order:
             if x.op == "dual":
-                count = {"sign_pair": 2, "sign_mean": 1, "density": 1}.get(x.attr, 0)
+                count = {"sign_pair": 2, "sign_mean": 1, "density": 1, "vanishing": 1, "share": 3, "shares": 6}.get(
+                    x.attr, 0
+                )
+                if x.attr in ("difference", "widened"):
+                    continue
                 covariances = x.args[count:]
                 self.variances.update([covariances[0], covariances[-1]])
                 if x.attr not in KERNELS:
@@ -321,6 +325,8 @@ class _Writer:
                 return PRIMITIVES[name].sympy(sympy, args[0], *map(_number, parameters))
             case "dual":
                 return named[x.attr](*args) if x.attr in named else DUALS[x.attr].sympy(sympy, *args)
+            case "guard":
+                return args[0]
             case "gauss":
                 return _expectation(x.attr, args)
             case "laplace":

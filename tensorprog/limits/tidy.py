@@ -37,6 +37,20 @@ def tidied(outputs: Sequence[Node]) -> list[Node]:
         y = _rule(x, args)
         same = all(a is b for a, b in zip(args, x.args, strict=True))
         new[x] = y if y is not None else x if same else rebuilt(x, args)
+    return _noise_apart([new[x] for x in outputs])
+
+
+def _noise_apart(outputs: Sequence[Node]) -> list[Node]:
+    """Residuals given a variable with noise as functions of the variance of the noise: see `limits/correlations.py:widened`."""
+    new: dict[Node, Node] = {}
+    for x in topological(outputs):
+        args = [new[a] for a in x.args]
+        if x.op == "dual" and x.attr == "residual" and args[3].op == "add" and args[3].attr == (1, 1):
+            q, t = sorted(args[3].args, key=lambda a: _positive(a) is not None)
+            if _positive(t) is not None:
+                new[x] = Node("dual", (*args[:3], q, t), "widened", x.shape)
+                continue
+        new[x] = x if all(a is b for a, b in zip(args, x.args, strict=True)) else rebuilt(x, args)
     return [new[x] for x in outputs]
 
 

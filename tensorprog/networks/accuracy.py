@@ -198,13 +198,13 @@ def _compared(c: Batched, p: Products | GramProducts, found: Measured, apart: bo
     block = p.block(c.data, *everything)
     block = Block(block.products, block.rows, 1 if p.same else block.columns)
     trace = Trace() if p.dtype == np.float64 else None  # in float32 correlations are below 1 where they should be 1
-    found.pairs += block.rows * block.columns * (3 if c.integrals else 2)
     base = c.run(block, trace=trace)
+    found.pairs += block.rows * block.columns * (3 if c.integrates else 2)
     found.finite &= all(np.isfinite(x).all() for x in base)
     noise = Perturbation(np.random.default_rng(0), scale, apart=apart)
-    moved = c.run(block, noise=noise, trace=trace, level=0 if c.integrals else 1)
+    moved = c.run(block, noise=noise, trace=trace, level=0 if c.integrates else 1)
     differences = [np.abs(x - y) for x, y in zip(base, moved, strict=True)]
-    if not c.integrals:
+    if not c.integrates:
         return base, [4 * d + NOISE * scale * np.abs(x) for x, d in zip(base, differences, strict=True)]
     # The coarse integral is off by more than the fine one, which only a finer one can judge; but it would see a tail cut off.
     finer = c.run(block, noise=Perturbation(np.random.default_rng(1), scale, apart=apart), trace=trace, level=2)

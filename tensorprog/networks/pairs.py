@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 
 from tensorprog.language import algebra
 from tensorprog.language.data import SlotData, Values
@@ -36,7 +35,6 @@ class Compiled:
         same: For an example with itself.
         several: Has the network several outputs, and a kernel two axes for them?
         budget: How many times the usual work.
-        tilted_signs: Closed forms where there are any; integrals in place of those that may cancel otherwise.
 
     Attributes:
         pair: For examples of two batches.
@@ -46,20 +44,17 @@ class Compiled:
         several: As given.
     """
 
-    def __init__(
-        self, pair: Program, same: Program, several: bool, budget: float = 1, tilted_signs: bool = True
-    ) -> None:
+    def __init__(self, pair: Program, same: Program, several: bool, budget: float = 1) -> None:
         self.declined = ""
         self.several, self.budget = several, budget
         self.programs = pair, same
         self.digest = hashlib.blake2b((pair.digest + same.digest).encode(), digest_size=16).digest()
-        self.pair, self.same = [self._compiled(p, tilted_signs) for p in (pair, same)]
+        self.pair, self.same = [self._compiled(p) for p in (pair, same)]
 
-    def _compiled(self, program: Program, tilted_signs: bool) -> Batched | None:
+    def _compiled(self, program: Program) -> Batched | None:
         check_domains(program)
-        lowering = Lowering(program, program.values({}), Expectation(tilted_signs, Budget(self.budget)))
-        if tilted_signs:
-            check_jumps(program, lowering)
+        lowering = Lowering(program, program.values({}), Expectation(Budget(self.budget)))
+        check_jumps(program, lowering)
         roots = [o.node for o in program.outputs.values()]
         reasons = [lowering.declined[x] for x in roots if x in lowering.declined]
         if reasons:
@@ -73,20 +68,10 @@ class Compiled:
             self.declined = self.declined or f"{batched.others[0]} is computed for the program of all examples"
         return batched
 
-    @cached_property
-    def integrated(self) -> Compiled:
-        """The same kernels by integrals, where a closed form cancels; itself where that makes no difference."""
-        other = Compiled(*self.programs, self.several, self.budget, tilted_signs=False)
-        alike = not other.declined and all(
-            a is not None and b is not None and a.outputs == b.outputs
-            for a, b in ((self.pair, other.pair), (self.same, other.same))
-        )
-        return self if alike else other
-
     @property
     def method(self) -> str:
-        """How it computes: "quadrature" if any integral is left."""
-        return "quadrature" if any(c and c.integrals for c in (self.pair, self.same)) else "closed form"
+        """How it computes: "quadrature" if anything is integrated."""
+        return "quadrature" if any(c and c.integrates for c in (self.pair, self.same)) else "closed form"
 
     def evaluations(self, pairs: int, examples: int) -> float:
         """Of integrands, for some pairs of examples and the examples themselves, roughly."""

@@ -20,8 +20,6 @@ from tensorprog.networks.samples import Batch
 
 __all__ = ["How", "Part", "checked"]
 
-POOR = 1e-9
-"""Closed forms with a relative error above this are tried again by quadrature."""
 ROUGH = 1e-2
 """Relative error above which another route is tried, and a warning given if none is better."""
 
@@ -52,11 +50,6 @@ class How:
         if tol is not None and (isinstance(tol, bool) or not isinstance(tol, (int, float, np.number)) or not tol > 0):
             raise TensorProgramError(f"tol={tol!r}", fix="give a relative error, a number above 0, or None")
         return How(method, None if tol is None else float(tol), Budget.of(budget).factor)
-
-    @property
-    def poor(self) -> float:
-        """The relative error from which on integrals are tried in place of closed forms."""
-        return POOR if self.tol is None else min(POOR, self.tol)
 
     @property
     def rough(self) -> float:
@@ -104,23 +97,11 @@ class Part:
         assert self.compiled.pair is not None and self.compiled.same is not None
         return self.compiled.pair, self.compiled.same
 
-    def choose(self, how: How, names: Sequence[str]) -> None:
-        """Measures errors, and takes integrals in place of closed forms where these are poor and those better."""
+    def measure(self, names: Sequence[str]) -> None:
+        """Measures errors, and notes where closed forms have given way to integrals."""
         self.measured = measure(*self.programs, self.products, names, self.compiled.several)
-        scale = np.finfo(self.products.dtype).eps / np.finfo(float).eps
-        if max(self.measured.relative.values()) <= how.poor * scale:
-            return
-        closed = self.compiled
-        if closed.integrated is closed or closed.integrated.declined:
-            return
-        self.compiled = closed.integrated
-        if not how.too_dear(self.evaluations):
-            other = measure(*self.programs, self.products, names, self.compiled.several)
-            if max(other.relative.values()) < max(self.measured.relative.values()):
-                self.measured = other
-                self.note = "the closed form cancels"
-                return
-        self.compiled = closed
+        if any(c.gave_way for c in self.programs):
+            self.note = "the closed form cancels"
 
 
 def checked(names: Sequence[str], measured: Measured, how: How, method: dict[str, str], source: Any) -> None:
