@@ -98,14 +98,19 @@ def finite_runs(
     widths: Sequence[int] | None,
     seeds: int | Sequence[int] | None,
     values: Mapping[str, Any] | None,
-) -> Comparison | None:
-    """Runs of the program as it is beside the limit under GIA."""
+) -> tuple[Comparison | None, Comparison | None]:
+    """Runs of the program as it is, once, beside the limit under GIA and beside the limit."""
     if widths is None or not outputs:
-        return None
-    from tensorprog.analysis.compare import compare
+        return None, None
+    from tensorprog.analysis.anomalies import anomalies
+    from tensorprog.analysis.compare import Comparison, compare
 
-    against = {name: v.with_gia for name, v in outputs.items()}
-    return compare(program, widths, 32 if seeds is None else seeds, against=against, values=values)
+    free, limit = ({name: v[k] for name, v in outputs.items()} for k in (0, 1))
+    found = compare(program, widths, 32 if seeds is None else seeds, against=free, values=values)
+    samples = {n: {name: item.samples[i] for name, item in found.outputs.items()} for i, n in enumerate(found.widths)}
+    known = anomalies(program, n=min(found.widths), values=values)
+    axes = {name: o.axes for name, o in program.outputs.items()}
+    return found, Comparison.of(samples, limit, seeds=found.seeds, axes=axes, known=known)
 
 
 def _has(outputs: Mapping[str, Verdict], found: bool | None) -> bool:

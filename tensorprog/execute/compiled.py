@@ -6,7 +6,7 @@ seeds and widths. A space adds four things: initial vectors, matrices, the mean 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
@@ -24,7 +24,7 @@ from tensorprog.language.schedule import schedule
 from tensorprog.language.symbols import Matrix
 from tensorprog.transforms.decouple import unmarked
 
-__all__ = ["Compiled", "MatrixLike", "Space", "compiled"]
+__all__ = ["Compiled", "MatrixLike", "Space", "Watch", "compiled"]
 
 
 class MatrixLike(Protocol):
@@ -53,6 +53,9 @@ class _Instruction:
     matrix: Matrix | None = None  # the instruction that makes a matrix, not one of the program's
     outer: Outer | None = None
     frees: list[int] = field(default_factory=list)
+
+
+Watch = Callable[[Node, Callable[..., Any] | None, Sequence[Any], Any], Any]
 
 
 class Compiled:
@@ -136,18 +139,24 @@ class Compiled:
         return peak
 
     # ---- running ----
-    def run(self, space: Space, values: Mapping[str, Any]) -> dict[str, Array]:
+    def run(self, space: Space, values: Mapping[str, Any], watch: Watch | None = None) -> dict[str, Array]:
         """The outputs in a space, unchecked: name to array of shape (*axes,).
 
         Args:
             space: A new space: it remembers what has been drawn.
             values: A number for each hyperparameter.
+            watch: Sees every instruction with its operands and result, which it may replace.
         """
         env = list(self._preset)
         with np.errstate(all="ignore"):  # what is not finite is found and explained by `explain`
             for instruction in self._code:
                 compute = instruction.compute or _bind(instruction, space, values)
-                env[instruction.target] = compute(*[env[i] for i in instruction.sources])
+                arrays = [env[i] for i in instruction.sources]
+                result = compute(*arrays)
+                if watch is not None and instruction.matrix is None:
+                    result = watch(instruction.node, instruction.compute, arrays, result)
+                env[instruction.target] = result
+                del arrays, result
                 for i in instruction.frees:
                     env[i] = None
         return self._collect(env)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tensorprog.errors import TensorProgramError
-from tensorprog.execute.compiled import Compiled, Space, compiled
+from tensorprog.execute.compiled import Compiled, Space, Watch, compiled
 from tensorprog.execute.dense import Dense, FiniteSpace
 from tensorprog.execute.lazy import Lazy
 from tensorprog.execute.random import Array
@@ -210,6 +211,8 @@ def population(
     replicates: int = 8,
     values: Mapping[str, Any] | None = None,
     gia: bool = False,
+    watch: Watch | None = None,
+    checked: bool = True,
 ) -> dict[str, Array]:
     """The infinite-width limit by independent populations of joint samples; their spread is the error.
 
@@ -220,6 +223,8 @@ def population(
         replicates: Number of populations.
         values: Numbers for hyperparameters.
         gia: Whether every W.T is an independent copy's.
+        watch: Sees every instruction of every replicate (`execute/tails.py:Tails`).
+        checked: Refuse outputs that are not finite.
 
     Returns:
         Name of each output to its array, shape (replicates, *axes).
@@ -243,18 +248,27 @@ def population(
     children = np.random.SeedSequence(entropy).spawn(int(replicates))
     keys = [int.from_bytes(c.generate_state(4).tobytes(), "little") for c in children]
     given, code = program.values(values), compiled(program)
-    rows = [_run_checked(code, lambda key=key: Population(samples, key), given, "the population") for key in keys]  # type: ignore[misc]
+    rows = [
+        _run_checked(code, partial(Population, samples, key), given, "the population", watch, checked) for key in keys
+    ]
     return {name: np.stack([row[name] for row in rows]) for name in program}
 
 
-def _run_checked(code: Compiled, space: Callable[[], Space], values: Mapping[str, Any], where: str) -> dict[str, Array]:
+def _run_checked(
+    code: Compiled,
+    space: Callable[[], Space],
+    values: Mapping[str, Any],
+    where: str,
+    watch: Watch | None = None,
+    checked: bool = True,
+) -> dict[str, Array]:
     try:
-        out = code.run(space(), values)
+        out = code.run(space(), values, watch)
     except MemoryError:
         raise TensorProgramError(
             f"the run with {where} does not fit into memory", fix="use a smaller n, or fewer columns"
         ) from None
-    if not all(np.isfinite(a).all() for a in out.values()):
+    if checked and not all(np.isfinite(a).all() for a in out.values()):
         raise code.explain(space(), values) or TensorProgramError(
             f"an output of the run with {where} is not finite, and a second run is", fix="please report this"
         )

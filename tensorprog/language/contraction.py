@@ -17,7 +17,7 @@ from tensorprog.language.arrays import Kernel, raised
 from tensorprog.language.node import Node
 from tensorprog.language.overflow import cleared, overruled
 
-__all__ = ["Contraction", "contraction"]
+__all__ = ["Contraction", "contraction", "first_entries"]
 
 _SMALL = 2048
 """Items of a batch with fewer multiplications than this go to einsum: a BLAS call for each costs more (measured)."""
@@ -50,7 +50,7 @@ class Contraction:
                 averaged = True
             else:
                 positions.pop(x.attr)
-        self._averaged = averaged
+        self._averaged, self._outermost = averaged, chain[0].op == "moment"
         self._out = positions + [d] * (product.width is not None and not averaged)
         self._out += [d + 1] * (product.inner is not None)
         operands: list[Node] = []
@@ -75,6 +75,42 @@ class Contraction:
         if plan is None:
             plan = self._plans[shapes] = self._plan(shapes)
         return plan(arrays)
+
+    @property
+    def ends_in_moment(self) -> bool:
+        """Is it a Moment of a product, with sums inside only?"""
+        return self._averaged and self._outermost
+
+    def samples(self, arrays: Sequence[Any], most: int) -> tuple[tuple[slice, ...], np.ndarray, np.ndarray, np.ndarray]:
+        """What it is the mean of, at the first entries along every axis, at most `most` numbers; a Moment of a product only.
+
+        Returns:
+            Which entries of the result; the samples (*entries, width), summed over what it sums; for every entry, the product of
+            the largest moduli of its factors, those that are 0 left out; and whether none is 0.
+        """
+        d = self._width
+        width = max([arrays[f.operand].shape[-1] for f in self._factors if d in f.positions])
+        sizes = first_entries(self._sizes, most // width)
+        product: Any = 1.0
+        largest: Any = 1.0
+        none: Any = True
+        for f in self._factors:
+            a = np.asarray(arrays[f.operand])
+            cut = [slice(0, k if k == 1 or p == d else sizes[p]) for p, k in zip(f.positions, a.shape, strict=True)]
+            a = raised(view_array(a[tuple(cut)], f.positions, d + 1), f.exponent)
+            top = np.abs(a).max(-1, initial=0.0)
+            largest, none = largest * np.where(top > 0, top, 1.0), none & (top > 0)
+            product = product * a
+        full = tuple(sizes)
+        gone = tuple([i for i in range(d) if i not in self._out])
+        product, largest, none = (
+            np.broadcast_to(product, (*full, width)),
+            np.broadcast_to(largest, full),
+            np.broadcast_to(none, full),
+        )
+        if gone:
+            product, largest, none = product.sum(gone), largest.max(gone), none.any(gone)
+        return tuple([slice(0, sizes[i]) for i in self._out]), product, largest, none
 
     def _plan(self, shapes: tuple[tuple[int, ...], ...]) -> Callable[[Sequence[Any]], Any]:
         extents: dict[int, int] = {}
@@ -127,6 +163,15 @@ class Contraction:
             return finish(values[last])
 
         return run
+
+
+def first_entries(shape: Sequence[int], most: int) -> list[int]:
+    """How many entries along every axis leave at most so many; the longest axes are cut first."""
+    kept = list(shape)
+    while kept and math.prod(kept) > max(most, 1):
+        i = kept.index(max(kept))
+        kept[i] = max(1, kept[i] // 2)
+    return kept
 
 
 def _size(term: Iterable[int], extents: dict[int, int]) -> float:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,13 +21,16 @@ from tensorprog.limits.budget import Budget
 from tensorprog.limits.diagonal import on_diagonals
 from tensorprog.limits.duals import DUALS
 from tensorprog.limits.guard import settled_by
-from tensorprog.limits.integral import MAX_QUADRATURE, Integrand
+from tensorprog.limits.integral import MAX_QUADRATURE, POINTS, Integrand
 from tensorprog.limits.pairseries import SAFETY, PairProduct
 from tensorprog.limits.perturb import NOISE, Perturbation
 from tensorprog.limits.tidy import tidied
 from tensorprog.limits.tiles import Tiles, stages
 
-__all__ = ["ScalarProgram", "student"]
+if TYPE_CHECKING:
+    from tensorprog.limits.sampling import Sampler
+
+__all__ = ["ScalarProgram", "sampling_cost", "student"]
 
 Array = np.ndarray
 
@@ -57,20 +60,34 @@ def student(degrees: int, probability: float = 0.6826894921370859) -> float:
     return float(stdtrit(degrees, 0.5 + probability / 2))
 
 
+def sampling_cost(x: Node, points: int) -> float:
+    """Numbers computed for the sampled integrals of a scalar: nodes of their integrands, at all points of all replicates."""
+    return sum(
+        [
+            float(math.prod(y.shape)) * len(topological([y.attr.body])) * points * SAMPLED_REPLICATES
+            for y in topological([x])
+            if y.op == "gauss" and not y.attr.by_quadrature
+        ]
+    )
+
+
 class ScalarProgram:
     """Scalars (constants, arithmetic, closed forms, integrals) ready to be evaluated.
 
     Args:
         outputs: The scalars wanted.
         rng: Seeds what is sampled.
+        points: Points of one replicate of a sampled integral.
         budget: Evaluations of integrands are counted there.
     """
 
-    def __init__(self, outputs: Sequence[Node], rng: int = 0, budget: Budget | None = None) -> None:
+    def __init__(
+        self, outputs: Sequence[Node], rng: int = 0, points: int = POINTS, budget: Budget | None = None
+    ) -> None:
         self.budget = budget or Budget()
         self.outputs = tidied(on_diagonals(outputs))
         self.floating = [x for x in self.outputs if x.op != "constant"]
-        self.rng = rng
+        self.rng, self.points = rng, points
         self.rough = False  # covariances have the rounding of float32
         self.steps: list[Step] = schedule(self.floating, moments=False)
         nodes = [step.node for step in self.steps]
@@ -93,6 +110,7 @@ class ScalarProgram:
         self.integrals = {x for x in nodes if x.op == "gauss"}
         self.coming: float | None = None  # evaluations that those at the coarse resolution announce
         self.magnitudes: dict[Node, Array] = {}
+        self.samplers: dict[Node, Sampler] = {}
         self.products: dict[Node, PairProduct | None] = {}
         #: Integrals in few variables, few of them; those whose inner and outer integrals are to have bounds.
         self._few = {
@@ -161,6 +179,13 @@ class ScalarProgram:
             self.products[x] = PairProduct.of(x.attr)
         return self.products[x]
 
+    def _sampler(self, x: Node, key: int) -> Sampler:
+        from tensorprog.limits.sampling import Sampler
+
+        if x not in self.samplers:
+            self.samplers[x] = Sampler(x.attr, [self.rng, key], self.points)
+        return self.samplers[x]
+
     def _magnitude(self, x: Node, args: Sequence[Array]) -> Array:
         """E |f| of an integral E f, roughly; the integral itself is enough for large batches and sampled ones."""
         if x not in self.magnitudes:
@@ -172,8 +197,6 @@ class ScalarProgram:
     def _integral(
         self, x: Node, args: Sequence[Array], level: int, replicate: int, absolute: bool = False, noise: int = 0
     ) -> Array:
-        from tensorprog.limits.integrate import qmc_expectation
-
         integrand: Integrand = x.attr
         d = integrand.dimension
         product = None if absolute or x in self.sampled else self._product(x)
@@ -187,13 +210,17 @@ class ScalarProgram:
         def evaluated(points: int) -> None:
             self.budget.evaluate(points, what)
 
+        values: Callable[..., Any] = integrand
+        if noise and integrand.conditional:
+            values = integrand.moved(np.random.default_rng([self.rng, noise]))
+
         def f(z: Sequence[Any], p: Sequence[Any]) -> Any:
             points = math.prod(np.broadcast_shapes(*[np.shape(a) for a in (*z, *p)]))
             evaluated(points)
             if self.coming is not None:
                 self.coming += points * self._repeated(x)
                 self.budget.foresee(self.coming, what)
-            return np.abs(integrand(z, p)) if absolute else integrand(z, p)
+            return np.abs(integrand(z, p)) if absolute else values(z, p)
 
         shape = np.broadcast_shapes(*[a.shape for a in args])
         flat = [
@@ -215,16 +242,16 @@ class ScalarProgram:
             cov = _semidefinite(cov)
         value, left = np.empty(size), np.ones(size, dtype=bool)
         ranks = 2 if x in self.planar else 1 if d <= MAX_QUADRATURE and size <= LINES else -1
-        if ranks > 0:
+        if ranks > 0 and not integrand.conditional and not (d == 1 and x in self.sampled):
             value, done = integrand.bounded(mean, cov, params, ranks, level, noise, absolute, evaluated)
             left = ~(done & np.isfinite(value))  # bounds overflow before exp(-z) step(z) does
-        if left.any():
+        if left.any() and x in self.sampled:
+            key = int.from_bytes(hashlib.blake2b(x.digest, digest_size=8).digest(), "little")
+            rng = np.random.default_rng([self.rng, replicate, key])
+            value = np.where(left, self._sampler(x, key).expectation(f, mean, cov, params, rng, back), value)
+        elif left.any():
             mean, cov, params = mean[left], cov[left], [p[left] for p in params]
-            if x in self.sampled:
-                key = int.from_bytes(hashlib.blake2b(x.digest, digest_size=8).digest(), "little")
-                rng = np.random.default_rng([self.rng, replicate, key])
-                value[left] = qmc_expectation(f, mean, cov, params, rng, radial=integrand.radial)
-            elif product is not None and len(mean) >= PAIRS_FROM:
+            if product is not None and len(mean) >= PAIRS_FROM:
                 value[left] = product.listed(mean, cov, level)
             else:
                 value[left] = self._nested(integrand, f, mean, cov, params, level)
@@ -249,8 +276,8 @@ class ScalarProgram:
         return value
 
     # ---- with errors ----
-    def estimates(self) -> list[tuple[Any, Any, str, str]]:
-        """(value, error, method, kind) of every output."""
+    def estimates(self) -> list[tuple[Any, Any, str, str, str]]:
+        """(value, error, method, kind, note) of every output."""
         answers = {x: _of_constant(x) for x in self.outputs if x.op == "constant"}
         if self.floating:
             if self.refined:
@@ -286,10 +313,26 @@ class ScalarProgram:
             if self.sampled_below:
                 known = {x: v for x, v in base.items() if x not in self.sampled_below}
                 replicates += [self.run(replicate=i, known=known) for i in range(1, SAMPLED_REPLICATES)]
+            missed = None
+            doubts = {x: s.missed for x, s in self.samplers.items() if s.missed.any()}
+            if doubts:  # what was never hit may be as large as this
+                known = {x: v for x, v in base.items() if x not in self.sampled_below}
+                known |= {x: base[x] + np.reshape(d, np.shape(base[x])) for x, d in doubts.items()}
+                missed = self.run(known=known)
             for x in self.floating:
                 with np.errstate(all="ignore"):
-                    answers[x] = self._judge(x, base, coarse, moved, replicates, rows)
-        return [answers[x] for x in self.outputs]
+                    answers[x] = self._judge(x, base, coarse, moved, replicates, rows, missed)
+        return [(*answers[x], self._note(x)) for x in self.outputs]
+
+    def _note(self, x: Node) -> str:
+        """Why and how an output is sampled."""
+        if x not in self.sampled_below:
+            return ""
+        below = [y for y in topological([x]) if y in self.sampled]
+        most = max([y.attr.dimension for y in below])
+        text = f"{SAMPLED_REPLICATES} replicates of {self.points} points: integrals in up to {most} variables have no closed form"
+        tilted = any(self.samplers[y].tilted for y in below if y in self.samplers)
+        return text + ("; samples are drawn where the integrand is large" if tilted else "")
 
     def _close(self, x: Node, a: dict[Node, Array], b: dict[Node, Array], share: float) -> bool:
         """Do two resolutions agree as they do when the integrand is resolved?"""
@@ -327,6 +370,7 @@ class ScalarProgram:
         moved: list[dict[Node, Array]],
         replicates: list[dict[Node, Array]],
         rows: np.ndarray | None,
+        missed: dict[Node, Array] | None,
     ) -> tuple[Any, Any, str, str]:
         value = np.broadcast_to(base[x], x.shape)
         if rows is None or np.shape(moved[0][x]) == np.shape(base[x]):
@@ -339,7 +383,9 @@ class ScalarProgram:
             value = draws.mean(0)
             spread = draws.std(0, ddof=1) / math.sqrt(len(draws)) * student(len(draws) - 1)
             error = spread + SAFETY * np.abs(base[x] - coarse[x])
-            return _plain(value), _plain(error + rounding), "quasi-Monte-Carlo", "standard error"
+            unseen = np.abs(missed[x] - base[x]) if missed is not None else np.zeros(())
+            kind = "bound" if np.any(unseen > error) else "standard error"
+            return _plain(value), _plain(error + rounding + unseen), "quasi-Monte-Carlo", kind
         if x in self.integrated_below:
             error = SAFETY * np.abs(base[x] - coarse[x]) + rounding
             return _plain(value), _plain(np.broadcast_to(error, x.shape)), "quadrature", "bound"

@@ -29,10 +29,11 @@ from tensorprog.limits.budget import Budget
 from tensorprog.limits.closed import Gaussian, closed_form, expressible
 from tensorprog.limits.columns import covariance_at, covariance_of_columns
 from tensorprog.limits.guard import guarded, size_of
-from tensorprog.limits.integral import MAX_QUADRATURE, MAX_SAMPLED, integral
+from tensorprog.limits.integral import MAX_QUADRATURE, integral
 from tensorprog.limits.laplace import inverse_powers, laplace
 from tensorprog.limits.monomials import Variables, as_sum
 from tensorprog.limits.picks import Picks, common_picks, split
+from tensorprog.limits.reduce import reduced
 from tensorprog.limits.structure import (
     MOVES,
     Structure,
@@ -61,9 +62,11 @@ class Expectation:
 
     Args:
         budget: What it may cost.
+        reduce: Integrate what is Gaussian given few variables out (`reduce.py`): not in formulas that people read.
     """
 
-    def __init__(self, budget: Budget | None = None) -> None:
+    def __init__(self, budget: Budget | None = None, reduce: bool = True) -> None:
+        self.reduce = reduce
         self.budget = budget or Budget()
         self.structure = Structure(self.budget)
         self.solver = Solver(self.budget)
@@ -387,9 +390,10 @@ class Expectation:
         answer, may_cancel = closed_form(factors, atoms, gaussian, self.budget)
         if answer is None:
             bases = self.structure.bases(atoms)
-            if len(bases) < len(atoms) and min(len(atoms) - MAX_SAMPLED, len(bases) - MAX_QUADRATURE) <= 0:
+            if len(bases) < len(atoms) and len(bases) <= MAX_QUADRATURE:
                 gaussian, atoms = (yield from self._gaussian(bases)), bases  # z and s z, s a scalar, are one variable
-            return integral(self.structure, whole, atoms, gaussian)
+            left = integral(self.structure, whole, atoms, gaussian)
+            return reduced(left, self.budget) if self.reduce else left
         if may_cancel and answer.op != "constant":
             try:
                 other = integral(self.structure, whole, atoms, gaussian)
