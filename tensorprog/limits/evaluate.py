@@ -25,7 +25,7 @@ from tensorprog.limits.integral import MAX_QUADRATURE, POINTS, Integrand
 from tensorprog.limits.pairseries import SAFETY, PairProduct
 from tensorprog.limits.perturb import NOISE, Perturbation
 from tensorprog.limits.tidy import tidied
-from tensorprog.limits.tiles import Tiles, stages
+from tensorprog.limits.tiles import LARGE, Tiles, stages
 
 if TYPE_CHECKING:
     from tensorprog.limits.sampling import Sampler
@@ -306,9 +306,12 @@ class ScalarProgram:
                 self.planar -= rough
                 self.sampled_below = _downstream(self.floating, self.sampled)
                 base, coarse = self.run(), self.run(level=0)
-            runs = 1 if self.large else 3 if self.refined else PERTURBED_RUNS
+            runs = self._perturbed_runs()
             rows = self._telling_rows(base) if self.large and self.tiles_are_last else None
-            moved = [self.run(noise=i, rows=rows) for i in range(runs)]
+            moved = []
+            for i in range(runs):
+                found = self.run(noise=i, rows=rows)
+                moved.append({x: found[x] for x in self.floating})  # the rest may be large
             replicates = [base]
             if self.sampled_below:
                 known = {x: v for x, v in base.items() if x not in self.sampled_below}
@@ -347,8 +350,13 @@ class ScalarProgram:
     def _repeated(self, x: Node) -> float:
         """How many evaluations are to come for each one at the coarse resolution."""
         finer = 1 if x in self.sampled else FINER**x.attr.dimension
-        runs = 1 + (1 if self.large else 3)
+        runs = 1 + self._perturbed_runs()
         return finer * (runs + SAMPLED_REPLICATES - 1 if x in self.sampled_below else runs)
+
+    def _perturbed_runs(self) -> int:
+        if self.large or any(math.prod(x.shape) >= LARGE for x in self.floating):
+            return 1
+        return 3 if self.refined else PERTURBED_RUNS
 
     def _telling_rows(self, base: dict[Node, Array]) -> np.ndarray:
         """Rows of the tiled outputs to measure rounding on: some all over, and those of the largest operands and values."""
@@ -469,6 +477,8 @@ def _of_constant(x: Node) -> tuple[Any, Any, str, str]:
     if is_exact(x.attr):
         if not x.shape:
             return number(x.attr), 0, "exact", "exact"
+        if isinstance(x.attr, np.ndarray) and x.attr.dtype.kind == "i":
+            return np.array(np.broadcast_to(x.attr, x.shape)), np.zeros(x.shape), "exact", "exact"
         value = np.array(np.broadcast_to(np.asarray(x.attr, dtype=object), x.shape))
         if all(isinstance(v, (int, np.integer)) for v in value.ravel()):
             value = value.astype(np.int64) if all(abs(int(v)) < 2**62 for v in value.ravel()) else value

@@ -28,6 +28,7 @@ from tensorprog.language.symbols import Number
 from tensorprog.limits.budget import Budget
 from tensorprog.limits.closed import Gaussian, closed_form, expressible
 from tensorprog.limits.columns import covariance_at, covariance_of_columns
+from tensorprog.limits.exponentials import Tilt, tilt
 from tensorprog.limits.guard import guarded, size_of
 from tensorprog.limits.integral import MAX_QUADRATURE, integral
 from tensorprog.limits.laplace import inverse_powers, laplace
@@ -389,6 +390,9 @@ class Expectation:
         gaussian = yield from self._gaussian(atoms)
         answer, may_cancel = closed_form(factors, atoms, gaussian, self.budget)
         if answer is None:
+            moved = tilt(self.structure, factors, atoms, gaussian)  # exponentials that the rest does not stop
+            if moved is not None:
+                return self._tilted(moved)
             bases = self.structure.bases(atoms)
             if len(bases) < len(atoms) and len(bases) <= MAX_QUADRATURE:
                 gaussian, atoms = (yield from self._gaussian(bases)), bases  # z and s z, s a scalar, are one variable
@@ -411,6 +415,14 @@ class Expectation:
             for j in range(i + 1):
                 covariances[i, j] = yield (self.covariance, *ordered(u, variables[j]))
         return Gaussian(tuple(means), covariances)
+
+    def _tilted(self, moved: Tilt) -> Node:
+        """E of a product whose exponentials have been taken out."""
+        answer, may_cancel = closed_form(moved.rest, moved.atoms, moved.gaussian, self.budget)
+        if answer is None or may_cancel:
+            answer = integral(self.structure, algebra.mul(moved.rest), moved.atoms, moved.gaussian)
+            answer = reduced(answer, self.budget) if self.reduce else answer
+        return algebra.mul([moved.number, answer])
 
     # ---- covariance ----
     def covariance(self, u: Node, v: Node) -> Node | Task:

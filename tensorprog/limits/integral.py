@@ -356,8 +356,8 @@ def _turning(x: Node) -> list[tuple[Node, bool]]:
             return [(x.args[2], True), (x.args[4], True)]
         case "residual":
             return [(x.args[3], True)]
-        case _:  # of two variances and a covariance
-            return [(x.args[0], True), (x.args[2], True)]
+        case _:  # of one variance, or of two and a covariance
+            return [(q, True) for q in (x.args[0], *x.args[2:3])]
 
 
 def _solvable(argument: Node, i: int) -> tuple[float, list[tuple[Number, Node]]] | None:

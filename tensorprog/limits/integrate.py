@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtri
 
-from tensorprog.limits.nested import Curve, Feature, Integrand, nested_rule, psd_factor, radius, rule
+from tensorprog.limits.nested import Curve, Feature, Indefinite, Integrand, nested_rule, psd_factor, radius, rule
 
 __all__ = [
     "MAX_DIMENSION",
@@ -172,10 +172,6 @@ def pair_expectation(
     return np.asarray(series.pairs(each, each, cov.ravel())).reshape(shape)
 
 
-class Indefinite(ValueError):
-    """A covariance that is none: its entries are integrals with errors larger than its small eigenvalues."""
-
-
 def qmc_expectation(
     f: Integrand,
     mean: ArrayLike,
@@ -280,7 +276,7 @@ def _principal_factor(cov: Array) -> Array:
     """
     variance = np.diagonal(cov, axis1=1, axis2=2)
     if np.any(variance < 0):
-        raise ValueError(f"cov has a negative variance: {variance.min():.3g}")
+        raise Indefinite(f"cov has a negative variance: {variance.min():.3g}")
     deviation = np.sqrt(variance)
     inverse = np.divide(1, deviation, out=np.zeros_like(deviation), where=deviation > 0)
     value, vector = np.linalg.eigh(cov * inverse[:, :, None] * inverse[:, None, :])

@@ -336,7 +336,8 @@ class Network:
                 fix=f"ask for nngp, ntk, f, or the part of one: {', '.join('ntk_' + k for k in sorted(self._parameters))}",
                 source=self.source,
             )
-        noted = replace(scheme, shares=a.layers.shares, fan_ins=a.layers.fan_ins)
+        known = a.layers
+        noted = replace(scheme, shares=known.shares, fan_ins=known.fan_ins, deviations=known.deviations)
         return tangent(a.backward[i], b.backward[j], noted, only)
 
 
