@@ -318,7 +318,7 @@ class ScalarProgram:
                 replicates += [self.run(replicate=i, known=known) for i in range(1, SAMPLED_REPLICATES)]
             missed = None
             doubts = {x: s.missed for x, s in self.samplers.items() if s.missed.any()}
-            if doubts:  # what was never hit may be as large as this
+            if doubts:  # what was never hit, or too rarely for the replicates' spread, may be as large as this
                 known = {x: v for x, v in base.items() if x not in self.sampled_below}
                 known |= {x: base[x] + np.reshape(d, np.shape(base[x])) for x, d in doubts.items()}
                 missed = self.run(known=known)
@@ -392,8 +392,9 @@ class ScalarProgram:
             spread = draws.std(0, ddof=1) / math.sqrt(len(draws)) * student(len(draws) - 1)
             error = spread + SAFETY * np.abs(base[x] - coarse[x])
             unseen = np.abs(missed[x] - base[x]) if missed is not None else np.zeros(())
-            kind = "bound" if np.any(unseen > error) else "standard error"
-            return _plain(value), _plain(error + rounding + unseen), "quasi-Monte-Carlo", kind
+            blind = any(s.blind for y, s in self.samplers.items() if x in _downstream([x], {y}))
+            kind = "bound" if blind else "standard error"
+            return _plain(value), _plain(np.hypot(error, unseen) + rounding), "quasi-Monte-Carlo", kind
         if x in self.integrated_below:
             error = SAFETY * np.abs(base[x] - coarse[x]) + rounding
             return _plain(value), _plain(np.broadcast_to(error, x.shape)), "quadrature", "bound"
