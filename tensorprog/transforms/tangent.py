@@ -214,7 +214,7 @@ class _Pairs:
                     continue
                 if isinstance(x.attr, Embedding) and isinstance(y.attr, Embedding):
                     places, others, shape = self._shape(g, h, x.shape, y.shape)
-                    metric = x.attr.data.gram(y.attr.data)
+                    metric = x.attr.data.metric(y.attr.data)
                     metric = self._seen(metric, [*places, *others], shape)
                     factor = self.scheme.embedding(x.attr)
                 elif x.attr.cov is None or x.attr.lr is not None:
