@@ -95,7 +95,7 @@ def of_networks(
                         why="a Program has its data and outputs inside",
                         fix="leave it out; or pass the tp.Network in place of its program",
                     )
-                return function(program, *args, **keywords)  # which refuses what is no Program
+                return fitting(function, program, *args, **keywords)  # which refuses what is no Program
             if len(args) > 1:
                 raise TensorProgramError(
                     f"{function.__name__} of a network is given {len(args)} arguments without a name",
@@ -112,7 +112,7 @@ def of_networks(
 
                 if is_generic(options.get("X")):
                     return function(generic_pair(program, **options), **keywords)  # type: ignore[arg-type, call-arg]
-            return function(program_of(program, **{"of": of, **options}), **keywords)  # type: ignore[call-arg]
+            return fitting(function, program_of(program, **{"of": of, **options}), **keywords)
 
         return wrapper
 
