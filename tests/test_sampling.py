@@ -173,3 +173,25 @@ def test_more_samples_are_taken_where_they_are_asked_for():
     assert many.error < few.error and int(many.note.split()[3]) > 4096
     with pytest.raises(tp.TensorProgramError, match="tol"):
         tp.limit(p, tol=-1)
+
+
+@pytest.mark.slow
+def test_standard_errors_are_standard():
+    """The mean square of 25 z-scores is near 1: with t-like tails outside of [0.3, 2.7] with probability below 1e-3."""
+    x = [tp.Vector(f"y{i}", N) for i in range(12)]
+    squares = sum([v * v for v in x[1:]], x[0] * x[0])
+    two_sided = lambda m, s: ndtr((m - 3) / s) + ndtr((-3 - m) / s)  # noqa: E731
+    programs = [
+        (product([tp.step(z * z - 9) for z in correlated(5, 0.2)]), with_common_factor(two_sided, 5, 0.2)),
+        (product([tp.relu(z - 3) for z in correlated(5, 0.5)]), with_common_factor(relu_mean(3), 5, 0.5)),
+        (product([tp.step(z - 2) for z in correlated(4, 0.9)]), with_common_factor(step_mean(2), 4, 0.9)),
+        (tp.step(0.5 - squares), stats.chi2.cdf(0.5, 12)),
+        (tp.relu(x[0] * x[1] * x[2] * x[3] * x[4]), (2 / math.pi) ** 2.5 / 2),
+    ]
+    scores = []
+    for f, true in programs:
+        for seed in range(5):
+            found = tp.limit(tp.Program(q=tp.moment(f)), rng=seed)["q"]
+            assert found.error < 0.02 * true
+            scores.append((found.value - true) / found.error)
+    assert 0.3 < np.mean(np.square(scores)) < 2.7

@@ -308,7 +308,7 @@ def _decided(found: Analysis, complete: bool) -> bool | None:
 
 def _chosen(program: Program, readouts: Iterable[Expression | str]) -> list[Node]:
     """The sources that are meant: vectors, their positions, or names of either."""
-    known = Sources(program).nodes
+    known = Sources.of(program).nodes
     of = Instructions(program)
     names = {x: {columns(x)[0].name, of.name(x), called(of, x)} for x in known}
     found: list[Node] = []
@@ -362,7 +362,7 @@ class _Story:
     def __init__(self, program: Program, of: Instructions, readouts: tuple[Node, ...], given: bool) -> None:
         self.program, self.of, self.readouts, self.given = program, of, readouts, given
         self.products = [x for x in program.nodes if x.op == "matmul"]
-        self.sources = Sources(program)
+        self.sources = Sources.of(program)
         self.called = {x: called(of, x) for x in self.sources.nodes}
 
     def offender(self, fault: Fault, checks: tuple[str, ...]) -> Offender:

@@ -242,6 +242,10 @@ def div(x: Node, y: Node) -> Node:
 def fn(name: str, x: Node, *parameters: Number) -> Node:
     """A primitive, elementwise."""
     row = PRIMITIVES[name]
+    if row.least is not None and not parameters[0] >= row.least:
+        raise TensorProgramError(
+            f"{name} with the {row.parameters[0]} {parameters[0]}", fix=f"a {row.parameters[0]} is at least {row.least}"
+        )
     if x.op == "constant" and row.exact is not None and is_exact(x.attr) and all(map(is_exact, parameters)):
         if isinstance(x.attr, np.ndarray):
             if x.attr.size <= FOLD_LIMIT:

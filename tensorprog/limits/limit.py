@@ -193,4 +193,4 @@ def _evaluated(outputs: Sequence[Node], rng: int, points: int, budget: Budget) -
             return [answer for x in outputs for answer in _evaluated([x], rng, points, budget)]
         if isinstance(error, Exhausted):
             return [error.reason]
-        return [f"sampled integrals make a covariance that is indefinite ({error})"]
+        return [f"rounding or sampling makes a covariance that is indefinite ({error})"]

@@ -18,6 +18,7 @@ from tensorprog.language.symbols import LongNumber, Matrix, VectorSpec
 from tensorprog.limits.cases import by_cases
 from tensorprog.limits.domain import check_value, jumps
 from tensorprog.limits.expectation import Expectation
+from tensorprog.limits.exponentials import logarithm
 from tensorprog.limits.factors import variance_factor
 from tensorprog.limits.initial import initial_scalars, limit_node
 from tensorprog.limits.laplace import homogeneous
@@ -156,6 +157,10 @@ class Lowering:
                 return z
             case "fn":
                 check_value(x, args[0])
+                if x.attr[0] == "log" and x.width is not None and x.inner is None:
+                    rewritten = logarithm(args[0])
+                    if rewritten is not None:
+                        return typed(rewritten, x.shape, x.width, None)
                 if args[0].shape and not self.expectation.structure.facts(args[0]).affine:
                     cases = by_cases(args[0])
                     if cases:

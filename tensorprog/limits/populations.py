@@ -41,6 +41,7 @@ def population_estimates(
         raise TensorProgramError(
             f"{replicates} replicates", why="their spread is the standard error", fix="use at least 8"
         )
+    values = {name: values[name] for name in program.scalars}  # of some outputs, which may not have all of them
     tails = Tails()
     runs = population(program, samples=samples, rng=rng, replicates=replicates, values=values, watch=tails)
     moved: dict[str, Any] = {}

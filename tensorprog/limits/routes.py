@@ -147,7 +147,7 @@ def rough(estimate: Estimate, tol: float) -> bool:
 
 def population_cost(program: Program, samples: int, replicates: int) -> float:
     """Numbers that a run of the population computes: entries of all instructions, and products with the bases of matrices."""
-    code = compiled(program)
+    code = compiled(program, pairs=True)
     entries = sum([float(np.prod(x.shape, dtype=float)) for x in program.nodes if x.width is not None])
     directions = sum([float(k) ** 2 for k in code.products().values()])
     return float(samples) * replicates * (entries + directions)

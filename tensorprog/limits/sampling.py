@@ -50,8 +50,10 @@ DEFENSIVE = 0.2
 NARROW = 0.1
 """Intervals narrower than this, over the scale on which the density falls, are sampled uniformly."""
 MODES = 8
-SHARPNESS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
-"""How steep the smoothed steps are, over the deviations of their arguments, on the way to the steps."""
+LEVELS = 24
+SHARPER = 2.0
+"""On the way to an event, steps are smooth on the scale of half a deviation of their arguments, among the samples so far."""
+REPLICATES = 16
 
 
 @dataclass(frozen=True)
@@ -85,12 +87,14 @@ class Tilt:
         restricted: Which variables have one.
         components: The mixture; empty for the plain Gaussian.
         missed: What a sample that was never drawn could contribute, where no sample hit anything.
+        largest: What the largest sample contributes to the mean of all replicates.
     """
 
     order: tuple[int, ...] = ()
     restricted: tuple[int, ...] = ()
     components: tuple[Component, ...] = ()
     missed: float = 0.0
+    largest: float = 0.0
 
 
 @dataclass
@@ -229,9 +233,14 @@ class Sampler:
         return any(t.order for t in self._tilts)
 
     @property
+    def blind(self) -> bool:
+        """Is there an entry that no sample hit?"""
+        return any(t.missed for t in self._tilts)
+
+    @property
     def missed(self) -> Array:
-        """For every entry of the array, what may have been missed where nothing was hit."""
-        return np.array([t.missed for t in self._tilts])[self._which]
+        """For every entry of the array, what may have been missed where nothing was hit; else, the largest contribution."""
+        return np.array([t.missed or t.largest for t in self._tilts])[self._which]
 
     # ---- how to sample ----
     def _chosen(self, f: Callable[..., Any], mean: Array, cov: Array, params: Sequence[float]) -> Tilt:
@@ -300,15 +309,16 @@ class Sampler:
         if guide is None:
             return x, log_q, _log(np.abs(entry(x)))
         smooth, arguments = guide
-        z, _ = entry.arguments(x)
         p = [np.full((1, 1), v) for v in entry.params]
-        with np.errstate(all="ignore"):
-            spread = [float(np.nanstd(np.broadcast_to(g([v[None] for v in z], p), (1, x.shape[1])))) for g in arguments]
-        spread = [s if math.isfinite(s) and s > 0 else 1.0 for s in spread]
-        for sharpness in SHARPNESS:
-            more = [sharpness / s for s in spread]
-            log_f = _log(np.abs(entry(x, smooth, more)))
-            components = self._fitted(entry, x, log_q, log_f, rng, smooth, more, rounds=4)
+        steep = [0.0] * len(arguments)
+        for _ in range(LEVELS):
+            z, _ = entry.arguments(x)
+            with np.errstate(all="ignore"):
+                values = [np.broadcast_to(g([v[None] for v in z], p), (1, x.shape[1])) for g in arguments]
+                spread = [float(np.nanstd(v)) for v in values]
+            steep = [max(1.5 * k, SHARPER / s if 0 < s < math.inf else 1.0) for k, s in zip(steep, spread, strict=True)]
+            log_f = _log(np.abs(entry(x, smooth, steep)))
+            components = self._fitted(entry, x, log_q, log_f, rng, smooth, steep, rounds=4)
             if components:
                 x, log_q = _drawn(components, PILOT, rng)
             size = np.abs(entry(x))
@@ -325,9 +335,6 @@ class Sampler:
                 values = np.abs(entry(x, guide[0], [1.0] * len(guide[1])))
             size = float(np.max(values, initial=0.0, where=np.isfinite(values)))
         return 3 * max(size, 1.0 if size == 0 else size) / (self.points * REPLICATES)
-
-
-REPLICATES = 16
 
 
 def _order(mean: Array, deviation: Array, sets: dict[int, Intervals], d: int) -> tuple[int, ...]:
@@ -363,7 +370,9 @@ def _mixed(entry: Entry, tilt: Tilt, points: int, rng: np.random.Generator) -> f
     """One replicate of the mean of F."""
     d = len(entry.mean)
     if not tilt.components:
-        return float(entry(normal_points(d, points, rng)).mean())
+        value = entry(normal_points(d, points, rng))
+        tilt.largest = max(tilt.largest, _largest(value) / (points * REPLICATES))
+        return float(value.mean())
     total, strata = 0.0, []
     for c in tilt.components:
         share = math.exp(c.log_weight + float(np.log(np.diagonal(c.root)).sum()))
@@ -371,9 +380,15 @@ def _mixed(entry: Entry, tilt: Tilt, points: int, rng: np.random.Generator) -> f
         strata.append((share, c.mean[:, None] + c.root @ normal_points(d, number, rng)))
     for share, x in strata:
         ratio = np.exp(-0.5 * (x * x).sum(0) - _log_mixture(tilt.components, x))
-        value = entry(x)
-        total += share * float(np.where(ratio == 0, 0.0, value * ratio).mean())
+        value = np.where(ratio == 0, 0.0, entry(x) * ratio)
+        tilt.largest = max(tilt.largest, share * _largest(value) / (x.shape[1] * REPLICATES))
+        total += share * float(value.mean())
     return total
+
+
+def _largest(values: Array) -> float:
+    """How far the largest is from the mean."""
+    return float(np.max(np.abs(values - values.mean()), initial=0.0, where=np.isfinite(values)))
 
 
 # ---- fitting ----

@@ -36,8 +36,8 @@ def supports(body: Node, parameters: Sequence[float]) -> dict[int, Intervals]:
     Example:
         >>> from tensorprog.language import algebra
         >>> z = Node("var", (), 0)
-        >>> supports(algebra.fn("relu", algebra.sub(algebra.constant(3), algebra.power(z, 2))), [])
-        {0: ((-1.7320508075688774, 1.7320508075688774),)}
+        >>> supports(algebra.fn("relu", algebra.sub(algebra.constant(4), algebra.power(z, 2))), [])
+        {0: ((-2.0, 2.0),)}
     """
     while body.op == "add" and len(body.args) == 1:
         (body,) = body.args
