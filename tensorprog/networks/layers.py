@@ -66,6 +66,10 @@ def squared(std: Any, what: str) -> Number:
     if s < 0:
         raise TensorProgramError(f"{what} is {s}", fix="a standard deviation is at least 0")
     v = s * s
+    if s and not (is_exact(v) or 0 < v < float("inf")):
+        raise TensorProgramError(
+            f"{what} is {s}", why="its square, the variance, is out of the range of floats", fix="use 1e-150 to 1e150"
+        )
     return v if is_exact(v) else _nearby(float(v))
 
 
