@@ -24,8 +24,7 @@ if TYPE_CHECKING:
     from tensorprog.execute.executor import Runs, run
     from tensorprog.kernels import kernel_fn
     from tensorprog.language.custom import Function
-    from tensorprog.language.files import load, save
-    from tensorprog.language.latex import latex
+    from tensorprog.language.files import load
     from tensorprog.language.parse import parse
     from tensorprog.limits.formula import Formula
     from tensorprog.limits.limit import limit
@@ -50,6 +49,7 @@ if TYPE_CHECKING:
     from tensorprog.networks.recurrent import gru as gru
     from tensorprog.networks.recurrent import lstm as lstm
     from tensorprog.networks.recurrent import rnn as rnn
+    from tensorprog.transforms.written import latex, save
 
 __version__ = "0.1.0"
 
@@ -88,12 +88,12 @@ _LATER = {
     "compare": "tensorprog.analysis.compare",
     "formula": "tensorprog.limits.symbolic",
     "kernel_fn": "tensorprog.kernels",
-    "latex": "tensorprog.language.latex",
+    "latex": "tensorprog.transforms.written",
     "limit": "tensorprog.limits.limit",
     "load": "tensorprog.language.files",
     "parse": "tensorprog.language.parse",
     "run": "tensorprog.execute.executor",
-    "save": "tensorprog.language.files",
+    "save": "tensorprog.transforms.written",
 } | {name: f"tensorprog.networks.{module}" for module, names in _NETWORKS.items() for name in names}
 
 

@@ -94,13 +94,20 @@ def _plain(x: Any) -> Any:
 class Estimates(Mapping[str, Estimate]):
     """A mapping from output names to `Estimate`, in the program's order, that prints as a table.
 
+    Attributes:
+        axes: Output to the names of its axes.
+        record: What was tried for every output, what it cost and why it was not kept (`limits/routes.py:Record`), if anything.
+
     Example:
         >>> Estimates({"a": Estimate(2, 0, "exact", "exact")})
         a = 2 (exact)
     """
 
-    def __init__(self, items: Mapping[str, Estimate], axes: Mapping[str, tuple[str, ...]] | None = None) -> None:
+    def __init__(
+        self, items: Mapping[str, Estimate], axes: Mapping[str, tuple[str, ...]] | None = None, record: Any = None
+    ) -> None:
         self._items = dict(items)
+        self.record = record
         self.axes = dict(axes or {})
 
     def __getitem__(self, name: str) -> Estimate:

@@ -107,6 +107,10 @@ class KernelFunction:
         self.how = How.of(method, tol, budget)
         self._compiled: dict[Any, Compiled | str] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What is compiled is compiled again."""
+        return {**self.__dict__, "_compiled": {}}
+
     def __repr__(self) -> str:
         scheme = self.scheme.name if self.scheme.width is None else f"{self.scheme.name}, width {self.scheme.width}"
         return f"kernel_fn({self.network!r}, {scheme}{', gia' if self.gia else ''})"

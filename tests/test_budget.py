@@ -1,6 +1,7 @@
 """Budgets: counts that stop an answer which would take too long, and what is answered in its place."""
 
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -59,15 +60,42 @@ def test_what_is_no_budget(wrong):
 
 
 def test_evaluations_are_counted(monkeypatch):
-    p = tp.Program(m=tp.moment(tp.tanh(X) * tp.cos(tp.sigmoid(X + X**3))), easy=tp.moment(X))
+    p = tp.Program(m=tp.moment(tp.tanh(W @ X) * tp.cos(tp.sigmoid(X + (W @ X) ** 3))), easy=tp.moment(X))
     assert tp.limit(p)["m"].method == "quadrature"
     monkeypatch.setattr(budgets, "EVALUATIONS", 100)
     found = tp.limit(p, samples=2**8, replicates=4)
     assert found["easy"].method == "exact"
-    assert "an integral in 1 variable takes more than 100 evaluations (budget= allows more)" in found["m"].note
+    assert "an integral in 2 variables takes more than 100 evaluations (budget= allows more)" in found["m"].note
 
 
 def test_what_was_not_answered_is_not_remembered():
     lowering = Lowering(tp.Program(m=hard()), {}, Expectation(budget=Budget(1e-3)))
     assert lowering.declined
     assert not any(isinstance(v, Exhausted) for v in lowering.expectation.solver.memo.values())
+
+
+def logistic(start, steps):
+    c = tp.moment(tp.Vector("z", N, var=start) ** 2)
+    for _ in range(steps):
+        c = 4 * c * (1 - c)
+    return c
+
+
+def test_rational_numbers_do_not_grow_without_end():
+    """The digits of a scalar that is squared double in every step."""
+    short = tp.limit(tp.Program(c=logistic(Fraction(3, 10), 8)))["c"]
+    assert short.kind == "exact" and "/" in repr(short)
+    c = Fraction(3, 10)
+    for _ in range(8):
+        c = 4 * c * (1 - c)
+    assert short.value == c
+    found = tp.limit(tp.Program(c=logistic(Fraction(3, 10), 60), easy=tp.moment(X)), samples=2**8, replicates=4)
+    assert found["c"].method == "population" and "more than 4200 digits" in found["c"].note
+    assert found["easy"].kind == "exact"
+
+
+@pytest.mark.parametrize("base", [3, Fraction(2, 3)])
+def test_numbers_of_too_many_digits_are_refused_before_they_are_made(base):
+    c = tp.moment(X) * base**200
+    with pytest.raises(tp.TensorProgramError, match="4200 digits"):
+        (c**200) ** 200 if isinstance(base, int) else c**190

@@ -111,6 +111,22 @@ def _saved(file: str) -> Path:
     return path
 
 
+def test_formulas_in_latex(file: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["formula", file, "--latex"]) == 0
+    text = capsys.readouterr().out
+    assert r"\begin{align" in text and "eta" in text
+    assert answers(capsys, "formula", file, "--latex")["latex"] in text
+    free = answers(capsys, "formula", file, "--latex", "--gia")
+    assert free["gia"] is True and free["latex"] not in text
+
+
+def test_compare_under_gia(file: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("compare", file, "--widths", "64,256,1024", "--seeds", "16")
+    found = answers(capsys, *words, "--gia")
+    assert found["agrees"] is True and found["gia"] is True and found["outputs"]["mean_dx"]["value"] == 0
+    assert "give one of them" in fails(capsys, *words, "--gia", "--against-gia")
+
+
 def test_compare(file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("matplotlib")
     picture = tmp_path / "c.svg"

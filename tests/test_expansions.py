@@ -169,3 +169,17 @@ def test_training_converges():
     assert found["f1"].kind == "bound" and found["f3"].kind == "standard error"
     for name in sampled:  # standard errors of 16 replicates: beyond 8 of them with probability 1e-6
         assert abs(found[name].value - sampled[name].value) < 8 * (found[name].error + sampled[name].error)
+
+
+# ---- arrays ----
+
+
+def test_independent_columns_are_a_constant():
+    """Twice an identity matrix of 9 million entries: whole numbers, kept once, without a walk over its entries."""
+    x = tp.Vector("x", N, axes={"a": 3000}, var=2)
+    p = tp.Program(k=tp.moment(x * tp.rename(x, a="b")))
+    lowering = Lowering(p, {})
+    assert lowering.z[p.outputs["k"].node].op in ("add", "constant")
+    found = tp.limit(p)["k"]
+    assert found.value.shape == (3000, 3000) and found.value[:2, :2].tolist() == [[2, 0], [0, 2]]
+    assert found.value.sum() == 2 * 3000 and np.max(found.error) < 1e-14

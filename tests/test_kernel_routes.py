@@ -1,5 +1,8 @@
 """The errors of kernels are looked at before a number leaves: what is measured, what is chosen, what is said."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 from scipy.special import erf, erfc
@@ -242,3 +245,19 @@ def test_methods_and_budgets():
     for wrong in ({"method": "best"}, {"tol": 0}, {"tol": "x"}, {"tol": float("nan")}, {"budget": 0}, {"budget": None}):
         with pytest.raises(tp.TensorProgramError, match=next(iter(wrong))):
             tp.kernel_fn(net, **wrong)
+
+
+@pytest.mark.parametrize("depth", [2, pytest.param(150, marks=pytest.mark.slow)])
+def test_used_kernel_functions_cross_processes(depth):
+    """Networks are deeper than the stack of pickle and deepcopy; what is compiled does not travel."""
+    h = tp.dense("U", X, N)
+    for i in range(depth):
+        h = tp.dense(f"W{i}", tp.relu(h), N, W_std=2**0.5)
+    net = tp.Network([tp.readout("v", h), tp.readout("w", tp.relu(h))])
+    f, data = tp.kernel_fn(net), [[1.0, 2.0], [0.5, -1.0]]
+    right = f(data)
+    for copied in (pickle.loads(pickle.dumps(f)), copy.deepcopy(f), tp.kernel_fn(copy.deepcopy(net))):
+        found = copied(data)
+        assert all(np.array_equal(a, b) for a, b in zip(found, right, strict=True))
+    again = pickle.loads(pickle.dumps(right))
+    assert again.error == right.error and again.method == right.method and repr(again) == repr(right)

@@ -422,8 +422,8 @@ def test_products_of_sums_of_one_variable_are_one_integral():
 
 
 def test_a_generator_seeds_what_is_sampled():
-    x, y = tp.Vector("x", N), tp.Vector("y", N)
-    p = tp.Program(out=tp.moment(tp.relu(x * y)))  # a kink along a curve: quasi-Monte-Carlo
+    x, y, z, v, w = [tp.Vector(name, N) for name in "xyzvw"]
+    p = tp.Program(out=tp.moment(tp.relu(x * y * z * v * w)))  # five variables, however it is turned: sampled
     one, two = [tp.limit(p, method="exact", rng=np.random.default_rng(k))["out"] for k in (1, 2)]
     assert one.value != two.value and abs(one.value - two.value) < 6 * (one.error + two.error)
     with pytest.raises(tp.TensorProgramError, match="rng is -1"):

@@ -193,3 +193,58 @@ def test_a_picture_of_the_kernels(file: str, tmp_path: Path, capsys: pytest.Capt
     path = tmp_path / "kernels.svg"
     assert main(["kernel", file, "--plot", str(path)]) == 0
     assert "picture" in capsys.readouterr().err and path.stat().st_size > 1000
+
+
+# ---- text, checks, one call ----
+
+
+def test_text_and_regularity_of_networks(tmp_path: Path) -> None:
+    program = net().program(X, of="nngp")
+    assert tp.latex(net(), X, of="nngp") == tp.latex(program)
+    assert str(tp.check_regularity(net(), X)) == str(tp.check_regularity(net().program(X)))
+    tp.save(net(), tmp_path / "net.tp", X=X, of="nngp")
+    assert tp.load(tmp_path / "net.tp") == program
+    for call in (
+        lambda: tp.latex(net()),
+        lambda: tp.check_regularity(net()),
+        lambda: tp.save(net(), tmp_path / "a.tp"),
+        lambda: tp.save(net(), X),  # type: ignore[arg-type]
+    ):
+        with pytest.raises(tp.TensorProgramError, match="without data") as error:
+            call()
+        assert "X" in str(error.value)
+    for call in (lambda: tp.latex(3), lambda: tp.check_regularity("p"), lambda: tp.save(3, tmp_path / "b.tp")):  # type: ignore[arg-type]
+        with pytest.raises(tp.TensorProgramError, match=r"tp\.Program"):
+            call()
+    with pytest.raises(tp.TensorProgramError, match="of a Program is given X="):
+        tp.save(program, tmp_path / "c.tp", X=X)
+
+
+def test_one_call_finds_kernel_verdict_and_comparisons(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From one limit with and one without copies, and one set of runs."""
+    import tensorprog.analysis.compare as comparing
+    import tensorprog.limits.limit as limits
+
+    counts = {"limit": 0, "sweep": 0}
+
+    def counted(name: str, function: Any) -> Any:
+        def wrapper(*args: Any, **options: Any) -> Any:
+            counts[name] += 1
+            return function(*args, **options)
+
+        return wrapper
+
+    monkeypatch.setattr(limits, "limit", counted("limit", limits.limit))
+    monkeypatch.setattr(comparing, "sweep", counted("sweep", comparing.sweep))
+    report = tp.check_gia(net(), X, of=("nngp", "ntk"), widths=[64, 128, 256], seeds=16)
+    assert counts == {"limit": 2, "sweep": 1}
+    want = tp.limit(net(), X)
+    for name in ("nngp", "ntk"):
+        assert np.array_equal(report.limit[name].value, want[name].value)
+    assert report.holds and report.comparison is not None and report.finite is not None
+    assert report.comparison.agrees and report.finite.agrees and "The same networks against the limit" in str(report)
+    assert {"finite", "comparison"} <= set(report.to_json())
+    wrong = tp.check_gia(
+        tp.Network(tp.moment((W @ (tp.dense("U", tp.Input("x"), N) + 1)) ** 2)), X, widths=[64, 256], seeds=16
+    )
+    assert wrong.holds is False and wrong.comparison.agrees and not wrong.finite.agrees

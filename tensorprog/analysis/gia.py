@@ -39,7 +39,7 @@ from tensorprog.analysis.initial import Sources, columns, shortcoming
 from tensorprog.analysis.instructions import Instructions, place
 from tensorprog.analysis.readouts import Analysis, Fault, linearity, parity, search
 from tensorprog.errors import Source, TensorProgramError
-from tensorprog.estimate import Estimate
+from tensorprog.estimate import Estimate, Estimates
 from tensorprog.language.algebra import is_backward
 from tensorprog.language.describe import describe
 from tensorprog.language.expression import Expression
@@ -95,6 +95,7 @@ class GIAReport:
         outputs: Output name to `Verdict`: (with GIA, without it, equal?).
         offenders: The smallest offending instructions.
         finite: Where widths were given: runs of the program, W and W.T coupled, against the limit under GIA.
+        comparison: The same runs against the limit.
         notes: Remarks.
         meaning: What GIA replaces here.
     """
@@ -108,6 +109,12 @@ class GIAReport:
     finite: Comparison | None = None
     notes: tuple[str, ...] = field(default=())
     meaning: str = BARE
+    comparison: Comparison | None = None
+
+    @property
+    def limit(self) -> Estimates:
+        """The limits of the outputs, without GIA: of a network its kernels. Empty where they were not found."""
+        return Estimates({name: v.without_gia for name, v in self.outputs.items()})
 
     def __str__(self) -> str:
         found = ", ".join(self.readouts) or "none"
@@ -134,6 +141,8 @@ class GIAReport:
             lines += ["", *[f"Note: {note}" for note in self.notes]]
         if self.finite is not None:
             lines += ["", "Finite networks against the limit under GIA:", str(self.finite)]
+        if self.comparison is not None:
+            lines += ["", "The same networks against the limit:", str(self.comparison)]
         return "\n".join(lines)
 
     __repr__ = __str__
@@ -166,7 +175,11 @@ class GIAReport:
             "outputs": outputs,
             "offenders": offenders,
             "notes": list(self.notes),
-        } | ({"finite": self.finite.to_json()} if self.finite is not None else {})
+        } | {
+            name: item.to_json()
+            for name, item in (("finite", self.finite), ("comparison", self.comparison))
+            if item is not None
+        }
 
 
 def check_gia(
@@ -189,7 +202,9 @@ def check_gia(
             this argument is its data X, for `holds`; by default a small generic input.
         values: Numbers for the hyperparameters.
         rng: Seeds a limit that has to be sampled.
-        widths: Also compare runs at these widths (of the program as it is) with the limit under GIA.
+        widths: Also compare runs at these widths (of the program as it is) with the limit under GIA and with the limit: one
+            call then finds the limit (of a network its kernels), the verdict on GIA, and both comparisons, from one limit
+            and one set of runs.
         seeds: For these runs; 32 by default.
         options: For a network, those of `Network.program`: `X`, `X2`, `of` (`"ntk"` by default), `parametrization`,
             `width`.
@@ -254,6 +269,7 @@ def check_gia(
     if is_loose is None and is_simple:
         is_simple = None
     of = Instructions(program)
+    finite, comparison = finite_runs(program, outputs, widths, seeds, values)
     return GIAReport(
         is_simple,
         is_loose,
@@ -261,9 +277,10 @@ def check_gia(
         tuple([called(of, x) for x in loose.readouts]),
         outputs,
         _offenders(program, simple, loose, given=readouts is not None),
-        finite_runs(program, outputs, widths, seeds, values),
+        finite,
         tuple(notes + remarks),
         MARKED if any(x.op == "matmul" and len(x.attr) > 2 for x in program.nodes) else BARE,
+        comparison,
     )
 
 
@@ -291,7 +308,7 @@ def _decided(found: Analysis, complete: bool) -> bool | None:
 
 def _chosen(program: Program, readouts: Iterable[Expression | str]) -> list[Node]:
     """The sources that are meant: vectors, their positions, or names of either."""
-    known = Sources(program).nodes
+    known = Sources.of(program).nodes
     of = Instructions(program)
     names = {x: {columns(x)[0].name, of.name(x), called(of, x)} for x in known}
     found: list[Node] = []
@@ -345,7 +362,7 @@ class _Story:
     def __init__(self, program: Program, of: Instructions, readouts: tuple[Node, ...], given: bool) -> None:
         self.program, self.of, self.readouts, self.given = program, of, readouts, given
         self.products = [x for x in program.nodes if x.op == "matmul"]
-        self.sources = Sources(program)
+        self.sources = Sources.of(program)
         self.called = {x: called(of, x) for x in self.sources.nodes}
 
     def offender(self, fault: Fault, checks: tuple[str, ...]) -> Offender:

@@ -147,6 +147,7 @@ def check_network(
             offenders[o.instruction] = replace(here, checks=("simple", "bp_like"))
     if offenders:
         notes.append('instructions are numbered as in the tangent kernel\'s program: print(net.program(X, of="ntk"))')
+    finite, comparison = finite_runs(program, outputs, widths, seeds, values)
     return GIAReport(
         None if is_loose is None and not breaches else not breaches,
         is_loose,
@@ -154,9 +155,10 @@ def check_network(
         tuple(sorted({called(of, x) for x in loose.readouts})),
         outputs,
         tuple(offenders.values()),
-        finite_runs(program, outputs, widths, seeds, values),
+        finite,
         tuple(notes),
         MARKED,
+        comparison,
     )
 
 

@@ -15,6 +15,7 @@ large it can be.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import prod
@@ -41,7 +42,8 @@ RESOLUTION = 1e-6
 SIGMAS = 6
 """A standard error tells a difference from this many on."""
 LEVELS = ((2**12, 2**14), (2**14, 2**16))
-"""Sizes of the populations of a paired difference, the next pair where the first one leaves it open."""
+"""Sizes of the populations of a paired difference, the next pair where the first one leaves it open and its errors, about
+four times smaller, could settle it."""
 LARGE = 2**26
 """The second pair is run if the instructions' vectors have at most so many entries."""
 REPLICATES = 16
@@ -98,14 +100,19 @@ def finite_runs(
     widths: Sequence[int] | None,
     seeds: int | Sequence[int] | None,
     values: Mapping[str, Any] | None,
-) -> Comparison | None:
-    """Runs of the program as it is beside the limit under GIA."""
+) -> tuple[Comparison | None, Comparison | None]:
+    """Runs of the program as it is, once, beside the limit under GIA and beside the limit."""
     if widths is None or not outputs:
-        return None
-    from tensorprog.analysis.compare import compare
+        return None, None
+    from tensorprog.analysis.anomalies import anomalies
+    from tensorprog.analysis.compare import Comparison, compare
 
-    against = {name: v.with_gia for name, v in outputs.items()}
-    return compare(program, widths, 32 if seeds is None else seeds, against=against, values=values)
+    free, limit = ({name: v[k] for name, v in outputs.items()} for k in (0, 1))
+    found = compare(program, widths, 32 if seeds is None else seeds, against=free, values=values)
+    samples = {n: {name: item.samples[i] for name, item in found.outputs.items()} for i, n in enumerate(found.widths)}
+    known = anomalies(program, n=min(found.widths), values=values)
+    axes = {name: o.axes for name, o in program.outputs.items()}
+    return found, Comparison.of(samples, limit, seeds=found.seeds, axes=axes, known=known)
 
 
 def _has(outputs: Mapping[str, Verdict], found: bool | None) -> bool:
@@ -219,15 +226,16 @@ def _by_populations(
     """Settles what is open by populations on common random numbers."""
     found = dict(outputs)
     entries = sum([prod(x.shape) for x in program.nodes if x.width is not None])
+    names = [name for name, v in found.items() if v.agrees is None]
     for k, sizes in enumerate(LEVELS):
-        names = [name for name, v in found.items() if v.agrees is None]
         if not names or (k and entries * sizes[1] > LARGE):
             break
         part = Program({name: program.outputs[name] for name in names})
         try:
             small, large = (_paired(part, m, values, rng) for m in sizes)
-        except TensorProgramError:  # too few samples for so many vectors, say
+        except (TensorProgramError, Warning):  # too few samples for so many vectors, say
             break
+        near = []
         for name in names:
             v = found[name]
             difference = _extrapolated(small[name], large[name], sizes)
@@ -235,10 +243,13 @@ def _by_populations(
             told = False if np.any(gap > error + 1e-12 * v.size) else None
             if told is None and np.all(gap + error <= RESOLUTION * v.size):
                 told = True
+            if told is None and (np.any(gap > error / 4) or np.all(gap + error <= 4 * RESOLUTION * v.size)):
+                near.append(name)
             known = v.difference
             if told is None and known is not None and np.max(known.error) <= np.max(error):
                 difference = known
             found[name] = v._replace(agrees=told, difference=difference)
+        names = near
     return found
 
 
@@ -257,13 +268,21 @@ def _extrapolated(small: np.ndarray, large: np.ndarray, sizes: tuple[int, int]) 
 
 
 def _paired(program: Program, samples: int, values: Mapping[str, Any] | None, rng: Any) -> dict[str, np.ndarray]:
-    """GIA's answer minus the limit, replicate by replicate, shape (replicates, *axes)."""
-    from tensorprog.execute.executor import population
+    """GIA's answer minus the limit, replicate by replicate, shape (replicates, *axes).
 
-    coupled, free = (
-        population(_verbatim(program, gia), samples, rng=rng, replicates=REPLICATES, values=values)
-        for gia in (False, True)
-    )
+    Raises:
+        TensorProgramError: The population is too small.
+        PopulationWarning: It is so small that it is biased.
+    """
+    from tensorprog.execute.executor import population
+    from tensorprog.execute.population import PopulationWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", PopulationWarning)
+        coupled, free = (
+            population(_verbatim(program, gia), samples, rng=rng, replicates=REPLICATES, values=values)
+            for gia in (False, True)
+        )
     return {name: free[name] - coupled[name] for name in program}
 
 

@@ -104,6 +104,7 @@ class Sources:
     def __init__(self, program: Program) -> None:
         self.nodes = tuple(_sources(program))
         self._known = set(self.nodes)
+        self._short: dict[tuple[Node, bool], str] = {}
         self._groups: dict[Node, frozenset[Node]] = {x: frozenset([x]) for x in self.nodes}
         named: dict[str, list[Node]] = {}
         for x in self.nodes:
@@ -112,8 +113,23 @@ class Sources:
             if len(found) > 1:
                 self._join(found)
 
+    @classmethod
+    def of(cls, program: Program) -> Sources:
+        """Those of a program, found once."""
+        if "sources" not in program._derived:
+            program._derived["sources"] = cls(program)
+        found: Sources = program._derived["sources"]
+        return found
+
     def __contains__(self, x: Node) -> bool:
         return x in self._known
+
+    def shortcoming(self, x: Node, symmetric: bool) -> str:
+        """As the function of that name, found once."""
+        key = x, symmetric
+        if key not in self._short:
+            self._short[key] = shortcoming(x, symmetric)
+        return self._short[key]
 
     def group(self, x: Node) -> frozenset[Node]:
         """Those that x depends on, itself included."""

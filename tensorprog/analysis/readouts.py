@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import NamedTuple
 
-from tensorprog.analysis.initial import Sources, shortcoming
+from tensorprog.analysis.initial import Sources
 from tensorprog.language.algebra import is_backward
 from tensorprog.language.functions import PRIMITIVES
 from tensorprog.language.node import Node
@@ -80,7 +80,7 @@ def linearity(program: Program, readouts: Iterable[Node]) -> Analysis:
 
     With both, no `W.T` is used in the forward body either, as its y depends on a readout.
     """
-    chosen, sources = tuple(readouts), Sources(program)
+    chosen, sources = tuple(readouts), Sources.of(program)
     degree: dict[Node, int | None] = {}  # None: not homogeneous
     for x in program.nodes:
         args = [degree[a] for a in x.args]
@@ -143,11 +143,11 @@ def parity(program: Program, readouts: Iterable[Node]) -> Analysis:
     expectation of an odd function of (v, Zhat^{W.T ..}), whose law does not change with their sign; and no z depends on a
     Zhat^{W.T y}.
     """
-    chosen, sources = tuple(readouts), Sources(program)
+    chosen, sources = tuple(readouts), Sources.of(program)
     sign: dict[Node, Sign] = {}
     for x in program.nodes:
         if x in sources:
-            constant = shortcoming(x, False) == "is constant 0"
+            constant = sources.shortcoming(x, False) == "is constant 0"
             sign[x] = Sign(1, own=True) if x in chosen else ZERO if constant else FREE
         else:
             sign[x] = _sign(x, [sign[a] for a in x.args])
@@ -241,7 +241,7 @@ def _analysis(
             kind, other = ("both", both[x]) if x in both else (fault(x), None)
             clean += not kind
         elif x in readouts:
-            short = shortcoming(x, symmetric)
+            short = sources.shortcoming(x, symmetric)
             kind = "" if not short or short == "is constant 0" else "mean" if "mean" in short else "law"
             if not kind and x in correlated:
                 kind, other = "correlated", correlated[x]
@@ -253,6 +253,9 @@ def _analysis(
 
 def _both_ways(program: Program) -> dict[Node, Node]:
     """Of every matrix in back-propagation that one pass uses as W and as W.T: a product, to one the other way round."""
+    if "both ways" in program._derived:
+        known: dict[Node, Node] = program._derived["both ways"]
+        return known
     passes: dict[tuple[str, bool], list[Node]] = {}
     for x in program.nodes:
         if x.op == "matmul":
@@ -263,7 +266,8 @@ def _both_ways(program: Program) -> dict[Node, Node]:
         other = next((x for x in rest if x.attr[1] != first.attr[1]), None)
         if other is not None and (back or (name, True) in passes):
             found.setdefault(name, (other, first))
-    return dict(found.values())
+    known = program._derived["both ways"] = dict(found.values())
+    return known
 
 
 # ---- search ----
@@ -286,7 +290,7 @@ def search(
         The analysis, and whether the search was complete.
     """
     loose = check is parity
-    sources = Sources(program)
+    sources = Sources.of(program)
     depends = _dependence(program, sources)
     vanishing = _vanishing(program)
     fixed = _dependence(program, sources, vanishing) if loose else depends
@@ -297,7 +301,7 @@ def search(
             taken |= fixed[x.args[0]]
         elif x.op == "matmul" and not (loose and x.args[0] in vanishing):
             needed.append(depends[x.args[0]])
-    able = {x for x in sources.nodes if x not in taken and not shortcoming(x, symmetric)}
+    able = {x for x in sources.nodes if x not in taken and not sources.shortcoming(x, symmetric)}
     pool = list(dict.fromkeys([sources.group(x) for x in sources.nodes if sources.group(x) <= able]))
     best = check(program, ())
     tried = 0

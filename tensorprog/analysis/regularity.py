@@ -42,6 +42,7 @@ from tensorprog.limits.domain import TINY, Range, check_domains, ranges
 from tensorprog.limits.initial import initial_limit, initial_scalars
 from tensorprog.limits.jumps import Met, jumps_met
 from tensorprog.limits.lower import Lowering
+from tensorprog.transforms.dispatch import of_networks
 
 __all__ = ["Reason", "RegularityReport", "check_regularity"]
 
@@ -116,11 +117,13 @@ class RegularityReport:
         return answers | {"reasons": reasons}
 
 
+@of_networks()
 def check_regularity(program: Program, *, values: Mapping[str, Any] | None = None) -> RegularityReport:
     """Which Master Theorem covers a program?
 
     Args:
-        program: The program.
+        program: The program, or a network: then its data X is the second argument, and all others are keywords,
+            with `X2`, `of`, `parametrization` and `width` of `Network.program` among them.
         values: Numbers for the hyperparameters, for the limits of scalars; by default their defaults. Where one has
             none, what depends on it stays undecided.
 

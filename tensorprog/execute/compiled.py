@@ -6,9 +6,10 @@ seeds and widths. A space adds four things: initial vectors, matrices, the mean 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from math import prod
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,6 +17,8 @@ import numpy as np
 from tensorprog.errors import TensorProgramError
 from tensorprog.execute.outer import Outer, boundary
 from tensorprog.execute.random import Array, MatrixSpec, VectorSpec, WidthSpec
+from tensorprog.language.arrays import array_shape
+from tensorprog.language.contraction import Contraction
 from tensorprog.language.describe import describe
 from tensorprog.language.functions import PRIMITIVES
 from tensorprog.language.node import Node
@@ -24,7 +27,7 @@ from tensorprog.language.schedule import schedule
 from tensorprog.language.symbols import Matrix
 from tensorprog.transforms.decouple import unmarked
 
-__all__ = ["Compiled", "MatrixLike", "Space", "compiled"]
+__all__ = ["Compiled", "MatrixLike", "Space", "Watch", "compiled"]
 
 
 class MatrixLike(Protocol):
@@ -55,17 +58,21 @@ class _Instruction:
     frees: list[int] = field(default_factory=list)
 
 
+Watch = Callable[[Node, Callable[..., Any] | None, Sequence[Any], Any], Any]
+
+
 class Compiled:
     """A program ready to run.
 
     Args:
         program: The program.
+        pairs: Are Moments in large products instructions of their own? A population looks at each of them.
 
     Attributes:
         program: The same.
     """
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, pairs: bool = False) -> None:
         self.program = program
         roots = [o.node for o in program.outputs.values()]
         slots: dict[Any, int] = {}
@@ -77,7 +84,7 @@ class Compiled:
             self._preset.append(value)
             return slots[key]
 
-        for step in schedule(roots, operands=lambda x: boundary(x) if x.op == "outer" else x.args):
+        for step in schedule(roots, operands=lambda x: boundary(x) if x.op == "outer" else x.args, pairs=pairs):
             x = step.node
             if x.op == "constant":
                 assert step.compute is not None
@@ -114,40 +121,61 @@ class Compiled:
         return out
 
     def peak_entries(self, size: Callable[[WidthSpec], int], kind: str = "dense") -> int:
-        """The largest number of stored entries of matrices and of their vectors that exist at one time.
+        """The largest number of stored entries that exist at one time.
 
-        A lazy matrix keeps, of each product, the vector and the result. Elementwise results are not counted.
+        A lazy matrix keeps, of each product, the vector and the result. Views of arrays cost nothing; of what is contracted, the
+        largest array on the way counts.
         """
         columns = self.products()
+        shapes: list[tuple[int, ...]] = [np.shape(v) for v in self._preset]
         held: dict[int, int] = {}
         total = peak = 0
         for instruction in self._code:
-            x, matrix, entries = instruction.node, instruction.matrix, 0
+            x, matrix = instruction.node, instruction.matrix
+            entries = inside = 0
             if matrix is not None:
                 rows, cols = size(matrix.rows), size(matrix.cols)
                 entries = rows * cols if kind == "dense" else min(columns[matrix.name], rows + cols) * (rows + cols)
-            elif x.op in ("vector", "matmul") and x.width is not None:
-                entries = int(np.prod(x.shape, dtype=int)) * size(x.width)
+            else:
+                given = [shapes[i] for i in instruction.sources][x.op == "matmul" :]
+                shape, inside = self._made(instruction, given, size)
+                shapes[instruction.target] = shape
+                entries = 0 if x.op in ("view", "take") else prod(shape)
             held[instruction.target] = entries
             total += entries
-            peak = max(peak, total)
+            peak = max(peak, total + inside)
             for i in instruction.frees:
                 total -= held.pop(i, 0)
         return peak
 
+    @staticmethod
+    def _made(
+        instruction: _Instruction, given: list[tuple[int, ...]], size: Callable[[WidthSpec], int]
+    ) -> tuple[tuple[int, ...], int]:
+        """The shape of an instruction's array, and the entries of what is made on the way."""
+        if isinstance(instruction.compute, Contraction):
+            return instruction.compute.needs(tuple(given))
+        return array_shape(instruction.node, given, size), 0
+
     # ---- running ----
-    def run(self, space: Space, values: Mapping[str, Any]) -> dict[str, Array]:
+    def run(self, space: Space, values: Mapping[str, Any], watch: Watch | None = None) -> dict[str, Array]:
         """The outputs in a space, unchecked: name to array of shape (*axes,).
 
         Args:
             space: A new space: it remembers what has been drawn.
             values: A number for each hyperparameter.
+            watch: Sees every instruction with its operands and result, which it may replace.
         """
         env = list(self._preset)
         with np.errstate(all="ignore"):  # what is not finite is found and explained by `explain`
             for instruction in self._code:
                 compute = instruction.compute or _bind(instruction, space, values)
-                env[instruction.target] = compute(*[env[i] for i in instruction.sources])
+                arrays = [env[i] for i in instruction.sources]
+                result = compute(*arrays)
+                if watch is not None and instruction.matrix is None:
+                    result = watch(instruction.node, instruction.compute, arrays, result)
+                env[instruction.target] = result
+                del arrays, result
                 for i in instruction.frees:
                     env[i] = None
         return self._collect(env)
@@ -228,14 +256,15 @@ def _moment(space: Space, x: Array) -> Array:
     return x[..., 0] if x.shape[-1] == 1 else space.mean(x)
 
 
-def compiled(program: Program) -> Compiled:
+def compiled(program: Program, pairs: bool = False) -> Compiled:
     """The program ready to run; it is compiled once, and kept with it.
 
     What is marked as one pass's product, and is the other's as well, is one instruction here (`transforms/decouple.py`).
     """
-    if "compiled" not in program._derived:
-        program._derived["compiled"] = Compiled(unmarked(program))
-    return program._derived["compiled"]
+    key = "compiled pairs" if pairs else "compiled"
+    if key not in program._derived:
+        program._derived[key] = Compiled(unmarked(program), pairs)
+    return program._derived[key]
 
 
 # ---- why something is not finite ----

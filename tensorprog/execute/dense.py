@@ -77,7 +77,8 @@ class Dense(FiniteSpace):
     Args:
         n: The reference width.
         seed: Key of the random streams.
-        weights: Matrices by name, to use in place of random ones (a trained network's, say); shape (rows, cols).
+        weights: Parameters by name, to use in place of random ones (a trained network's, say): matrices (rows, cols), input
+            layers (size, features), other initial vectors (*axes, size).
     """
 
     name = "dense"
@@ -85,6 +86,29 @@ class Dense(FiniteSpace):
     def __init__(self, n: int, seed: int = 0, weights: Mapping[str, npt.ArrayLike] | None = None) -> None:
         super().__init__(n, seed)
         self.weights = dict(weights or {})
+
+    def vector(self, spec: VectorSpec) -> Array:
+        """Initial vectors, drawn or given.
+
+        Raises:
+            TensorProgramError: The given ones have another shape.
+        """
+        if spec.name not in self.weights:
+            return super().vector(spec)
+        size, data = self.size(spec.width), getattr(spec, "data", None)
+        if data is None:
+            return self._given(spec.name, (*spec.shape, size), "(*axes, size)")
+        u = self._given(spec.name, (size, data.features), "(size, features)")
+        return np.asarray(data.array @ u.T)
+
+    def _given(self, name: str, shape: tuple[int, ...], what: str) -> Array:
+        given = np.asarray(self.weights[name], dtype=np.float64)
+        if given.shape != shape:
+            raise TensorProgramError(
+                f"the parameter given for {name} has shape {given.shape}, not {shape} {what}",
+                fix="give an array of that shape, or run at the width it was made for",
+            )
+        return given
 
     def matrix(self, spec: MatrixSpec) -> DenseMatrix:
         """The matrix of this name, drawn from the stream of (seed, name) or taken from `weights`.
@@ -94,13 +118,7 @@ class Dense(FiniteSpace):
         """
         shape = self.size(spec.rows), self.size(spec.cols)
         if spec.name in self.weights:
-            given = np.asarray(self.weights[spec.name], dtype=np.float64)
-            if given.shape != shape:
-                raise TensorProgramError(
-                    f"the weights given for {spec.name} have shape {given.shape}, not {shape} (rows, cols)",
-                    fix="give an array of that shape, or run at the width it was made for",
-                )
-            return DenseMatrix(given)
+            return DenseMatrix(self._given(spec.name, shape, "(rows, cols)"))
         rng = stream(self.seed, spec.name, "matrix", *shape)
         weights = _standardised(spec.entries, rng, shape)
         weights *= math.sqrt(float(spec.var) / shape[1])

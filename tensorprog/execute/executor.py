@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tensorprog.errors import TensorProgramError
-from tensorprog.execute.compiled import Compiled, Space, compiled
+from tensorprog.execute.compiled import Compiled, Space, Watch, compiled
 from tensorprog.execute.dense import Dense, FiniteSpace
 from tensorprog.execute.lazy import Lazy
 from tensorprog.execute.random import Array
@@ -114,6 +115,7 @@ def run(
     gia: bool = False,
     values: Mapping[str, Any] | None = None,
     matrices: Mapping[str, npt.ArrayLike] | None = None,
+    parameters: Mapping[str, npt.ArrayLike] | None = None,
     progress: bool | None = None,
 ) -> Runs:
     """Runs a program at finite width.
@@ -131,7 +133,10 @@ def run(
             looked at, exact in law; "auto" takes what is cheaper (see `choose_weights`).
         gia: Whether every W.T is an independent copy's (see `transforms.decouple`).
         values: Numbers for hyperparameters; the others have their defaults.
-        matrices: Name to array (rows, cols), weights to use in place of random ones; the same for all seeds. Dense.
+        matrices: As `parameters`, for matrices alone.
+        parameters: Name to array, to use in place of what is random: those of a trained network, say. They are what the program
+            multiplies with: matrices (rows, cols), with entries of order n**-1/2; input layers (n, features); other initial
+            vectors, such as biases and readout vectors, (*axes, n), with coordinates of order 1. The same for all seeds. Dense.
         progress: Whether to show a progress bar; by default on a terminal only, and only after some seconds.
 
     Returns:
@@ -153,6 +158,7 @@ def run(
     program = program_for(program, gia)
     n, seeds = _check_width(n), check_seeds(seeds)
     given, code = program.values(values), compiled(program)
+    matrices = _parameters(code, matrices, parameters)
     kind = _check_weights(code, n, weights, matrices)
 
     def space(seed: int) -> Space:
@@ -210,6 +216,8 @@ def population(
     replicates: int = 8,
     values: Mapping[str, Any] | None = None,
     gia: bool = False,
+    watch: Watch | None = None,
+    checked: bool = True,
 ) -> dict[str, Array]:
     """The infinite-width limit by independent populations of joint samples; their spread is the error.
 
@@ -220,6 +228,8 @@ def population(
         replicates: Number of populations.
         values: Numbers for hyperparameters.
         gia: Whether every W.T is an independent copy's.
+        watch: Sees every instruction of every replicate (`execute/tails.py:Tails`).
+        checked: Refuse outputs that are not finite.
 
     Returns:
         Name of each output to its array, shape (replicates, *axes).
@@ -242,19 +252,28 @@ def population(
     entropy = int(rng.integers(2**63)) if isinstance(rng, np.random.Generator) else int(rng or 0)
     children = np.random.SeedSequence(entropy).spawn(int(replicates))
     keys = [int.from_bytes(c.generate_state(4).tobytes(), "little") for c in children]
-    given, code = program.values(values), compiled(program)
-    rows = [_run_checked(code, lambda key=key: Population(samples, key), given, "the population") for key in keys]  # type: ignore[misc]
+    given, code = program.values(values), compiled(program, pairs=True)
+    rows = [
+        _run_checked(code, partial(Population, samples, key), given, "the population", watch, checked) for key in keys
+    ]
     return {name: np.stack([row[name] for row in rows]) for name in program}
 
 
-def _run_checked(code: Compiled, space: Callable[[], Space], values: Mapping[str, Any], where: str) -> dict[str, Array]:
+def _run_checked(
+    code: Compiled,
+    space: Callable[[], Space],
+    values: Mapping[str, Any],
+    where: str,
+    watch: Watch | None = None,
+    checked: bool = True,
+) -> dict[str, Array]:
     try:
-        out = code.run(space(), values)
+        out = code.run(space(), values, watch)
     except MemoryError:
         raise TensorProgramError(
             f"the run with {where} does not fit into memory", fix="use a smaller n, or fewer columns"
         ) from None
-    if not all(np.isfinite(a).all() for a in out.values()):
+    if checked and not all(np.isfinite(a).all() for a in out.values()):
         raise code.explain(space(), values) or TensorProgramError(
             f"an output of the run with {where} is not finite, and a second run is", fix="please report this"
         )
@@ -365,18 +384,38 @@ def distinct_integers(what: str, items: Any, fix: str) -> tuple[int, ...]:
     return tuple([int(i) for i in found])
 
 
+def _parameters(
+    code: Compiled, matrices: Mapping[str, Any] | None, parameters: Mapping[str, Any] | None
+) -> dict[str, np.ndarray]:
+    """What is given in place of random numbers, by name."""
+    found: dict[str, np.ndarray] = {}
+    for what, given in (("matrices", matrices), ("parameters", parameters)):
+        names = [m.name for m in code.program.matrices]
+        if what == "parameters":
+            names += dict.fromkeys([v.name for v in code.program.vectors])
+        if given is not None and not isinstance(given, Mapping):
+            raise TensorProgramError(f"{what}={given!r}"[:80], fix="give a dictionary: name to array")
+        for name, values in (given or {}).items():
+            if name not in names:
+                raise TensorProgramError(
+                    f"{what} has {name!r}, which the program does not use",
+                    why=f"its {what} are {', '.join(names) or 'none'}",
+                    fix="check the name",
+                )
+            try:
+                a = np.asarray(values, dtype=np.float64)
+            except (TypeError, ValueError):
+                a = np.full((), np.nan)
+            if not np.isfinite(a).all():
+                raise TensorProgramError(f"{what} for {name!r} hold no finite numbers", fix="give an array of numbers")
+            found[name] = a
+    return found
+
+
 def _check_weights(code: Compiled, n: int, weights: str, matrices: Mapping[str, Any] | None) -> str:
     """Dense or lazy; refuses what is not possible at this width."""
     if weights not in ("dense", "lazy", "auto"):
         raise TensorProgramError(f"weights={weights!r}", fix='use "dense", "lazy" or "auto"')
-    names = [m.name for m in code.program.matrices]
-    for name in matrices or {}:
-        if name not in names:
-            raise TensorProgramError(
-                f"matrices has {name!r}, which the program does not use",
-                why=f"its matrices are {', '.join(names) or 'none'}",
-                fix="check the name",
-            )
     if matrices and weights == "lazy":
         raise TensorProgramError(
             "weights are given, and asked to be lazy", why="lazy weights are random", fix='leave out weights="lazy"'
@@ -388,8 +427,8 @@ def _check_weights(code: Compiled, n: int, weights: str, matrices: Mapping[str, 
         gaussian = all(m.entries is None for m in code.program.matrices)
         lazy = kind == "dense" and gaussian and not matrices and 8.0 * code.peak_entries(size, "lazy") < free
         raise TensorProgramError(
-            f"vectors and {kind} weights at n = {n} need {needed / 2**30:.3g} GB of memory, "
+            f"arrays and {kind} weights at n = {n} need {needed / 2**30:.3g} GB of memory, "
             f"and {free / 2**30:.3g} GB are free",
-            fix="use a smaller n" + (', or weights="lazy"' if lazy else ""),
+            fix="use a smaller n, or fewer examples" + (', or weights="lazy"' if lazy else ""),
         )
     return kind

@@ -169,9 +169,10 @@ def limit_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def formula_arguments(parser: argparse.ArgumentParser) -> None:
-    """FILE and --gia."""
+    """FILE, --gia and --latex."""
     file_arguments(parser)
     _gia(parser)
+    parser.add_argument("--latex", action="store_true", help="the formulas in LaTeX")
 
 
 def run_arguments(parser: argparse.ArgumentParser) -> None:
@@ -195,6 +196,7 @@ def compare_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--against-gia", action="store_true", help="compare the runs with GIA's answer in place of the limit"
     )
+    _gia(parser)
     _weights(parser)
     _rng(parser)
     parser.add_argument("--plot", metavar="out.svg", help="draw the deviations (needs matplotlib)")

@@ -92,7 +92,10 @@ def formula(args: argparse.Namespace) -> Answer:
         found = find_formula(model.what, model.shape, gia=args.gia, **options)
     outputs = {name: _formula_json(sympy, expression) for name, expression in found.items()}
     lets = [{"name": str(a), "formula": str(b), "latex": sympy.latex(b)} for a, b in found.lets]
-    return Answer(str(found), {"outputs": outputs, "lets": lets, "legend": found.legend, "gia": args.gia})
+    data = {"outputs": outputs, "lets": lets, "legend": found.legend, "gia": args.gia}
+    if args.latex:
+        return Answer(found.latex(), data | {"latex": found.latex()})
+    return Answer(str(found), data)
 
 
 def run(args: argparse.Namespace) -> Answer:
@@ -129,11 +132,20 @@ def compare(args: argparse.Namespace) -> Answer:
 
     check_picture(args.plot)
     program, values = _program(args), _values(args)
-    against = find_limit(program, gia=args.against_gia, values=values, rng=args.rng)
+    if args.gia and args.against_gia:
+        raise CommandError("--gia runs networks with copies, --against-gia the networks as they are: give one of them")
+    against = find_limit(program, gia=args.gia or args.against_gia, values=values, rng=args.rng)
     interrupted, remarks = False, []
     try:
         found = compare_program(
-            program, args.widths, args.seeds, against=against, values=values, weights=args.weights, resume=args.resume
+            program,
+            args.widths,
+            args.seeds,
+            against=against,
+            values=values,
+            gia=args.gia,
+            weights=args.weights,
+            resume=args.resume,
         )
     except Interrupted as stop:
         interrupted = True
@@ -145,7 +157,9 @@ def compare(args: argparse.Namespace) -> Answer:
     if args.plot:
         found.plot(args.plot)
         remarks.append(f"picture: {args.plot}")
-    data = found.to_json() | {"against": "gia" if args.against_gia else "limit"}
+    if args.gia:
+        head = "Runs and limit under the gradient independence assumption.\n\n"
+    data = found.to_json() | {"against": "gia" if args.against_gia else "limit", "gia": args.gia}
     return Answer(head + str(found), data, interrupted, "; ".join(remarks))
 
 

@@ -25,7 +25,7 @@ from tensorprog.errors import TensorProgramError
 from tensorprog.language.folding import raised, times, unbounded
 from tensorprog.language.functions import PRIMITIVES
 from tensorprog.language.node import Node
-from tensorprog.language.symbols import Matrix, Number, VectorSpec, Width, is_exact, number, numbers
+from tensorprog.language.symbols import Matrix, Number, VectorSpec, Width, check_length, is_exact, number, numbers
 
 __all__ = [
     "ONE", "ZERO", "add", "applied", "common_type", "constant", "div", "fn", "hyperparameter", "initial", "inner",
@@ -50,6 +50,7 @@ def constant(
 ) -> Node:
     """A number or an array, the same in every coordinate."""
     if type(value) is int:
+        check_length(value)
         return Node("constant", (), value, shape or (), width, inner)
     value = numbers(value, "a constant")
     if isinstance(value, np.ndarray):
@@ -261,6 +262,10 @@ def div(x: Node, y: Node) -> Node:
 def fn(name: str, x: Node, *parameters: Number) -> Node:
     """A primitive, elementwise."""
     row = PRIMITIVES[name]
+    if row.least is not None and not parameters[0] >= row.least:
+        raise TensorProgramError(
+            f"{name} with the {row.parameters[0]} {parameters[0]}", fix=f"a {row.parameters[0]} is at least {row.least}"
+        )
     if x.op == "constant" and row.exact is not None and is_exact(x.attr) and all(map(is_exact, parameters)):
         if isinstance(x.attr, np.ndarray):
             if x.attr.size <= FOLD_LIMIT:
@@ -286,6 +291,9 @@ def view(x: Node, index: Sequence[int], shape: Sequence[int]) -> Node:
     if x.op == "constant":
         if not isinstance(x.attr, np.ndarray):
             return constant(x.attr, shape, x.width, x.inner)
+        if x.attr.shape == x.shape and sorted(index) == list(range(len(shape))):  # turned: no copy
+            turned = x.attr.transpose(np.argsort(index))
+            return x if np.array_equal(turned, x.attr) else Node("constant", (), turned, shape, x.width, x.inner)
         if x.attr.ndim == len(x.shape) and int(np.prod(shape)) <= max(SMALL, min(x.attr.size, FOLD_LIMIT)):
             return Node("constant", (), _view_array(x.attr, index, shape), shape, x.width, x.inner)
     return Node("view", (x,), index, shape, x.width, x.inner)

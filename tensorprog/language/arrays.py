@@ -19,7 +19,7 @@ from tensorprog.language.functions import PRIMITIVES
 from tensorprog.language.node import Node
 from tensorprog.language.overflow import cleared, overruled
 
-__all__ = ["KERNELS", "Kernel", "aligned", "kernel", "raised", "rank"]
+__all__ = ["KERNELS", "Kernel", "aligned", "array_shape", "kernel", "raised", "rank"]
 
 Kernel = Callable[..., Any]
 """Operand arrays to the node's array (0-dimensional ones may be NumPy scalars)."""
@@ -28,6 +28,48 @@ Kernel = Callable[..., Any]
 def rank(node: Node) -> int:
     """Number of axes of the node's array."""
     return len(node.shape) + (node.width is not None) + (node.inner is not None)
+
+
+def array_shape(node: Node, given: Sequence[tuple[int, ...]], size: Callable[[Any], int]) -> tuple[int, ...]:
+    """The shape of the array of a node, from those of its operands' arrays; size 1 along axes on which it does not depend.
+
+    Args:
+        node: Any instruction of a program.
+        given: The shapes of its operands' arrays.
+        size: The number of coordinates of a width.
+    """
+    if node.op in ("vector", "outer"):
+        return (*node.shape, size(node.width))
+    n = len(node.shape)
+    lead = [s[: len(a.shape)] for a, s in zip(node.args, given, strict=False)]
+    tail = (
+        ()
+        if node.width is None
+        else (max([s[len(a.shape)] for a, s in zip(node.args, given, strict=False) if a.width] or [1]),)
+    )
+    match node.op:
+        case "matmul":
+            return (*lead[0], size(node.width))
+        case "moment":
+            return tuple(lead[0])
+        case "view":
+            index = node.attr
+            return (
+                *[max([k for k, p in zip(lead[0], index, strict=True) if p == i], default=1) for i in range(n)],
+                *tail,
+            )
+        case "take" | "sum":
+            axis = node.attr if node.op == "sum" else node.attr[0]
+            return (*lead[0][:axis], *lead[0][axis + 1 :], *tail)
+        case "pick":
+            axis, positions = node.attr
+            count = len(positions) if lead[0][axis] > 1 and len(set(positions)) > 1 else 1
+            return (*lead[0][:axis], count, *lead[0][axis + 1 :], *tail)
+        case "stack":
+            axes = [max([s[i] for s in lead if s], default=1) for i in range(n - 1)]
+            return (*axes[: node.attr], len(node.args), *axes[node.attr :], *tail)
+    full = [s for s in lead if len(s) == n]
+    return (*[max([s[i] for s in full], default=1) for i in range(n)], *tail)
 
 
 # ---- alignment ----

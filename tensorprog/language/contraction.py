@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from tensorprog.language.arrays import Kernel, raised
 from tensorprog.language.node import Node
 from tensorprog.language.overflow import cleared, overruled
 
-__all__ = ["Contraction", "contraction"]
+__all__ = ["Contraction", "contraction", "first_entries"]
 
 _SMALL = 2048
 """Items of a batch with fewer multiplications than this go to einsum: a BLAS call for each costs more (measured)."""
@@ -30,43 +30,102 @@ class _Factor:
     positions: tuple[int, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class _Term:
+    """A product of factors, with what it is averaged and summed over besides the axes of the whole."""
+
+    factors: tuple[_Factor, ...] = ()
+    scale: float = 1.0
+    averaged: tuple[int, ...] = ()
+    summed: tuple[int, ...] = ()
+
+
 class Contraction:
     """Sums over axes, and the mean over the width, of a product, as matrix products: the full product is never built.
 
     Pairs of factors are contracted in an order chosen by the sizes of what results; size-1 axes along which an operand
     does not vary count as absent. The plan is made once for each combination of operand shapes.
 
+    Moments and sums among the factors may be contracted along with the rest (`absorbed`): sum_st <g_s, g'_t> <h_s, h'_t> is the
+    inner product of sum_s g_s h_s with that of the others, and there need be no array of all pairs (s, t).
+
     Attributes:
         operands: The nodes whose arrays it is called with; views among the factors are seen through.
     """
 
-    def __init__(self, chain: Sequence[Node], product: Node) -> None:  # node outermost, then the sums below it
-        d = len(product.shape)
-        self._sizes, self._width = product.shape, d  # index d stands for the width, d + 1 for the inner width
+    def __init__(
+        self, chain: Sequence[Node], product: Node, absorbed: Callable[[Node], bool] = lambda x: False
+    ) -> None:
+        d = len(product.shape)  # node outermost, then the sums below it
+        self._sizes: dict[int, int] = dict(enumerate(product.shape))
+        self._next = d + 2  # d stands for the width, d + 1 for the inner width, more for what is summed inside
         positions = list(range(d))
-        averaged = False
+        averaged: tuple[int, ...] = ()
         for x in reversed(chain):
             if x.op == "moment":
-                averaged = True
+                averaged = (d,)
             else:
                 positions.pop(x.attr)
-        self._averaged = averaged
+        self._width, self._outermost = d, chain[0].op == "moment"
         self._out = positions + [d] * (product.width is not None and not averaged)
         self._out += [d + 1] * (product.inner is not None)
+        self._absorbed = absorbed
+        self._inside: set[int] = set()  # indices that an absorbed sum brings
         operands: list[Node] = []
-        self._factors: list[_Factor] = []
-        for x, k in zip(product.args, product.attr, strict=True):
-            base, index = x, tuple(range(d)) if x.shape else ()
-            if x.op == "view":
-                base, index = x.args[0], x.attr
-            index += (d,) * (base.width is not None) + (d + 1,) * (base.inner is not None)
-            if base not in operands:
-                operands.append(base)
-            halves = (1,) if k == 1 else (k - k // 2, k // 2)  # x^4 is the inner product of x^2 with itself
-            self._factors += [_Factor(operands.index(base), e, index) for e in halves]
+        self._terms = self._expanded(product, tuple(range(d)), (d,), (d + 1,), _Term(averaged=averaged), operands)
         self.operands = tuple(operands)
-        self._clear = overruled([operands[f.operand] for f in self._factors])
+        self._clear = [overruled([operands[f.operand] for f in t.factors]) for t in self._terms]
         self._plans: dict[tuple[tuple[int, ...], ...], Callable[[Sequence[Any]], Any]] = {}
+        self._needs: dict[tuple[tuple[int, ...], ...], tuple[tuple[int, ...], int]] = {}
+        self._largest = 0.0
+
+    def _expanded(
+        self,
+        x: Node,
+        index: tuple[int, ...],
+        width: tuple[int, ...],
+        inner: tuple[int, ...],
+        term: _Term,
+        operands: list[Node],
+    ) -> list[_Term]:
+        """The term times a node whose axes have the given indices: several where it is a sum that is multiplied out."""
+        if x.op == "mul":
+            terms = [term]
+            for a, k in zip(x.args, x.attr, strict=True):
+                base, places = a, index if a.shape else ()
+                if a.op == "view":
+                    base, places = a.args[0], tuple([index[p] for p in a.attr])
+                terms = [new for t in terms for new in self._times(base, k, places, width, inner, t, operands)]
+            return terms
+        return self._times(x, 1, index if x.shape else (), width, inner, term, operands)
+
+    def _times(
+        self, x: Node, k: int, index: tuple[int, ...], width: Any, inner: Any, term: _Term, operands: list[Node]
+    ) -> list[_Term]:
+        if k == 1 and self._absorbed(x):
+            if x.op == "add":
+                parts = [
+                    self._expanded(
+                        a, index if a.shape else (), width, inner, replace(term, scale=term.scale * float(c)), operands
+                    )
+                    for c, a in zip(x.attr, x.args, strict=True)
+                ]
+                return [t for found in parts for t in found]
+            (y,) = x.args
+            fresh, self._next = self._next, self._next + 1
+            if x.op == "moment":
+                return self._expanded(
+                    y, index, (fresh,), inner, replace(term, averaged=(*term.averaged, fresh)), operands
+                )
+            self._sizes[fresh] = y.shape[x.attr]
+            self._inside.add(fresh)
+            summed = (*index[: x.attr], fresh, *index[x.attr :])
+            return self._expanded(y, summed, width, inner, replace(term, summed=(*term.summed, fresh)), operands)
+        index += width * (x.width is not None) + inner * (x.inner is not None)
+        if x not in operands:
+            operands.append(x)
+        halves = (1,) if k == 1 else (k - k // 2, k // 2)  # x^4 is the inner product of x^2 with itself
+        return [replace(term, factors=(*term.factors, *[_Factor(operands.index(x), e, index) for e in halves]))]
 
     def __call__(self, *arrays: Any) -> Any:
         """The node's array."""
@@ -76,25 +135,88 @@ class Contraction:
             plan = self._plans[shapes] = self._plan(shapes)
         return plan(arrays)
 
+    def needs(self, shapes: tuple[tuple[int, ...], ...]) -> tuple[tuple[int, ...], int]:
+        """The shape of the result for operands of these shapes, and the entries of the largest array on the way."""
+        if shapes not in self._plans:
+            self._plans[shapes] = self._plan(shapes)
+        return self._needs[shapes]
+
+    @property
+    def ends_in_moment(self) -> bool:
+        """Is it a Moment of a product, with sums inside only?"""
+        return self._outermost and self._next == self._width + 2 and len(self._terms) == 1
+
+    def samples(self, arrays: Sequence[Any], most: int) -> tuple[tuple[slice, ...], np.ndarray, np.ndarray, np.ndarray]:
+        """What it is the mean of, at the first entries along every axis, at most `most` numbers; a Moment of a product only.
+
+        Returns:
+            Which entries of the result; the samples (*entries, width), summed over what it sums; for every entry, the product of
+            the largest moduli of its factors, those that are 0 left out; and whether none is 0.
+        """
+        d, factors = self._width, self._terms[0].factors
+        width = max([arrays[f.operand].shape[-1] for f in factors if d in f.positions])
+        sizes = first_entries([self._sizes[i] for i in range(d)], most // width)
+        product: Any = 1.0
+        largest: Any = 1.0
+        none: Any = True
+        for f in factors:
+            a = np.asarray(arrays[f.operand])
+            cut = [slice(0, k if k == 1 or p == d else sizes[p]) for p, k in zip(f.positions, a.shape, strict=True)]
+            a = raised(view_array(a[tuple(cut)], f.positions, d + 1), f.exponent)
+            top = np.abs(a).max(-1, initial=0.0)
+            largest, none = largest * np.where(top > 0, top, 1.0), none & (top > 0)
+            product = product * a
+        full = tuple(sizes)
+        gone = tuple([i for i in range(d) if i not in self._out])
+        product, largest, none = (
+            np.broadcast_to(product, (*full, width)),
+            np.broadcast_to(largest, full),
+            np.broadcast_to(none, full),
+        )
+        if gone:
+            product, largest, none = product.sum(gone), largest.max(gone), none.any(gone)
+        return tuple([slice(0, sizes[i]) for i in self._out]), product, largest, none
+
     def _plan(self, shapes: tuple[tuple[int, ...], ...]) -> Callable[[Sequence[Any]], Any]:
+        self._largest = 0.0
+        plans = [self._plan_of(t, clear, shapes) for t, clear in zip(self._terms, self._clear, strict=True)]
         extents: dict[int, int] = {}
-        for f in self._factors:
+        for f in [f for t in self._terms for f in t.factors]:
+            for i, size in zip(f.positions, shapes[f.operand], strict=True):
+                extents[i] = max(extents.get(i, 1), size)
+        self._needs[shapes] = tuple([extents.get(i, 1) for i in self._out]), int(self._largest)
+        if len(plans) == 1:
+            return plans[0]
+
+        def run(arrays: Sequence[Any]) -> Any:
+            total = plans[0](arrays)
+            for plan in plans[1:]:
+                total = total + plan(arrays)
+            return total
+
+        return run
+
+    def _plan_of(
+        self, term: _Term, overruling: list[tuple[int, list[int]]], shapes: tuple[tuple[int, ...], ...]
+    ) -> Callable[[Sequence[Any]], Any]:
+        extents: dict[int, int] = {}
+        for f in term.factors:
             for i, size in zip(f.positions, shapes[f.operand], strict=True):
                 extents[i] = max(extents.get(i, 1), size)
         loads: list[Callable[[Sequence[Any]], Any]] = []
         terms: list[tuple[int, ...]] = []
-        for f in self._factors:
+        for f in term.factors:
             kept = tuple(sorted({i for i, size in zip(f.positions, shapes[f.operand], strict=True) if size > 1}))
             loads.append(_load(f, shapes[f.operand], kept))
             terms.append(kept)
         clear = [  # an exponential next to a kinked function of the same positions: see `overflow.py`
-            (i, same) for i, zeros in self._clear if (same := [j for j in zeros if terms[j] == terms[i]])
+            (i, same) for i, zeros in overruling if (same := [j for j in zeros if terms[j] == terms[i]])
         ]
         keep = set(self._out)
-        constant = [size for i, size in enumerate(self._sizes) if i not in keep and extents.get(i, 1) != size]
-        scale = float(math.prod(constant))
-        if self._averaged:
-            scale /= extents.get(self._width, 1)
+        summed = [i for i in self._sizes if i not in keep and (i not in self._inside or i in term.summed)]
+        scale = term.scale * float(math.prod([self._sizes[i] for i in summed if extents.get(i, 1) != self._sizes[i]]))
+        for i in term.averaged:
+            scale /= extents.get(i, 1)
 
         steps: list[tuple[int, int, Kernel]] = []
         alive = dict(enumerate(terms))
@@ -112,10 +234,11 @@ class Contraction:
             assert best is not None
             _, i, j, result = best
             steps.append((i, j, _pair(alive[i], alive[j], result, extents)))
+            self._largest = max(self._largest, _size(result, extents))
             del alive[j]
             alive[i] = result
-        ((last, term),) = alive.items()
-        finish = _finish(term, self._out, scale)
+        ((last, left),) = alive.items()
+        finish = _finish(left, self._out, scale)
 
         def run(arrays: Sequence[Any]) -> Any:
             values = [load(arrays) for load in loads]
@@ -127,6 +250,15 @@ class Contraction:
             return finish(values[last])
 
         return run
+
+
+def first_entries(shape: Sequence[int], most: int) -> list[int]:
+    """How many entries along every axis leave at most so many; the longest axes are cut first."""
+    kept = list(shape)
+    while kept and math.prod(kept) > max(most, 1):
+        i = kept.index(max(kept))
+        kept[i] = max(1, kept[i] // 2)
+    return kept
 
 
 def _size(term: Iterable[int], extents: dict[int, int]) -> float:
@@ -173,7 +305,8 @@ def _pair(a: tuple[int, ...], b: tuple[int, ...], result: tuple[int, ...], exten
         return lambda x, y: x[spread_a] * y[spread_b]
     work = _size(left + inner + right, extents)
     if batch and work < _SMALL:
-        letters = ["".join([chr(97 + p) for p in t]) for t in (a, b, result)]
+        names = {p: chr(97 + i) for i, p in enumerate(sorted({*a, *b}))}
+        letters = ["".join([names[p] for p in t]) for t in (a, b, result)]
         subscripts = "{},{}->{}".format(*letters)
         return lambda x, y: np.einsum(subscripts, x, y)
     order_a, order_b = [a.index(p) for p in batch + left + inner], [b.index(p) for p in batch + right + inner]
@@ -209,11 +342,12 @@ def _finish(term: tuple[int, ...], out: Sequence[int], scale: float) -> Kernel:
     return finish
 
 
-def contraction(node: Node) -> Contraction | None:
+def contraction(node: Node, absorbed: Callable[[Node], bool] = lambda x: False) -> Contraction | None:
     """The fused form of a sum or Moment of a product (of sums of sums of it), or None where there is no product below.
 
     Args:
         node: A `sum` or `moment`; of a `mul`, possibly through further `sum`s.
+        absorbed: Which Moments, sums and linear combinations among the factors are contracted with the rest.
 
     Example:
         >>> import tensorprog as tp
@@ -227,4 +361,4 @@ def contraction(node: Node) -> Contraction | None:
     while x.op in ("sum", "moment"):
         chain.append(x)
         x = x.args[0]
-    return Contraction(chain, x) if chain and x.op == "mul" else None
+    return Contraction(chain, x, absorbed) if chain and x.op == "mul" else None

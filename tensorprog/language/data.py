@@ -8,7 +8,9 @@ limit needs to know. Two multi-vectors made with the same U from different data 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from functools import cached_property
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -16,11 +18,13 @@ import numpy as np
 from tensorprog.errors import TensorProgramError
 from tensorprog.language import algebra
 from tensorprog.language.node import Node
-from tensorprog.language.symbols import Number, VectorSpec, Width, encode
+from tensorprog.language.symbols import Number, VectorSpec, Width, encode, number
 
 __all__ = ["VALUES", "ArrayData", "Data", "Embedding", "SlotData", "Values", "merged"]
 
 
+MANY = 2**20
+"""Entries of a Gram matrix that is not made where it may be contracted instead."""
 VALUES = "values"
 """Marks a `data` node that stands for the numbers of an input, not for inner products."""
 
@@ -37,6 +41,10 @@ class Data:
     def gram(self, other: Data) -> Node:
         """x.x'/d for every row of this and every row of the other data, as a scalar of shape (*shape, *other.shape)."""
         raise NotImplementedError
+
+    def metric(self, other: Data) -> Node:
+        """The same as `gram`, where it is one factor of a contraction."""
+        return self.gram(other)
 
     def flattened(self, i: int, j: int) -> Data:
         """The same rows with axes i and j as one, see `flat.py`."""
@@ -90,6 +98,18 @@ class ArrayData(Data):
         if not isinstance(other, ArrayData):
             raise TensorProgramError("numbers meet data that is not known yet", fix="please report this")
         return algebra.constant(self.products(other), (*self.shape, *other.shape))
+
+    def metric(self, other: Data) -> Node:
+        """The gram, as a sum over features where there are many positions: what it is contracted with may make it needless."""
+        if not isinstance(other, ArrayData) or prod(self.shape) * prod(other.shape) < MANY:
+            return self.gram(other)
+        shape = (*self.shape, *other.shape, self.features)
+        first = [*range(len(self.shape)), len(shape) - 1]
+        second = [*range(len(self.shape), len(shape) - 1), len(shape) - 1]
+        factors = [
+            algebra.view(algebra.constant(data.array), index, shape) for data, index in ((self, first), (other, second))
+        ]
+        return algebra.scale(number(Fraction(1, self.features)), algebra.sum_axis(algebra.mul(factors), len(shape) - 1))
 
     def flattened(self, i: int, j: int) -> ArrayData:
         """See `Data`."""

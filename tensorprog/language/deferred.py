@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import wraps
 from inspect import signature
@@ -44,6 +45,27 @@ class Deferred:
     def label(self, name: str) -> Deferred:
         """As `Expression.label`."""
         return Deferred(_label, (self, name))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """As a list of calls: networks are deeper than the stack of pickle and deepcopy."""
+        order: list[Deferred] = []
+        place: dict[int, int] = {}
+        stack: list[Deferred] = [self]
+        while stack:
+            x = stack[-1]
+            missing = [] if id(x) in place else [y for y in _parts([x.args, x.keywords]) if id(y) not in place]
+            if missing:
+                stack.extend(missing)
+                continue
+            stack.pop()
+            if id(x) not in place:
+                place[id(x)] = len(order)
+                order.append(x)
+        rows = []
+        for x in order:
+            state = {k: v for k, v in x.__dict__.items() if k not in ("args", "keywords")}
+            rows.append((type(x), state, _exchanged([x.args, x.keywords], lambda y: _Place(place[id(y)]))))
+        return _restored, (rows,)
 
     def __repr__(self) -> str:
         return f"<{self.name}(...) of an Input: shapes are known when there is data>"
@@ -165,6 +187,32 @@ _OPERATORS = {
     "add": operator.add, "subtract": operator.sub, "multiply": operator.mul, "divide": operator.truediv,
     "power": operator.pow, "matmul": operator.matmul,
 }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Stands for a recorded call in a list of them."""
+
+    index: int
+
+
+def _exchanged(x: Any, new: Callable[[Any], Any], kind: type | None = None) -> Any:
+    """Nested lists and dictionaries with other things in place of what is recorded, or of another kind."""
+    if isinstance(x, kind or Deferred):
+        return new(x)
+    if isinstance(x, (list, tuple)):
+        return type(x)([_exchanged(y, new, kind) for y in x])
+    return {k: _exchanged(v, new, kind) for k, v in x.items()} if isinstance(x, dict) else x
+
+
+def _restored(rows: list[tuple[Any, ...]]) -> Deferred:
+    found: list[Deferred] = []
+    for cls, state, parts in rows:
+        x = cls.__new__(cls)
+        x.__dict__.update(state)
+        x.args, x.keywords = _exchanged(parts, lambda p: found[p.index], _Place)
+        found.append(x)
+    return found[-1]
 
 
 def _label(x: Any, name: str) -> Any:

@@ -17,7 +17,7 @@ def save(program: Program, path: str | Path) -> None:
     """Writes the program's text, and its large arrays into an .npz file beside it (`model.tp`, `model.npz`).
 
     Raises:
-        TensorProgramError: if a file cannot be written.
+        TensorProgramError: if a file cannot be written, and for what is no program.
 
     Example:
         >>> import tempfile, tensorprog as tp
@@ -27,6 +27,8 @@ def save(program: Program, path: str | Path) -> None:
         ...     load(Path(folder) / "p.tp") == p
         True
     """
+    if not isinstance(program, Program):
+        raise TensorProgramError(f"{type(program).__name__} is saved", fix='pass a tp.Program: tp.save(p, "p.tp")')
     path, text = _text_path(path), f"# tensorprog text 1; tp.load reads it\n{show(program)}\n"
     # rationals as strings: an array of Python objects would have to be pickled, and loading would run code
     plain = {

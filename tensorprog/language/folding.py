@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
 from tensorprog.errors import TensorProgramError
+from tensorprog.language.symbols import BITS, LongNumber
 
 __all__ = ["raised", "times", "unbounded"]
 
@@ -37,7 +39,9 @@ def largest(a: Any) -> int:
 
 
 def raised(c: Any, k: int) -> Any:
-    """c**k, refused where it is too large for a float."""
+    """c**k, refused where it is too large for a float, or an exact one too long."""
+    if isinstance(c, (int, Fraction)) and k * max(c.numerator.bit_length(), c.denominator.bit_length()) > 2 * BITS:
+        raise LongNumber
     try:
         with np.errstate(over="raise"):
             return c**k

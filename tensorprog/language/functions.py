@@ -43,6 +43,7 @@ class Primitive:
         lipschitz: Is it (pseudo-)Lipschitz, as Tensor Programs asks of functions with scalar parameters?
         homogeneity: k if f(c x) = c^k f(x) for every c > 0, else None.
         parameters: Names of the parameters.
+        least: The least value of the parameter; None for all reals.
         exact: A rational for a rational argument, or None when the value is not rational; None if it never is.
         basis: The function in terms of the basis, like `derivative`.
         domain: (lowest argument, is it included?) or None for all reals; `reciprocal` excludes 0 only.
@@ -65,6 +66,7 @@ class Primitive:
     lipschitz: bool = True
     homogeneity: int | None = None
     parameters: tuple[str, ...] = ()
+    least: float | None = None
     exact: Callable[..., Any] | None = None
     basis: Callable[..., Any] | None = None
     domain: tuple[float, bool] | None = None
@@ -285,7 +287,7 @@ _ROWS = [
     Primitive(
         "smooth_sign", _smooth_sign, lambda s, x, t: s.sign(x) if t == 0 else s.erf(x / s.sqrt(2 * t)),
         lambda a, x, t: a.scale(2, a.fn("bump", x, t)), parity=1, exact=lambda v, t: _sign(v) if t == 0 or v == 0 else None,
-        parameters=("variance",), basis=lambda a, x, t: a.fn("smooth_sign", x, t),
+        parameters=("variance",), least=0, basis=lambda a, x, t: a.fn("smooth_sign", x, t),
         bounds=(-1, 1), monotone=True,
         latex=r"\mathrm{{sign}}_{{{variance}}}({x})",
         source="E sign(x + sqrt(variance) g), g ~ N(0, 1): erf is variance 1/2, 2 Phi - 1 variance 1",
@@ -293,14 +295,15 @@ _ROWS = [
     Primitive(
         "bump", _bump, lambda s, x, t: s.DiracDelta(x) if t == 0 else s.exp(-(x**2) / (2 * t)) / s.sqrt(2 * s.pi * t),
         lambda a, x, t: a.scale(-Fraction(1) / t, a.mul([x, a.fn("bump", x, t)])), parity=0, lipschitz=False,
-        parameters=("variance",), basis=lambda a, x, t: a.fn("bump", x, t),
+        parameters=("variance",), least=0, basis=lambda a, x, t: a.fn("bump", x, t),
         bounds=(0, math.inf), decay=2,
         latex=r"\mathcal{{N}}_{{{variance}}}({x})",
         source="the density of N(0, variance); a Dirac delta at variance 0, which has no values",
     ),
     Primitive(
         "gauss_exp", lambda x, c: np.exp(-float(c) * x * x), lambda s, x, c: s.exp(-c * x**2),
-        lambda a, x, c: a.scale(-2 * c, a.mul([x, a.fn("gauss_exp", x, c)])), parity=0, exact=_at_zero(1), parameters=("rate",),
+        lambda a, x, c: a.scale(-2 * c, a.mul([x, a.fn("gauss_exp", x, c)])), parity=0, exact=_at_zero(1),
+        parameters=("rate",), least=0,
         basis=lambda a, x, c: a.fn("gauss_exp", x, c),
         bounds=(0, 1), decay=2,
         latex=r"e^{{-{rate} ({x})^2}}",

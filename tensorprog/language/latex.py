@@ -34,6 +34,8 @@ _KINDS = {"matmul": "MatMul", "moment": "Moment", "outer": "OuterNonlin"}
 def latex(program: Program) -> str:
     r"""The program as an `align*` environment: one line for each declaration, instruction and output.
 
+    `tp.latex(net, X)` is that of a network's program on data, with the options of `Network.program`.
+
     Example:
         >>> import tensorprog as tp
         >>> n = tp.Width("n")

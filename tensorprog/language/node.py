@@ -79,6 +79,13 @@ class Node:
     def __eq__(self, other: object) -> bool:
         return self is other or (isinstance(other, Node) and self.digest == other.digest)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """As a list of instructions: graphs are deeper than the stack of pickle and deepcopy."""
+        nodes = topological([self])
+        place = {x: i for i, x in enumerate(nodes)}
+        rows = [(x.op, [place[a] for a in x.args], x.attr, x.shape, x.width, x.inner, x.source, x.label) for x in nodes]
+        return _restored, (rows,)
+
     @property
     def is_scalar(self) -> bool:
         """Does it have no coordinates?"""
@@ -92,6 +99,15 @@ class Node:
     def __repr__(self) -> str:
         kind = "scalar" if self.width is None else f"vector({self.width.name})"
         return f"<{kind} {self.op} {self.shape if self.shape else ''}{self.digest.hex()[:6]}>"
+
+
+def _restored(rows: list[tuple[Any, ...]]) -> Node:
+    nodes: list[Node] = []
+    for op, args, attr, shape, width, inner, source, label in rows:
+        x = Node(op, tuple([nodes[i] for i in args]), attr, shape, width, inner)
+        x.source, x.label = source, label
+        nodes.append(x)
+    return nodes[-1]
 
 
 def topological(outputs: Iterable[Node], operands: Callable[[Node], Iterable[Node]] = lambda x: x.args) -> list[Node]:

@@ -19,6 +19,8 @@ __all__ = ["cleared", "overruled"]
 
 LARGE = 1e30
 """Products of ten such numbers are in range."""
+_KNOWN: dict[bytes, tuple[bool, bool]] = {}
+"""Digest of a node to whether it contains an exponential, and what is infinite at a finite point."""
 _KINKED = ("relu", "step", "sign", "abs", "leaky_relu")
 
 
@@ -45,15 +47,22 @@ def cleared(x: Any, zeros: Sequence[Any]) -> Any:
     return np.where(nothing, 0.0, x)
 
 
-def _below(x: Node) -> list[Node]:
-    """What an elementwise function is made of."""
-    return topological([x], lambda y: y.args if y.op in ("add", "mul", "fn", "view", "take", "pick") else ())
-
-
 def _grows(x: Node) -> bool:
     """Does it contain an exponential, and nothing that is infinite at a finite point?"""
-    rows = [PRIMITIVES[y.attr[0]] for y in _below(x) if y.op == "fn"]
-    return any(r.growth == "exponential" for r in rows) and all(r.growth != "singular" for r in rows)
+    if len(_KNOWN) > 2**16:
+        _KNOWN.clear()
+    below = ("add", "mul", "fn", "view", "take", "pick")
+    for y in topological([x], lambda y: y.args if y.op in below and y.digest not in _KNOWN else ()):
+        if y.digest in _KNOWN:  # each node once: a residual network is a sum of sums
+            continue
+        parts = [_KNOWN[a.digest] for a in y.args] if y.op in below else []
+        growth = PRIMITIVES[y.attr[0]].growth if y.op == "fn" else ""
+        _KNOWN[y.digest] = (
+            growth == "exponential" or any(p[0] for p in parts),
+            growth == "singular" or any(p[1] for p in parts),
+        )
+    exponential, singular = _KNOWN[x.digest]
+    return exponential and not singular
 
 
 def _exact(x: Node) -> bool:

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from math import prod
 
 from tensorprog.language.arrays import KERNELS, Kernel
 from tensorprog.language.contraction import Contraction, contraction
 from tensorprog.language.node import Node, topological
 
 __all__ = ["Step", "schedule"]
+
+LARGE = 2**16
+"""Products with so many entries are not made, nor are those of their factors that are sums of products themselves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +34,7 @@ def schedule(
     *,
     operands: Callable[[Node], Iterable[Node]] = lambda x: x.args,
     moments: bool = True,
+    pairs: bool = True,
 ) -> list[Step]:
     """The steps that compute the outputs, operands first, with sums (and Moments) of products fused.
 
@@ -39,6 +44,7 @@ def schedule(
         outputs: What is wanted; these are never fused away.
         operands: Of a node, as for `topological`; an evaluator may stop at leaves of its own or look into a body.
         moments: Are Moments means over the last axis? Not in the limit, where they are expectations.
+        pairs: Are the Moments in a large product steps of their own?
     """
     outputs = list(outputs)
     nodes = topological(outputs, operands)
@@ -54,13 +60,19 @@ def schedule(
     def reduces(x: Node) -> bool:
         return x.op in kinds and tuple(operands(x)) == x.args
 
+    def absorbed(x: Node) -> bool:
+        """Is it needed in one product alone, and made of sums of products?"""
+        if x in wanted or uses[x] > 1 or tuple(operands(x)) != x.args:
+            return False
+        return x.op in kinds or (x.op == "add" and x.is_scalar and all(map(absorbed, x.args)))
+
     for x in nodes:  # a product is fused where all its users are sums or Moments
         if x.op == "mul" and x not in wanted and tuple(operands(x)) == x.args and all(map(reduces, users[x])):
             for y in users[x]:
                 top = y
                 while top not in wanted and uses[top] == 1 and reduces(users[top][0]):
                     top = users[top][0]
-                c = contraction(top)
+                c = contraction(top, absorbed if moments and not pairs and prod(x.shape) >= LARGE else lambda _: False)
                 assert c is not None
                 fused[top] = c
     steps = []

@@ -16,11 +16,51 @@ from tensorprog.language.given import refuse_no_numbers
 if TYPE_CHECKING:
     from tensorprog.language.expression import Expression
 
-__all__ = ["Matrix", "Number", "Transposed", "VectorSpec", "Width", "encode", "is_exact", "number", "numbers"]
+__all__ = [
+    "BITS",
+    "LongNumber",
+    "Matrix",
+    "Number",
+    "Transposed",
+    "VectorSpec",
+    "Width",
+    "check_length",
+    "encode",
+    "is_exact",
+    "number",
+    "numbers",
+]
 
 Number = int | Fraction | float
 Distribution = Any
 """None (Gaussian), "rademacher", "uniform", or a frozen SciPy distribution."""
+DIGITS = 4200
+"""Rational numbers are exact up to this many digits: those of a scalar that is squared again and again double every time."""
+BITS = int(DIGITS * math.log2(10))
+
+
+class LongNumber(TensorProgramError):
+    """A rational number of too many digits."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            f"a rational number of more than {DIGITS} digits",
+            why="exact arithmetic carries all of them",
+            fix="use floats (0.5 in place of 1/2), or rescale the program",
+        )
+
+    def __reduce__(self) -> Any:
+        return LongNumber, ()
+
+
+def check_length(x: int | Fraction) -> None:
+    """Refuses numbers that are too long to be carried on.
+
+    Raises:
+        LongNumber: It has too many digits.
+    """
+    if max(x.numerator.bit_length(), x.denominator.bit_length()) > BITS:
+        raise LongNumber
 
 
 def number(x: Any, what: str = "a number") -> Number:
@@ -28,8 +68,10 @@ def number(x: Any, what: str = "a number") -> Number:
     if isinstance(x, (bool, np.bool_)):
         return int(x)
     if isinstance(x, (int, np.integer)):
-        return int(x)
+        check_length(x := int(x))
+        return x
     if isinstance(x, Fraction):
+        check_length(x)
         return x.numerator if x.denominator == 1 else x
     if isinstance(x, (float, np.floating)) or (isinstance(x, np.ndarray) and x.ndim == 0 and x.dtype != object):
         y = float(x)

@@ -8,7 +8,9 @@ factor P in time and memory.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -46,7 +48,7 @@ def on_diagonals(outputs: Sequence[Node]) -> list[Node]:
 class _Pass:
     def __init__(self) -> None:
         self.new: dict[Node, Node] = {}
-        self._zero: dict[Node, frozenset[Pair]] = {}
+        self._zero: dict[Node, _Zeros] = {}
         self._restricted: dict[tuple[Node, int, int], Node] = {}
 
     def visit(self, x: Node) -> None:
@@ -71,48 +73,38 @@ class _Pass:
                 index.pop(repeated[1])
             self.new[x] = algebra.view(y, index, x.shape)
             return
-        self.new[x] = x if all(a is b for a, b in zip(args, x.args, strict=True)) else rebuilt(x, args)
+        y = x if all(a is b for a, b in zip(args, x.args, strict=True)) else rebuilt(x, args)
+        if y.op == "mul" and len(y.shape) > 1:
+            self.zero(y)
+            if self._zero[y].everywhere:  # masks that do not meet
+                y = algebra.constant(0, y.shape)
+        self.new[x] = y
 
     # ---- where it vanishes ----
     def zero(self, x: Node) -> frozenset[Pair]:
         """The pairs of axes off whose diagonal a scalar vanishes."""
         for y in topological([x], lambda y: () if y in self._zero else y.args):
             if y not in self._zero:
-                self._zero[y] = self._derive(y)
-        return self._zero[x]
+                self._zero[y] = self._derive(y).settled()
+        return self._zero[x].diagonals
 
-    def _derive(self, x: Node) -> frozenset[Pair]:
-        if len(x.shape) < 2:
-            return frozenset()
+    def _derive(self, x: Node) -> _Zeros:
         parts = [self._zero[a] for a in x.args]
         match x.op:
             case "constant":
                 return _of_constant(x)
             case "mul":
-                return frozenset().union(*[p for a, p in zip(x.args, parts, strict=True) if a.shape])
-            case "add":
-                return frozenset.intersection(*parts) if all(a.shape for a in x.args) else frozenset()
+                return _Zeros.of_product([p for a, p in zip(x.args, parts, strict=True) if a.shape], x.shape)
+            case "add" if all(a.shape for a in x.args):
+                return _Zeros.of_sum(parts, x.shape)
             case "view":
-                found = {tuple(sorted((x.attr[i], x.attr[j]))) for i, j in parts[0]}
-                return frozenset([(i, j) for i, j in found if i != j])
-            case "take":
-                axis = x.attr[0]
-                return frozenset([(i - (i > axis), j - (j > axis)) for i, j in parts[0] if axis not in (i, j)])
-            case "sum":
-                return frozenset([(i - (i > x.attr), j - (j > x.attr)) for i, j in parts[0] if x.attr not in (i, j)])
+                return parts[0].renamed(dict(enumerate(x.attr)), x.shape)
+            case "take" | "sum":
+                axis = x.attr[0] if x.op == "take" else x.attr
+                return parts[0].renamed({i: i - (i > axis) for i in range(len(x.args[0].shape)) if i != axis}, x.shape)
             case "pick":
-                return self._of_pick(x)
-        return frozenset()
-
-    def _of_pick(self, x: Node) -> frozenset[Pair]:
-        base, picks = _picks(x)
-        found = []
-        for i, j in self.zero(base):
-            same = picks.get(i) == picks.get(j)
-            index = picks.get(i)
-            if same and (index is None or len(set(index)) == len(index)):
-                found.append((i, j))
-        return frozenset(found)
+                return parts[0].picked(*x.attr)
+        return _Zeros(x.shape)
 
     # ---- on the diagonal ----
     def restricted(self, x: Node, i: int, j: int) -> Node:
@@ -140,8 +132,8 @@ class _Pass:
         if x.op == "sum":
             return [(x.args[0], i + (i >= x.attr), j + (j >= x.attr))]
         if x.op == "pick":
-            base, picks = _picks(x)
-            if picks.get(i) == picks.get(j):
+            base, _ = _picks(x)
+            if _picked_alike(x, i, j):
                 return [(base, i, j)]
             return [(y, i, j)] if (y := _opened(x)) is not None else []
         return []
@@ -164,7 +156,7 @@ class _Pass:
             return algebra.sum_axis(done[0], x.attr - (j < x.attr))
         if x.op == "pick" and done:
             (y,) = done
-            if _picks(x)[1].get(i) != _picks(x)[1].get(j):
+            if not _picked_alike(x, i, j):
                 return y
             for axis, positions in sorted(_picks(x)[1].items()):
                 if axis != j:
@@ -193,6 +185,12 @@ def _picks(x: Node) -> tuple[Node, dict[int, tuple[int, ...]]]:
     return x, picks
 
 
+def _picked_alike(x: Node, i: int, j: int) -> bool:
+    """Are the same positions of two axes of one size picked?"""
+    base, picks = _picks(x)
+    return picks.get(i) == picks.get(j) and base.shape[i] == base.shape[j]
+
+
 def _opened(x: Node) -> Node | None:
     """A pick carried out on the operands, where that may meet another pick there; None if there are none."""
     (y,) = x.args
@@ -214,15 +212,161 @@ def _data(x: Node, i: int, j: int) -> Node:
     return Node("data", (), (*key, merged), x.shape[:j] + x.shape[j + 1 :], x.width, x.inner)
 
 
-def _of_constant(x: Node) -> frozenset[Pair]:
+@dataclass(frozen=True)
+class _Zeros:
+    """Where an array may be different from 0.
+
+    Attributes:
+        shape: Of the array.
+        support: Axis to the positions where it may be; all, for an axis that is missing.
+        labels: Pair of axes (i < j) to labels of the positions of both: it may be where these are equal.
+    """
+
+    shape: tuple[int, ...]
+    support: Mapping[int, frozenset[int]] = field(default_factory=dict)
+    labels: Mapping[Pair, tuple[tuple[int, ...], tuple[int, ...]]] = field(default_factory=dict)
+
+    @property
+    def diagonals(self) -> frozenset[Pair]:
+        """The pairs of axes whose labels are the positions."""
+        return frozenset(p for p, (a, b) in self.labels.items() if a == b == tuple(range(self.shape[p[0]])))
+
+    @property
+    def everywhere(self) -> bool:
+        """Is it 0?"""
+        return any(not own for own in self.support.values())
+
+    def settled(self) -> _Zeros:
+        """What labels say of the support; and labels that say no more than that positions are equal, as the positions."""
+        support = dict(self.support)
+        found = {}
+        for (i, j), (a, b) in self.labels.items():
+            both = {a[k] for k in support.get(i, range(len(a)))} & {b[k] for k in support.get(j, range(len(b)))}
+            for axis, own in ((i, a), (j, b)):
+                there = support.get(axis, frozenset(range(len(own))))
+                left = frozenset(k for k in there if own[k] in both)
+                if len(left) < len(own):
+                    support[axis] = left
+        for (i, j), (a, b) in self.labels.items():
+            first = {a[k]: k for k in support.get(i, range(len(a)))}
+            second = {b[k]: k for k in support.get(j, range(len(b)))}
+            alone = len(first) == len(support.get(i, a)) and len(second) == len(support.get(j, b))
+            diagonal = self.shape[i] == self.shape[j] and alone and first == second
+            found[i, j] = (tuple(range(len(a))),) * 2 if diagonal else (a, b)
+        single = {axis: own for axis, own in support.items() if len(own) == 1 < self.shape[axis]}
+        for i in single:
+            for j in single:
+                if i < j and single[i] == single[j] and self.shape[i] == self.shape[j]:
+                    found[i, j] = (tuple(range(self.shape[i])),) * 2
+        return _Zeros(self.shape, support, found)
+
+    @staticmethod
+    def of_product(parts: Sequence[_Zeros], shape: tuple[int, ...]) -> _Zeros:
+        """All factors have a say; of two that relate the same axes, one that makes them equal."""
+        support: dict[int, frozenset[int]] = {}
+        labels: dict[Pair, Any] = {}
+        for p in parts:
+            for axis, own in p.support.items():
+                support[axis] = support[axis] & own if axis in support else own
+            labels |= {k: v for k, v in p.labels.items() if k not in labels or k in p.diagonals}
+        return _Zeros(shape, support, labels)
+
+    @staticmethod
+    def of_sum(parts: Sequence[_Zeros], shape: tuple[int, ...]) -> _Zeros:
+        """What is true of all terms."""
+        first, *others = [p for p in parts if not p.everywhere] or parts
+        support = {
+            axis: own.union(*[p.support[axis] for p in others])
+            for axis, own in first.support.items()
+            if all(axis in p.support for p in others)
+        }
+        labels: dict[Pair, Any] = {}
+        for j in range(len(shape)):
+            for i in range(j):
+                known = first.labels.get((i, j))
+                if known is None or any(p.labels.get((i, j)) != known for p in others):
+                    known = _joint_labels([first, *others], i, j)
+                if known is not None:
+                    labels[i, j] = known
+        return _Zeros(shape, support, labels)
+
+    def renamed(self, to: Mapping[int, int], shape: tuple[int, ...]) -> _Zeros:
+        """With axes elsewhere; what concerns those that are gone, or of size 1 and repeated, is forgotten."""
+        to = {i: p for i, p in to.items() if self.shape[i] == shape[p]}
+        support: dict[int, frozenset[int]] = {}
+        for axis, own in self.support.items():
+            if axis in to:
+                support[to[axis]] = support.get(to[axis], own) & own
+        labels = {}
+        for (i, j), (a, b) in self.labels.items():
+            if i in to and j in to and to[i] != to[j]:
+                labels[min(to[i], to[j]), max(to[i], to[j])] = (a, b) if to[i] < to[j] else (b, a)
+        return _Zeros(shape, support, labels)
+
+    def picked(self, axis: int, index: tuple[int, ...]) -> _Zeros:
+        """Of some positions of an axis."""
+        support = dict(self.support)
+        if axis in support:
+            support[axis] = frozenset(k for k, p in enumerate(index) if p in support[axis])
+        labels = {}
+        for (i, j), (a, b) in self.labels.items():
+            a, b = [tuple([x[p] for p in index]) if k == axis else x for k, x in ((i, a), (j, b))]
+            labels[i, j] = a, b
+        return _Zeros((*self.shape[:axis], len(index), *self.shape[axis + 1 :]), support, labels)
+
+
+def _joint_labels(parts: Sequence[_Zeros], i: int, j: int) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+    """Labels of two axes that hold for all terms of a sum: what any of them relates is one class; None for a single class."""
+    n, m = parts[0].shape[i], parts[0].shape[j]
+    if not all((i, j) in p.labels or i in p.support or j in p.support for p in parts):
+        return None
+    owner = list(range(n + m))
+
+    def root(k: int) -> int:
+        while owner[k] != k:
+            owner[k] = k = owner[owner[k]]
+        return k
+
+    for p in parts:
+        a, b = p.labels.get((i, j), ((0,) * n, (0,) * m))
+        seen: dict[int, int] = {}
+        for k, label in (
+            *[(k, a[k]) for k in p.support.get(i, range(n))],
+            *[(n + k, b[k]) for k in p.support.get(j, range(m))],
+        ):
+            owner[root(k)] = root(seen.setdefault(label, k))
+    found = [root(k) for k in range(n + m)]
+    return None if len(set(found)) < 2 else (tuple(found[:n]), tuple(found[n:]))
+
+
+def _of_constant(x: Node) -> _Zeros:
     if not isinstance(x.attr, np.ndarray) or x.attr.ndim != len(x.shape):
-        return frozenset()
+        return _Zeros(x.shape)
     a = x.attr != 0
-    found = []
+    support, labels = {}, {}
     for i in range(a.ndim):
+        there = np.flatnonzero(a.any(axis=tuple(k for k in range(a.ndim) if k != i)))
+        if len(there) < a.shape[i]:
+            support[i] = frozenset(there.tolist())
         for j in range(i + 1, a.ndim):
-            if a.shape[i] == a.shape[j] > 1:
-                total, diagonal = np.count_nonzero(a), np.count_nonzero(np.diagonal(a, axis1=i, axis2=j))
-                if total == diagonal:
-                    found.append((i, j))
-    return frozenset(found)
+            found = _blocks(a.any(axis=tuple(k for k in range(a.ndim) if k not in (i, j))))
+            if found is not None:
+                labels[i, j] = found
+    return _Zeros(x.shape, support, labels)
+
+
+def _blocks(a: np.ndarray) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+    """Labels of rows and columns of a matrix of truths that is false where they differ; None if there is one block only.
+
+    Picks of the identity, position by position, are folded to such matrices.
+    """
+    if a.all() or not a.any():
+        return None
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    n, m = a.shape
+    i, j = np.nonzero(a)
+    count, label = connected_components(coo_array((np.ones(len(i)), (i, n + j)), shape=(n + m, n + m)), directed=False)
+    rows, columns = label[:n].tolist(), label[n:].tolist()
+    return None if count < 2 else (tuple(rows), tuple(columns))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +13,7 @@ from tensorprog.language.describe import describe
 from tensorprog.language.functions import PRIMITIVES, TINY
 from tensorprog.language.node import Node, topological
 from tensorprog.language.program import Program
+from tensorprog.limits.polynomials import polynomial_bounds
 
 __all__ = ["Range", "check_domains", "check_value", "jumps", "range_of", "ranges"]
 
@@ -41,9 +43,34 @@ class Range(NamedTuple):
 def ranges(program: Program) -> dict[Node, Range]:
     """The range of every node."""
     out: dict[Node, Range] = {}
+    asked = _asked(program.nodes)
     for x in program.nodes:
-        out[x] = _range(x, [out[a] for a in x.args])
+        out[x] = _refined(x, _range(x, [out[a] for a in x.args]), asked, out)
     return out
+
+
+def _asked(nodes: Sequence[Node]) -> set[Node]:
+    """The sums and products whose range somebody needs to know well: arguments of roots, logarithms, reciprocals and exp."""
+    found = set()
+    for x in nodes:
+        if x.op == "fn" and (PRIMITIVES[x.attr[0]].domain is not None or PRIMITIVES[x.attr[0]].growth == "exponential"):
+            y = x.args[0]
+            while y.op in ("view", "take", "pick"):
+                y = y.args[0]
+            if y.op in ("add", "mul") and y.width is not None:
+                found.add(y)
+    return found
+
+
+def _refined(x: Node, r: Range, asked: set[Node], known: Mapping[Node, Range]) -> Range:
+    """A range, with the bounds of a polynomial where that is one."""
+    if x not in asked or not (math.isinf(r.low) or math.isinf(r.high) or r.low <= 0 <= r.high):
+        return r
+    found = polynomial_bounds(x, lambda y: known[y][:2])
+    if found is None:
+        return r
+    low, high = max(r.low, found[0]), min(r.high, found[1])
+    return r._replace(low=low, high=high) if low <= high else r
 
 
 def jumps(x: Node) -> bool:
@@ -75,8 +102,11 @@ def check_value(x: Node, argument: Node) -> None:
 def range_of(x: Node) -> Range:
     """The range of one node, of a program or of its Z-program."""
     out: dict[Node, Range] = {}
-    for y in topological([x], lambda y: () if y.op in ("leaf", "hat") else y.args):
-        out[y] = _range(y, [] if y.op in ("leaf", "hat") else [out[a] for a in y.args])
+    nodes = topological([x], lambda y: () if y.op in ("leaf", "hat") else y.args)
+    asked = _asked(nodes) | {x}
+    for y in nodes:
+        r = _range(y, [] if y.op in ("leaf", "hat") else [out[a] for a in y.args])
+        out[y] = _refined(y, r, asked, out) if y.op in ("add", "mul") else r
     return out[x]
 
 
@@ -99,6 +129,8 @@ def check_domains(program: Program) -> None:
                 if name == "reciprocal"
                 else (argument.low < low if included else argument.low <= low)
             )
+            if name == "log" and argument.low == 0:
+                bad = not positive_almost_surely(x.args[0], known)
             if bad:
                 what = "can be 0" if name == "reciprocal" else f"can be as low as {argument.low:g}"
                 raise TensorProgramError(
@@ -162,6 +194,70 @@ def _range(x: Node, args: list[Range]) -> Range:
         case "matmul":
             return Range(-INF, INF, 1)
     return Range(-INF, INF, 0 if x.width is None else 1)
+
+
+_ANALYTIC = (
+    "abs",
+    "leaky_relu",
+    "elu",
+    "erf",
+    "gelu",
+    "tanh",
+    "silu",
+    "sin",
+    "arctan",
+    "exp",
+    "sigmoid",
+    "softplus",
+    "log",
+)
+"""Functions that are 0, or any other number, with probability 0 only, if their argument has a density."""
+
+
+def positive_almost_surely(x: Node, known: Mapping[Node, Range]) -> bool:
+    """Is a vector that is at least 0 equal to 0 with probability 0 only, and then no steeper than a polynomial?"""
+    todo = [x]
+    while todo:
+        y = todo.pop()
+        if known[y].low > 0:
+            continue
+        if y.op == "mul":
+            todo += [a for a, k in zip(y.args, y.attr, strict=True) if k % 2 or not _has_density(a)]
+        elif y.op in ("view", "take", "pick", "sum") or (y.op == "fn" and y.attr[0] == "sqrt"):
+            todo.append(y.args[0])
+        elif not (
+            (y.op == "fn" and y.attr[0] == "abs" and _has_density(y.args[0])) or (y.op == "add" and _has_density(y))
+        ):
+            return False
+    return True
+
+
+def _has_density(x: Node) -> bool:
+    """Surely no number with positive probability: an analytic function of Gaussian vectors that is not constant."""
+    todo = [x]
+    while todo:
+        y = todo.pop()
+        match y.op:
+            case "vector":
+                spec = y.attr
+                if spec.distribution == "rademacher" or (spec.cov is not None and not np.all(np.diag(spec.cov) > 0)):
+                    return False
+                if getattr(spec, "data", None) is not None or (spec.cov is None and not spec.var > 0):
+                    return False
+            case "matmul" | "leaf" | "hat":
+                pass
+            case "add" | "mul":
+                vectors = [a for a in y.args if a.width is not None and a.op != "constant"]
+                if not vectors or (y.op == "mul" and any(a.width is None for a in y.args)):
+                    return False
+                todo += vectors
+            case "fn" if y.attr[0] in _ANALYTIC:
+                todo.append(y.args[0])
+            case "view" | "take" | "pick":
+                todo.append(y.args[0])
+            case _:
+                return False
+    return True
 
 
 def _is_square(x: Node) -> bool:
@@ -248,8 +344,8 @@ def _of_function(x: Node, r: Range) -> Range:
         case "sqrt":
             low = TINY if r.low == TINY else low
             return Range(low, high, r.degree / 2, r.vanishing)
-        case "log" if r.low <= TINY:  # an argument that comes close to 0
-            return Range(-INF, high, max(_logarithm(r.degree), r.vanishing, LOGARITHMIC))
+        case "log" if r.low <= TINY:  # an argument that comes close to 0; exp of it would have a pole where it can be 0
+            return Range(-INF, high, max(_logarithm(r.degree), r.vanishing, 2 if r.low == 0 else LOGARITHMIC))
         case "log" | "log1p":
             return Range(low, high, _logarithm(r.degree), r.vanishing if name == "log1p" else 0)
         case "reciprocal" if r.low > 0 or r.high < 0:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,13 +22,16 @@ from tensorprog.limits.correlations import SNAP
 from tensorprog.limits.diagonal import on_diagonals
 from tensorprog.limits.duals import CORRELATED, DUALS, apart_by_rounding
 from tensorprog.limits.guard import settled_by
-from tensorprog.limits.integral import Integrand
+from tensorprog.limits.integral import POINTS, Integrand
 from tensorprog.limits.pairseries import SAFETY, PairProduct
 from tensorprog.limits.perturb import NOISE, Perturbation
 from tensorprog.limits.tidy import tidied
-from tensorprog.limits.tiles import Tiles, stages
+from tensorprog.limits.tiles import LARGE, Tiles, stages
 
-__all__ = ["ScalarProgram", "student"]
+if TYPE_CHECKING:
+    from tensorprog.limits.sampling import Sampler
+
+__all__ = ["ScalarProgram", "sampling_cost", "student"]
 
 Array = np.ndarray
 
@@ -56,24 +59,41 @@ def student(degrees: int, probability: float = 0.6826894921370859) -> float:
     return float(stdtrit(degrees, 0.5 + probability / 2))
 
 
+def sampling_cost(x: Node, points: int) -> float:
+    """Numbers computed for the sampled integrals of a scalar: nodes of their integrands, at all points of all replicates."""
+    return sum(
+        [
+            float(math.prod(y.shape)) * len(topological([y.attr.body])) * points * SAMPLED_REPLICATES
+            for y in topological([x])
+            if y.op == "gauss" and not y.attr.by_quadrature
+        ]
+    )
+
+
 class ScalarProgram:
     """Scalars (constants, arithmetic, closed forms, integrals) ready to be evaluated.
 
     Args:
         outputs: The scalars wanted.
         rng: Seeds what is sampled.
+        points: Points of one replicate of a sampled integral.
         budget: Evaluations of integrands are counted there.
         close: May variables differ that have the same variances and covariance, up to rounding?
     """
 
     def __init__(
-        self, outputs: Sequence[Node], rng: int = 0, budget: Budget | None = None, close: bool = False
+        self,
+        outputs: Sequence[Node],
+        rng: int = 0,
+        points: int = POINTS,
+        budget: Budget | None = None,
+        close: bool = False,
     ) -> None:
         self.close = close
         self.budget = budget or Budget()
         self.outputs = tidied(on_diagonals(outputs))
         self.floating = [x for x in self.outputs if x.op != "constant"]
-        self.rng = rng
+        self.rng, self.points = rng, points
         self.rough = False  # covariances have the rounding of float32
         self.steps: list[Step] = schedule(self.floating, moments=False)
         nodes = [step.node for step in self.steps]
@@ -96,6 +116,7 @@ class ScalarProgram:
         self.integrals = {x for x in nodes if x.op == "gauss"}
         self.coming: float | None = None  # evaluations that those at the coarse resolution announce
         self.magnitudes: dict[Node, Array] = {}
+        self.samplers: dict[Node, Sampler] = {}
         self.products: dict[Node, PairProduct | None] = {}
         self.sampled = {x for x in self.integrals if not x.attr.by_quadrature}
         self.sampled_below = _downstream(self.floating, self.sampled)
@@ -181,6 +202,13 @@ class ScalarProgram:
             self.products[x] = PairProduct.of(x.attr)
         return self.products[x]
 
+    def _sampler(self, x: Node, key: int) -> Sampler:
+        from tensorprog.limits.sampling import Sampler
+
+        if x not in self.samplers:
+            self.samplers[x] = Sampler(x.attr, [self.rng, key], self.points)
+        return self.samplers[x]
+
     def _magnitude(self, x: Node, args: Sequence[Array]) -> Array:
         """E |f| of an integral E f, roughly; the integral itself is enough for large batches and sampled ones."""
         if x not in self.magnitudes:
@@ -192,7 +220,7 @@ class ScalarProgram:
     def _integral(
         self, x: Node, args: Sequence[Array], level: int, replicate: int, absolute: bool = False, noise: int = 0
     ) -> Array:
-        from tensorprog.limits.integrate import Curve, Feature, along_lines, gaussian_expectation, qmc_expectation
+        from tensorprog.limits.integrate import Curve, Feature, along_lines, gaussian_expectation
 
         integrand: Integrand = x.attr
         d = integrand.dimension
@@ -202,6 +230,10 @@ class ScalarProgram:
             if known is not None:
                 return known
 
+        values: Callable[..., Any] = integrand
+        if noise and integrand.conditional:
+            values = integrand.moved(np.random.default_rng([self.rng, noise]))
+
         def f(z: Sequence[Any], p: Sequence[Any]) -> Any:
             points = math.prod(np.broadcast_shapes(*[np.shape(a) for a in (*z, *p)]))
             what = f"an integral in {d} variable{'s' * (d > 1)}"
@@ -209,7 +241,7 @@ class ScalarProgram:
             if self.coming is not None:
                 self.coming += points * self._repeated(x)
                 self.budget.foresee(self.coming, what)
-            return np.abs(integrand(z, p)) if absolute else integrand(z, p)
+            return np.abs(integrand(z, p)) if absolute else values(z, p)
 
         level += integrand.blind  # no place to refine at: both resolutions finer
         shape = np.broadcast_shapes(*[a.shape for a in args])
@@ -228,14 +260,14 @@ class ScalarProgram:
                 k += 1
         if self.rough or any(a in self.sampled_below for a in x.args):
             cov = _semidefinite(cov)
-        if d == 1 and size <= LINES:
+        if d == 1 and size <= LINES and not integrand.conditional:
             value = along_lines(integrand.line, integrand, mean, cov, params, level, noise, absolute)
             if np.isfinite(value).all():  # its bounds overflow before exp(-z) step(z) does
                 return np.asarray(value)[back].reshape(shape)
         if x in self.sampled:
             key = int.from_bytes(hashlib.blake2b(x.digest, digest_size=8).digest(), "little")
             rng = np.random.default_rng([self.rng, replicate, key])
-            value = qmc_expectation(f, mean, cov, params, rng, radial=integrand.radial)
+            value = self._sampler(x, key).expectation(f, mean, cov, params, rng, back)
         else:
             curves = [Curve(*c) for c in integrand.curves or ()]
             deviations = np.sqrt(np.maximum(np.diagonal(cov, axis1=1, axis2=2), 0))
@@ -255,8 +287,8 @@ class ScalarProgram:
         return np.asarray(value)[back].reshape(shape)
 
     # ---- with errors ----
-    def estimates(self) -> list[tuple[Any, Any, str, str]]:
-        """(value, error, method, kind) of every output."""
+    def estimates(self) -> list[tuple[Any, Any, str, str, str]]:
+        """(value, error, method, kind, note) of every output."""
         answers = {x: _of_constant(x) for x in self.outputs if x.op == "constant"}
         if self.floating:
             if self.refined:
@@ -275,23 +307,47 @@ class ScalarProgram:
                 self.sampled |= rough
                 self.sampled_below = _downstream(self.floating, self.sampled)
                 base, coarse = self.run(), self.run(level=0)
-            runs = 1 if self.large else 3 if self.refined else PERTURBED_RUNS
+            runs = self._perturbed_runs()
             rows = self._telling_rows(base) if self.large and self.tiles_are_last else None
-            moved = [self.run(noise=i, rows=rows) for i in range(runs)]
+            moved = []
+            for i in range(runs):
+                found = self.run(noise=i, rows=rows)
+                moved.append({x: found[x] for x in self.floating})  # the rest may be large
             replicates = [base]
             if self.sampled_below:
                 known = {x: v for x, v in base.items() if x not in self.sampled_below}
                 replicates += [self.run(replicate=i, known=known) for i in range(1, SAMPLED_REPLICATES)]
+            missed = None
+            doubts = {x: s.missed for x, s in self.samplers.items() if s.missed.any()}
+            if doubts:  # what was never hit, or too rarely for the replicates' spread, may be as large as this
+                known = {x: v for x, v in base.items() if x not in self.sampled_below}
+                known |= {x: base[x] + np.reshape(d, np.shape(base[x])) for x, d in doubts.items()}
+                missed = self.run(known=known)
             for x in self.floating:
                 with np.errstate(all="ignore"):
-                    answers[x] = self._judge(x, base, coarse, moved, replicates, rows)
-        return [answers[x] for x in self.outputs]
+                    answers[x] = self._judge(x, base, coarse, moved, replicates, rows, missed)
+        return [(*answers[x], self._note(x)) for x in self.outputs]
+
+    def _note(self, x: Node) -> str:
+        """Why and how an output is sampled."""
+        if x not in self.sampled_below:
+            return ""
+        below = [y for y in topological([x]) if y in self.sampled]
+        most = max([y.attr.dimension for y in below])
+        text = f"{SAMPLED_REPLICATES} replicates of {self.points} points: integrals in up to {most} variables have no closed form"
+        tilted = any(self.samplers[y].tilted for y in below if y in self.samplers)
+        return text + ("; samples are drawn where the integrand is large" if tilted else "")
 
     def _repeated(self, x: Node) -> float:
         """How many evaluations are to come for each one at the coarse resolution."""
         finer = 1 if x in self.sampled else FINER**x.attr.dimension
-        runs = 1 + (1 if self.large else 3)
+        runs = 1 + self._perturbed_runs()
         return finer * (runs + SAMPLED_REPLICATES - 1 if x in self.sampled_below else runs)
+
+    def _perturbed_runs(self) -> int:
+        if self.large or any(math.prod(x.shape) >= LARGE for x in self.floating):
+            return 1
+        return 3 if self.refined else PERTURBED_RUNS
 
     def _telling_rows(self, base: dict[Node, Array]) -> np.ndarray:
         """Rows of the tiled outputs to measure rounding on: some all over, and those of the largest operands and values."""
@@ -313,6 +369,7 @@ class ScalarProgram:
         moved: list[dict[Node, Array]],
         replicates: list[dict[Node, Array]],
         rows: np.ndarray | None,
+        missed: dict[Node, Array] | None,
     ) -> tuple[Any, Any, str, str]:
         value = np.broadcast_to(base[x], x.shape)
         if rows is None or np.shape(moved[0][x]) == np.shape(base[x]):
@@ -325,7 +382,10 @@ class ScalarProgram:
             value = draws.mean(0)
             spread = draws.std(0, ddof=1) / math.sqrt(len(draws)) * student(len(draws) - 1)
             error = spread + SAFETY * np.abs(base[x] - coarse[x])
-            return _plain(value), _plain(error + rounding), "quasi-Monte-Carlo", "standard error"
+            unseen = np.abs(missed[x] - base[x]) if missed is not None else np.zeros(())
+            blind = any(s.blind for y, s in self.samplers.items() if x in _downstream([x], {y}))
+            kind = "bound" if blind else "standard error"
+            return _plain(value), _plain(np.hypot(error, unseen) + rounding), "quasi-Monte-Carlo", kind
         if x in self.integrated_below:
             error = SAFETY * np.abs(base[x] - coarse[x]) + rounding
             return _plain(value), _plain(np.broadcast_to(error, x.shape)), "quadrature", "bound"
@@ -400,6 +460,8 @@ def _of_constant(x: Node) -> tuple[Any, Any, str, str]:
     if is_exact(x.attr):
         if not x.shape:
             return number(x.attr), 0, "exact", "exact"
+        if isinstance(x.attr, np.ndarray) and x.attr.dtype.kind == "i":
+            return np.array(np.broadcast_to(x.attr, x.shape)), np.zeros(x.shape), "exact", "exact"
         value = np.array(np.broadcast_to(np.asarray(x.attr, dtype=object), x.shape))
         if all(isinstance(v, (int, np.integer)) for v in value.ravel()):
             value = value.astype(np.int64) if all(abs(int(v)) < 2**62 for v in value.ravel()) else value

@@ -27,11 +27,13 @@ from tensorprog.language.symbols import Number
 from tensorprog.limits.budget import Budget
 from tensorprog.limits.closed import Gaussian, closed_form, expressible
 from tensorprog.limits.columns import covariance_at, covariance_of_columns
+from tensorprog.limits.exponentials import tilt
 from tensorprog.limits.guard import guarded, size_of
 from tensorprog.limits.integral import integral
 from tensorprog.limits.laplace import inverse_powers, laplace
 from tensorprog.limits.monomials import Variables, as_sum
 from tensorprog.limits.picks import Picks, common_picks, split
+from tensorprog.limits.reduce import reduced
 from tensorprog.limits.structure import (
     MOVES,
     Structure,
@@ -60,9 +62,11 @@ class Expectation:
 
     Args:
         budget: What it may cost.
+        reduce: Integrate what is Gaussian given few variables out (`reduce.py`): not in formulas that people read.
     """
 
-    def __init__(self, budget: Budget | None = None) -> None:
+    def __init__(self, budget: Budget | None = None, reduce: bool = True) -> None:
+        self.reduce = reduce
         self.budget = budget or Budget()
         self.structure = Structure(self.budget)
         self.solver = Solver(self.budget)
@@ -391,7 +395,7 @@ class Expectation:
         gaussian = Gaussian(tuple(means), covariances)
         answer, may_cancel = closed_form(factors, atoms, gaussian, self.budget)
         if answer is None:
-            return integral(self.structure, whole, atoms, gaussian)
+            return self._integral(factors, atoms, gaussian)
         if may_cancel and answer.op != "constant":
             try:
                 other = integral(self.structure, whole, atoms, gaussian)
@@ -400,6 +404,18 @@ class Expectation:
             if other.attr.by_quadrature:
                 return guarded(answer, size_of(answer, (*means, *covariances.values())), other)
         return answer
+
+    def _integral(self, factors: list[tuple[Node, int]], atoms: tuple[Node, ...], gaussian: Gaussian) -> Node:
+        """E of a product without closed form; exponentials that the rest does not stop are taken out first."""
+        moved = tilt(self.structure, factors, atoms, gaussian)
+        if moved is None:
+            left = integral(self.structure, algebra.mul(factors), atoms, gaussian)
+            return reduced(left, self.budget) if self.reduce else left
+        answer, may_cancel = closed_form(moved.rest, moved.atoms, moved.gaussian, self.budget)
+        if answer is None or may_cancel:
+            answer = integral(self.structure, algebra.mul(moved.rest), moved.atoms, moved.gaussian)
+            answer = reduced(answer, self.budget) if self.reduce else answer
+        return algebra.mul([moved.number, answer])
 
     # ---- covariance ----
     def covariance(self, u: Node, v: Node) -> Node | Task:

@@ -11,7 +11,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from tensorprog.limits.nested import Feature, common_line_rule, line_rule, radius, rule
+from tensorprog.limits.nested import Feature, Indefinite, common_line_rule, line_rule, radius, rule
 
 __all__ = ["SAFETY", "STAGES", "Expansion", "Function", "Marginals", "tolerance"]
 
@@ -112,7 +112,7 @@ class Marginals:
         rows, self.row = np.unique(both, return_inverse=True)
         self.usable = np.isfinite(rows)
         if np.any(rows.imag < 0):
-            raise ValueError("a variance is negative")
+            raise Indefinite("a variance is negative")
         self.centre, self.deviation = rows.real, np.sqrt(rows.imag)
         self.inverse = np.divide(1, self.deviation, out=np.zeros(len(rows)), where=self.deviation > 0)[self.row]
 

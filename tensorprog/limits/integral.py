@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,16 +15,22 @@ from tensorprog.language.node import Node, topological
 from tensorprog.language.symbols import Number, encode
 from tensorprog.limits.closed import Gaussian
 from tensorprog.limits.dependence import independent
+from tensorprog.limits.duals import DUALS
+from tensorprog.limits.perturb import NOISE
 from tensorprog.limits.structure import MOVED, Structure, carrier, opened, scalar_version, slope_and_shift
 from tensorprog.limits.tasks import Declined
 from tensorprog.limits.verified import Line
 
-__all__ = ["MAX_SAMPLED", "Integrand", "integral"]
+__all__ = ["MAX_SAMPLED", "POINTS", "Integrand", "integral"]
 
 MAX_QUADRATURE = 3
 """Up to this many variables by nested quadrature."""
-MAX_SAMPLED = 10
-"""Up to this many by randomised quasi-Monte-Carlo; beyond, the population limit is the better sampler."""
+MAX_SAMPLED = 32
+"""Up to this many are sampled; beyond, the population limit is the better sampler."""
+MAX_NESTED = 10
+"""The same where their covariances are integrals that are sampled themselves."""
+POINTS = 2**13
+"""Points of one replicate of a sampled integral, at first."""
 MAX_CROSSINGS = 200
 TOUCH = 1e-12
 MAX_TURNS = 10
@@ -43,6 +49,7 @@ class Integrand:
         turns: The same of functions of one variable, to be located once the numbers are known.
         curves: Kinks along curves: (variable, its place as a function of the others); None if no one variable can be
             solved for in all of them, so that quadrature would have no error estimate to be trusted.
+        conditional: Are there closed forms of expectations given its variables in it?
         blind: Does it turn along one? Then quadrature is trusted where two resolutions agree closely.
         radial: p if it is homogeneous of degree -p < 0, a function of the direction over the p-th power of the radius; else 0.
     """
@@ -51,6 +58,7 @@ class Integrand:
         self.body, self.dimension, self.parameters = body, dimension, parameters
         found, self.turns, along, self.blind = _roughness(body)
         self.curves = _curves(along, dimension)
+        self.conditional = any(x.op == "dual" for x in topological([body]))
         self.radial = max(0, -(_homogeneity(body) or 0)) if dimension > 1 else 0
         self.features = tuple(found)
         self._compiled: Callable[..., Any] | None = None
@@ -73,10 +81,16 @@ class Integrand:
             self._compiled = _compile(self.body)
         return self._compiled(z, p)
 
+    def moved(self, rng: np.random.Generator) -> Callable[..., Any]:
+        """The same with every closed form in it moved by its rounding, up or down: what they cancel shows in its integral."""
+        signs = {x: NOISE * (2 * rng.integers(2) - 1) for x in topological([self.body]) if x.op in ("dual", "fn")}
+        return _compile(self.body, signs)
+
     @property
     def by_quadrature(self) -> bool:
         """Nested quadrature, or else sampling?"""
-        return self.dimension <= MAX_QUADRATURE and self.curves is not None and not self.radial
+        costly = self.dimension == MAX_QUADRATURE and self.blind and self.conditional
+        return self.dimension <= MAX_QUADRATURE and self.curves is not None and not self.radial and not costly
 
     def located(self, means: np.ndarray, deviations: np.ndarray, p: Sequence[Any]) -> list[tuple[int, float, float]]:
         """All features, those of turns found on a grid over 12 deviations.
@@ -164,18 +178,27 @@ def _of_first(body: Node) -> Node:
     return done[body]
 
 
-def _compile(body: Node) -> Callable[..., Any]:
+def _rule(x: Node) -> Callable[..., Any] | None:
+    """The NumPy implementation of a node of an integrand; None for variables and parameters."""
+    if x.op == "dual":
+        return DUALS[x.attr].array
+    return None if x.op in ("var", "param") else kernel(x)
+
+
+def _compile(body: Node, moved: Mapping[Node, float] | None = None) -> Callable[..., Any]:
+    """A function of variables and parameters; the results of some nodes are moved by a share of themselves."""
     order = topological([body])
     slots = {x: i for i, x in enumerate(order)}
-    steps = [(x, None if x.op in ("var", "param") else kernel(x), [slots[a] for a in x.args]) for x in order]
+    steps = [(x, _rule(x), [slots[a] for a in x.args], (moved or {}).get(x)) for x in order]
 
     def evaluate(z: Sequence[Any], p: Sequence[Any]) -> Any:
         values: list[Any] = []
-        for x, run, args in steps:
+        for x, run, args, share in steps:
             if run is None:
                 values.append(z[x.attr] if x.op == "var" else p[x.attr])
             else:
-                values.append(run(*[values[i] for i in args]))
+                value = run(*[values[i] for i in args])
+                values.append(value if share is None else value * (1 + share))
         return values[-1]
 
     return evaluate
@@ -251,6 +274,14 @@ def _roughness(
     along: list[tuple[Node, tuple[float, ...]]] = []
     blind = False
     for x in topological([body]):
+        if x.op == "dual":
+            for argument, touching in _turning(x):
+                variables = {y.attr for y in topological([argument]) if y.op == "var"}
+                blind = blind or len(variables) > 1
+                if len(variables) == 1 and len(turns) < MAX_TURNS:
+                    parametric = any(y.op == "param" for y in topological([argument]))
+                    turns.append(Turn(variables.pop(), _compile(argument), parametric, (0.0,), 1.0, False, touching))
+            continue
         if x.op != "fn":
             continue
         row = PRIMITIVES[x.attr[0]]
@@ -284,6 +315,20 @@ def _roughness(
     return sorted(found), turns, along, blind
 
 
+def _turning(x: Node) -> list[tuple[Node, bool]]:
+    """Where a closed form inside an integrand is rough: (argument, is it a variance that touches 0?)."""
+    match x.attr:
+        case "sign_mean" | "density":
+            m, q = x.args
+            return [(q, True), (algebra.mul([m, algebra.fn("reciprocal", algebra.fn("sqrt", q))]), False)]
+        case "sign_pair":
+            return [(x.args[2], True), (x.args[4], True)]
+        case "residual":
+            return [(x.args[3], True)]
+        case _:  # of one variance, or of two and a covariance
+            return [(q, True) for q in (x.args[0], *x.args[2:3])]
+
+
 def _solvable(argument: Node, i: int) -> tuple[float, list[tuple[Number, Node]]] | None:
     """(a, terms of g) where an argument is a z_i + g of the other variables; else None."""
     a = 0.0
@@ -315,6 +360,12 @@ def _place(a: float, rest: list[tuple[Number, Node]], kink: float) -> Node:
     return algebra.add([(-c / a, x) for c, x in rest] + [(1, algebra.constant(kink / a))])
 
 
+def _sampled_before(gaussian: Gaussian) -> bool:
+    """Are means or covariances sampled integrals?"""
+    below = topological([*gaussian.means, *gaussian.covariances.values()])
+    return any(y.op == "gauss" and not y.attr.by_quadrature for y in below)
+
+
 def integral(structure: Structure, x: Node, atoms: Sequence[Node], gaussian: Gaussian) -> Node:
     """E x as a Gaussian integral over its atoms.
 
@@ -323,7 +374,7 @@ def integral(structure: Structure, x: Node, atoms: Sequence[Node], gaussian: Gau
     """
     basis, others = independent(structure, x, atoms)
     d = len(basis)
-    if d > MAX_SAMPLED:
+    if d > MAX_SAMPLED or (d > MAX_NESTED and _sampled_before(gaussian)):
         raise Declined(f"an expectation over {d} jointly Gaussian variables without a closed form")
     parameters: dict[Node, int] = {}
     done: dict[Node, Node] = {}

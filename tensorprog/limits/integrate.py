@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtri
 
-from tensorprog.limits.nested import Curve, Feature, Integrand, nested_rule, psd_factor, radius, rule
+from tensorprog.limits.nested import Curve, Feature, Indefinite, Integrand, nested_rule, psd_factor, radius, rule
 from tensorprog.limits.verified import Line
 
 __all__ = [
@@ -25,7 +25,9 @@ __all__ = [
     "Curve",
     "Feature",
     "Indefinite",
+    "cholesky_in_order",
     "gaussian_expectation",
+    "normal_points",
     "pair_expectation",
     "qmc_expectation",
 ]
@@ -221,10 +223,6 @@ def along_lines(
     return result
 
 
-class Indefinite(ValueError):
-    """A covariance that is none: its entries are integrals with errors larger than its small eigenvalues."""
-
-
 def qmc_expectation(
     f: Integrand,
     mean: ArrayLike,
@@ -254,8 +252,6 @@ def qmc_expectation(
     Raises:
         ValueError: points is no power of two, shapes disagree, or a covariance is indefinite.
     """
-    from scipy.stats import qmc  # takes most of a second to import
-
     mean, cov = np.asarray(mean, dtype=np.float64), np.asarray(cov, dtype=np.float64)
     if mean.ndim != 2 or cov.shape != (*mean.shape, mean.shape[1]):
         raise ValueError(f"mean must be (B, d) and cov (B, d, d), not {mean.shape} and {cov.shape}")
@@ -263,10 +259,7 @@ def qmc_expectation(
         raise ValueError(f"points must be a power of two, not {points}")
     size, dim = mean.shape
     columns = [np.broadcast_to(np.asarray(p, dtype=np.float64), (size,))[:, None] for p in params]
-    # 52 bits reach 8 standard deviations; the default 30 cut the tails at 6. Points move to the middles of their
-    # cells, away from 0.
-    unit = qmc.Sobol(max(dim, 1), bits=52, rng=rng).random_base2(points.bit_length() - 1)[:, :dim]
-    normal = ndtri(unit + 2.0**-53).T
+    normal = normal_points(dim, points, rng)
     result = np.full(size, np.nan)
     finite = np.flatnonzero(np.isfinite(mean).all(axis=1) & np.isfinite(cov).all(axis=(1, 2)))
     step = max(1, _QMC_BLOCK // (points * max(dim, 1)))
@@ -279,6 +272,37 @@ def qmc_expectation(
             value = value * _radius_integrated(factor, normal, radial)
         result[part] = np.broadcast_to(value, (len(part), points)).mean(axis=1)
     return result
+
+
+def normal_points(dim: int, count: int, rng: np.random.Generator) -> Array:
+    """Scrambled Sobol points made standard normal, (dim, count); any count, the first of the next power of two.
+
+    52 bits reach 8 standard deviations; the default 30 cut the tails at 6. Points move to the middles of their cells, away
+    from 0.
+    """
+    from scipy.stats import qmc  # takes most of a second to import
+
+    unit = qmc.Sobol(max(dim, 1), bits=52, rng=rng).random_base2((count - 1).bit_length())[:count, :dim]
+    return np.asarray(ndtri(unit + 2.0**-53).T)
+
+
+def cholesky_in_order(cov: Array, order: Sequence[int]) -> Array:
+    """``A`` with ``A A.T = cov``, (d, d), where the variable ``order[k]`` depends on the first k + 1 columns alone.
+
+    A variable that those before it determine has no column of its own.
+    """
+    d = len(cov)
+    variance = np.diagonal(cov)
+    if np.any(variance < 0):
+        raise ValueError(f"cov has a negative variance: {variance.min():.3g}")
+    out = np.zeros((d, d))
+    for k, i in enumerate(order):
+        rest = variance[i] - out[i, :k] @ out[i, :k]
+        if rest > 32 * d * np.finfo(np.float64).eps * variance[i]:
+            out[i, k] = np.sqrt(rest)
+            later = list(order[k + 1 :])
+            out[later, k] = (cov[later, i] - out[later, :k] @ out[i, :k]) / out[i, k]
+    return out
 
 
 def _radius_integrated(factor: Array, normal: Array, p: float) -> Array:
@@ -303,7 +327,7 @@ def _principal_factor(cov: Array) -> Array:
     """
     variance = np.diagonal(cov, axis1=1, axis2=2)
     if np.any(variance < 0):
-        raise ValueError(f"cov has a negative variance: {variance.min():.3g}")
+        raise Indefinite(f"cov has a negative variance: {variance.min():.3g}")
     deviation = np.sqrt(variance)
     inverse = np.divide(1, deviation, out=np.zeros_like(deviation), where=deviation > 0)
     value, vector = np.linalg.eigh(cov * inverse[:, :, None] * inverse[:, None, :])

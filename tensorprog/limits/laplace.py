@@ -214,7 +214,7 @@ def laplace(rules: Expectation, shape: tuple[int, ...], inverse: list[tuple[Form
         Declined: more than two forms, means, a numerator without closed form.
     """
     if not inverse:
-        value = yield (rules.mean, typed(algebra.mul(factors), shape, None, None))
+        value = yield (rules.mean, algebra.mul(factors))
         return value
     facts = rules.structure.facts
     families = frozenset().union(*[facts(u).families for form, _ in inverse for _, u, _ in form.blocks])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -19,10 +18,11 @@ from tensorprog.language.program import Program
 from tensorprog.limits.budget import Budget
 from tensorprog.limits.correlations import SNAP
 from tensorprog.limits.domain import check_domains, ranges
-from tensorprog.limits.evaluate import ScalarProgram, student
+from tensorprog.limits.evaluate import ScalarProgram, sampling_cost
 from tensorprog.limits.expectation import Expectation
 from tensorprog.limits.jumps import check_jumps, suspects
 from tensorprog.limits.lower import Lowering
+from tensorprog.limits.routes import ROUGH, Exact, Search, better, note, rough, worst
 from tensorprog.limits.tasks import Exhausted
 from tensorprog.transforms.decouple import program_for
 from tensorprog.transforms.dispatch import of_networks
@@ -30,8 +30,6 @@ from tensorprog.transforms.dispatch import of_networks
 __all__ = ["limit"]
 
 METHODS = ("auto", "exact", "population")
-ROUGH = 1e-4
-"""A sampled integral whose standard error is relatively larger than this is compared with the population."""
 
 
 @of_networks()
@@ -41,9 +39,10 @@ def limit(
     method: str = "auto",
     values: Mapping[str, Any] | None = None,
     gia: bool = False,
-    samples: int = 2**12,
+    samples: int | None = None,
     replicates: int = 16,
     rng: int | np.random.Generator | None = 0,
+    tol: float | None = None,
     budget: float = 1,
 ) -> Estimates:
     """The infinite-width limit of every output, with its error.
@@ -56,11 +55,13 @@ def limit(
             population run for the outputs the exact route declines or knows poorly. Every `Estimate` says which.
         values: Numbers for the hyperparameters.
         gia: Take the limit under the gradient independence assumption: every `W.T` becomes an independent copy.
-        samples: M, a power of two, for the population.
+        samples: M, a power of two, for the population; by default 4096, and more where the error asks for it.
         replicates: Independent populations, at least 2; their spread is the standard error.
-        rng: Seeds the population.
-        budget: How many times the usual work the exact route may do for an output before it declines: terms and evaluations of
-            integrands are counted (`limits/budget.py`), never seconds. `math.inf` lets it go on.
+        rng: Seeds the population, and all else that is sampled.
+        tol: The relative error wanted (of an output's largest entry). Samples are added to the route that gets there for fewer
+            operations, up to a budget; what is beyond it keeps its error. By default 1%, and none where `samples` is given.
+        budget: How many times the usual work an output may cost before a route declines: terms, evaluations of integrands and
+            numbers sampled are counted (`limits/budget.py`, `limits/routes.py`), never seconds. `math.inf` lets it go on.
 
     Returns:
         A mapping from output names to `Estimate`.
@@ -88,31 +89,28 @@ def limit(
     rng, allowed = _seed(rng), Budget.of(budget)
     if method == "population" and suspects(program, bound):  # the Master Theorem decides there, too
         check_jumps(program, Lowering(program, bound, Expectation(budget=allowed.renewed())))
-    exact: dict[str, Estimate] = {}
-    reasons: dict[str, str] = {}
-    if method != "population":
-        exact, reasons = _exact(program, bound, rng, allowed)
-        if reasons and method == "exact":
-            name, reason = next(iter(reasons.items()))
+    exact = lambda part, points, costs: _exact(part, bound, rng, points, costs, allowed)  # noqa: E731
+    search = Search(program, bound, samples, replicates, rng, tol, exact, allowed.factor)
+    found = search.found
+    if method == "population":
+        search.sample_populations(list(program), dict.fromkeys(program, 'method="population" was asked for'))
+    else:
+        search.evaluate()
+        if search.reasons and method == "exact":
+            name, reason = next(iter(search.reasons.items()))
             raise TensorProgramError(
                 f"the exact route has no limit for output {name}: {reason}",
                 why="it evaluates closed forms and Gaussian integrals in few variables",
                 fix='use method="auto" or "population"',
                 source=program.outputs[name].node.source,
             )
-    sampled = [name for name in program if name not in exact]
-    found: dict[str, Estimate] = dict(exact)
-    if sampled:
-        part = Program({name: program.outputs[name] for name in sampled})
-        found |= _population(part, bound, samples, replicates, rng, reasons)
-    rough = [name for name, e in exact.items() if e.kind == "standard error" and not _accurate(e, ROUGH)]
-    if rough and method == "auto":  # integrals in many variables were sampled, poorly: the population may do better
-        part = Program({name: program.outputs[name] for name in rough})
-        other = _population(part, bound, samples, replicates, rng, {})
-        found |= {name: e for name, e in other.items() if _worst(e) < _worst(exact[name])}
-    for name, note in _outside(program).items():
-        found[name] = replace(found[name], note="; ".join(filter(None, (found[name].note, note))))
-    return Estimates({name: found[name] for name in program}, {name: o.axes for name, o in program.outputs.items()})
+        if method == "auto":
+            search.compare()
+    search.refine(method)
+    for name, remark in _outside(program).items():
+        found[name] = replace(found[name], note=note(found[name].note, remark))
+    axes = {name: o.axes for name, o in program.outputs.items()}
+    return Estimates({name: found[name] for name in program}, axes, search.record)
 
 
 def _seed(rng: Any) -> int:
@@ -140,11 +138,18 @@ def _outside(program: Program) -> dict[str, str]:
 
 
 def _exact(
-    program: Program, values: Mapping[str, Any], rng: int, budget: Budget
-) -> tuple[dict[str, Estimate], dict[str, str]]:
+    program: Program, values: Mapping[str, Any], rng: int, points: int, allowed: Mapping[str, float], budget: Budget
+) -> Exact:
+    """Closed forms and integrals; outputs whose sampled integrals cost more than is allowed are left out."""
     lowering = Lowering(program, values, Expectation(budget=budget.renewed()))
     check_jumps(program, lowering)
-    found, reasons = _by_route(program, lowering, rng, budget)
+    found, reasons, costs = _by_route(program, lowering, rng, points, allowed, budget)
+    poor = [name for name, e in found.items() if e.kind in ("rounding", "bound") and rough(e, ROUGH)]
+    if poor:  # closed forms inside an integral cancel, as those of rare events do: integrate them, too
+        part = Program({name: program.outputs[name] for name in poor})
+        lowering = Lowering(part, values, Expectation(budget.renewed(), reduce=False))
+        again, _, _ = _by_route(part, lowering, rng, points, allowed, budget)
+        found |= {name: e for name, e in again.items() if better(e, found[name])}
     for name, estimate in list(found.items()):
         node = program.outputs[name].node
         if estimate.kind != "exact" and not np.all(np.isfinite(np.asarray(estimate.value, dtype=float))):
@@ -155,26 +160,29 @@ def _exact(
                 source=node.source,
                 label=describe(node),
             )
-        if not np.isfinite(_worst(estimate)):
+        if not np.isfinite(worst(estimate)):
             reasons[name] = "the integrals do not converge"
             del found[name]
-    return found, reasons
+    return Exact(found, reasons, costs)
 
 
 def _by_route(
-    program: Program, lowering: Lowering, rng: int, budget: Budget
-) -> tuple[dict[str, Estimate], dict[str, str]]:
+    program: Program, lowering: Lowering, rng: int, points: int, allowed: Mapping[str, float], budget: Budget
+) -> tuple[dict[str, Estimate], dict[str, str], dict[str, float]]:
     reasons = {name: lowering.declined[o.node] for name, o in program.outputs.items() if o.node in lowering.declined}
-    names = [name for name in program if name not in reasons]
+    costs = {
+        name: sampling_cost(lowering.z[o.node], points) for name, o in program.outputs.items() if name not in reasons
+    }
+    names = [name for name, cost in costs.items() if cost <= allowed[name]]
     outputs = [lowering.z[program.outputs[name].node] for name in names]
-    answers = _evaluated(outputs, rng, budget, _nearly_equal(program))
+    answers = _evaluated(outputs, rng, points, budget, _nearly_equal(program))
     found = {}
     for name, answer in zip(names, answers, strict=True):
         if isinstance(answer, str):
             reasons[name] = answer
         else:
             found[name] = Estimate(*answer)
-    return found, reasons
+    return found, reasons, costs
 
 
 def _nearly_equal(program: Program) -> bool:
@@ -191,52 +199,15 @@ def _nearly_equal(program: Program) -> bool:
     return False
 
 
-def _evaluated(outputs: Sequence[Node], rng: int, budget: Budget, close: bool) -> list[Any]:
+def _evaluated(outputs: Sequence[Node], rng: int, points: int, budget: Budget, close: bool) -> list[Any]:
     """What `ScalarProgram.estimates` has for every output, or the reason why there is none."""
     from tensorprog.limits.integrate import Indefinite
 
     try:
-        return list(ScalarProgram(outputs, rng, budget.renewed(), close).estimates())
+        return list(ScalarProgram(outputs, rng, points, budget.renewed(), close).estimates())
     except (Indefinite, Exhausted) as error:
         if len(outputs) > 1:  # the others may do without
-            return [answer for x in outputs for answer in _evaluated([x], rng, budget, close)]
+            return [answer for x in outputs for answer in _evaluated([x], rng, points, budget, close)]
         if isinstance(error, Exhausted):
             return [error.reason]
-        return [f"sampled integrals make a covariance that is indefinite ({error})"]
-
-
-def _accurate(estimate: Estimate, share: float) -> bool:
-    size = float(np.max(np.abs(np.asarray(estimate.value, dtype=float)), initial=0.0))
-    return _worst(estimate) <= share * size
-
-
-def _worst(estimate: Estimate) -> float:
-    if estimate.kind == "exact":
-        return 0.0
-    worst = float(np.max(estimate.error, initial=0.0))
-    return worst if np.all(np.isfinite(np.asarray(estimate.value, dtype=float))) and not np.isnan(worst) else np.inf
-
-
-def _population(
-    program: Program, values: Mapping[str, Any], samples: int, replicates: int, rng: Any, reasons: Mapping[str, str]
-) -> dict[str, Estimate]:
-    from tensorprog.execute.executor import population
-
-    if replicates < 2:
-        raise TensorProgramError(
-            f"{replicates} replicates", why="their spread is the standard error", fix="use at least 8"
-        )
-    runs = population(program, samples=samples, rng=rng, replicates=replicates, values=values)
-    found = {}
-    for name in program:
-        draws = np.asarray(runs[name], dtype=float)
-        value = draws.mean(0)
-        spread = draws.std(0, ddof=1) / math.sqrt(len(draws)) * student(len(draws) - 1)
-        # orthonormal noise makes linear programs exact: then the spread is rounding alone, and this its floor
-        error = spread + 64 * np.finfo(float).eps * np.abs(draws).max(0)
-        note = f"{len(draws)} replicates of {samples} samples" + (
-            f"; the exact route declined: {reasons[name]}" if name in reasons else ""
-        )
-        value, error = (float(value), float(error)) if value.ndim == 0 else (value, error)
-        found[name] = Estimate(value, error, "population", "standard error", note)
-    return found
+        return [f"rounding or sampling makes a covariance that is indefinite ({error})"]

@@ -14,10 +14,11 @@ from tensorprog.language.algebra import ZERO, typed
 from tensorprog.language.describe import describe
 from tensorprog.language.node import Node, topological
 from tensorprog.language.program import Program
-from tensorprog.language.symbols import Matrix, VectorSpec
+from tensorprog.language.symbols import LongNumber, Matrix, VectorSpec
 from tensorprog.limits.cases import by_cases
 from tensorprog.limits.domain import check_value, jumps
 from tensorprog.limits.expectation import Expectation, variance_factor
+from tensorprog.limits.exponentials import logarithm
 from tensorprog.limits.initial import initial_scalars, limit_node
 from tensorprog.limits.laplace import homogeneous
 from tensorprog.limits.pairs import separated
@@ -84,6 +85,8 @@ class Lowering:
                         self.z[x] = self._picked_last(self.z[x])
             except Declined as declined:
                 reason = declined.reason
+            except LongNumber as error:
+                reason = error.what
             if budget.expansions > before:
                 self._costs[x] = budget.expansions - before
         if reason is not None:
@@ -154,6 +157,10 @@ class Lowering:
                 return z
             case "fn":
                 check_value(x, args[0])
+                if x.attr[0] == "log" and x.width is not None and x.inner is None:
+                    rewritten = logarithm(args[0])
+                    if rewritten is not None:
+                        return typed(rewritten, x.shape, x.width, None)
                 if args[0].shape and not self.expectation.structure.facts(args[0]).affine:
                     cases = by_cases(args[0])
                     if cases:

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 __all__ = [
     "Feature",
+    "Indefinite",
     "Integrand",
     "Ladder",
     "Rule",
@@ -52,6 +53,10 @@ _MOVING = 24
 #: It is entire, but grows like exp(y**2 / 2) off the axis: by a factor 23 at 2.5.
 _SMOOTHED = 2.5
 _INV_SQRT_2PI = 1 / np.sqrt(2 * np.pi)
+
+
+class Indefinite(ValueError):
+    """A covariance that is none: its entries have errors larger than its small eigenvalues."""
 
 
 @dataclass(frozen=True)
@@ -128,14 +133,14 @@ def psd_factor(cov: Array, singular: float) -> tuple[Array, NDArray[np.intp]]:
     size, dim = cov.shape[:2]
     variance = np.diagonal(cov, axis1=1, axis2=2)
     if np.any(variance < 0):
-        raise ValueError(f"cov has a negative variance: {variance.min():.3g}")
+        raise Indefinite(f"cov has a negative variance: {variance.min():.3g}")
     deviation = np.sqrt(variance.astype(np.longdouble))
     inverse = np.divide(1, deviation, out=np.zeros_like(deviation), where=deviation > 0)
     correlation = cov * inverse[:, :, None] * inverse[:, None, :]
     if np.any(np.abs(correlation) > 1 + 1e-10) or (
         dim > 2 and np.any(np.linalg.eigvalsh(correlation.astype(np.float64)) < -1e-10)
     ):
-        raise ValueError("cov is not positive semidefinite")
+        raise Indefinite("cov is not positive semidefinite")
     order = np.tile(np.arange(dim), (size, 1))
     if dim == 3:
         second, third = (1 - correlation[:, 0, i] ** 2 for i in (1, 2))

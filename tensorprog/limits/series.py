@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from tensorprog.limits.hermite import SAFETY, STAGES, Expansion, Function, Marginals, tolerance
 from tensorprog.limits.integrate import gaussian_expectation
-from tensorprog.limits.nested import Feature, rule
+from tensorprog.limits.nested import Feature, Indefinite, rule
 from tensorprog.limits.tiles import cores
 
 __all__ = ["PairSeries"]
@@ -375,7 +375,7 @@ def _correlation(rho: Array) -> Array:
     if worst > 1 or np.isnan(worst):
         rho[np.isinf(rho)] = np.nan
         if np.nanmax(np.abs(rho), initial=0.0) > 1 + 1e-10:
-            raise ValueError("|cov| exceeds the square root of the product of the variances")
+            raise Indefinite("|cov| exceeds the square root of the product of the variances")
         np.clip(rho, -1, 1, out=rho)
     return rho
 

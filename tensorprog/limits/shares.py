@@ -43,7 +43,7 @@ def share(logarithm: Any, tail: Any, m: Any, q: Any) -> Array:
 
     Example:
         >>> float(share(200.0, 0.0, -20.0, 1.0))  # exp(200) Phi(-20): of numbers that are 7e86 and 3e-89
-        0.019935...
+        0.0198976...
     """
     logarithm, tail, m, q = [np.asarray(a, dtype=float) for a in (logarithm, tail, m, q)]
     with np.errstate(all="ignore"):

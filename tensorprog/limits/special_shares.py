@@ -17,7 +17,7 @@ class Share(Named):
 
     Example:
         >>> Share(200, -20, 1), Share(200, -20, 1).evalf(8)
-        (Share(200, -20, 1), 0.019935...)
+        (Share(200, -20, 1), 0.019897616)
     """
 
     nargs = 3
@@ -43,7 +43,7 @@ class Shares(Named):
 
     Example:
         >>> Shares(0, 0, 0, 1, 0, 1).evalf(5), Shares(200, -20, -20, 1, 0, 1).evalf(8)
-        (0.25000, 5.5003...e-90)
+        (0.25000, 5.4790548e-91)
     """
 
     nargs = 6

@@ -104,7 +104,7 @@ def formula(program: Program, gia: bool = False) -> Formula:
     check_domains(program)
     if suspects(program, {}):
         check_jumps(program, Lowering(program))
-    lowering = _SymbolicLowering(program, expectation=_SymbolicExpectation())
+    lowering = _SymbolicLowering(program, expectation=_SymbolicExpectation(reduce=False))
     for name, o in program.outputs.items():
         if o.node in lowering.declined:
             raise TensorProgramError(

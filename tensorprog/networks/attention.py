@@ -15,7 +15,7 @@ from tensorprog.language.expression import Expression
 from tensorprog.language.given import real_array
 from tensorprog.language.symbols import Number, Width, check_name, number
 from tensorprog.networks.inputs import EXAMPLE
-from tensorprog.networks.layers import dense, ordered, squared, vector
+from tensorprog.networks.layers import dense, deviation, ordered, vector
 from tensorprog.networks.normalization import layer_norm
 
 __all__ = ["attention", "self_attention", "transformer_block"]
@@ -194,14 +194,21 @@ def self_attention(
     for h in range(heads):
         end = f"_{h}" if heads > 1 else ""
         if tied:
-            both = squared(W_key_std, f"W_key_std of {name}") * squared(W_query_std, f"W_query_std of {name}")
-            k = q = dense(f"{name}_key{end}", x, m, W_std=float(both) ** 0.25)
+            k = q = dense(f"{name}_key{end}", x, m, W_std=_between(W_key_std, W_query_std, name))
         else:
             k = dense(f"{name}_key{end}", x, m, W_std=W_key_std)
             q = dense(f"{name}_query{end}", x, m, W_std=W_query_std)
         v = dense(f"{name}_value{end}", x, m, W_std=W_value_std)
         outputs.append(attention(q, k, v, axis=axis, mask=mask, scale=scale))
     return dense(f"{name}_out", outputs if heads > 1 else outputs[0], n, W_std=W_out_std, b_std=b_std)
+
+
+def _between(key: Any, query: Any, name: str) -> Any:
+    """The geometric mean of two standard deviations, for one matrix in place of two."""
+    (a, s), (b, t) = deviation(key, f"W_key_std of {name}"), deviation(query, f"W_query_std of {name}")
+    if not isinstance(s, Expression) and not isinstance(t, Expression):
+        return float(a * b) ** 0.25
+    return build.sqrt(s * t) * float(a * b) ** 0.25
 
 
 @layer

@@ -16,7 +16,18 @@ from tensorprog.language.deferred import layer
 from tensorprog.language.expression import Expression
 from tensorprog.language.symbols import Matrix, Number, Width, number
 from tensorprog.networks.inputs import EXAMPLE, Bound
-from tensorprog.networks.layers import beside, bias, dense, ordered, ratio, share, squared, vector
+from tensorprog.networks.layers import (
+    beside,
+    bias,
+    dense,
+    deviation,
+    note_deviation,
+    ordered,
+    ratio,
+    share,
+    times,
+    vector,
+)
 
 __all__ = ["Places", "conv", "places", "sizes"]
 
@@ -135,7 +146,7 @@ def conv(
                     fix='name axes of the input: tp.conv(.., axes="t"), tp.Input("x", axes=("h", "w"))',
                 )
     windows, steps = sizes(filter, over, f"the filter of {name}"), sizes(strides, over, f"the strides of {name}")
-    var = squared(W_std, f"W_std of layer {name}")
+    var, factor = deviation(W_std, f"W_std of layer {name}")
     h: Any = None
     for i, y in enumerate(parts):
         reads = {
@@ -147,13 +158,15 @@ def conv(
             return dense(name, y.transformed(("patches", tuple(whole))), n, W_std=W_std, b_std=b_std)
         key = f"{name}_{i}" if listed else name
         part = ratio(y.width.ratio, sum([z.width.ratio for z in parts]))
-        g = _convolved(key, y, n, reads, number(part * Fraction(1, prod(windows))), var)
+        g = _convolved(key, y, n, reads, number(part * Fraction(1, prod(windows))), var, factor)
         h = g if h is None else h + g
-    h = ordered(h, parts[0].axes)
+    h = times(factor, ordered(h, parts[0].axes))
     return h if b_std is None else h + bias(f"{name}_b", n, b_std)
 
 
-def _convolved(name: str, x: Expression, n: Width, reads: dict[str, Places], part: Number, var: Number) -> Expression:
+def _convolved(
+    name: str, x: Expression, n: Width, reads: dict[str, Places], part: Number, var: Number, factor: Any
+) -> Expression:
     """The sum over the offsets of the filter, every matrix with that part of the fan-in."""
     h: Any = None
     assert x.width is not None
@@ -165,6 +178,7 @@ def _convolved(name: str, x: Expression, n: Width, reads: dict[str, Places], par
             continue
         key = "_".join([name, *map(str, offset)])
         share(key, part)
+        note_deviation(key, factor)
         g = Matrix(key, n, x.width, var * part) @ shifted
         h = g if h is None else h + g
     return h

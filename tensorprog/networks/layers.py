@@ -19,11 +19,13 @@ from tensorprog.language.data import Embedding
 from tensorprog.language.deferred import layer
 from tensorprog.language.describe import describe
 from tensorprog.language.expression import Expression, Vector, as_expression
+from tensorprog.language.node import Node, topological
 from tensorprog.language.symbols import Matrix, Number, Width, check_name, is_exact, number
 from tensorprog.networks.inputs import FEATURES, Bound
 
 __all__ = [
-    "Layers", "beside", "bias", "dense", "note_fan_in", "ordered", "ratio", "recording", "residual", "share", "squared", "vector",
+    "Layers", "beside", "bias", "dense", "deviation", "note_deviation", "note_fan_in", "ordered", "ratio", "recording",
+    "residual", "share", "squared", "times", "vector",
 ]  # fmt: skip
 
 
@@ -34,10 +36,12 @@ class Layers:
     Attributes:
         shares: Name of a matrix to its part of the layer's fan-in, where that is not all of it.
         fan_ins: Name of a readout vector to its fan-in, over the reference width.
+        deviations: Name of weights of variance 1 to the hyperparameter that multiplies them, as their standard deviation.
     """
 
     shares: dict[str, Number] = field(default_factory=dict)
     fan_ins: dict[str, Number] = field(default_factory=dict)
+    deviations: dict[str, Node] = field(default_factory=dict)
 
 
 _LAYERS: ContextVar[Layers | None] = ContextVar("layers", default=None)
@@ -60,15 +64,48 @@ def share(name: str, part: Number) -> None:
         layers.shares[name] = part
 
 
+def deviation(std: Any, what: str) -> tuple[Number, Any]:
+    """The variance of weights, and what multiplies them: (std^2, 1) for a number; (1, std) for a hyperparameter.
+
+    Raises:
+        TensorProgramError: what is neither a number of at least 0 nor a scalar of hyperparameters.
+    """
+    if not isinstance(std, Expression):
+        return squared(std, what), 1
+    if std.width is not None or std.axes or any(x.op in ("moment", "inverse_sqrt") for x in topological([std.node])):
+        raise TensorProgramError(
+            f"{what} is {describe(std.node)}", fix="give a number, a tp.Scalar, or what is made of these alone"
+        )
+    return 1, std
+
+
+def note_deviation(name: str, std: Any) -> None:
+    """Notes the hyperparameter that multiplies weights of variance 1."""
+    layers = _LAYERS.get()
+    if layers is None or not isinstance(std, Expression):
+        return
+    if layers.deviations.setdefault(name, std.node) != std.node:
+        raise TensorProgramError(
+            f"the weights {name} have two standard deviations", fix="give shared weights the same one everywhere"
+        )
+
+
+def times(factor: Any, x: Expression) -> Expression:
+    """The product with what `deviation` has."""
+    return factor * x if isinstance(factor, Expression) else x
+
+
 def squared(std: Any, what: str) -> Number:
     """The variance for a standard deviation: 2**0.5 gives 2 to the last bit."""
     s = number(std, what)
     if s < 0:
         raise TensorProgramError(f"{what} is {s}", fix="a standard deviation is at least 0")
     v = s * s
-    if s and not (is_exact(v) or 0 < v < float("inf")):
+    if s and not Fraction(1, 10**300) < v < 10**300:
         raise TensorProgramError(
-            f"{what} is {s}", why="its square, the variance, is out of the range of floats", fix="use 1e-150 to 1e150"
+            f"{what} is {s:g}" if not is_exact(s) else f"{what} has {len(str(s))} digits",
+            why="its square is no floating point number",
+            fix="use a standard deviation between 1e-150 and 1e150",
         )
     return v if is_exact(v) else _nearby(float(v))
 
@@ -105,7 +142,8 @@ def dense(
         name: The name of W; the bias is `name_b`.
         x: An Input, a vector, or a list of Inputs or of vectors; axes are kept.
         n: The width of the result.
-        W_std: Standard deviation of the weights, times the root of the fan-in.
+        W_std: Standard deviation of the weights, times the root of the fan-in; a number, or a `tp.Scalar` (as everywhere), which
+            multiplies weights of variance 1: then formulas have it as a symbol, and `values=` as a number.
         b_std: Standard deviation of the biases; None for no bias.
 
     Returns:
@@ -117,15 +155,19 @@ def dense(
         >>> x = tp.Vector("x", n)
         >>> tp.limit(tp.Program(q=tp.moment(tp.dense("W", tp.relu(x), n, W_std=2, b_std=1) ** 2)))
         q = 3 (exact)
+        >>> s = tp.Scalar("s")
+        >>> tp.formula(tp.Program(q=tp.moment(tp.dense("W", tp.relu(x), n, W_std=s, b_std=1) ** 2)))
+        q = s**2/2 + 1
 
     Source: parametrization of Jacot et al. 2018, and of neural-tangents' Dense.
     """
     name = check_name(name, "a layer's name")
     if not isinstance(n, Width):
         raise TensorProgramError(f"layer {name} is given {n!r} as its width", fix='make one with tp.Width("n")')
-    var = squared(W_std, f"W_std of layer {name}")
+    var, factor = deviation(W_std, f"W_std of layer {name}")
     x = beside(x)
     if isinstance(x, Bound):
+        note_deviation(name, factor)
         node = algebra.initial(Embedding.of(name, n, var, x.data))
         h = Expression(node, x.axes)
     elif isinstance(x, (list, tuple)):
@@ -137,10 +179,13 @@ def dense(
         for i, (p, r) in enumerate(zip(parts, ratios, strict=True)):
             part = ratio(r, sum(ratios))
             share(f"{name}_{i}", part)
+            note_deviation(f"{name}_{i}", factor)
             h = h + Matrix(f"{name}_{i}", n, _width(p), var * part) @ p
     else:
         y = vector(x, name)
+        note_deviation(name, factor)
         h = Matrix(name, n, _width(y), var) @ y
+    h = times(factor, h)
     return h if b_std is None else h + bias(f"{name}_b", n, b_std)
 
 
@@ -190,7 +235,9 @@ def ordered(x: Expression, axes: Sequence[str]) -> Expression:
 
 def bias(name: str, n: Width, b_std: Any) -> Expression:
     """A trained vector with N(0, b_std^2) coordinates."""
-    return Vector(name, n, mean=0, var=squared(b_std, f"b_std of {name}"), trainable=True)
+    var, factor = deviation(b_std, f"b_std of {name}")
+    note_deviation(name, factor)
+    return times(factor, Vector(name, n, mean=0, var=var, trainable=True))
 
 
 def _number(x: Number) -> Expression:

@@ -30,6 +30,7 @@ __all__ = ["Body", "Network"]
 OTHER = "example2"
 """The examples of the second batch, along the columns of a kernel."""
 OUTPUTS = ("output", "output2")
+_MEMORIES = ("_bodies", "_programs", "_coordinates")
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,18 @@ class Network:
                     f"an output of a network is {type(o).__name__}",
                     fix='give tp.readout("v", x), or a scalar such as tp.moment(x * x)',
                 )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what is remembered; outputs and inputs as one recorded call, so that they keep what they share."""
+        forgotten = {k: type(v)() for k, v in self.__dict__.items() if k in _MEMORIES}
+        state = {k: v for k, v in self.__dict__.items() if k not in ("outputs", "inputs")}
+        return {**state, **forgotten, "recorded": Deferred(None, (getattr(self, "outputs", None), self.inputs))}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        outputs, self.inputs = state.pop("recorded").args
+        if outputs is not None:
+            self.outputs = outputs
+        self.__dict__.update(state)
 
     # ---- building ----
     def body(self, data: Mapping[str, tuple[Data, tuple[str, ...]]]) -> Body:
@@ -336,7 +349,8 @@ class Network:
                 fix=f"ask for nngp, ntk, f, or the part of one: {', '.join('ntk_' + k for k in sorted(self._parameters))}",
                 source=self.source,
             )
-        noted = replace(scheme, shares=a.layers.shares, fan_ins=a.layers.fan_ins)
+        known = a.layers
+        noted = replace(scheme, shares=known.shares, fan_ins=known.fan_ins, deviations=known.deviations)
         return tangent(a.backward[i], b.backward[j], noted, only)
 
 

@@ -36,8 +36,8 @@ def scale(name: str, x: Any, g_std: Any = 0, lr: Any = 1, shift: bool = False) -
         >>> import tensorprog as tp
         >>> h = tp.scale("g", tp.relu(tp.dense("U", tp.Input("x"), tp.Width("n"))))
         >>> kernel = tp.kernel_fn(tp.Network(tp.readout("v", h)))
-        >>> kernel([[2.0]], get=("nngp", "ntk", "ntk_g"))
-        Kernel(nngp=array([[2.]]), ntk=array([[6.]]), ntk_g=array([[2.]]))
+        >>> kernel([[2.0]], get="ntk"), kernel([[2.0]], get="ntk_g")
+        (array([[6.]]), array([[2.]]))
 
     Source: Ba, Kiros, Hinton 2016 (arXiv:1607.06450), section 3: gains after normalization.
     """

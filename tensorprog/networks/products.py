@@ -74,14 +74,18 @@ class Products:
             return np.nan_to_num(joined / np.sqrt(np.vecdot(joined, joined))[:, None])
 
     def correlations(self, rows: Sequence[int], columns: Sequence[int]) -> np.ndarray:
-        """Cosines between some examples."""
-        return np.asarray(self.directions(0, rows) @ self.directions(1, columns).T)
+        """Cosines between some examples; of those of two shapes, of as much as both have."""
+        one, two = self.directions(0, rows), self.directions(1, columns)
+        both = min(one.shape[1], two.shape[1])
+        return np.asarray(one[:, :both] @ two[:, :both].T)
 
     def close(self) -> list[tuple[int, int]]:
         """Pairs of examples that are nearly, not quite, alike somewhere: neighbours in a random projection of all positions."""
         found: set[tuple[int, int]] = set()
         for name in sorted(self.arrays[0]):
             sides = [_rows(a[name]) for a in (self.arrays[:1] if self.same else self.arrays)]
+            if len({a.shape[-1] for a in sides}) > 1:  # coefficients of examples of two shapes
+                continue
             marks, owners = [], []
             direction = np.random.default_rng(0).standard_normal(sides[0].shape[-1])
             with np.errstate(all="ignore"):

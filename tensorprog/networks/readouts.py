@@ -17,7 +17,7 @@ from tensorprog.language.describe import describe
 from tensorprog.language.expression import Expression, Vector, as_expression
 from tensorprog.language.symbols import Number, Width, number
 from tensorprog.networks.inputs import EXAMPLE
-from tensorprog.networks.layers import bias, note_fan_in, ratio, squared, vector
+from tensorprog.networks.layers import bias, deviation, note_deviation, note_fan_in, ratio, vector
 
 __all__ = ["Part", "Readout", "check_law", "readout"]
 
@@ -231,7 +231,7 @@ def readout(name: Any, x: Any, W_std: Any = None, b_std: Any = None, over: str |
     sizes = {a: xs[0].shape[xs[0].axes.index(a)] for a in axes}
     fan_in = _times(sum(ratios), prod(sizes.values()))  # over the reference width
     var: Number
-    own = None
+    own, factor = None, 1
     if isinstance(name, Expression):
         v = vector(name, "readout")
         if len(xs) > 1:
@@ -249,7 +249,7 @@ def readout(name: Any, x: Any, W_std: Any = None, b_std: Any = None, over: str |
         own = None if plain else v
         vectors, var = [v], v.node.attr.var if plain else 1
     else:
-        var = squared(1 if W_std is None else W_std, f"W_std of readout {name}")
+        var, factor = deviation(1 if W_std is None else W_std, f"W_std of readout {name}")
         keys = [f"{name}_{i}" for i in range(len(xs))] if len(xs) > 1 else [name]
         vectors = [
             Vector(key, _width(y), mean=0, var=var, axes=sizes, trainable=True) for key, y in zip(keys, xs, strict=True)
@@ -257,16 +257,18 @@ def readout(name: Any, x: Any, W_std: Any = None, b_std: Any = None, over: str |
     names = ["" if own is not None else v.node.attr.name for v in vectors]
     for key in filter(None, names):
         note_fan_in(key, fan_in)
+        note_deviation(key, factor)
     theta: Any = 0
     parts = []
     for key, v, y, r in zip(names, vectors, xs, ratios, strict=True):
         t = build.moment(v * y)
-        theta = theta + (build.sum(t, axes) if axes else t) * (_root(ratio(_times(r, r), fan_in)))
-        parts.append(Part(key, y, ratio(r, fan_in), var, axes, own))
+        theta = theta + (build.sum(t, axes) if axes else t) * (_root(ratio(_times(r, r), fan_in)) * factor)
+        parts.append(Part(key, y, ratio(r, fan_in), var, axes, own, factor))
     if b_std is not None:
         key = name if isinstance(name, str) else names[0] or "readout"
         b = bias(f"{key}_b", _width(xs[0]), b_std)
-        parts.append(Part(b.node.attr.name, None, 1, b.node.attr.var))
+        var, factor = deviation(b_std, f"b_std of readout {key}")
+        parts.append(Part(f"{key}_b", None, 1, var, factor=factor))
         theta = theta + build.moment(b) * _root(ratios[0])
     centred = own is not None or not any(np.any(v.node.attr.mean) for v in vectors)
     return Readout(theta, tuple(parts), _width(xs[0]), centred)

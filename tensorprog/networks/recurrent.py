@@ -15,7 +15,7 @@ from tensorprog.language.deferred import layer
 from tensorprog.language.describe import describe
 from tensorprog.language.expression import Expression
 from tensorprog.language.symbols import Matrix, Width
-from tensorprog.networks.layers import bias, dense, ordered, squared
+from tensorprog.networks.layers import bias, dense, deviation, note_deviation, ordered, times
 
 __all__ = ["bidirectional", "gru", "lstm", "rnn"]
 
@@ -34,12 +34,14 @@ class _Gate:
                 fix='give the input a time axis, tp.Input("x", axes=("t",)), or name another: axis=..',
             )
         self.axis, self.axes, self.steps = axis, u.axes, u.shape[u.axes.index(axis)]
-        self.W = Matrix(f"{name}_W", n, n, squared(W_std, f"W_std of {name}"))
+        var, self.factor = deviation(W_std, f"W_std of {name}")
+        note_deviation(f"{name}_W", self.factor)
+        self.W = Matrix(f"{name}_W", n, n, var)
 
     def __call__(self, t: int, h: Any) -> Any:
         """At time t after the state h; None for no state yet."""
         u = build.take(self.u, self.axis, t)
-        return u if h is None else u + self.W @ h
+        return u if h is None else u + times(self.factor, self.W @ h)
 
 
 def _times(steps: int, reverse: bool) -> list[int]:

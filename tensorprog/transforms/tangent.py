@@ -40,12 +40,20 @@ class Parametrization:
         width: The reference width, for "standard".
         shares: Name of a matrix to its part of the fan-in, where a layer is made of several (the filter of a convolution).
         fan_ins: Name of a readout vector to its fan-in over the reference width.
+        deviations: Name of weights of variance 1 to the scalar that multiplies them as their standard deviation.
     """
 
     name: str
     width: int | None = None
     shares: Mapping[str, Number] = field(default_factory=dict)
     fan_ins: Mapping[str, Number] = field(default_factory=dict)
+    deviations: Mapping[str, Node] = field(default_factory=dict)
+
+    def undone(self, name: str) -> list[tuple[Node, int]]:
+        """Factors that the chain rule brings in, and that are none where omega ~ N(0, sigma^2) itself is trained."""
+        if self.name == "ntk" or name not in self.deviations:
+            return []
+        return [(algebra.fn("reciprocal", algebra.power(self.deviations[name], 2)), 1)]
 
     def matrix(self, w: Matrix) -> Number:
         """For W = sigma omega / sqrt(fan-in): sigma^2 / fan-in n_cols, 1 / fan-in n_cols, n_cols."""
@@ -191,7 +199,8 @@ class _Pairs:
                 over_cols = algebra.moment(self._vector(cols, a.matrix.cols))
                 if a.transposed and b.transposed:  # what gradients multiply comes first, so that it is shared
                     over_rows, over_cols = over_cols, over_rows
-                self._add(over_rows, algebra.mul([*scale, over_cols]), self.scheme.matrix(a.matrix), shape)
+                over_cols = algebra.mul([*scale, *self.scheme.undone(a.matrix.name), over_cols])
+                self._add(over_rows, over_cols, self.scheme.matrix(a.matrix), shape)
 
     def _vector(self, factors: list[Node], width: Any) -> Node:
         product = algebra.mul(factors)
@@ -205,7 +214,7 @@ class _Pairs:
                     continue
                 if isinstance(x.attr, Embedding) and isinstance(y.attr, Embedding):
                     places, others, shape = self._shape(g, h, x.shape, y.shape)
-                    metric = x.attr.data.gram(y.attr.data)
+                    metric = x.attr.data.metric(y.attr.data)
                     metric = self._seen(metric, [*places, *others], shape)
                     factor = self.scheme.embedding(x.attr)
                 elif x.attr.cov is None or x.attr.lr is not None:
@@ -221,6 +230,7 @@ class _Pairs:
                         source=x.source,
                     )
                 dx, dy = self._jacobian(g, places, 0, shape), self._jacobian(h, others, 1, shape)
+                metric = algebra.mul([*self.scheme.undone(x.attr.name), metric])
                 self._add(algebra.moment(self._vector([dx, dy], x.width)), metric, factor, shape)
 
     def _columns(self, x: Node, g: Gradient, h: Gradient) -> tuple[Any, ...]:

@@ -1,0 +1,129 @@
+"""Logarithms and exponentials of exponentials: rewritten where numbers would overflow on the way to a moderate answer."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import NamedTuple
+
+from tensorprog.language import algebra
+from tensorprog.language.algebra import ONE
+from tensorprog.language.functions import PRIMITIVES
+from tensorprog.language.node import Node, topological
+from tensorprog.language.symbols import Number, is_exact
+from tensorprog.limits.closed import Gaussian
+from tensorprog.limits.domain import range_of
+from tensorprog.limits.structure import MOVED, Structure, carrier, opened, slope_and_shift
+
+__all__ = ["Tilt", "logarithm", "tilt"]
+
+Factors = list[tuple[Node, int]]
+
+
+def logarithm(x: Node) -> Node | None:
+    """log x without the exponential that x is: log sigmoid(u) is -softplus(-u), also at u = -1000; None where x is none."""
+    if x.op == "add" and len(x.args) == 1 and x.attr[0] > 0 and x.args[0].width is not None:
+        inside = logarithm(x.args[0])
+        constant = algebra.fn("log", algebra.constant(x.attr[0]))
+        return None if inside is None else algebra.add([(1, inside), (1, constant)])
+    if x.op == "mul":
+        parts = [logarithm(a) for a in x.args]
+        if all(p is None for p in parts) or any(range_of(a).low <= 0 for a in x.args):
+            return None
+        logs = [algebra.fn("log", a) if p is None else p for a, p in zip(x.args, parts, strict=True)]
+        return algebra.add(list(zip(x.attr, logs, strict=True)))
+    if x.op == "add":
+        return _of_difference(x)
+    if x.op != "fn":
+        return None
+    (u,) = x.args
+    match x.attr[0]:
+        case "exp":
+            return u
+        case "sigmoid":
+            return algebra.neg(algebra.fn("softplus", algebra.neg(u)))
+        case "gaussian":
+            return algebra.neg(algebra.power(u, 2))
+        case "gauss_exp":
+            return algebra.scale(-x.attr[1][0], algebra.power(u, 2))
+        case "reciprocal" | "sqrt" if range_of(u).low > 0:
+            inside = logarithm(u)
+            factor = -1 if x.attr[0] == "reciprocal" else Fraction(1, 2)
+            return None if inside is None else algebra.scale(factor, inside)
+    return None
+
+
+def _of_difference(x: Node) -> Node | None:
+    """log of 1 - sigmoid(u) and of 1 - tanh(u)^2 = 4 sigmoid(2 u) sigmoid(-2 u)."""
+    pairs = dict(zip(x.args, x.attr, strict=True))
+    one = [a for a, c in pairs.items() if a.op == "constant" and not a.shape and c * a.attr == 1]
+    others = [a for a, c in pairs.items() if a not in one and c == -1]
+    if len(one) != 1 or len(others) != 1 or len(pairs) != 2:
+        return None
+    y = others[0]
+    if y.op == "fn" and y.attr[0] == "sigmoid":
+        return algebra.neg(algebra.fn("softplus", y.args[0]))
+    if y.op == "mul" and y.attr == (2,) and y.args[0].op == "fn" and y.args[0].attr[0] == "tanh":
+        u = y.args[0].args[0]
+        both = [(-1, algebra.fn("softplus", algebra.scale(c, u))) for c in (2, -2)]
+        return algebra.add([*both, (1, algebra.fn("log", algebra.constant(4)))])
+    return None
+
+
+class Tilt(NamedTuple):
+    """E[exp(b u) R] as a number times E R under a Gaussian with other means.
+
+    Attributes:
+        number: E exp(b u).
+        rest: R.
+        atoms: The variables of R.
+        gaussian: Their Gaussian, each moved by b times its covariance with u.
+    """
+
+    number: Node
+    rest: Factors
+    atoms: tuple[Node, ...]
+    gaussian: Gaussian
+
+
+def tilt(structure: Structure, factors: Factors, atoms: tuple[Node, ...], g: Gaussian) -> Tilt | None:
+    """Takes exponentials of one variable out of a product, unless another factor falls where they grow."""
+    exps = [(a, k) for a, k in factors if a.op == "fn" and a.attr[0] == "exp" and carrier(a.args[0]) in atoms]
+    if not exps:
+        return None
+    u = min({carrier(a.args[0]) for a, _ in exps}, key=lambda a: a.digest)
+    exps = [(a, k) for a, k in exps if carrier(a.args[0]) == u]
+    rest = [f for f in factors if f not in exps]
+    b: Number = 0
+    shift: Number = 0
+    for a, k in exps:
+        c, d = slope_and_shift(a.args[0])
+        b, shift = b + k * c, shift + k * d
+    if not rest or not (b == 0 or all(_grows(structure, a, u, b) for a, _ in rest)):
+        return None
+    i = atoms.index(u)
+    half = Fraction(1, 2) if is_exact(b) else 0.5
+    exponent = algebra.add([(b, g.means[i]), (half * b * b, g.cov(i, i)), (shift, ONE)])
+    used = structure.atoms(algebra.mul(rest))
+    kept = [atoms.index(a) for a in used]
+    means = tuple([algebra.add([(1, g.means[j]), (b, g.cov(j, i))]) for j in kept])
+    covariances = {(j, k): g.cov(kept[j], kept[k]) for j in range(len(kept)) for k in range(j + 1)}
+    return Tilt(algebra.fn("exp", exponent), rest, used, Gaussian(means, covariances))
+
+
+def _grows(structure: Structure, x: Node, u: Node, b: Number) -> bool:
+    """Is there nothing in x that falls exponentially, or not where exp(b u) grows?"""
+
+    def operands(y: Node) -> tuple[Node, ...]:
+        if not structure.facts(y).families or structure.facts(y).affine:
+            return ()
+        return (opened(y),) if y.op in MOVED else y.args
+
+    for y in topological([x], operands):
+        if y.op != "fn":
+            continue
+        row = PRIMITIVES[y.attr[0]]
+        if row.name == "reciprocal":
+            return False
+        if row.decay and not (row.monotone and carrier(y.args[0]) == u and slope_and_shift(y.args[0])[0] * b > 0):
+            return False
+    return True

@@ -1,0 +1,103 @@
+"""Standard deviations of layers as hyperparameters: symbols in formulas, numbers in `values=`, the same kernels as numbers."""
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import sympy
+
+import tensorprog as tp
+
+n = tp.Width("n")
+VALUES = {"s": 1.5, "t": 0.5}
+
+
+def mlp(s, t):
+    h = tp.erf(tp.dense("U", tp.Input("x"), n, W_std=s, b_std=t))
+    return tp.Network(tp.readout("v", tp.relu(tp.dense("W", h, n, W_std=t, b_std=s)), W_std=s, b_std=t))
+
+
+def lists(s, t):
+    x = tp.Input("x")
+    h = tp.dense("L", [tp.relu(tp.dense("U", x, n)), tp.erf(tp.dense("V", x, n))], n, W_std=s)
+    return tp.Network([tp.readout("v", [h, tp.relu(h)], W_std=t), tp.readout("w", h, W_std=s * t)])
+
+
+def recurrent(s, t):
+    h = tp.rnn("R", tp.Input("x", axes=("t",)), n, phi=tp.relu, W_std=s, U_std=t, b_std=s)
+    return tp.Network(tp.readout("v", tp.mean(h, "t")))
+
+
+def convolution(s, t):
+    h = tp.relu(tp.conv("C", tp.Input("x", axes=("t",)), n, filter=3, axes="t", W_std=s, b_std=t))
+    return tp.Network(tp.readout("v", tp.conv("D", h, n, filter=3, axes="t", W_std=t), over="t", W_std=s))
+
+
+def attention(s, t):
+    h = tp.dense("U", tp.Input("x", axes=("t",)), n, W_std=s)
+    return tp.Network(
+        tp.readout("v", tp.mean(tp.self_attention("A", h, n, W_key_std=s, W_query_std=t, tied=True), "t"))
+    )
+
+
+def average(s, t):
+    return tp.Network(tp.moment(tp.relu(tp.dense("U", tp.Input("x"), n, W_std=s, b_std=t)) ** 2))
+
+
+NETWORKS = [mlp, lists, recurrent, convolution, attention, average]
+
+
+def data(net):
+    axes = net.inputs[0].axis_names
+    return np.random.default_rng(0).standard_normal((2, *([3] * len(axes or ())), 2))
+
+
+@pytest.mark.parametrize("parametrization", ["ntk", "tp", "standard"])
+@pytest.mark.parametrize("build", NETWORKS)
+def test_kernels_are_those_of_the_numbers(build, parametrization):
+    options = {"parametrization": parametrization} | ({"width": 64} if parametrization == "standard" else {})
+    net, plain = build(tp.Scalar("s"), tp.Scalar("t")), build(*VALUES.values())
+    X = data(net)
+    found = tp.limit(net, X, values=VALUES, **options)
+    right = tp.limit(plain, X, **options)
+    for name in right:
+        assert np.allclose(np.array(found[name]), np.array(right[name]), rtol=1e-11, atol=0), name
+
+
+@pytest.mark.parametrize("build", NETWORKS)
+def test_finite_networks_have_the_limit_too(build):
+    net = build(tp.Scalar("s"), tp.Scalar("t"))
+    names = [k for k in net.program(data(net)).outputs if k != "f"]
+    c = tp.compare(net, data(net), widths=[64, 128, 256], seeds=12, values=VALUES, of=names)
+    assert c.agrees, c  # right limits fail with probability 1e-3
+
+
+def test_rational_values_stay_exact():
+    x = tp.Vector("x", n)
+    h = tp.dense("W", tp.relu(x), n, W_std=tp.Scalar("s"), b_std=tp.Scalar("t"))
+    found = tp.limit(tp.Program(q=tp.moment(h * h)), values={"s": Fraction(2, 3), "t": 1})
+    assert found["q"].value == Fraction(11, 9) and found["q"].method == "exact"
+
+
+def test_formulas_have_symbols():
+    s = sympy.Symbol("s", real=True)
+    net = tp.Network(tp.readout("v", tp.dense("U", tp.Input("x"), n), W_std=tp.Scalar("s")))
+    assert sympy.simplify(tp.formula(net)["ntk"] - 2 * s**2 * sympy.Symbol("S12", real=True)) == 0
+    assert (
+        sympy.simplify(tp.formula(net, parametrization="tp")["ntk"] - (1 + s**2) * sympy.Symbol("S12", real=True)) == 0
+    )
+
+
+def test_what_is_no_hyperparameter_is_refused():
+    x = tp.Vector("x", n)
+    for bad in (x, tp.moment(x * x), tp.inverse_sqrt(n)):
+        with pytest.raises(tp.TensorProgramError, match="W_std of layer W"):
+            tp.dense("W", x, n, W_std=bad)
+    s, t = tp.Scalar("s"), tp.Scalar("t")
+
+    def twice(x):
+        h = tp.dense("U", x, n)
+        return tp.readout("v", tp.relu(tp.dense("W", h, n, W_std=s)) + tp.dense("W", h, n, W_std=t))
+
+    with pytest.raises(tp.TensorProgramError, match="two standard deviations"):
+        tp.limit(tp.Network(twice), [[1.0]], values=VALUES)
