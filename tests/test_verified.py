@@ -80,8 +80,7 @@ def test_two_roots_close_together_and_nested_jumps():
         found = limit(lambda x: tp.step(tp.sin(10 * x) - 0.9999))
         assert abs(found.value - float(true)) <= found.error <= 1e-9
     inner = limit(lambda x: tp.step(tp.sign(x - 0.3) * x - 1.0))
-    assert inner.value == pytest.approx(ndtr(-1.0), abs=inner.error)
-    # x > .3 and x > 1
+    assert inner.value == pytest.approx(2 * ndtr(-1.0), abs=inner.error)  # x > 1, and -x > 1
     assert limit(lambda x: tp.step(tp.relu(x)) * tp.tanh(x + 1)).error < 1e-13
 
 
@@ -110,6 +109,68 @@ def test_oscillations():
 def test_smooth_integrands_are_known_to_rounding(f):
     a, b = limit(f), limit(f, 1.0 + 1e-15)
     assert a.error < 1e-13 and abs(a.value - b.value) < 1e-14
+
+
+def pair(f, cov=((1, 0.5), (0.5, 1)), mean=(0, 0)):
+    x, y = tp.vectors(("x", "y"), N, mean=list(mean), cov=[list(row) for row in cov])
+    return tp.limit(tp.Program(a=tp.moment(f(x, y))), method="exact")["a"]
+
+
+def test_curves_and_windows_in_two_variables():
+    """Discs, strips along curves, and boxes: by polar coordinates, or by conditioning on the first variable."""
+    disc = pair(lambda x, y: tp.step(1 - x * x - y * y), ((1, 0), (0, 1)))
+    assert abs(disc.value + math.expm1(-0.5)) <= disc.error < 1e-12
+    w, s = 1e-3, math.sqrt(0.75)
+    x = np.linspace(-9, 9, 400_001)
+    with np.errstate(divide="ignore"):
+        edges = [np.arctanh(np.clip(0.5 + v - np.tanh(x), -1, 1)) for v in (-w, w)]
+    inner = [ndtr((e - x / 2) / s) for e in edges]
+    true = np.sum((inner[1] - inner[0]) * np.exp(-(x**2) / 2)) * (x[1] - x[0]) / math.sqrt(2 * math.pi)
+    strip = pair(lambda x, y: tp.step(w - tp.abs(tp.tanh(x) + tp.tanh(y) - 0.5)) / w)
+    assert strip.kind == "bound" and abs(strip.value - true / w) <= strip.error + 1e-7 * true / w
+    assert strip.error < 1e-9
+    w = 1e-6
+    with mpmath.workdps(30):
+        ends = [mpmath.atanh(0.5 + v * mpmath.mpf(w)) for v in (-1, 1)]
+        g = lambda t: mpmath.quad(lambda e: mpmath.tanh(t / 2 + e * mpmath.sqrt(0.75)) * mpmath.npdf(e), [-9, 0, 9])  # noqa: E731
+        true = float(window(*ends, 1) / mpmath.mpf(w) * g(mpmath.atanh(0.5)))
+    box = pair(lambda x, y: tp.step(w - tp.abs(tp.tanh(x) - 0.5)) / w * tp.tanh(y))
+    assert abs(box.value - true) <= box.error + 1e-11 and box.error < 1e-9
+
+
+def test_piecewise_homogeneous_waves_in_two_variables():
+    """cos(20 relu(x)) cos(20 relu(y)): on each quadrant it is a wave of fewer variables."""
+    found = pair(lambda x, y: tp.cos(20 * tp.relu(x)) * tp.cos(20 * tp.relu(y)))
+    t, w = np.polynomial.legendre.leggauss(30)
+    cells = np.linspace(0, 9, 46)
+    e = ((cells[1:] + cells[:-1])[:, None] / 2 + (cells[1:] - cells[:-1])[:, None] / 2 * t).ravel()
+    weight = ((cells[1:] - cells[:-1])[:, None] / 2 * w).ravel() * np.exp(-(e**2) / 2) / math.sqrt(2 * math.pi)
+    s = math.sqrt(0.75)
+    one = np.sum(weight * np.cos(20 * e) * ndtr(-0.5 * e / s))  # x > 0 > y
+    density = np.exp(-((e[:, None] ** 2 - e[:, None] * e + e**2) / 1.5)) / (2 * math.pi * s)
+    plain = weight / (np.exp(-(e**2) / 2) / math.sqrt(2 * math.pi))
+    both = (plain * np.cos(20 * e)) @ density @ (plain * np.cos(20 * e))
+    assert abs(found.value - (1 / 3 + 2 * one + both)) <= found.error + 1e-13
+    assert found.error < 1e-12
+
+
+@pytest.mark.parametrize("rho", [1 - 1e-12, 1.0, -1.0, 0.0])
+def test_correlations_near_one_in_two_variables(rho):
+    """relu(tanh(x)) relu(tanh(y)): at 1 - 1e-12, as at 1; at -1 there is nothing."""
+    found = pair(lambda x, y: tp.relu(tp.tanh(x)) * tp.relu(tp.tanh(y)), ((1, rho), (rho, 1)))
+    one = limit(lambda x: tp.relu(tp.tanh(x)) ** 2).value
+    half = limit(lambda x: tp.relu(tp.tanh(x))).value
+    true = {1.0: one, -1.0: 0.0, 0.0: half**2}.get(rho, one)
+    assert abs(found.value - true) <= found.error + (3e-12 if 0 < rho < 1 else 0) and found.error < 1e-11
+
+
+def test_symmetric_integrals_are_exactly_symmetric():
+    x = tp.Input("x")
+    for f in (tp.tanh, lambda h: tp.cos(tp.relu(h)), lambda h: h * (1 + tp.tanh(h + h**3 / 20)) / 2):
+        net = tp.Network(tp.readout("v", f(tp.layer_norm(tp.dense("U", x, tp.Width("n"), W_std=3)))))
+        found = tp.limit(net, [[1.0, 0.5], [0.3, -1.2], [2.0, 0.1]], of="nngp")["nngp"]
+        assert np.array_equal(found.value, found.value.T)
+        assert np.max(found.error) < 1e-11
 
 
 def test_the_budget_ends_in_the_error():

@@ -22,7 +22,7 @@ from tensorprog.limits.correlations import SNAP
 from tensorprog.limits.diagonal import on_diagonals
 from tensorprog.limits.duals import CORRELATED, DUALS, apart_by_rounding
 from tensorprog.limits.guard import settled_by
-from tensorprog.limits.integral import POINTS, Integrand
+from tensorprog.limits.integral import MAX_QUADRATURE, POINTS, Integrand
 from tensorprog.limits.pairseries import SAFETY, PairProduct
 from tensorprog.limits.perturb import NOISE, Perturbation
 from tensorprog.limits.tidy import tidied
@@ -44,12 +44,14 @@ RESOLVED = 1e-5
 """Relative difference of two resolutions up to which a smooth integrand counts as resolved."""
 SAMPLED_ROWS = 16
 """Rounding errors of tiled arrays are measured on this many rows."""
+LINES = 2**11
+"""So many integrals at once in one variable have error bounds; more of them are compared at two resolutions."""
+PLANES = 16
+"""The same in two variables, where the integrand is rough inside or two resolutions do not agree."""
+SHARP = 1e-13
+"""Relative difference of two resolutions up to which nested rules are trusted."""
 PAIRS_FROM = 64
 """Products of one function of each of two variables go to the series rule from this many entries."""
-
-
-LINES = 2**11
-"""Integrals in one variable whose error is bounded; more of them at once are compared at two resolutions."""
 
 
 def student(degrees: int, probability: float = 0.6826894921370859) -> float:
@@ -118,7 +120,13 @@ class ScalarProgram:
         self.magnitudes: dict[Node, Array] = {}
         self.samplers: dict[Node, Sampler] = {}
         self.products: dict[Node, PairProduct | None] = {}
-        self.sampled = {x for x in self.integrals if not x.attr.by_quadrature}
+        #: Integrals in few variables, few of them; those whose inner and outer integrals are to have bounds.
+        self._few = {
+            x for x in self.integrals if 2 <= x.attr.dimension <= MAX_QUADRATURE and math.prod(x.shape) <= PLANES
+        }
+        self.planar = {x for x in self._few if x.attr.curved}
+        bounded = {x for x in self.planar if x.attr.dimension == 2}
+        self.sampled = {x for x in self.integrals - bounded if not x.attr.by_quadrature}
         self.sampled_below = _downstream(self.floating, self.sampled)
         self.refined = self.integrals | {x for x in nodes if x.op == "laplace"}
         self.alike: dict[Node, Array] = {}  # where two variables are the same, by closed forms of two variables
@@ -220,8 +228,6 @@ class ScalarProgram:
     def _integral(
         self, x: Node, args: Sequence[Array], level: int, replicate: int, absolute: bool = False, noise: int = 0
     ) -> Array:
-        from tensorprog.limits.integrate import Curve, Feature, along_lines, gaussian_expectation
-
         integrand: Integrand = x.attr
         d = integrand.dimension
         product = None if absolute or x in self.sampled else self._product(x)
@@ -230,24 +236,29 @@ class ScalarProgram:
             if known is not None:
                 return known
 
+        what = f"an integral in {d} variable{'s' * (d > 1)}"
+
+        def evaluated(points: int) -> None:
+            self.budget.evaluate(points, what)
+
         values: Callable[..., Any] = integrand
         if noise and integrand.conditional:
             values = integrand.moved(np.random.default_rng([self.rng, noise]))
 
         def f(z: Sequence[Any], p: Sequence[Any]) -> Any:
             points = math.prod(np.broadcast_shapes(*[np.shape(a) for a in (*z, *p)]))
-            what = f"an integral in {d} variable{'s' * (d > 1)}"
-            self.budget.evaluate(points, what)
+            evaluated(points)
             if self.coming is not None:
                 self.coming += points * self._repeated(x)
                 self.budget.foresee(self.coming, what)
             return np.abs(integrand(z, p)) if absolute else values(z, p)
 
-        level += integrand.blind  # no place to refine at: both resolutions finer
         shape = np.broadcast_shapes(*[a.shape for a in args])
         flat = [
             np.broadcast_to(a, shape).reshape(-1).astype(float, copy=False) for a in args
         ]  # of float32 kernels, too
+        if integrand.exchange is not None:  # one integral for (u, v) and (v, u)
+            flat = _in_order(flat, integrand.exchange)
         unique, back = _distinct(flat)
         means, triangle, params = unique[:d], unique[d : d + d * (d + 1) // 2], unique[d + d * (d + 1) // 2 :]
         size = len(unique[0])
@@ -260,31 +271,40 @@ class ScalarProgram:
                 k += 1
         if self.rough or any(a in self.sampled_below for a in x.args):
             cov = _semidefinite(cov)
-        if d == 1 and size <= LINES and not integrand.conditional:
-            value = along_lines(integrand.line, integrand, mean, cov, params, level, noise, absolute)
-            if np.isfinite(value).all():  # its bounds overflow before exp(-z) step(z) does
-                return np.asarray(value)[back].reshape(shape)
-        if x in self.sampled:
+        value, left = np.empty(size), np.ones(size, dtype=bool)
+        ranks = 2 if x in self.planar else 1 if d <= MAX_QUADRATURE and size <= LINES else -1
+        if ranks > 0 and not integrand.conditional and not (d == 1 and x in self.sampled):
+            value, done = integrand.bounded(mean, cov, params, ranks, level, noise, absolute, evaluated)
+            left = ~(done & np.isfinite(value))  # bounds overflow before exp(-z) step(z) does
+        if left.any() and x in self.sampled:
             key = int.from_bytes(hashlib.blake2b(x.digest, digest_size=8).digest(), "little")
             rng = np.random.default_rng([self.rng, replicate, key])
-            value = self._sampler(x, key).expectation(f, mean, cov, params, rng, back)
-        else:
-            curves = [Curve(*c) for c in integrand.curves or ()]
-            deviations = np.sqrt(np.maximum(np.diagonal(cov, axis1=1, axis2=2), 0))
-            if any(turn.parametric for turn in integrand.turns):  # at other places in every row
-                value = np.empty(size)
-                for k in range(size):
-                    row, mine = slice(k, k + 1), [p[k : k + 1] for p in params]
-                    features = [
-                        Feature(*at) for at in integrand.located(mean[row], deviations[row], [p[0] for p in mine])
-                    ]
-                    value[k] = gaussian_expectation(f, mean[row], cov[row], mine, features, level, curves)[0]
-            elif product is not None and size >= PAIRS_FROM:
-                value = product.listed(mean, cov, level)
+            value = np.where(left, self._sampler(x, key).expectation(f, mean, cov, params, rng, back), value)
+        elif left.any():
+            mean, cov, params = mean[left], cov[left], [p[left] for p in params]
+            if product is not None and len(mean) >= PAIRS_FROM:
+                value[left] = product.listed(mean, cov, level)
             else:
-                features = [Feature(*at) for at in integrand.located(mean, deviations, [])]
-                value = gaussian_expectation(f, mean, cov, params, features, level, curves)
+                value[left] = self._nested(integrand, f, mean, cov, params, level)
         return np.asarray(value)[back].reshape(shape)
+
+    def _nested(
+        self, integrand: Integrand, f: Any, mean: Array, cov: Array, params: Sequence[Array], level: int
+    ) -> Array:
+        from tensorprog.limits.integrate import Curve, Feature, gaussian_expectation
+
+        level += integrand.blind  # no place to refine at: both resolutions finer
+        curves = [Curve(*c) for c in integrand.curves or ()]
+        deviations = np.sqrt(np.maximum(np.diagonal(cov, axis1=1, axis2=2), 0))
+        if not any(turn.parametric for turn in integrand.turns):
+            features = [Feature(*at) for at in integrand.located(mean, deviations, [])]
+            return gaussian_expectation(f, mean, cov, params, features, level, curves)
+        value = np.empty(len(mean))
+        for k in range(len(mean)):  # at other places in every row
+            row, mine = slice(k, k + 1), [p[k : k + 1] for p in params]
+            features = [Feature(*at) for at in integrand.located(mean[row], deviations[row], [p[0] for p in mine])]
+            value[k] = gaussian_expectation(f, mean[row], cov[row], mine, features, level, curves)[0]
+        return value
 
     # ---- with errors ----
     def estimates(self) -> list[tuple[Any, Any, str, str, str]]:
@@ -298,13 +318,23 @@ class ScalarProgram:
                 base = self.run()
             else:
                 base = coarse = self.run()
+            unresolved = {x for x in self._few - self.planar - self.sampled if not self._close(x, base, coarse, SHARP)}
+            if unresolved:  # at two resolutions of nested rules: with bounds instead
+                self.planar |= unresolved
+                base, coarse = self.run(), self.run(level=0)
             if self.opened:  # found on the way
                 self.refined |= self.opened
                 coarse = self.run(level=0) if coarse is base else coarse
             self.integrated_below = _downstream(self.floating, self.refined)
-            rough = {x for x in self.integrals - self.sampled if x.attr.blind and not _close(base[x], coarse[x])}
+            rough = {
+                x
+                for x in self.integrals - self.sampled
+                if (x.attr.blind or x.attr.dimension == 1 or x in self.planar)
+                and not self._close(x, base, coarse, RESOLVED)
+            }
             if rough:  # turns along curves that the quadrature does not resolve
                 self.sampled |= rough
+                self.planar -= rough
                 self.sampled_below = _downstream(self.floating, self.sampled)
                 base, coarse = self.run(), self.run(level=0)
             runs = self._perturbed_runs()
@@ -337,6 +367,16 @@ class ScalarProgram:
         text = f"{SAMPLED_REPLICATES} replicates of {self.points} points: integrals in up to {most} variables have no closed form"
         tilted = any(self.samplers[y].tilted for y in below if y in self.samplers)
         return text + ("; samples are drawn where the integrand is large" if tilted else "")
+
+    def _close(self, x: Node, a: dict[Node, Array], b: dict[Node, Array], share: float) -> bool:
+        """Do two resolutions agree as they do when the integrand is resolved?"""
+        with np.errstate(all="ignore"):
+            size = np.maximum(np.abs(a[x]), np.abs(b[x])).max(initial=0.0)
+            apart = np.abs(a[x] - b[x]).max(initial=0.0)
+            if apart <= share * size:
+                return True
+            args = [a[y] for y in x.args]  # the integral may be small because it cancels
+            return bool(apart <= share * np.max(self._magnitude(x, args), initial=0.0))
 
     def _repeated(self, x: Node) -> float:
         """How many evaluations are to come for each one at the coarse resolution."""
@@ -409,11 +449,20 @@ def _semidefinite(cov: Array) -> Array:
     return np.asarray(root @ root.swapaxes(1, 2))
 
 
-def _close(a: Array, b: Array) -> bool:
-    """Do two resolutions agree as they do when the integrand is resolved?"""
-    with np.errstate(all="ignore"):
-        size = np.maximum(np.abs(a), np.abs(b)).max(initial=0.0)
-        return bool(np.abs(a - b).max(initial=0.0) <= RESOLVED * size)
+def _in_order(flat: Sequence[Array], exchange: Sequence[int]) -> list[Array]:
+    """Means, covariances (variance, covariance, variance) and parameters, with the variables exchanged where that is sorted.
+
+    Args:
+        flat: Arrays of one shape.
+        exchange: Which parameter takes the place of each when the variables change places.
+    """
+    m, n, v, c, w, *params = flat
+    other = [n, m, w, c, v, *[params[k] for k in exchange]]
+    before, after = np.zeros(len(m), dtype=bool), np.zeros(len(m), dtype=bool)
+    for a, b in zip(flat, other, strict=True):
+        undecided = ~(before | after)
+        before, after = before | (undecided & (a < b)), after | (undecided & (a > b))
+    return [np.where(after, b, a) for a, b in zip(flat, other, strict=True)]
 
 
 def _compute(step: Step) -> Callable[..., Any]:

@@ -16,6 +16,7 @@ position by position. An (N, N) kernel is the pointwise product of one vector se
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
 
 from tensorprog.language import algebra
@@ -27,9 +28,9 @@ from tensorprog.language.symbols import Number
 from tensorprog.limits.budget import Budget
 from tensorprog.limits.closed import Gaussian, closed_form, expressible
 from tensorprog.limits.columns import covariance_at, covariance_of_columns
-from tensorprog.limits.exponentials import tilt
+from tensorprog.limits.exponentials import Tilt, tilt
 from tensorprog.limits.guard import guarded, size_of
-from tensorprog.limits.integral import integral
+from tensorprog.limits.integral import MAX_QUADRATURE, integral
 from tensorprog.limits.laplace import inverse_powers, laplace
 from tensorprog.limits.monomials import Variables, as_sum
 from tensorprog.limits.picks import Picks, common_picks, split
@@ -386,31 +387,37 @@ class Expectation:
         """E of a product of functions of a few jointly Gaussian variables."""
         whole = algebra.mul(factors)
         atoms = self.structure.atoms(whole)
-        means, covariances = [], {}
-        for i, u in enumerate(atoms):
-            m = yield (self.mean, u)
-            means.append(m)
-            for j in range(i + 1):
-                covariances[i, j] = yield (self.covariance, *ordered(u, atoms[j]))
-        gaussian = Gaussian(tuple(means), covariances)
+        gaussian = yield from self._gaussian(atoms)
         answer, may_cancel = closed_form(factors, atoms, gaussian, self.budget)
         if answer is None:
-            return self._integral(factors, atoms, gaussian)
+            moved = tilt(self.structure, factors, atoms, gaussian)  # exponentials that the rest does not stop
+            if moved is not None:
+                return self._tilted(moved)
+            bases = self.structure.bases(atoms)
+            if len(bases) < len(atoms) and len(bases) <= MAX_QUADRATURE:
+                gaussian, atoms = (yield from self._gaussian(bases)), bases  # z and s z, s a scalar, are one variable
+            left = integral(self.structure, whole, atoms, gaussian)
+            return reduced(left, self.budget) if self.reduce else left
         if may_cancel and answer.op != "constant":
             try:
                 other = integral(self.structure, whole, atoms, gaussian)
             except Declined:  # no function, or of too many variables
                 return answer
             if other.attr.by_quadrature:
-                return guarded(answer, size_of(answer, (*means, *covariances.values())), other)
+                return guarded(answer, size_of(answer, (*gaussian.means, *gaussian.covariances.values())), other)
         return answer
 
-    def _integral(self, factors: list[tuple[Node, int]], atoms: tuple[Node, ...], gaussian: Gaussian) -> Node:
-        """E of a product without closed form; exponentials that the rest does not stop are taken out first."""
-        moved = tilt(self.structure, factors, atoms, gaussian)
-        if moved is None:
-            left = integral(self.structure, algebra.mul(factors), atoms, gaussian)
-            return reduced(left, self.budget) if self.reduce else left
+    def _gaussian(self, variables: Sequence[Node]) -> Task:
+        means, covariances = [], {}
+        for i, u in enumerate(variables):
+            m = yield (self.mean, u)
+            means.append(m)
+            for j in range(i + 1):
+                covariances[i, j] = yield (self.covariance, *ordered(u, variables[j]))
+        return Gaussian(tuple(means), covariances)
+
+    def _tilted(self, moved: Tilt) -> Node:
+        """E of a product whose exponentials have been taken out."""
         answer, may_cancel = closed_form(moved.rest, moved.atoms, moved.gaussian, self.budget)
         if answer is None or may_cancel:
             answer = integral(self.structure, algebra.mul(moved.rest), moved.atoms, moved.gaussian)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +15,7 @@ from tensorprog.language.arrays import kernel
 from tensorprog.language.functions import PRIMITIVES
 from tensorprog.language.node import Node, topological
 from tensorprog.language.symbols import Number, encode
+from tensorprog.limits.bounded import Bounded
 from tensorprog.limits.closed import Gaussian
 from tensorprog.limits.dependence import independent
 from tensorprog.limits.duals import DUALS
@@ -21,16 +24,18 @@ from tensorprog.limits.structure import MOVED, Structure, carrier, opened, scala
 from tensorprog.limits.tasks import Declined
 from tensorprog.limits.verified import Line
 
-__all__ = ["MAX_SAMPLED", "POINTS", "Integrand", "integral"]
+__all__ = ["MAX_QUADRATURE", "MAX_SAMPLED", "POINTS", "Integrand", "integral"]
 
 MAX_QUADRATURE = 3
 """Up to this many variables by nested quadrature."""
-MAX_SAMPLED = 32
+MAX_SAMPLED = 64
 """Up to this many are sampled; beyond, the population limit is the better sampler."""
 MAX_NESTED = 10
 """The same where their covariances are integrals that are sampled themselves."""
 POINTS = 2**13
 """Points of one replicate of a sampled integral, at first."""
+MAX_EXCHANGED = 4
+"""Symmetries are looked for among the orders of so many parameters."""
 MAX_CROSSINGS = 200
 TOUCH = 1e-12
 MAX_TURNS = 10
@@ -57,19 +62,45 @@ class Integrand:
     def __init__(self, body: Node, dimension: int, parameters: int) -> None:
         self.body, self.dimension, self.parameters = body, dimension, parameters
         found, self.turns, along, self.blind = _roughness(body)
-        self.curves = _curves(along, dimension)
+        self.curves = _curves(along, dimension) if dimension <= MAX_QUADRATURE else None
         self.conditional = any(x.op == "dual" for x in topological([body]))
         self.radial = max(0, -(_homogeneity(body) or 0)) if dimension > 1 else 0
         self.features = tuple(found)
         self._compiled: Callable[..., Any] | None = None
-        self._line: Line | None = None
+        self._bounded: Bounded | None = None
 
     @property
-    def line(self) -> Line:
-        """Its integrals along lines."""
-        if self._line is None:
-            self._line = Line(self.body)
-        return self._line
+    def bounded(self) -> Bounded:
+        """Its expectations over Gaussians of rank 0 to 2, with errors that hold."""
+        if self._bounded is None:
+            self._bounded = Bounded(Line(self.body), self)
+        return self._bounded
+
+    @property
+    def curved(self) -> bool:
+        """Is it rough where its variables' own features do not say: does it kink inside a function, or turn along curves?"""
+        return not self.conditional and (
+            self.blind or self.curves != [] or any(t.kinked or t.singular for t in self.turns)
+        )
+
+    @cached_property
+    def exchange(self) -> tuple[int, ...] | None:
+        """Which parameter takes the place of each where its two variables may change places; None if they may not."""
+        if self.dimension != 2 or self.parameters > MAX_EXCHANGED or self.conditional:
+            return None
+        for order in itertools.permutations(range(self.parameters)):
+            done: dict[Node, Node] = {}
+            for y in topological([self.body]):
+                match y.op:
+                    case "var":
+                        done[y] = Node("var", (), 1 - y.attr)
+                    case "param":
+                        done[y] = Node("param", (), order[y.attr])
+                    case _:
+                        done[y] = algebra.rebuild(y, [done[a] for a in y.args])
+            if done[self.body] == self.body:
+                return order
+        return None
 
     def encoded(self) -> bytes:
         """For the digest of nodes."""

@@ -17,11 +17,9 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtri
 
 from tensorprog.limits.nested import Curve, Feature, Indefinite, Integrand, nested_rule, psd_factor, radius, rule
-from tensorprog.limits.verified import Line
 
 __all__ = [
     "MAX_DIMENSION",
-    "along_lines",
     "Curve",
     "Feature",
     "Indefinite",
@@ -36,8 +34,6 @@ Array = NDArray[np.float64]
 
 #: Largest dimension of `gaussian_expectation`.
 MAX_DIMENSION = 3
-SAFETY = 10.0
-"""Errors are this many times the difference between levels: what is known of an error moves level 0 by less."""
 CONDITIONED = 1e-4
 """A curve is followed where its variable keeps this share of its deviation, given the others."""
 
@@ -174,53 +170,6 @@ def pair_expectation(
     series.prepare(columns[0], columns[2], columns[1], columns[3])
     each = np.arange(cov.size)
     return np.asarray(series.pairs(each, each, cov.ravel())).reshape(shape)
-
-
-def along_lines(
-    line: Line,
-    f: Integrand,
-    mean: Array,
-    cov: Array,
-    params: Sequence[Array],
-    level: int = 1,
-    noise: int = 0,
-    absolute: bool = False,
-) -> Array:
-    """Expectations over Gaussians of rank 1 (one variable, or copies of one), with errors that hold.
-
-    Args:
-        line: The integrals of the integrand along lines.
-        f: The integrand.
-        mean: Means, shape (B, d).
-        cov: Covariances of rank at most 1, shape (B, d, d).
-        params: Parameters, each of shape (B,).
-        level: 1, or 0 for the value moved by its error over `SAFETY`.
-        noise: Not 0: with rounding errors.
-        absolute: The expectations of |f| instead.
-
-    Returns:
-        Shape (B,). NaN as in `gaussian_expectation`.
-    """
-    result = np.full(len(mean), np.nan)
-    finite = np.isfinite(mean).all(axis=1) & np.isfinite(cov).all(axis=(1, 2))
-    params = [np.broadcast_to(np.asarray(p, dtype=np.float64), (len(mean),)) for p in params]
-    rows = np.flatnonzero(finite)
-    factor, order = psd_factor(cov[rows], rule(1).singular)
-    first = np.take_along_axis(factor[:, :, 0], np.argsort(order, axis=1), axis=1)
-    reach = radius(f, mean[rows], first[:, :, None], [p[rows] for p in params])
-    rows, first = rows[~np.isnan(reach)], first[~np.isnan(reach)]
-    if not len(rows):
-        return result
-    own = [p[rows] for p in params]
-    found = line(mean[rows], first, own, noise=noise)
-    if absolute:
-        result[rows] = found.size
-    elif level:
-        result[rows] = found.value
-    else:  # and other rounding
-        other = line(mean[rows], first, own, noise=noise + 1)
-        result[rows] = found.value + (found.error + np.abs(other.value - found.value)) / SAFETY
-    return result
 
 
 def qmc_expectation(

@@ -11,6 +11,7 @@ subexpression: a Gaussian variable.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -402,6 +403,14 @@ class Structure:
         if found is None:
             found = self._variables[x] = frozenset([self.variable(a) for a in self.atoms(x)])
         return found
+
+    def bases(self, atoms: Sequence[Node]) -> tuple[Node, ...]:
+        """The variables that the atoms are multiples of, under the views of the atoms."""
+        found = set()
+        for a in atoms:
+            y = opened(a) if a.op in MOVED and not is_variable(a) else a
+            found.add(self.variable(y) if y.op == "mul" else a)
+        return tuple(sorted(found, key=lambda a: a.digest))
 
     def derivative(self, x: Node, atom: Node) -> Node:
         """The derivative of x in one of its atoms, the others held fixed."""

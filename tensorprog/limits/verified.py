@@ -18,7 +18,19 @@ import numpy as np
 from tensorprog.language.node import Node, topological
 from tensorprog.limits.enclosure import Box, Enclosure, Range, enclosures, function, jumping, kinked
 
-__all__ = ["EDGES", "LINE_PANELS", "NODES", "Line", "Lines", "bernstein", "gauss", "mass"]
+__all__ = [
+    "EDGES",
+    "LINE_PANELS",
+    "NODES",
+    "ROUNDED",
+    "Line",
+    "Lines",
+    "bernstein",
+    "gauss",
+    "mass",
+    "one_root",
+    "truncation",
+]
 
 Array = np.ndarray
 
@@ -127,7 +139,7 @@ class Line:
         self._body = body
         self._kinks = list(dict.fromkeys(x.args[0] for x in topological([body]) if kinked(x)))
         self._functions: dict[int, _Functions] = {}
-        self._jumps = any(jumping(x) for x in topological([body]))
+        self.jumps = any(jumping(x) for x in topological([body]))
         self._last: _Solved | None = None
 
     def functions(self, noise: int) -> _Functions:
@@ -147,6 +159,8 @@ class Line:
         params: Sequence[Array],
         most: int = LINE_PANELS,
         noise: int = 0,
+        scale: Array | None = None,
+        count: Callable[[int], None] = lambda points: None,
     ) -> Lines:
         """The integrals.
 
@@ -156,18 +170,23 @@ class Line:
             params: Each of shape (B,).
             most: Panels of one integral at most.
             noise: Not 0: with all instructions moved by their rounding.
+            scale: To what errors are relative, shape (B,); E |f| by default.
+            count: Told of evaluations before they are made; it may object.
         """
         problem = _Problem(self, np.asarray(mean, float), np.asarray(direction, float), params, noise)
+        problem.count = count
         last = self._last
-        if last is not None and last.most == most and problem.near(last.problem):
+        if scale is None and last is not None and last.most == most and problem.near(last.problem):
             if problem.equals(last.problem):
                 return last.found
-            if not self._jumps:  # the same panels will do; roots of jumps would have to move
+            if not self.jumps:  # the same panels will do; roots of jumps would have to move
                 return problem.again(last)
         rows = len(problem.mean)
         edges = np.concatenate([-np.array(EDGES)[:0:-1], EDGES])
-        count = len(edges) - 1
-        first = _Panels(np.repeat(np.arange(rows), count), np.tile(edges[:-1], rows), np.tile(edges[1:], rows))
+        many = len(edges) - 1
+        first = _Panels(np.repeat(np.arange(rows), many), np.tile(edges[:-1], rows), np.tile(edges[1:], rows))
+        if scale is not None:
+            return problem.solve(first, scale, most).found
         size = problem.size(first)
         for _ in range(4):
             solved = problem.solve(first, size, most)
@@ -177,6 +196,13 @@ class Line:
         if solved.found.panels.sum() <= KEPT:
             self._last = solved
         return solved.found
+
+    def root(
+        self, kink: int, mean: Array, direction: Array, params: Sequence[Array], low: Array, high: Array
+    ) -> tuple[Array, Array]:
+        """Neighbouring numbers in ``(low, high)`` between which the argument of a kink changes its sign."""
+        problem = _Problem(self, mean, direction, params, 0)
+        return problem.root(kink, _Panels(np.arange(len(low)), low, high))
 
 
 class _Solved(NamedTuple):
@@ -191,6 +217,7 @@ class _Problem:
     def __init__(self, line: Line, mean: Array, direction: Array, params: Sequence[Array], noise: int) -> None:
         self.mean, self.direction, self.params = mean, direction, params
         self.line, self.functions, self.noise = line, line.functions(noise), noise
+        self.count: Callable[[int], None] = lambda points: None
 
     def near(self, other: _Problem) -> bool:
         """Do the numbers differ by rounding?"""
@@ -216,6 +243,7 @@ class _Problem:
     def rule(self, panels: _Panels) -> tuple[Array, Array]:
         """Integrals of f and |f| over panels."""
         x, w = gauss(NODES)
+        self.count(NODES * len(panels.row))
         value, size = np.empty(len(panels.row)), np.empty(len(panels.row))
         for start in range(0, len(panels.row), _BLOCK):
             part = slice(start, start + _BLOCK)
@@ -321,7 +349,7 @@ class _Problem:
         flat = np.where(np.isnan(flat), np.inf, flat)
         cut = np.full(len(panels.row), -1)
         for k, kink in enumerate(found.kinks):
-            cut = np.where((cut < 0) & _one_root(kink), k, cut)
+            cut = np.where((cut < 0) & one_root(kink), k, cut)
         return rule_error, flat, middle, cut
 
     def roots(self, slivers: _Panels, kink: Array) -> tuple[Array, Array]:
@@ -392,7 +420,7 @@ class _Problem:
         return a, b
 
 
-def _one_root(x: Range) -> Array:
-    """Monotone, with one sign at one end and the other at the other."""
+def one_root(x: Range) -> Array:
+    """Monotone in the first variable, with one sign at one end and the other at the other."""
     monotone = (x.down[0] >= 0) | (x.up[0] <= 0)
-    return monotone & (np.sign(x.corners[0]) * np.sign(x.corners[1]) < 0)
+    return np.asarray(monotone & (np.sign(x.corners[0]) * np.sign(x.corners[1]) < 0))
