@@ -123,7 +123,7 @@ def of_networks(
                 from tensorprog.networks.generic import generic_pair, is_generic
 
                 if is_generic(options.get("X")):
-                    return fitting(function, generic_pair(program, **options), **keywords)
+                    return fitting(function, generic_pair(program, **options), **keywords)  # type: ignore[arg-type]
             return fitting(function, program_of(program, **{"of": of, **options}), **keywords)
 
         return wrapper
