@@ -28,7 +28,7 @@ __all__ = ["MAX_QUADRATURE", "MAX_SAMPLED", "POINTS", "Integrand", "integral"]
 
 MAX_QUADRATURE = 3
 """Up to this many variables by nested quadrature."""
-MAX_SAMPLED = 32
+MAX_SAMPLED = 64
 """Up to this many are sampled; beyond, the population limit is the better sampler."""
 MAX_NESTED = 10
 """The same where their covariances are integrals that are sampled themselves."""

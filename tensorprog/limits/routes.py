@@ -213,6 +213,7 @@ class Search:
         self.reasons: dict[str, str] = {}
         self.costs: dict[str, float] = {}
         self.sampled: set[str] = set()  # outputs that a population has answered
+        self.why: dict[str, str] = {}  # why populations were taken
         self.closed: set[str] = set()  # outputs whose sampled integrals get no more points
         self.record = Record()
 
@@ -243,6 +244,7 @@ class Search:
         """Populations for some outputs, those that need the same number of samples in one run."""
         from tensorprog.limits.populations import population_estimates
 
+        self.why |= why
         for samples in sorted({self.samples[name] for name in names}):
             group = [name for name in names if self.samples[name] == samples]
             part = self.part(group)
@@ -293,7 +295,7 @@ class Search:
                 return
             for name in populations:
                 self.samples[name] *= GROWTH
-            self.sample_populations(populations, {name: self._last_reason(name) for name in populations})
+            self.sample_populations(populations, {name: self.why.get(name, "") for name in populations})
             for name in integrals:
                 self.points[name] *= GROWTH
                 before = len(self.record)
@@ -327,15 +329,6 @@ class Search:
     def _affordable(self, name: str) -> float:
         population = population_cost(self.part([name]), self.samples[name], self.replicates)
         return min(self.operations, max(CHEAP, DEARER * population))
-
-    def _last_reason(self, name: str) -> str:
-        """Why a population was taken before, as its note says."""
-        parts = self.found[name].note.split("; ")
-        return (
-            "; ".join(parts[1:])
-            if self.found[name].method == "population"
-            else f"{self.found[name].method} has a larger error"
-        )
 
     def _offer(self, name: str, estimate: Estimate, cost: float) -> None:
         """One more estimate; the better one stays."""
