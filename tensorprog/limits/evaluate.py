@@ -18,8 +18,9 @@ import numpy as np
 from tensorprog.language.node import Node, topological
 from tensorprog.language.schedule import Step, schedule
 from tensorprog.limits.budget import Budget
+from tensorprog.limits.correlations import SNAP
 from tensorprog.limits.diagonal import on_diagonals
-from tensorprog.limits.duals import DUALS
+from tensorprog.limits.duals import CORRELATED, DUALS, apart_by_rounding
 from tensorprog.limits.guard import settled_by
 from tensorprog.limits.integral import MAX_QUADRATURE, POINTS, Integrand
 from tensorprog.limits.pairseries import SAFETY, PairProduct
@@ -84,11 +85,18 @@ class ScalarProgram:
         rng: Seeds what is sampled.
         points: Points of one replicate of a sampled integral.
         budget: Evaluations of integrands are counted there.
+        close: May variables differ that have the same variances and covariance, up to rounding?
     """
 
     def __init__(
-        self, outputs: Sequence[Node], rng: int = 0, points: int = POINTS, budget: Budget | None = None
+        self,
+        outputs: Sequence[Node],
+        rng: int = 0,
+        points: int = POINTS,
+        budget: Budget | None = None,
+        close: bool = False,
     ) -> None:
+        self.close = close
         self.budget = budget or Budget()
         self.outputs = tidied(on_diagonals(outputs))
         self.floating = [x for x in self.outputs if x.op != "constant"]
@@ -126,6 +134,7 @@ class ScalarProgram:
         self.sampled = {x for x in self.integrals - bounded if not x.attr.by_quadrature}
         self.sampled_below = _downstream(self.floating, self.sampled)
         self.refined = self.integrals | {x for x in nodes if x.op == "laplace"}
+        self.alike: dict[Node, Array] = {}  # where two variables are the same, by closed forms of two variables
         self.opened: set[Node] = set()  # guarded closed forms that had to be integrated
 
     # ---- one evaluation ----
@@ -147,6 +156,7 @@ class ScalarProgram:
             rows: Compute only these rows of tiled arrays.
         """
         values: dict[Node, Array] = dict(known or {})
+        recorded = noise is None and not known and rows is None and level == 1
         perturb = None if noise is None else Perturbation(np.random.default_rng([self.rng, noise]))
         with np.errstate(all="ignore"):
             for single, groups in self.stages:
@@ -172,11 +182,32 @@ class ScalarProgram:
                             self.opened.add(x)
                     else:
                         given = args if perturb is None else perturb.operands(x, args)
+                        if x.op == "dual" and x.attr in CORRELATED:
+                            given = self._correlated(x, given, recorded, perturb is not None)
                         value = np.asarray(_compute(step)(*given))
                     values[x] = value if perturb is None else perturb.result(x, value)
                 for tiles in groups:
                     values |= tiles.run(values, perturb, rows)
         return values
+
+    def _correlated(self, x: Node, args: Sequence[Array], recorded: bool, moved: bool) -> Sequence[Array]:
+        """The operands of a closed form of two variables, moved ones as far from a correlation of 1 as rounding may have been.
+
+        Where covariance and variances are one number, up to a sign, two variables are the same and stay so; a variable along both
+        axes of a matrix is itself on the diagonal, where they may differ by their rounding.
+        """
+        a, c, b = args[-3:]
+        if recorded:
+            n, m = (1, 1, *np.shape(c))[-2:]
+            itself = np.eye(n, m, dtype=bool) if n == m and np.ndim(c) > 1 else np.zeros((), dtype=bool)
+            size = np.abs(c)
+            self.alike[x] = itself & (np.abs(size - a) <= SNAP * size) & (np.abs(size - b) <= SNAP * size)
+            if not self.close:
+                self.alike[x] = self.alike[x] | ((size == a) & (size == b))
+        if not moved:
+            return args
+        edge = np.sqrt(np.maximum(a, 0.0)) * np.sqrt(np.maximum(b, 0.0))
+        return (*args[:-2], np.where(self.alike.get(x, False), np.sign(c) * edge, apart_by_rounding(a, c, b)), b)
 
     def _product(self, x: Node) -> PairProduct | None:
         """The integrand as a product of one function of each of two variables, if it is one."""

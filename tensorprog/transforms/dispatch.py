@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import wraps
 from inspect import signature
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast, overload, runtime_checkable
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, overload, runtime_checkable
 
 from tensorprog.errors import TensorProgramError
 from tensorprog.language.program import Program
@@ -123,7 +123,7 @@ def of_networks(
                 from tensorprog.networks.generic import generic_pair, is_generic
 
                 if is_generic(options.get("X")):
-                    return fitting(function, generic_pair(cast(Any, program), **options), **keywords)
+                    return fitting(function, generic_pair(program, **options), **keywords)  # type: ignore[arg-type]
             return fitting(function, program_of(program, **{"of": of, **options}), **keywords)
 
         return wrapper
