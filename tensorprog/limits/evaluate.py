@@ -23,6 +23,7 @@ from tensorprog.limits.diagonal import on_diagonals
 from tensorprog.limits.duals import CORRELATED, DUALS, apart_by_rounding
 from tensorprog.limits.guard import settled_by
 from tensorprog.limits.integral import MAX_QUADRATURE, POINTS, Integrand
+from tensorprog.limits.nested import Indefinite
 from tensorprog.limits.pairseries import SAFETY, PairProduct
 from tensorprog.limits.perturb import NOISE, Perturbation
 from tensorprog.limits.tasks import Exhausted
@@ -461,7 +462,11 @@ def _semidefinite(cov: Array) -> Array:
     Entries that are equal in truth come from different samples: copies of one variable then have a negative eigenvalue of the
     size of the error. What changes is of that size too, and different in every replicate, whose spread is the error stated.
     """
-    deviation = np.sqrt(np.maximum(np.diagonal(cov, axis1=1, axis2=2), 0))
+    variance = np.diagonal(cov, axis1=1, axis2=2)
+    if (variance < 0).any():  # a variance that is 0 in truth
+        positive = variance > 0
+        cov = np.where(positive[:, :, None] & positive[:, None, :], cov, 0.0)
+    deviation = np.sqrt(np.maximum(variance, 0))
     if not np.isfinite(cov).all():
         return cov
     inverse = np.divide(1, deviation, out=np.zeros_like(deviation), where=deviation > 0)
@@ -553,4 +558,8 @@ def integrate_arrays(x: Node, args: Sequence[Array], level: int, rough: bool = F
     """
     program = ScalarProgram([])
     program.rough = rough
-    return program._integral(x, args, level, 0, absolute)
+    try:
+        return program._integral(x, args, level, 0, absolute)
+    except Indefinite:  # the nearest covariance; how wrong that is shows when everything is moved
+        program.rough = True
+        return program._integral(x, args, level, 0, absolute)
