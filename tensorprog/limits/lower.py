@@ -17,8 +17,9 @@ from tensorprog.language.program import Program
 from tensorprog.language.symbols import LongNumber, Matrix, VectorSpec
 from tensorprog.limits.cases import by_cases
 from tensorprog.limits.domain import check_value, jumps
-from tensorprog.limits.expectation import Expectation, variance_factor
+from tensorprog.limits.expectation import Expectation
 from tensorprog.limits.exponentials import logarithm
+from tensorprog.limits.factors import variance_factor
 from tensorprog.limits.initial import initial_scalars, limit_node
 from tensorprog.limits.laplace import homogeneous
 from tensorprog.limits.pairs import separated
