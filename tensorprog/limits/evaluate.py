@@ -26,6 +26,7 @@ from tensorprog.limits.integral import MAX_QUADRATURE, POINTS, Integrand
 from tensorprog.limits.nested import Indefinite
 from tensorprog.limits.pairseries import SAFETY, PairProduct
 from tensorprog.limits.perturb import NOISE, Perturbation
+from tensorprog.limits.tasks import Exhausted
 from tensorprog.limits.tidy import tidied
 from tensorprog.limits.tiles import LARGE, Tiles, stages
 
@@ -43,6 +44,10 @@ FINER = 1.9
 """How many times as many nodes for each variable the fine resolution has, about."""
 RESOLVED = 1e-5
 """Relative difference of two resolutions up to which a smooth integrand counts as resolved."""
+HELD = 16
+"""Arrays of the largest size that are in memory together where there are integrals over inverse powers, as measured."""
+MEMORY = 4e9
+"""Bytes they may take."""
 SAMPLED_ROWS = 16
 """Rounding errors of tiled arrays are measured on this many rows."""
 LINES = 2**11
@@ -308,8 +313,26 @@ class ScalarProgram:
         return value
 
     # ---- with errors ----
+    def _check_memory(self) -> None:
+        """Refuses arrays over pairs of pairs of examples and the nodes of an integral that would not fit.
+
+        Raises:
+            Exhausted: they need more than the budget allows.
+        """
+        if not any(step.node.op == "laplace" for step in self.steps):
+            return
+        sizes = [
+            math.prod(step.node.shape) for step in self.steps if step.node.op in ("add", "mul", "fn", "dual", "sum")
+        ]
+        need, allowed = 8 * HELD * max(sizes, default=0), MEMORY * self.budget.factor
+        if need > allowed:
+            raise Exhausted(
+                f"its arrays take about {need / 1e9:.1f} GB of memory, more than {allowed / 1e9:.1f} GB (budget= allows more)"
+            )
+
     def estimates(self) -> list[tuple[Any, Any, str, str, str]]:
         """(value, error, method, kind, note) of every output."""
+        self._check_memory()
         answers = {x: _of_constant(x) for x in self.outputs if x.op == "constant"}
         if self.floating:
             if self.refined:
