@@ -77,6 +77,21 @@ def residual(blocks):
     return tp.Network(tp.readout("v", h)).program(np.random.default_rng(0).standard_normal((2, 3)))
 
 
+def ungated(blocks):
+    """A block's function is not followed by a matrix: the state is a sum as long as the network is deep."""
+    x = tp.Vector("x", N, axes=("a",), cov=[[2, 1], [1, 3]])
+    for i in range(blocks):
+        x = x + tp.relu(tp.Matrix(f"W{i}", N, N) @ x)
+    return tp.Program(kernel=tp.moment(x * tp.rename(x, a="b")))
+
+
+def ungated_tangent(blocks):
+    h = tp.dense("U", tp.Input("x"), N)
+    for i in range(blocks):
+        h = tp.residual(lambda y, i=i: tp.relu(tp.dense(f"W{i}", y, N)), h)
+    return tp.Network(tp.readout("v", h)).program(np.random.default_rng(0).standard_normal((2, 3)))
+
+
 def calls(build, size):
     """How many nodes are made: that sees work that is done again and leaves nothing behind."""
     made = 0
@@ -123,8 +138,10 @@ def test_node_counts(build, size, bounds):
         (recurrent, (5, 10, 20), 2.1),
         (last_state, (6, 12, 24), 2.0),
         (residual, (25, 50), 1.1),
+        (ungated, (30, 60), 1.1),
+        (ungated_tangent, (15, 30), 1.1),
     ],
-    ids=["recurrent", "last state", "residual"],
+    ids=["recurrent", "last state", "residual", "sums", "sums, tangent"],
 )
 def test_costs_of_tangent_kernels(build, sizes, growth):
     """Quadratic in the time (pairs of times), linear in the depth; nodes made count what is thrown away, too."""

@@ -227,3 +227,17 @@ def test_kernels_of_fifty_inputs_are_accurate(phi):
         h = phi(tp.Matrix(f"M{k}", N, N, var=2) @ h)
     found = limit(k=pairs(h, {"i": "j"}))["k"]
     assert np.max(found.error) < 1e-6
+
+
+def test_long_axes_of_independent_columns_have_no_covariance_matrix():
+    """A matrix of all pairs of 10^5 positions would have 80 GB; what needs one is refused with the numbers."""
+    x = tp.Vector("x", tp.Width("n"), axes={"t": 10**5}, var=3)
+    found = tp.limit(
+        tp.Program(m=tp.moment(x * x), shifted=tp.moment(tp.pick(x, "t", range(1, 5)) * tp.pick(x, "t", range(4))))
+    )
+    assert found["m"].value.shape == (10**5,) and set(found["m"].value.tolist()) == {3}
+    assert found["shifted"].value.tolist() == [0, 0, 0, 0]
+    with pytest.raises(tp.TensorProgramError, match="GB"):
+        tp.limit(tp.Program(m=tp.moment(x * tp.rename(x, t="s"))))
+    with pytest.raises(tp.TensorProgramError, match="GB"):
+        tp.limit(tp.Program(m=tp.moment(tp.Vector("y", tp.Width("n"), axes={"t": 10**12}) ** 2)))

@@ -13,6 +13,7 @@ import tensorprog as tp
 from tensorprog.language import algebra
 from tensorprog.language.functions import PRIMITIVES
 from tensorprog.language.node import Node, topological
+from tensorprog.limits.bounded import Bounded, most_evaluations
 from tensorprog.limits.enclosure import Box, enclosures, function
 from tensorprog.limits.ranges import SHAPES
 from tensorprog.limits.verified import LINE_PANELS, Line
@@ -184,6 +185,18 @@ def test_the_budget_ends_in_the_error():
     assert abs(found.value[0] - 0.5) <= found.error[0]
 
 
+def test_evaluations_stay_within_the_count_known_beforehand():
+    counted = [0]
+
+    def count(points):
+        counted[0] += points
+
+    fast = Bounded(Line(body(lambda x: tp.cos(1e9 * x * x))), lambda z, p: np.cos(1e9 * z[0] ** 2))
+    fast(np.zeros((1, 1)), np.ones((1, 1, 1)), [], 1, count=count)
+    # The first rules, for the size of the integrand, and at most three more attempts.
+    assert 0 < counted[0] <= 4 * most_evaluations(1)
+
+
 def test_every_primitive_has_a_true_enclosure():
     """Values and difference quotients on random boxes, real and complex, lie in the ranges."""
     rng = np.random.default_rng(0)
@@ -273,3 +286,25 @@ def test_bounds_of_random_integrals_hold():
             value, doubt = adaptive(g, mean, math.sqrt(var))
         assert abs(found.value - value) <= found.error + 3 * doubt + 3e-14 * abs(value) + 1e-15, seed
         assert found.error <= 1e-9 * max(1, abs(found.value)), seed
+
+
+@pytest.mark.slow
+def test_bounds_of_random_integrals_in_two_variables_hold():
+    """Against Gauss rules on a grid: good to what two grids differ by."""
+    t, w = np.polynomial.legendre.leggauss(6)
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        (a, b), (p, q), (u, v) = [drawn(rng, 1) for _ in range(3)]
+        rho = float(rng.choice([0, 0.5, -0.8, 0.99]))
+        found = pair(lambda x, y: a(1.3 * p(x) + u(y) - 0.2), ((1, rho), (rho, 1)))  # noqa: B023
+        values = []
+        for cells in (120, 173):
+            edges = np.linspace(-9, 9, cells + 1)
+            half = 9 / cells
+            e = ((edges[1:] + edges[:-1])[:, None] / 2 + half * t).ravel()
+            weight = np.tile(half * w, cells) * np.exp(-(e**2) / 2) / math.sqrt(2 * math.pi)
+            inner = v(rho * e[:, None] + math.sqrt(1 - rho**2) * e)
+            values.append(float(weight @ b(1.3 * q(e)[:, None] + inner - 0.2) @ weight))
+        doubt = 4 * abs(values[1] - values[0]) + 3e-13 * max(1, abs(values[1]))
+        assert abs(found.value - values[1]) <= found.error + doubt, seed
+        assert found.error <= 1e-11 * max(1, abs(found.value)), seed

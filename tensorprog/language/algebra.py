@@ -35,6 +35,8 @@ __all__ = [
 ]  # fmt: skip
 
 MAX_POWER = 200
+LARGEST = 1e60
+"""Coefficients up to this, and down to its inverse, are pulled out of sums and products."""
 FOLD_LIMIT = 4096
 """Arrays of constants are folded up to this many entries; larger ones are left to the evaluator."""
 SMALL = 64
@@ -121,7 +123,7 @@ def add(pairs: Iterable[tuple[Number, Node]]) -> Node:
     bias: Any = 0
     merged: dict[Node, Number] = {}
     for c, x in pairs:
-        while x.op == "add" and len(x.args) == 1:  # a multiple, or a broadcast
+        while x.op == "add" and len(x.args) == 1 and _in_range(c * x.attr[0], c):  # a multiple, or a broadcast
             c, x = c * x.attr[0], x.args[0]
         if x.op == "constant" and isinstance(c, Fraction) and _is_long(x):
             merged[x] = merged.get(x, 0) + c
@@ -164,9 +166,25 @@ def sub(x: Node, y: Node) -> Node:
     return add([(1, x), (-1, y)])
 
 
+def _in_range(c: Any, *parts: Any) -> bool:
+    """May a coefficient be gathered? Not beyond LARGEST: the factors of many layers in one number overflow before they cancel."""
+    size = abs(c)
+    return bool(1 / LARGEST <= size <= LARGEST) or c == 0 or not all(1 / LARGEST <= abs(p) <= LARGEST for p in parts)
+
+
 def mul(factors: Iterable[Node | tuple[Node, int]]) -> Node:
     """The product of x_i ** k_i."""
-    todo = [f if isinstance(f, tuple) else (f, 1) for f in factors]
+    pairs = [f if isinstance(f, tuple) else (f, 1) for f in factors]
+    out = _product(pairs, True)
+    if out is None:
+        out = _product(pairs, False)
+    assert out is not None
+    return out
+
+
+def _product(pairs: list[tuple[Node, int]], gather: bool) -> Node | None:
+    """A product, coefficients gathered in front; None if they would leave the range. Else multiples stay factors."""
+    todo = list(pairs)
     shape, width, inner_width = common_type([x for x, _ in todo])
     coefficient: Any = 1
     array: Any = 1
@@ -175,9 +193,11 @@ def mul(factors: Iterable[Node | tuple[Node, int]]) -> Node:
         x, k = todo.pop()
         if x.op == "mul":
             todo.extend([(y, j * k) for y, j in zip(x.args, x.attr, strict=True)])
-        elif x.op == "add" and len(x.args) == 1:
+        elif x.op == "add" and len(x.args) == 1 and (gather or x.attr[0] == 1):
             coefficient = coefficient * raised(x.attr[0], k)
             todo.append((x.args[0], k))
+            if gather and not _in_range(coefficient):
+                return None
         elif x.op == "constant" and not (isinstance(x.attr, np.ndarray) and x.attr.size > FOLD_LIMIT):
             if isinstance(x.attr, np.ndarray):
                 array = times(array, x.attr, k)

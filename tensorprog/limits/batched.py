@@ -24,7 +24,7 @@ from tensorprog.language.node import Node, topological
 from tensorprog.language.schedule import Step, schedule
 from tensorprog.language.symbols import Width
 from tensorprog.limits.diagonal import on_diagonals
-from tensorprog.limits.duals import DUALS, JOINT, SNAP, apart_by_rounding, unsnapped
+from tensorprog.limits.duals import CORRELATED, DUALS, JOINT, SNAP, apart_by_rounding, unsnapped
 from tensorprog.limits.guard import settled_by
 from tensorprog.limits.horner import factored
 from tensorprog.limits.orient import oriented
@@ -48,8 +48,6 @@ MIRROR = 64
 """Rows of a tile of a symmetric result: what is evaluated on both sides of the diagonal is little."""
 INTEGRALS = ("gauss",)
 KNOWN = ("data", "dual", "stencil", "guard", *INTEGRALS)
-CORRELATED = ("arccos1", "arcsine", "sign_pair", "shares", "shares_size")
-"""Closed forms of two variables: their last operands are variance, covariance, variance."""
 EVALUATIONS = {0: 1, 1: 2**8, 2: 2**13, 3: 2**18, 4: 2**18}
 """Values of an integrand that its integral takes, roughly, by dimension."""
 SERIES = 2**6

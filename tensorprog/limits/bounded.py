@@ -22,7 +22,7 @@ KEPT = 256
 
 
 def most_evaluations(rank: int) -> int:
-    """How often an integrand is evaluated for one Gaussian of a rank, at most; mostly it is a hundredth of that."""
+    """How often an integrand is evaluated for one Gaussian of rank 0, 1 or 2, at most; mostly it is a hundredth of that."""
     if rank == 0:
         return 1
     return NODES * LINE_PANELS if rank == 1 else NODES * PLANE_PANELS * NODES * INNER_PANELS

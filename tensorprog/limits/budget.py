@@ -16,12 +16,13 @@ import numpy as np
 from tensorprog.errors import TensorProgramError
 from tensorprog.limits.tasks import Exhausted
 
-__all__ = ["EACH", "EVALUATIONS", "EXPANSIONS", "Budget"]
+__all__ = ["EVALUATIONS", "EXPANSIONS", "Budget"]
 
 EXPANSIONS = 30_000
 """Questions and terms for one output: some seconds."""
-EACH = 100
-"""As many more for every instruction that the output is made of: long programs cost about 10 for each."""
+EACH, PAIR, PAIRS = 100, 3, 300_000
+"""As many more for every instruction that the output is made of (long programs cost about 10 for each), and for every pair of
+them, which meet where long sums are multiplied, up to a number."""
 EVALUATIONS = 2**26
 """Points at which integrands are evaluated, for one output."""
 
@@ -81,7 +82,7 @@ class Budget:
 
         def exactly() -> None:
             count, spent = below()
-            self._limit = (EXPANSIONS + EACH * count) * self.factor
+            self._limit = (EXPANSIONS + EACH * count + min(PAIR * count**2, PAIRS)) * self.factor
             self._allowed = start + self._limit - spent
 
         self._allowed, self._exactly = EXPANSIONS * self.factor, exactly

@@ -39,7 +39,10 @@ def _seats(u: Node) -> list[tuple[int | None, np.ndarray]]:
     moves = [u]
     while moves[-1].op in ("view", "take", "pick"):
         moves.append(moves[-1].args[0])
-    seats: list[tuple[int | None, np.ndarray]] = [(k, np.arange(size)) for k, size in enumerate(moves.pop().shape)]
+    sizes = moves.pop().shape
+    for size in sizes:
+        _check_size(size, u, "positions")
+    seats: list[tuple[int | None, np.ndarray]] = [(k, np.arange(size)) for k, size in enumerate(sizes)]
     for move in reversed(moves):
         if move.op == "view":
             seats = [(None if p is None else move.attr[p], index) for p, index in seats]
@@ -74,11 +77,11 @@ def _equal_positions(u: Node, v: Node) -> list[Node]:
     return factors
 
 
-def _check_size(entries: int, u: Node) -> None:
+def _check_size(entries: int, u: Node, of: str = "pairs of positions") -> None:
     if entries > LARGEST:
         leaf = root(u)
         raise TensorProgramError(
-            f"the covariance of {leaf.attr.name} at {entries:.3g} pairs of positions",
+            f"the covariance of {leaf.attr.name} at {entries:.3g} {of}",
             why=f"it would take {8 * entries / 2**30:.3g} GB",
             fix="ask for fewer positions, or for variances only: tp.moment(x * x)",
             source=leaf.source,

@@ -20,7 +20,7 @@ from tensorprog.language.symbols import is_exact
 from tensorprog.limits.correlations import SNAP, correlation, empty, is_small, residual, root_of_product, widened
 from tensorprog.limits.shares import quadrant, share
 
-__all__ = ["DUALS", "JOINT", "Dual", "apart_by_rounding", "dual", "unsnapped"]
+__all__ = ["CORRELATED", "DUALS", "JOINT", "Dual", "apart_by_rounding", "dual", "unsnapped"]
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,10 @@ class Dual:
     array: Callable[..., np.ndarray]
     sympy: Callable[..., Any]
     source: str
+
+
+CORRELATED = ("arccos1", "arcsine", "sign_pair", "shares", "shares_size")
+"""Closed forms of two variables: their last operands are variance, covariance, variance."""
 
 
 def unsnapped(name: str, *arguments: Any) -> np.ndarray:

@@ -18,12 +18,15 @@ import numpy as np
 from tensorprog.language.node import Node, topological
 from tensorprog.language.schedule import Step, schedule
 from tensorprog.limits.budget import Budget
+from tensorprog.limits.correlations import SNAP
 from tensorprog.limits.diagonal import on_diagonals
-from tensorprog.limits.duals import DUALS
+from tensorprog.limits.duals import CORRELATED, DUALS, apart_by_rounding
 from tensorprog.limits.guard import settled_by
 from tensorprog.limits.integral import MAX_QUADRATURE, POINTS, Integrand
+from tensorprog.limits.nested import Indefinite
 from tensorprog.limits.pairseries import SAFETY, PairProduct
 from tensorprog.limits.perturb import NOISE, Perturbation
+from tensorprog.limits.tasks import Exhausted
 from tensorprog.limits.tidy import tidied
 from tensorprog.limits.tiles import LARGE, Tiles, stages
 
@@ -41,6 +44,10 @@ FINER = 1.9
 """How many times as many nodes for each variable the fine resolution has, about."""
 RESOLVED = 1e-5
 """Relative difference of two resolutions up to which a smooth integrand counts as resolved."""
+HELD = 16
+"""Arrays of the largest size that are in memory together where there are integrals over inverse powers, as measured."""
+MEMORY = 4e9
+"""Bytes they may take."""
 SAMPLED_ROWS = 16
 """Rounding errors of tiled arrays are measured on this many rows."""
 LINES = 2**11
@@ -79,11 +86,18 @@ class ScalarProgram:
         rng: Seeds what is sampled.
         points: Points of one replicate of a sampled integral.
         budget: Evaluations of integrands are counted there.
+        close: May variables differ that have the same variances and covariance, up to rounding?
     """
 
     def __init__(
-        self, outputs: Sequence[Node], rng: int = 0, points: int = POINTS, budget: Budget | None = None
+        self,
+        outputs: Sequence[Node],
+        rng: int = 0,
+        points: int = POINTS,
+        budget: Budget | None = None,
+        close: bool = False,
     ) -> None:
+        self.close = close
         self.budget = budget or Budget()
         self.outputs = tidied(on_diagonals(outputs))
         self.floating = [x for x in self.outputs if x.op != "constant"]
@@ -121,6 +135,7 @@ class ScalarProgram:
         self.sampled = {x for x in self.integrals - bounded if not x.attr.by_quadrature}
         self.sampled_below = _downstream(self.floating, self.sampled)
         self.refined = self.integrals | {x for x in nodes if x.op == "laplace"}
+        self.alike: dict[Node, Array] = {}  # where two variables are the same, by closed forms of two variables
         self.opened: set[Node] = set()  # guarded closed forms that had to be integrated
 
     # ---- one evaluation ----
@@ -142,6 +157,7 @@ class ScalarProgram:
             rows: Compute only these rows of tiled arrays.
         """
         values: dict[Node, Array] = dict(known or {})
+        recorded = noise is None and not known and rows is None and level == 1
         perturb = None if noise is None else Perturbation(np.random.default_rng([self.rng, noise]))
         with np.errstate(all="ignore"):
             for single, groups in self.stages:
@@ -167,11 +183,32 @@ class ScalarProgram:
                             self.opened.add(x)
                     else:
                         given = args if perturb is None else perturb.operands(x, args)
+                        if x.op == "dual" and x.attr in CORRELATED:
+                            given = self._correlated(x, given, recorded, perturb is not None)
                         value = np.asarray(_compute(step)(*given))
                     values[x] = value if perturb is None else perturb.result(x, value)
                 for tiles in groups:
                     values |= tiles.run(values, perturb, rows)
         return values
+
+    def _correlated(self, x: Node, args: Sequence[Array], recorded: bool, moved: bool) -> Sequence[Array]:
+        """The operands of a closed form of two variables, moved ones as far from a correlation of 1 as rounding may have been.
+
+        Where covariance and variances are one number, up to a sign, two variables are the same and stay so; a variable along both
+        axes of a matrix is itself on the diagonal, where they may differ by their rounding.
+        """
+        a, c, b = args[-3:]
+        if recorded:
+            n, m = (1, 1, *np.shape(c))[-2:]
+            itself = np.eye(n, m, dtype=bool) if n == m and np.ndim(c) > 1 else np.zeros((), dtype=bool)
+            size = np.abs(c)
+            self.alike[x] = itself & (np.abs(size - a) <= SNAP * size) & (np.abs(size - b) <= SNAP * size)
+            if not self.close:
+                self.alike[x] = self.alike[x] | ((size == a) & (size == b))
+        if not moved:
+            return args
+        edge = np.sqrt(np.maximum(a, 0.0)) * np.sqrt(np.maximum(b, 0.0))
+        return (*args[:-2], np.where(self.alike.get(x, False), np.sign(c) * edge, apart_by_rounding(a, c, b)), b)
 
     def _product(self, x: Node) -> PairProduct | None:
         """The integrand as a product of one function of each of two variables, if it is one."""
@@ -276,8 +313,26 @@ class ScalarProgram:
         return value
 
     # ---- with errors ----
+    def _check_memory(self) -> None:
+        """Refuses arrays over pairs of pairs of examples and the nodes of an integral that would not fit.
+
+        Raises:
+            Exhausted: they need more than the budget allows.
+        """
+        if not any(step.node.op == "laplace" for step in self.steps):
+            return
+        sizes = [
+            math.prod(step.node.shape) for step in self.steps if step.node.op in ("add", "mul", "fn", "dual", "sum")
+        ]
+        need, allowed = 8 * HELD * max(sizes, default=0), MEMORY * self.budget.factor
+        if need > allowed:
+            raise Exhausted(
+                f"its arrays take about {need / 1e9:.1f} GB of memory, more than {allowed / 1e9:.1f} GB (budget= allows more)"
+            )
+
     def estimates(self) -> list[tuple[Any, Any, str, str, str]]:
         """(value, error, method, kind, note) of every output."""
+        self._check_memory()
         answers = {x: _of_constant(x) for x in self.outputs if x.op == "constant"}
         if self.floating:
             if self.refined:
@@ -407,7 +462,11 @@ def _semidefinite(cov: Array) -> Array:
     Entries that are equal in truth come from different samples: copies of one variable then have a negative eigenvalue of the
     size of the error. What changes is of that size too, and different in every replicate, whose spread is the error stated.
     """
-    deviation = np.sqrt(np.maximum(np.diagonal(cov, axis1=1, axis2=2), 0))
+    variance = np.diagonal(cov, axis1=1, axis2=2)
+    if (variance < 0).any():  # a variance that is 0 in truth
+        positive = variance > 0
+        cov = np.where(positive[:, :, None] & positive[:, None, :], cov, 0.0)
+    deviation = np.sqrt(np.maximum(variance, 0))
     if not np.isfinite(cov).all():
         return cov
     inverse = np.divide(1, deviation, out=np.zeros_like(deviation), where=deviation > 0)
@@ -499,4 +558,8 @@ def integrate_arrays(x: Node, args: Sequence[Array], level: int, rough: bool = F
     """
     program = ScalarProgram([])
     program.rough = rough
-    return program._integral(x, args, level, 0, absolute)
+    try:
+        return program._integral(x, args, level, 0, absolute)
+    except Indefinite:  # the nearest covariance; how wrong that is shows when everything is moved
+        program.rough = True
+        return program._integral(x, args, level, 0, absolute)

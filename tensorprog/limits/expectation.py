@@ -29,6 +29,15 @@ from tensorprog.limits.budget import Budget
 from tensorprog.limits.closed import Gaussian, closed_form, expressible
 from tensorprog.limits.columns import covariance_at, covariance_of_columns
 from tensorprog.limits.exponentials import Tilt, tilt
+from tensorprog.limits.factors import (
+    axes_by_appearance,
+    carried,
+    factors_of,
+    picked_again,
+    spread_along,
+    variance_factor,
+    without,
+)
 from tensorprog.limits.guard import guarded, size_of
 from tensorprog.limits.integral import MAX_QUADRATURE, integral
 from tensorprog.limits.laplace import inverse_powers, laplace
@@ -91,7 +100,7 @@ class Expectation:
             (inside,), picked = self._without_picks((x,), facts.picks)
             if picked:
                 value = yield (self.mean, inside)
-                return _picked(value, inside.shape, picked)
+                return picked_again(value, inside.shape, picked)
         if len(x.shape) > 1 or len(facts.support) < len(x.shape):
             order = self._canonical_axes(x)
             if order != tuple(range(len(x.shape))):
@@ -135,10 +144,10 @@ class Expectation:
         return typed(value, x.shape, None, None)
 
     def _canonical_axes(self, x: Node) -> tuple[int, ...]:
-        order = _axes_by_appearance(x, self.structure.facts(x).support)
+        order = axes_by_appearance(x, self.structure.facts(x).support)
         if len(order) == len(x.shape) and order != tuple(range(len(order))):
             y = self.restricted(x, order)  # a transposition is worth it only where it leads to a form that stays
-            if _axes_by_appearance(y, self.structure.facts(y).support) != tuple(range(len(order))):
+            if axes_by_appearance(y, self.structure.facts(y).support) != tuple(range(len(order))):
                 return tuple(range(len(order)))
         return order
 
@@ -195,6 +204,10 @@ class Expectation:
                 rest = without(factors, a)
                 value = yield (self.mean, algebra.mul([(opened(a), k), *rest]))
                 return value
+        apart = self._by_families(factors)
+        if len(apart) > 1:
+            value = yield from self._independent(apart)
+            return value
         powers = inverse_powers(self, factors)
         nonlinear_sums = [a for a, _ in factors if a.op in ("add", "sum") and not facts(a).affine]
         if powers is None:
@@ -204,10 +217,11 @@ class Expectation:
             if whole is not None:
                 return whole
             sums = [(a, k) for a, k in factors if a in nonlinear_sums]
-            expanded = prod([self.structure.terms(a) ** k for a, k in sums])
-            if expanded > MANY_TERMS and sum([k for _, k in sums]) > 2:  # of two sums, pairs are remembered and few
-                value = yield from self._unexpanded(factors, expanded)
-                return value
+            if sum([k for _, k in sums]) > 2:  # of two sums, pairs are remembered and few
+                expanded = prod([self.structure.terms(a) ** k for a, k in sums])
+                if expanded > MANY_TERMS:
+                    value = yield from self._unexpanded(factors, expanded)
+                    return value
             value = yield from self._expanded(max(nonlinear_sums, key=lambda a: (a.height, a.digest)), factors)
             return value
         if powers is not None:
@@ -226,13 +240,8 @@ class Expectation:
             return ZERO
         groups = yield from self._independent_groups(factors)
         if len(groups) > 1:
-            parts = []
-            for group in groups:
-                value = yield (self.mean, algebra.mul(group))
-                if value.is_zero:
-                    return ZERO
-                parts.append(value)
-            return algebra.mul(parts)
+            value = yield from self._independent(groups)
+            return value
         if affine and powers is None:  # Stein's lemma differentiates, and would raise the power of a quadratic form
             value = yield from self._stein(affine, rest)
             if value is not None:
@@ -254,6 +263,39 @@ class Expectation:
         value = yield from self._solve(factors)
         return value
 
+    def _by_families(self, factors: list[tuple[Node, int]]) -> list[list[tuple[Node, int]]]:
+        """The factors in groups without a family of leaves in common, those first whose expectation is likely to be 0.
+
+        Seen before sums are expanded: a layer's input, a long sum in a residual network, is independent of what its matrix makes.
+        """
+        groups: list[tuple[list[tuple[Node, int]], frozenset]] = []
+        for a, k in factors:
+            members, families = [(a, k)], self.structure.facts(a).families
+            apart = []
+            for others, theirs in groups:
+                if families & theirs:
+                    members, families = others + members, families | theirs
+                else:
+                    apart.append((others, theirs))
+            groups = [*apart, (members, families)]
+        return [members for members, _ in sorted(groups, key=self._effort)]
+
+    def _effort(self, group: tuple[list[tuple[Node, int]], frozenset]) -> tuple[bool, int]:
+        """What has a Gaussian variable as a factor, such as a gradient, mostly vanishes, and comes first."""
+        members, _ = group
+        vanishing = any(k == 1 and self.structure.facts(a).affine for a, k in members)
+        return not vanishing, max([a.height for a, _ in members])
+
+    def _independent(self, groups: list[list[tuple[Node, int]]]) -> Task:
+        """E of a product of independent factors."""
+        parts = []
+        for group in groups:
+            value = yield (self.mean, algebra.mul(group))
+            if value.is_zero:
+                return ZERO
+            parts.append(value)
+        return algebra.mul(parts)
+
     def _held(self, a: Node, factors: list[tuple[Node, int]]) -> bool:
         """Is a sum better left as it is: does a factor without closed form depend on all its variables?
 
@@ -261,10 +303,13 @@ class Expectation:
         """
         if a.op != "add":
             return False
-        variables = self.structure.variables
+        facts, variables = self.structure.facts, self.structure.variables
         return any(
-            b.op == "fn" and variables(a) <= variables(b) and not expressible(b, self.structure.atoms(b), self.budget)
+            facts(a).families <= facts(b).families
+            and variables(a) <= variables(b)
+            and not expressible(b, self.structure.atoms(b), self.budget)
             for b, _ in factors
+            if b.op == "fn"
         )
 
     def _unexpanded(self, factors: list[tuple[Node, int]], terms: int) -> Task:
@@ -283,7 +328,7 @@ class Expectation:
         if a.op == "sum":
             shape = next((b.shape for b, _ in factors if b.shape), ())
             inside = summand(a, shape)
-            spread = [(_spread(b, inside.shape[-1]), j) for b, j in rest]
+            spread = [(spread_along(b, inside.shape[-1]), j) for b, j in rest]
             value = yield (self.mean, algebra.mul([inside, *spread]))
             return algebra.sum_axis(typed(value, inside.shape, None, None), len(shape))
         for c, b in zip(a.attr, a.args, strict=True):
@@ -446,7 +491,7 @@ class Expectation:
             (a, b), picked = self._without_picks((u, v), common)
             if picked:
                 value = yield (self.covariance, *ordered(a, b))
-                return _picked(value, a.shape or b.shape, picked)
+                return picked_again(value, a.shape or b.shape, picked)
         if is_variable(u) and is_variable(v):
             value = yield from self._covariance_of_leaves(u, v)
             return value
@@ -469,7 +514,7 @@ class Expectation:
                 return algebra.mul([*[(scalar_version(a), k) for a, k in scalars], value])
             case "sum":
                 inside = summand(u, shape)
-                value = yield (self.covariance, inside, _spread(v, inside.shape[-1]))
+                value = yield (self.covariance, inside, spread_along(v, inside.shape[-1]))
                 return algebra.sum_axis(typed(value, inside.shape, None, None), len(shape))
             case "stack":
                 parts = []
@@ -494,72 +539,3 @@ class Expectation:
                 return ZERO
             return covariance_at(a.attr.covariance_with(b.attr), u, v)
         return covariance_of_columns(a.attr, u, v) if a.attr == b.attr else ZERO
-
-
-# ---- helpers ----
-
-
-def variance_factor(matrix: object, transposed: bool) -> Number:
-    """sigma^2 of the matrix being applied: var for W, rho var for W.T (Tensor Programs III, appendix F)."""
-    return matrix.var * matrix.ratio if transposed else matrix.var  # type: ignore[attr-defined]
-
-
-def factors_of(x: Node) -> list[tuple[Node, int]]:
-    return list(zip(x.args, x.attr, strict=True)) if x.op == "mul" else [(x, 1)]
-
-
-def without(factors: list[tuple[Node, int]], a: Node) -> list[tuple[Node, int]]:
-    return [(b, k) for b, k in factors if b != a]
-
-
-def _spread(x: Node, size: int) -> Node:
-    """x with one more axis at the end, along which it does not vary."""
-    return algebra.view(x, range(len(x.shape)), [*x.shape, size]) if x.shape else x
-
-
-def carried(u: Node, x: Node) -> Node:
-    """x under the same views, takes and picks as u's root is under in u."""
-    if u.op in MOVES:
-        return algebra.applied(u, [carried(u.args[0], x)])
-    return x
-
-
-def _picked(value: Node, shape: tuple[int, ...], picks: list[tuple[int, tuple[int, ...]]]) -> Node:
-    """An expectation of an expression of the given shape at positions of its axes; one number (without axes) is itself."""
-    if value.shape:
-        value = typed(value, shape, None, None)
-        for axis, index in picks:
-            value = algebra.pick(value, axis, index)
-    return value
-
-
-def _axes_by_appearance(x: Node, support: frozenset[int]) -> tuple[int, ...]:
-    """The axes along which x varies, in an order that is the same for all renamings of x, as far as its views tell.
-
-    E[phi(u_i) psi(u_j)] and E[phi(u_j) psi(u_i)] are one expectation, transposed. Views sort by digests that know
-    positions;
-    what is under the views does not.
-    """
-    if len(support) < 2:
-        return tuple(support)
-    found: list[int] = []
-
-    for a in sorted(x.args if x.op in ("mul", "fn") else (x,), key=_whatever_its_axes):
-        found += _positions(a)
-    return tuple([a for a in dict.fromkeys((*found, *sorted(support))) if a in support])
-
-
-def _positions(a: Node) -> tuple[int, ...]:
-    """Where the axes of a factor lie, if it is a view, or a primitive of one."""
-    y = a.args[0] if a.op == "fn" else a
-    while y.op == "add" and len(y.args) == 1:
-        y = y.args[0]
-    return y.attr if y.op == "view" else ()
-
-
-def _whatever_its_axes(a: Node) -> tuple[bytes, str, tuple[int, ...]]:
-    """Orders the factors of a product by what they are; among equals, by where their axes lie."""
-    y = a.args[0] if a.op == "fn" else a
-    while y.op == "add" and len(y.args) == 1:
-        y = y.args[0]
-    return root(y).digest, str(a.attr) if a.op == "fn" else "", _positions(a)

@@ -276,8 +276,9 @@ class _Experiment:
                 inside = operand(z.args[0])
                 first = inside[..., : self.draws] if inside.shape[-1] > 1 else inside
                 finite = np.where(np.isfinite(first), first, 0.0)
-                size = np.sqrt(np.square(finite).mean(-1, keepdims=True) * float(z.attr[0].var))
-                return size * self._gaussians(z)
+                with np.errstate(all="ignore"):
+                    size = np.sqrt(np.square(finite).mean(-1, keepdims=True) * float(z.attr[0].var))
+                    return size * self._gaussians(z)
             case "constant":
                 value = np.asarray(z.attr, dtype=float)
                 return _lifted(value.reshape((1,) * (len(z.shape) - value.ndim) + value.shape), len(z.shape))
@@ -322,7 +323,8 @@ class _Experiment:
     def _runs(self) -> None:
         base, self.size = self._run({x: v[0] for x, v in self.limits.items()})
         other, _ = self._run({x: v[1] for x, v in self.limits.items()})
-        self.base, self.spread = base, {x: np.abs(other[x] - base[x]) for x in base}
+        with np.errstate(all="ignore"):
+            self.base, self.spread = base, {x: np.abs(other[x] - base[x]) for x in base}
         self.moved = [self._run(self._perturbed(base, sign)) for sign in (1, -1)]
 
     def _perturbed(self, base: Mapping[Node, Array], sign: int) -> dict[Node, Array]:

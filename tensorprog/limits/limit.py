@@ -10,11 +10,13 @@ import numpy as np
 
 from tensorprog.errors import TensorProgramError
 from tensorprog.estimate import Estimate, Estimates
+from tensorprog.language.data import ArrayData, Embedding
 from tensorprog.language.describe import describe
 from tensorprog.language.functions import PRIMITIVES
 from tensorprog.language.node import Node
 from tensorprog.language.program import Program
 from tensorprog.limits.budget import Budget
+from tensorprog.limits.correlations import SNAP
 from tensorprog.limits.domain import check_domains, ranges
 from tensorprog.limits.evaluate import ScalarProgram, sampling_cost
 from tensorprog.limits.expectation import Expectation
@@ -172,7 +174,8 @@ def _by_route(
         name: sampling_cost(lowering.z[o.node], points) for name, o in program.outputs.items() if name not in reasons
     }
     names = [name for name, cost in costs.items() if cost <= allowed[name]]
-    answers = _evaluated([lowering.z[program.outputs[name].node] for name in names], rng, points, budget)
+    outputs = [lowering.z[program.outputs[name].node] for name in names]
+    answers = _evaluated(outputs, rng, points, budget, _nearly_equal(program))
     found = {}
     for name, answer in zip(names, answers, strict=True):
         if isinstance(answer, str):
@@ -182,15 +185,29 @@ def _by_route(
     return found, reasons, costs
 
 
-def _evaluated(outputs: Sequence[Node], rng: int, points: int, budget: Budget) -> list[Any]:
+def _nearly_equal(program: Program) -> bool:
+    """Do inputs differ that have the same inner products in floating point, or opposite ones?"""
+    for data in {x.attr.data for x in program.nodes if x.op == "vector" and isinstance(x.attr, Embedding)}:
+        if not isinstance(data, ArrayData) or len(data.rows) < 2:
+            continue
+        rows = np.asarray(data.rows, dtype=float)
+        rows = np.unique(np.concatenate([rows, -rows]), axis=0)  # equal and opposite ones are known to be so
+        gram = rows @ rows.T
+        size = np.sqrt(np.diag(gram))
+        if np.count_nonzero(gram >= (1 - SNAP) * np.outer(size, size)) > len(rows):
+            return True
+    return False
+
+
+def _evaluated(outputs: Sequence[Node], rng: int, points: int, budget: Budget, close: bool) -> list[Any]:
     """What `ScalarProgram.estimates` has for every output, or the reason why there is none."""
     from tensorprog.limits.integrate import Indefinite
 
     try:
-        return list(ScalarProgram(outputs, rng, points, budget.renewed()).estimates())
+        return list(ScalarProgram(outputs, rng, points, budget.renewed(), close).estimates())
     except (Indefinite, Exhausted) as error:
         if len(outputs) > 1:  # the others may do without
-            return [answer for x in outputs for answer in _evaluated([x], rng, points, budget)]
+            return [answer for x in outputs for answer in _evaluated([x], rng, points, budget, close)]
         if isinstance(error, Exhausted):
             return [error.reason]
         return [f"rounding or sampling makes a covariance that is indefinite ({error})"]

@@ -17,8 +17,9 @@ from tensorprog.language.program import Program
 from tensorprog.language.symbols import LongNumber, Matrix, VectorSpec
 from tensorprog.limits.cases import by_cases
 from tensorprog.limits.domain import check_value, jumps
-from tensorprog.limits.expectation import Expectation, variance_factor
+from tensorprog.limits.expectation import Expectation
 from tensorprog.limits.exponentials import logarithm
+from tensorprog.limits.factors import variance_factor
 from tensorprog.limits.initial import initial_scalars, limit_node
 from tensorprog.limits.laplace import homogeneous
 from tensorprog.limits.pairs import separated
@@ -48,6 +49,7 @@ class Lowering:
         self.zdot = Zdot(self.expectation)
         self.z: dict[Node, Node] = {}
         self.declined: dict[Node, str] = {}
+        self._first: dict[tuple[Matrix, bool, Node], Node] = {}
         self._costs: dict[Node, int] = {}
         self._picks = any(x.op == "pick" for x in program.nodes)
         self._waiting = _factors(program)
@@ -234,8 +236,9 @@ class Lowering:
             return typed(algebra.scale(z.attr[0], inside), z.shape, width, None)
         if z.op == "mul":
             scalars = [(a, k) for a, k in zip(z.args, z.attr, strict=True) if not structure.facts(a).families]
-            if scalars:
-                rest = algebra.mul([(a, k) for a, k in zip(z.args, z.attr, strict=True) if structure.facts(a).families])
+            rest = algebra.mul([(a, k) for a, k in zip(z.args, z.attr, strict=True) if structure.facts(a).families])
+            # The first one stays what it is: pulled out of every layer, factors such as 1/sigma overflow before they cancel.
+            if scalars and self._first.setdefault((matrix, transposed, rest), z) != z:
                 inside = self._matmul(matrix, transposed, rest)
                 return typed(algebra.mul([*[(scalar_version(a), k) for a, k in scalars], inside]), z.shape, width, None)
         picks = structure.facts(z).picks

@@ -13,8 +13,9 @@ from tensorprog.language import algebra
 from tensorprog.language.algebra import ONE, ZERO, typed
 from tensorprog.language.node import Node
 from tensorprog.limits.duals import dual
-from tensorprog.limits.expectation import Expectation, carried, factors_of, opened_fully, ordered, without
-from tensorprog.limits.structure import is_variable, opened, root, scalar_version
+from tensorprog.limits.expectation import Expectation
+from tensorprog.limits.factors import carried, factors_of, without
+from tensorprog.limits.structure import is_variable, opened, opened_fully, ordered, root, scalar_version
 from tensorprog.limits.tasks import Declined, Task
 
 __all__ = ["Zdot", "combined"]

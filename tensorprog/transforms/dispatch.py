@@ -62,6 +62,18 @@ def program_of(net: Network, X: Any = None, **options: Any) -> Program:
     return net.program(X, **options)
 
 
+def fitting(function: Callable[..., R_co], *args: Any, **keywords: Any) -> R_co:
+    """Calls a function; what does not fit into memory is the user's error, with the numbers."""
+    try:
+        return function(*args, **keywords)
+    except MemoryError as error:
+        raise TensorProgramError(
+            f"{function.__name__} does not fit into memory",
+            why=str(error) or "an array is larger than what is free",
+            fix="use fewer examples or positions, or a smaller width",
+        ) from None
+
+
 def of_networks(
     of: str | None = None, generic: bool = False
 ) -> Callable[[Callable[Concatenate[Program, P], R_co]], OfNetworks[P, R_co]]:
@@ -95,7 +107,7 @@ def of_networks(
                         why="a Program has its data and outputs inside",
                         fix="leave it out; or pass the tp.Network in place of its program",
                     )
-                return function(program, *args, **keywords)  # which refuses what is no Program
+                return fitting(function, program, *args, **keywords)  # which refuses what is no Program
             if len(args) > 1:
                 raise TensorProgramError(
                     f"{function.__name__} of a network is given {len(args)} arguments without a name",
@@ -111,8 +123,8 @@ def of_networks(
                 from tensorprog.networks.generic import generic_pair, is_generic
 
                 if is_generic(options.get("X")):
-                    return function(generic_pair(program, **options), **keywords)  # type: ignore[arg-type, call-arg]
-            return function(program_of(program, **{"of": of, **options}), **keywords)  # type: ignore[call-arg]
+                    return fitting(function, generic_pair(program, **options), **keywords)  # type: ignore[arg-type]
+            return fitting(function, program_of(program, **{"of": of, **options}), **keywords)
 
         return wrapper
 
