@@ -280,9 +280,10 @@ class KernelFunction:
         key = (tuple([tuple(sorted(s.items())) for s in shapes]), names)
         known = self._known(values)
         if key not in known:
-            settings = self.scheme, self.gia, self.how.budget, values
             try:
-                known[key] = compile_pair(self.network, *shapes, names, *settings)
+                known[key] = compile_pair(
+                    self.network, first, second, names, self.scheme, self.gia, self.how.budget, values
+                )
             except TensorProgramError as error:
                 # What has no meaning for one example may have one for a batch: a layer along the axis of the examples.
                 if not (isinstance(error, MissingAxis) and error.axis == EXAMPLE) and (
