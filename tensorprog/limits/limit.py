@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,16 +21,19 @@ from tensorprog.limits.correlations import SNAP
 from tensorprog.limits.domain import check_domains, ranges
 from tensorprog.limits.evaluate import ScalarProgram, sampling_cost
 from tensorprog.limits.expectation import Expectation
+from tensorprog.limits.floats import FloatArithmetic
 from tensorprog.limits.jumps import check_jumps, suspects
 from tensorprog.limits.lower import Lowering
 from tensorprog.limits.routes import ROUGH, Exact, Search, better, note, rough, worst
-from tensorprog.limits.tasks import Exhausted
+from tensorprog.limits.tasks import Declined, Exhausted
 from tensorprog.transforms.decouple import program_for
 from tensorprog.transforms.dispatch import of_networks
 
 __all__ = ["limit"]
 
 METHODS = ("auto", "exact", "population")
+FOLDED_RUNS = 3
+"""Lowerings with moved floats, where these have lost digits."""
 
 
 @of_networks()
@@ -150,6 +154,10 @@ def _exact(
         lowering = Lowering(part, values, Expectation(budget.renewed(), reduce=False))
         again, _, _ = _by_route(part, lowering, rng, points, allowed, budget)
         found |= {name: e for name, e in again.items() if better(e, found[name])}
+    if lowering.floats.uncertain:
+        found = {
+            name: _widened(e, name, moved) for moved in _moved(program, values, budget) for name, e in found.items()
+        }
     for name, estimate in list(found.items()):
         node = program.outputs[name].node
         if estimate.kind != "exact" and not np.all(np.isfinite(np.asarray(estimate.value, dtype=float))):
@@ -161,9 +169,33 @@ def _exact(
                 label=describe(node),
             )
         if not np.isfinite(worst(estimate)):
-            reasons[name] = "the integrals do not converge"
+            reasons[name] = "the integrals do not converge, or rounding decides whether there is a limit"
             del found[name]
     return Exact(found, reasons, costs)
+
+
+def _moved(program: Program, values: Mapping[str, Any], budget: Budget) -> Iterator[dict[str, Any]]:
+    """The outputs again, from lowerings whose floats are moved by their rounding errors; those that have a value then."""
+    for seed in range(FOLDED_RUNS):
+        floats = FloatArithmetic(np.random.default_rng([seed, 0x5EED]))
+        try:
+            z = Lowering(program, values, Expectation(budget=budget.renewed()), floats).z
+            nodes = {name: z[o.node] for name, o in program.outputs.items() if o.node in z}
+            scalars = ScalarProgram(list(nodes.values()), budget=budget.renewed())
+            found = scalars.run() | {x: np.asarray(x.attr, dtype=float) for x in scalars.outputs if x.op == "constant"}
+            yield {name: found[x] for name, x in zip(nodes, scalars.outputs, strict=True)}
+        except (TensorProgramError, Declined, ValueError):  # what has a limit only by the grace of a last digit
+            yield {}
+
+
+def _widened(estimate: Estimate, name: str, moved: Mapping[str, Any]) -> Estimate:
+    """An estimate with what moved floats made of it in its error."""
+    if estimate.kind == "exact":
+        return estimate
+    there = moved.get(name, math.inf)
+    with np.errstate(invalid="ignore"):
+        error = np.asarray(estimate.error, dtype=float) + 2 * np.abs(np.asarray(estimate.value, dtype=float) - there)
+    return replace(estimate, error=float(error) if error.ndim == 0 else error)
 
 
 def _by_route(
