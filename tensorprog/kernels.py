@@ -135,7 +135,7 @@ class KernelFunction:
             get: `"nngp"`, `"ntk"`, `"ntk_NAME"` (the part of one parameter), or several of them.
             gram: In place of data without axes: the matrix of x.x'/d, (N, N); or (K11, K12, K22) for two batches, where of
                 K11 and K22 the diagonals will do.
-            dtype: float64, or float32: half the memory.
+            dtype: float64, or float32: half the memory. Blocks are computed in float64 and rounded.
             out: A folder for memory-mapped results `nngp.npy`, ..; an interrupted call goes on where it stopped.
             progress: Whether to show a progress bar; by default on a terminal only.
             rng: Seeds what has to be sampled.
@@ -152,7 +152,7 @@ class KernelFunction:
         names = _names(get)
         dtype = _dtype(dtype)
         first, second, parts, whole = (
-            self._of_data(X1, X2, names, dtype) if gram is None else self._of_gram(X1, X2, gram, names, dtype)
+            self._of_data(X1, X2, names) if gram is None else self._of_gram(X1, X2, gram, names)
         )
         over = "budget=" in whole  # expansions
         if not whole:
@@ -199,10 +199,15 @@ class KernelFunction:
         if isinstance(get, str):
             return results.arrays[get]
         arrays = [results.arrays[k] for k in names]
-        return answer(names, arrays, measured.error, dict.fromkeys(names, method), dict.fromkeys(names, note))
+        rounding = 0.0 if dtype == np.float64 else float(np.finfo(dtype).eps)
+        errors = {
+            k: measured.error[k] + (rounding and rounding * float(np.abs(a).max(initial=0.0)))
+            for k, a in zip(names, arrays, strict=True)
+        }
+        return answer(names, arrays, errors, dict.fromkeys(names, method), dict.fromkeys(names, note))
 
     # ---- the exact route ----
-    def _of_data(self, X1: Any, X2: Any, names: tuple[str, ...], dtype: Any) -> Prepared:
+    def _of_data(self, X1: Any, X2: Any, names: tuple[str, ...]) -> Prepared:
         """The batches, their kernels compiled, and why the exact route has none, where it has none."""
         if any(isinstance(X, tuple) and all(isinstance(k, (int, np.integer)) for k in X) for X in (X1, X2)):
             raise TensorProgramError(
@@ -232,11 +237,11 @@ class KernelFunction:
                     n, m = len(a.places), len(b.places)
                     dear = self.how.too_dear(SHARE * compiled.evaluations(n * (n + 1) // 2 if same else n * m, n))
                     return first, second, [], dear if dear and compiled.declined == SAMPLED else compiled.declined
-                products = Products(a.arrays, None if same else b.arrays, dtype)
+                products = Products(a.arrays, None if same else b.arrays, np.float64)
                 parts.append(Part(a, b, products, X2 is None and not same, compiled))
         return first, second, parts, ""
 
-    def _of_gram(self, X1: Any, X2: Any, gram: Any, names: tuple[str, ...], dtype: Any) -> Prepared:
+    def _of_gram(self, X1: Any, X2: Any, gram: Any, names: tuple[str, ...]) -> Prepared:
         """As `_of_data`, of inner products that are given."""
         wanted = [x for x in self.network.inputs if x.value is None]
         why = (
@@ -250,7 +255,7 @@ class KernelFunction:
         )  # fmt: skip
         if why:
             raise TensorProgramError("gram= in place of data", why=why, fix="give the data")
-        products = GramProducts(gram, wanted[0].key, dtype)
+        products = GramProducts(gram, wanted[0].key, np.float64)
         shapes = {wanted[0].key: (1,)}
         one, two = [Batch({}, {}, tuple(range(k))) for k in products.counts]
         compiled = self._compile_shapes(shapes, shapes, names)
@@ -305,6 +310,8 @@ class KernelFunction:
                 for x, d in zip(found, alone, strict=True):
                     k = np.arange(x.shape[-1])
                     x[..., k, k] = d[..., 0]
+            with np.errstate(over="ignore"):
+                found = [x.astype(results.dtype, copy=False) for x in found]
             results.put(
                 found, part.rows.places, part.columns.places, rows, columns, part.mirror or (p.same and rows != columns)
             )
