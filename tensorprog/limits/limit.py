@@ -93,7 +93,8 @@ def limit(
     rng, allowed = _seed(rng), Budget.of(budget)
     if method == "population" and suspects(program, bound):  # the Master Theorem decides there, too
         check_jumps(program, Lowering(program, bound, Expectation(budget=allowed.renewed())))
-    exact = lambda part, points, costs: _exact(part, bound, rng, points, costs, allowed)  # noqa: E731
+    lost: dict[str, Any] = {}
+    exact = lambda part, points, costs: _exact(part, bound, rng, points, costs, allowed, lost)  # noqa: E731
     search = Search(program, bound, samples, replicates, rng, tol, exact, allowed.factor)
     found = search.found
     if method == "population":
@@ -111,6 +112,8 @@ def limit(
         if method == "auto":
             search.compare()
     search.refine(method)
+    for name, error in lost.items():
+        found[name] = _widened(found[name], error)
     for name, remark in _outside(program).items():
         found[name] = replace(found[name], note=note(found[name].note, remark))
     axes = {name: o.axes for name, o in program.outputs.items()}
@@ -142,11 +145,21 @@ def _outside(program: Program) -> dict[str, str]:
 
 
 def _exact(
-    program: Program, values: Mapping[str, Any], rng: int, points: int, allowed: Mapping[str, float], budget: Budget
+    program: Program,
+    values: Mapping[str, Any],
+    rng: int,
+    points: int,
+    allowed: Mapping[str, float],
+    budget: Budget,
+    lost: dict[str, Any],
 ) -> Exact:
-    """Closed forms and integrals; outputs whose sampled integrals cost more than is allowed are left out."""
+    """Closed forms and integrals; outputs whose sampled integrals cost more than is allowed are left out.
+
+    `lost` takes what the rounding of floats that were folded while lowering makes of an output, whatever the route.
+    """
     lowering = Lowering(program, values, Expectation(budget=budget.renewed()))
     check_jumps(program, lowering)
+    uncertain = lowering.floats.uncertain
     found, reasons, costs = _by_route(program, lowering, rng, points, allowed, budget)
     poor = [name for name, e in found.items() if e.kind in ("rounding", "bound") and rough(e, ROUGH)]
     if poor:  # closed forms inside an integral cancel, as those of rare events do: integrate them, too
@@ -154,10 +167,12 @@ def _exact(
         lowering = Lowering(part, values, Expectation(budget.renewed(), reduce=False))
         again, _, _ = _by_route(part, lowering, rng, points, allowed, budget)
         found |= {name: e for name, e in again.items() if better(e, found[name])}
-    if lowering.floats.uncertain:
-        found = {
-            name: _widened(e, name, moved) for moved in _moved(program, values, budget) for name, e in found.items()
-        }
+    if uncertain:
+        for moved in _moved(program, values, budget):
+            for name, estimate in found.items():
+                if estimate.kind != "exact":
+                    there = np.abs(np.asarray(estimate.value, dtype=float) - moved.get(name, math.inf))
+                    lost[name] = np.maximum(lost.get(name, 0.0), 2 * there)
     for name, estimate in list(found.items()):
         node = program.outputs[name].node
         if estimate.kind != "exact" and not np.all(np.isfinite(np.asarray(estimate.value, dtype=float))):
@@ -169,7 +184,7 @@ def _exact(
                 label=describe(node),
             )
         if not np.isfinite(worst(estimate)):
-            reasons[name] = "the integrals do not converge, or rounding decides whether there is a limit"
+            reasons[name] = "the integrals do not converge"
             del found[name]
     return Exact(found, reasons, costs)
 
@@ -188,13 +203,9 @@ def _moved(program: Program, values: Mapping[str, Any], budget: Budget) -> Itera
             yield {}
 
 
-def _widened(estimate: Estimate, name: str, moved: Mapping[str, Any]) -> Estimate:
-    """An estimate with what moved floats made of it in its error."""
-    if estimate.kind == "exact":
-        return estimate
-    there = moved.get(name, math.inf)
-    with np.errstate(invalid="ignore"):
-        error = np.asarray(estimate.error, dtype=float) + 2 * np.abs(np.asarray(estimate.value, dtype=float) - there)
+def _widened(estimate: Estimate, lost: Any) -> Estimate:
+    """An estimate with what rounding has made of numbers on the way in its error."""
+    error = np.asarray(estimate.error, dtype=float) + np.broadcast_to(lost, np.shape(estimate.value))
     return replace(estimate, error=float(error) if error.ndim == 0 else error)
 
 
