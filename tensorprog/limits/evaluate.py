@@ -186,6 +186,8 @@ class ScalarProgram:
                         if x.op == "dual" and x.attr in CORRELATED:
                             given = self._correlated(x, given, recorded, perturb is not None)
                         value = np.asarray(_compute(step)(*given))
+                        if x.op == "dual" and x.attr == "residual":
+                            value = self._left(x, given, value, recorded, perturb is not None)
                     values[x] = value if perturb is None else perturb.result(x, value)
                 for tiles in groups:
                     values |= tiles.run(values, perturb, rows)
@@ -194,21 +196,31 @@ class ScalarProgram:
     def _correlated(self, x: Node, args: Sequence[Array], recorded: bool, moved: bool) -> Sequence[Array]:
         """The operands of a closed form of two variables, moved ones as far from a correlation of 1 as rounding may have been.
 
-        Where covariance and variances are one number, up to a sign, two variables are the same and stay so; a variable along both
-        axes of a matrix is itself on the diagonal, where they may differ by their rounding.
+        Where covariance and variances are one number, up to a sign, two variables are the same and stay so; a variable that is
+        seen along two axes, or two groups of them, is itself on the diagonal, where they may differ by their rounding.
         """
         a, c, b = args[-3:]
         if recorded:
-            n, m = (1, 1, *np.shape(c))[-2:]
-            itself = np.eye(n, m, dtype=bool) if n == m and np.ndim(c) > 1 else np.zeros((), dtype=bool)
-            size = np.abs(c)
-            self.alike[x] = itself & (np.abs(size - a) <= SNAP * size) & (np.abs(size - b) <= SNAP * size)
-            if not self.close:
-                self.alike[x] = self.alike[x] | ((size == a) & (size == b))
+            self.alike[x] = self._same(x.args[-3:], a, c, b)
         if not moved:
             return args
         edge = np.sqrt(np.maximum(a, 0.0)) * np.sqrt(np.maximum(b, 0.0))
         return (*args[:-2], np.where(self.alike.get(x, False), np.sign(c) * edge, apart_by_rounding(a, c, b)), b)
+
+    def _left(self, x: Node, args: Sequence[Array], value: Array, recorded: bool, moved: bool) -> Array:
+        """What is left of a variance given another variable: nothing where both are the same, however they are moved."""
+        b, c, _, a = args
+        if x.args[1] is not x.args[2]:
+            return value
+        if recorded:
+            self.alike[x] = self._same((x.args[3], x.args[1], x.args[0]), a, c, b)
+        return np.where(self.alike.get(x, False), 0.0, value) if moved else value
+
+    def _same(self, nodes: Sequence[Node], a: Array, c: Array, b: Array) -> Array:
+        """Where are two variables with the variances a and b and the covariance c the same, up to a sign?"""
+        size = np.abs(c)
+        same = _itself(*nodes) & (np.abs(size - a) <= SNAP * size) & (np.abs(size - b) <= SNAP * size)
+        return same if self.close else same | ((size == a) & (size == b))
 
     def _product(self, x: Node) -> PairProduct | None:
         """The integrand as a product of one function of each of two variables, if it is one."""
@@ -454,6 +466,33 @@ class ScalarProgram:
             error = SAFETY * np.abs(base[x] - coarse[x]) + rounding
             return _plain(value), _plain(np.broadcast_to(error, x.shape)), "quadrature", "bound"
         return _plain(value), _plain(np.broadcast_to(rounding, x.shape)), "closed form", "rounding"
+
+
+def _itself(a: Node, c: Node, b: Node) -> Array:
+    """Where two variables of one family are one variable: the pairs (i, s), (j, t) with i = j and s = t.
+
+    The variances a, b of a family are seen along some axes for the first variable, along others for the second one.
+    """
+    first, second = _seen(a), _seen(b)
+    nowhere = np.zeros((), dtype=bool)
+    if first[0] != second[0]:
+        return nowhere
+    pairs = [(i, j) for i, j in zip(first[1], second[1], strict=True) if i != j]
+    shape = np.broadcast_shapes(a.shape, c.shape, b.shape)
+    if not pairs or any(shape[i] != shape[j] for i, j in pairs):
+        return nowhere
+    index = np.indices(shape, sparse=True)
+    return np.asarray(np.logical_and.reduce(np.broadcast_arrays(*[index[i] == index[j] for i, j in pairs])))
+
+
+def _seen(x: Node) -> tuple[Any, tuple[int, ...]]:
+    """What is seen, and along which axes."""
+    if x.op == "view":
+        return x.args[0].digest, tuple(x.attr)
+    axes = tuple([i for i, n in enumerate(x.shape) if n != 1])
+    if x.op == "constant" and isinstance(x.attr, np.ndarray):
+        return (x.attr.dtype.kind, x.attr.tobytes(), tuple([x.shape[i] for i in axes])), axes
+    return x.digest, axes
 
 
 def _semidefinite(cov: Array) -> Array:
