@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,6 +29,7 @@ from tensorprog.limits.perturb import NOISE, Perturbation
 from tensorprog.limits.tasks import Exhausted
 from tensorprog.limits.tidy import tidied
 from tensorprog.limits.tiles import LARGE, Tiles, stages
+from tensorprog.limits.tilt import Covariance
 
 if TYPE_CHECKING:
     from tensorprog.limits.sampling import Sampler
@@ -184,16 +185,18 @@ class ScalarProgram:
                     else:
                         given = args if perturb is None else perturb.operands(x, args)
                         if x.op == "dual" and x.attr in CORRELATED:
-                            given = self._correlated(x, given, recorded, perturb is not None)
+                            given = self._correlated(x, given, values, recorded, perturb is not None)
                         value = np.asarray(_compute(step)(*given))
                         if x.op == "dual" and x.attr == "residual":
-                            value = self._left(x, given, value, recorded, perturb is not None)
+                            value = self._left(x, given, value, values, recorded, perturb is not None)
                     values[x] = value if perturb is None else perturb.result(x, value)
                 for tiles in groups:
                     values |= tiles.run(values, perturb, rows)
         return values
 
-    def _correlated(self, x: Node, args: Sequence[Array], recorded: bool, moved: bool) -> Sequence[Array]:
+    def _correlated(
+        self, x: Node, args: Sequence[Array], values: Mapping[Node, Array], recorded: bool, moved: bool
+    ) -> Sequence[Array]:
         """The operands of a closed form of two variables, moved ones as far from a correlation of 1 as rounding may have been.
 
         Where covariance and variances are one number, up to a sign, two variables are the same and stay so; a variable that is
@@ -201,26 +204,43 @@ class ScalarProgram:
         """
         a, c, b = args[-3:]
         if recorded:
-            self.alike[x] = self._same(x.args[-3:], a, c, b)
+            self.alike[x] = self._same(x.args[-3:], (a, c, b), values)
         if not moved:
             return args
         edge = np.sqrt(np.maximum(a, 0.0)) * np.sqrt(np.maximum(b, 0.0))
         return (*args[:-2], np.where(self.alike.get(x, False), np.sign(c) * edge, apart_by_rounding(a, c, b)), b)
 
-    def _left(self, x: Node, args: Sequence[Array], value: Array, recorded: bool, moved: bool) -> Array:
+    def _left(
+        self,
+        x: Node,
+        args: Sequence[Array],
+        value: Array,
+        values: Mapping[Node, Array],
+        recorded: bool,
+        moved: bool,
+    ) -> Array:
         """What is left of a variance given another variable: nothing where both are the same, however they are moved."""
         b, c, _, a = args
         if x.args[1] is not x.args[2]:
             return value
         if recorded:
-            self.alike[x] = self._same((x.args[3], x.args[1], x.args[0]), a, c, b)
+            self.alike[x] = self._same((x.args[3], x.args[1], x.args[0]), (a, c, b), values)
         return np.where(self.alike.get(x, False), 0.0, value) if moved else value
 
-    def _same(self, nodes: Sequence[Node], a: Array, c: Array, b: Array) -> Array:
-        """Where are two variables with the variances a and b and the covariance c the same, up to a sign?"""
-        size = np.abs(c)
-        same = _itself(*nodes) & (np.abs(size - a) <= SNAP * size) & (np.abs(size - b) <= SNAP * size)
-        return same if self.close else same | ((size == a) & (size == b))
+    def _same(self, nodes: Sequence[Node], arrays: Sequence[Array], values: Mapping[Node, Array]) -> Array:
+        """Where two variables, of which these are variance, covariance and variance, are the same, up to a sign.
+
+        Under a tilted law they are where they were before.
+        """
+        c = nodes[1]
+        if c.op == "laplace" and isinstance(c.attr, Covariance):
+            c, a, b = c.args[3:]
+            before = self._same((a, c, b), [values[y] for y in (a, c, b)], values)
+            return before[..., None] if before.ndim else before
+        first, both, second = arrays
+        size = np.abs(both)
+        same = _itself(*nodes) & (np.abs(size - first) <= SNAP * size) & (np.abs(size - second) <= SNAP * size)
+        return same if self.close else same | ((size == first) & (size == second))
 
     def _product(self, x: Node) -> PairProduct | None:
         """The integrand as a product of one function of each of two variables, if it is one."""
