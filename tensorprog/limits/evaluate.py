@@ -10,17 +10,17 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tensorprog.language.node import Node, topological
 from tensorprog.language.schedule import Step, schedule
+from tensorprog.limits.alike import Alike
 from tensorprog.limits.budget import Budget
-from tensorprog.limits.correlations import SNAP
 from tensorprog.limits.diagonal import on_diagonals
-from tensorprog.limits.duals import CORRELATED, DUALS, apart_by_rounding
+from tensorprog.limits.duals import DUALS
 from tensorprog.limits.guard import settled_by
 from tensorprog.limits.integral import MAX_QUADRATURE, POINTS, Integrand
 from tensorprog.limits.nested import Indefinite
@@ -29,7 +29,6 @@ from tensorprog.limits.perturb import NOISE, Perturbation
 from tensorprog.limits.tasks import Exhausted
 from tensorprog.limits.tidy import tidied
 from tensorprog.limits.tiles import LARGE, Tiles, stages
-from tensorprog.limits.tilt import Covariance
 
 if TYPE_CHECKING:
     from tensorprog.limits.sampling import Sampler
@@ -98,7 +97,7 @@ class ScalarProgram:
         budget: Budget | None = None,
         close: bool = False,
     ) -> None:
-        self.close = close
+        self.alike = Alike(close)
         self.budget = budget or Budget()
         self.outputs = tidied(on_diagonals(outputs))
         self.floating = [x for x in self.outputs if x.op != "constant"]
@@ -136,7 +135,6 @@ class ScalarProgram:
         self.sampled = {x for x in self.integrals - bounded if not x.attr.by_quadrature}
         self.sampled_below = _downstream(self.floating, self.sampled)
         self.refined = self.integrals | {x for x in nodes if x.op == "laplace"}
-        self.alike: dict[Node, Array] = {}  # where two variables are the same, by closed forms of two variables
         self.opened: set[Node] = set()  # guarded closed forms that had to be integrated
 
     # ---- one evaluation ----
@@ -158,7 +156,7 @@ class ScalarProgram:
             rows: Compute only these rows of tiled arrays.
         """
         values: dict[Node, Array] = dict(known or {})
-        recorded = noise is None and not known and rows is None and level == 1
+        recorded = noise is None and not known and rows is None
         perturb = None if noise is None else Perturbation(np.random.default_rng([self.rng, noise]))
         with np.errstate(all="ignore"):
             for single, groups in self.stages:
@@ -167,6 +165,8 @@ class ScalarProgram:
                     if x in values:
                         continue
                     args = [values[a] for a in step.operands]
+                    if x.op in ("gauss", "guard") and x not in self.sampled:
+                        args = self.alike.operands(x, args, values, recorded, perturb is not None)
                     if x.op == "gauss":
                         value = np.asarray(
                             self._integral(x, args, level, replicate, noise=0 if noise is None else noise + 1)
@@ -184,63 +184,14 @@ class ScalarProgram:
                             self.opened.add(x)
                     else:
                         given = args if perturb is None else perturb.operands(x, args)
-                        if x.op == "dual" and x.attr in CORRELATED:
-                            given = self._correlated(x, given, values, recorded, perturb is not None)
+                        given = self.alike.operands(x, given, values, recorded, perturb is not None)
                         value = np.asarray(_compute(step)(*given))
                         if x.op == "dual" and x.attr == "residual":
-                            value = self._left(x, given, value, values, recorded, perturb is not None)
+                            value = self.alike.left(x, given, value, values, recorded)
                     values[x] = value if perturb is None else perturb.result(x, value)
                 for tiles in groups:
                     values |= tiles.run(values, perturb, rows)
         return values
-
-    def _correlated(
-        self, x: Node, args: Sequence[Array], values: Mapping[Node, Array], recorded: bool, moved: bool
-    ) -> Sequence[Array]:
-        """The operands of a closed form of two variables, moved ones as far from a correlation of 1 as rounding may have been.
-
-        Where covariance and variances are one number, up to a sign, two variables are the same and stay so; a variable that is
-        seen along two axes, or two groups of them, is itself on the diagonal, where they may differ by their rounding.
-        """
-        a, c, b = args[-3:]
-        if recorded:
-            self.alike[x] = self._same(x.args[-3:], (a, c, b), values)
-        if not moved:
-            return args
-        edge = np.sqrt(np.maximum(a, 0.0)) * np.sqrt(np.maximum(b, 0.0))
-        return (*args[:-2], np.where(self.alike.get(x, False), np.sign(c) * edge, apart_by_rounding(a, c, b)), b)
-
-    def _left(
-        self,
-        x: Node,
-        args: Sequence[Array],
-        value: Array,
-        values: Mapping[Node, Array],
-        recorded: bool,
-        moved: bool,
-    ) -> Array:
-        """What is left of a variance given another variable: nothing where both are the same, however they are moved."""
-        b, c, _, a = args
-        if x.args[1] is not x.args[2]:
-            return value
-        if recorded:
-            self.alike[x] = self._same((x.args[3], x.args[1], x.args[0]), (a, c, b), values)
-        return np.where(self.alike.get(x, False), 0.0, value) if moved else value
-
-    def _same(self, nodes: Sequence[Node], arrays: Sequence[Array], values: Mapping[Node, Array]) -> Array:
-        """Where two variables, of which these are variance, covariance and variance, are the same, up to a sign.
-
-        Under a tilted law they are where they were before.
-        """
-        c = nodes[1]
-        if c.op == "laplace" and isinstance(c.attr, Covariance):
-            c, a, b = c.args[3:]
-            before = self._same((a, c, b), [values[y] for y in (a, c, b)], values)
-            return before[..., None] if before.ndim else before
-        first, both, second = arrays
-        size = np.abs(both)
-        same = _itself(*nodes) & (np.abs(size - first) <= SNAP * size) & (np.abs(size - second) <= SNAP * size)
-        return same if self.close else same | ((size == first) & (size == second))
 
     def _product(self, x: Node) -> PairProduct | None:
         """The integrand as a product of one function of each of two variables, if it is one."""
@@ -486,33 +437,6 @@ class ScalarProgram:
             error = SAFETY * np.abs(base[x] - coarse[x]) + rounding
             return _plain(value), _plain(np.broadcast_to(error, x.shape)), "quadrature", "bound"
         return _plain(value), _plain(np.broadcast_to(rounding, x.shape)), "closed form", "rounding"
-
-
-def _itself(a: Node, c: Node, b: Node) -> Array:
-    """Where two variables of one family are one variable: the pairs (i, s), (j, t) with i = j and s = t.
-
-    The variances a, b of a family are seen along some axes for the first variable, along others for the second one.
-    """
-    first, second = _seen(a), _seen(b)
-    nowhere = np.zeros((), dtype=bool)
-    if first[0] != second[0]:
-        return nowhere
-    pairs = [(i, j) for i, j in zip(first[1], second[1], strict=True) if i != j]
-    shape = np.broadcast_shapes(a.shape, c.shape, b.shape)
-    if not pairs or any(shape[i] != shape[j] for i, j in pairs):
-        return nowhere
-    index = np.indices(shape, sparse=True)
-    return np.asarray(np.logical_and.reduce(np.broadcast_arrays(*[index[i] == index[j] for i, j in pairs])))
-
-
-def _seen(x: Node) -> tuple[Any, tuple[int, ...]]:
-    """What is seen, and along which axes."""
-    if x.op == "view":
-        return x.args[0].digest, tuple(x.attr)
-    axes = tuple([i for i, n in enumerate(x.shape) if n != 1])
-    if x.op == "constant" and isinstance(x.attr, np.ndarray):
-        return (x.attr.dtype.kind, x.attr.tobytes(), tuple([x.shape[i] for i in axes])), axes
-    return x.digest, axes
 
 
 def _semidefinite(cov: Array) -> Array:
