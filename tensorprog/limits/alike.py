@@ -1,6 +1,6 @@
 """Variables that are one variable, twice: on the diagonals of kernels, and for equal inputs.
 
-The errors of a scalar program are found by moving its numbers. Covariance and variances of one variable, moved apart, are those of
+The errors of a scalar program are found by moving its numbers. Covariance and variances of one variable, moved apart, are of
 two variables with a correlation beyond 1, or below: what turns like an angle there (the kernel of relu') would move by 1e-8, and
 a quadrant by 1/2, though the variable is itself. Where that is known, the three stay one number.
 """
@@ -128,8 +128,10 @@ def _itself(a: Node, c: Node, b: Node) -> Array:
 
     The variances a, b of a family are seen along some axes for the first variable, along others for the second one.
     """
-    first, second = _seen(a), _seen(b)
     nowhere = np.zeros((), dtype=bool)
+    if len(c.shape) == 2 and all(x.op == "constant" for x in (a, c, b)):  # numbers: what they were seen along is gone
+        return np.eye(*c.shape, dtype=bool) if c.shape[0] == c.shape[1] else nowhere
+    first, second = _seen(a), _seen(b)
     if first[0] != second[0]:
         return nowhere
     pairs = [(i, j) for i, j in zip(first[1], second[1], strict=True) if i != j]
@@ -144,7 +146,9 @@ def _seen(x: Node) -> tuple[Any, tuple[int, ...]]:
     """What is seen, and along which axes."""
     if x.op == "view":
         return x.args[0].digest, tuple(x.attr)
-    axes = tuple([i for i, n in enumerate(x.shape) if n != 1])
     if x.op == "constant" and isinstance(x.attr, np.ndarray):
-        return (x.attr.dtype.kind, x.attr.tobytes(), tuple([x.shape[i] for i in axes])), axes
-    return x.digest, axes
+        whole = np.broadcast_to(x.attr, x.shape)
+        axes = tuple([i for i in range(whole.ndim) if (whole != whole.take([0], i)).any()])
+        part = whole[tuple([slice(None) if i in axes else 0 for i in range(whole.ndim)])]
+        return (part.dtype.kind, part.tobytes(), part.shape), axes
+    return x.digest, tuple([i for i, n in enumerate(x.shape) if n != 1])

@@ -166,7 +166,7 @@ class ScalarProgram:
                         continue
                     args = [values[a] for a in step.operands]
                     if x.op in ("gauss", "guard") and x not in self.sampled:
-                        args = self.alike.operands(x, args, values, recorded, perturb is not None)
+                        args = list(self.alike.operands(x, args, values, recorded, perturb is not None))
                     if x.op == "gauss":
                         value = np.asarray(
                             self._integral(x, args, level, replicate, noise=0 if noise is None else noise + 1)
