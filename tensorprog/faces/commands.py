@@ -203,7 +203,8 @@ def _kernels(model: Model, of: Any = None, **options: Any) -> Estimates:
 
     from tensorprog.estimate import Estimate, Estimates
     from tensorprog.kernels import kernel_fn
-    from tensorprog.networks.network import EXAMPLE, OTHER, OUTPUTS
+    from tensorprog.networks.inputs import EXAMPLE
+    from tensorprog.networks.outputs import OTHER, OUTPUTS
     from tensorprog.networks.samples import batches
 
     net = model.what

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from tensorprog.language import algebra
 from tensorprog.language.data import SlotData, Values
-from tensorprog.language.program import Output, Program
+from tensorprog.language.program import Program
 from tensorprog.limits.batched import Batched
 from tensorprog.limits.budget import Budget
 from tensorprog.limits.domain import check_domains
@@ -112,12 +112,6 @@ def compile_pair(
     several = sides[0].several
     programs = []
     for a, b in ((sides[0], sides[1]), (sides[0], sides[0])):
-        outputs = {}
-        for name in wanted:
-            grid = [
-                [network.block(name, a, b, i, j, scheme) for j in range(len(b.outputs))] for i in range(len(a.outputs))
-            ]
-            node = grid[0][0] if not several else algebra.stack([algebra.stack(row, 0) for row in grid], 0)
-            outputs[name] = Output(node, ("output", "output2") if several else ())
+        outputs = {name: network.kernel_of_pair(name, a, b, scheme) for name in wanted}
         programs.append(program_for(Program(outputs), gia))
     return Compiled(programs[0], programs[1], several, budget)
