@@ -88,7 +88,7 @@ def test_as_one_readout_for_each_position(name):
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(k, marks=[pytest.mark.slow] if k not in ("before an output for all", "rows") else []) for k in CASES],
+    [pytest.param(k, marks=[pytest.mark.slow] if k not in ("before an output for all",) else []) for k in CASES],
 )
 def test_limits(name):
     net, apart, data, other = networks(name)
