@@ -116,3 +116,13 @@ def test_random_expressions(start: int) -> None:
 def test_texts_with_mistakes(start: int) -> None:
     for seed in range(start, start + 30):
         mutated(seed)
+
+
+def test_a_variance_that_rounding_makes_negative() -> None:
+    """sign(0) through weights of variance 1e-16: 0 up to rounding, moved."""
+    hidden = tp.sign(tp.dense("U", tp.Input("x"), n))
+    hidden = tp.log(tp.sigmoid(tp.dense("W0", hidden, n, W_std=1e-8)))
+    hidden = tp.arctan(tp.dense("W1", hidden, n, W_std=0.5))
+    net = tp.Network(tp.readout("v", tp.softplus(hidden + abs(hidden))))
+    X = [[0.0, 0.0, 0.0], [0.68, 0.82, -1.09], [1.09, -1.02, -0.14]]
+    answers(lambda: np.testing.assert_array_equal(np.isfinite(tp.kernel_fn(net)(X).ntk), True))

@@ -261,3 +261,11 @@ def test_used_kernel_functions_cross_processes(depth):
         assert all(np.array_equal(a, b) for a, b in zip(found, right, strict=True))
     again = pickle.loads(pickle.dumps(right))
     assert again.error == right.error and again.method == right.method and repr(again) == repr(right)
+
+
+@pytest.mark.slow
+def test_memory_is_known_before():
+    """The exact tangent kernel of batch normalisation has arrays over pairs of pairs of examples: 40 of them take 30 GB."""
+    net = tp.Network(tp.readout("v", tp.relu(tp.batch_norm(tp.dense("U", X, N)))))
+    found = tp.kernel_fn(net)(np.random.default_rng(0).standard_normal((40, 50)), get=("ntk",))
+    assert found.method["ntk"] == "population" and "GB of memory" in found.note["ntk"]

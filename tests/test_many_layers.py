@@ -72,3 +72,15 @@ def test_inputs_that_are_nearly_equal_are_known_as_well_as_their_angle():
 def test_a_variance_out_of_range_is_refused(std):
     with pytest.raises(tp.TensorProgramError, match="no floating point number"):
         tp.kernel_fn(network(tp.relu, 1, std))(X)
+
+
+def test_float32_is_float64_rounded():
+    """400 points of a line: angles that float32 cannot tell from 0 keep the kernel positive."""
+    net = tp.Network(tp.readout("v", tp.relu(tp.dense("W", tp.relu(tp.dense("U", x, n, b_std=0.1)), n, b_std=0.1))))
+    line = np.linspace(-1, 1, 400)[:, None]
+    exact, rough = tp.kernel_fn(net)(line), tp.kernel_fn(net)(line, dtype=np.float32)
+    for k in ("nngp", "ntk"):
+        a, b = getattr(exact, k), getattr(rough, k)
+        assert b.dtype == np.float32 and np.array_equal(a.astype(np.float32), b)
+        assert np.max(np.abs(a - b)) <= rough.error[k]
+        assert np.linalg.eigvalsh(b.astype(float)).min() > -1e-4

@@ -31,7 +31,8 @@ def times(a: Any, b: Any, k: int = 1) -> Any:
         and not (isinstance(b, int) and largest(a) * abs(b) ** k < 2**62)
     ):
         a = unbounded(a)
-    return a * b**k
+    with np.errstate(over="ignore"):  # what is infinite is refused as a constant
+        return a * b**k
 
 
 def largest(a: Any) -> int:

@@ -23,8 +23,10 @@ from tensorprog.limits.diagonal import on_diagonals
 from tensorprog.limits.duals import CORRELATED, DUALS, apart_by_rounding
 from tensorprog.limits.guard import settled_by
 from tensorprog.limits.integral import MAX_QUADRATURE, POINTS, Integrand
+from tensorprog.limits.nested import Indefinite
 from tensorprog.limits.pairseries import SAFETY, PairProduct
 from tensorprog.limits.perturb import NOISE, Perturbation
+from tensorprog.limits.tasks import Exhausted
 from tensorprog.limits.tidy import tidied
 from tensorprog.limits.tiles import LARGE, Tiles, stages
 
@@ -42,6 +44,10 @@ FINER = 1.9
 """How many times as many nodes for each variable the fine resolution has, about."""
 RESOLVED = 1e-5
 """Relative difference of two resolutions up to which a smooth integrand counts as resolved."""
+HELD = 16
+"""Arrays of the largest size that are in memory together where there are integrals over inverse powers, as measured."""
+MEMORY = 4e9
+"""Bytes they may take."""
 SAMPLED_ROWS = 16
 """Rounding errors of tiled arrays are measured on this many rows."""
 LINES = 2**11
@@ -307,8 +313,26 @@ class ScalarProgram:
         return value
 
     # ---- with errors ----
+    def _check_memory(self) -> None:
+        """Refuses arrays over pairs of pairs of examples and the nodes of an integral that would not fit.
+
+        Raises:
+            Exhausted: they need more than the budget allows.
+        """
+        if not any(step.node.op == "laplace" for step in self.steps):
+            return
+        sizes = [
+            math.prod(step.node.shape) for step in self.steps if step.node.op in ("add", "mul", "fn", "dual", "sum")
+        ]
+        need, allowed = 8 * HELD * max(sizes, default=0), MEMORY * self.budget.factor
+        if need > allowed:
+            raise Exhausted(
+                f"its arrays take about {need / 1e9:.1f} GB of memory, more than {allowed / 1e9:.1f} GB (budget= allows more)"
+            )
+
     def estimates(self) -> list[tuple[Any, Any, str, str, str]]:
         """(value, error, method, kind, note) of every output."""
+        self._check_memory()
         answers = {x: _of_constant(x) for x in self.outputs if x.op == "constant"}
         if self.floating:
             if self.refined:
@@ -438,7 +462,11 @@ def _semidefinite(cov: Array) -> Array:
     Entries that are equal in truth come from different samples: copies of one variable then have a negative eigenvalue of the
     size of the error. What changes is of that size too, and different in every replicate, whose spread is the error stated.
     """
-    deviation = np.sqrt(np.maximum(np.diagonal(cov, axis1=1, axis2=2), 0))
+    variance = np.diagonal(cov, axis1=1, axis2=2)
+    if (variance < 0).any():  # a variance that is 0 in truth
+        positive = variance > 0
+        cov = np.where(positive[:, :, None] & positive[:, None, :], cov, 0.0)
+    deviation = np.sqrt(np.maximum(variance, 0))
     if not np.isfinite(cov).all():
         return cov
     inverse = np.divide(1, deviation, out=np.zeros_like(deviation), where=deviation > 0)
@@ -530,4 +558,8 @@ def integrate_arrays(x: Node, args: Sequence[Array], level: int, rough: bool = F
     """
     program = ScalarProgram([])
     program.rough = rough
-    return program._integral(x, args, level, 0, absolute)
+    try:
+        return program._integral(x, args, level, 0, absolute)
+    except Indefinite:  # the nearest covariance; how wrong that is shows when everything is moved
+        program.rough = True
+        return program._integral(x, args, level, 0, absolute)

@@ -20,6 +20,7 @@ from tensorprog.limits.domain import check_value, jumps
 from tensorprog.limits.expectation import Expectation
 from tensorprog.limits.exponentials import logarithm
 from tensorprog.limits.factors import variance_factor
+from tensorprog.limits.floats import FloatArithmetic
 from tensorprog.limits.initial import initial_scalars, limit_node
 from tensorprog.limits.laplace import homogeneous
 from tensorprog.limits.pairs import separated
@@ -38,12 +39,18 @@ class Lowering:
         declined: Why the exact route has no limit for a node, where it has none.
         expectation: The rules, with what they remember.
         zdot: The rules of Zdot.
+        floats: What rounding may have done to the numbers on the way.
     """
 
     def __init__(
-        self, program: Program, values: Mapping[str, Any] | None = None, expectation: Expectation | None = None
+        self,
+        program: Program,
+        values: Mapping[str, Any] | None = None,
+        expectation: Expectation | None = None,
+        floats: FloatArithmetic | None = None,
     ) -> None:
         self.program = program
+        self.floats = floats or FloatArithmetic()
         self.values = values
         self.expectation = expectation or Expectation()
         self.zdot = Zdot(self.expectation)
@@ -81,7 +88,8 @@ class Lowering:
             before = budget.expansions
             try:
                 with budget.share(lambda: self._below(x), lambda: f"expanding {describe(x)}"):
-                    self.z[x] = self._lower(x, [self.z[a] for a in x.args])
+                    known = [self.z[a] for a in x.args]
+                    self.z[x] = self.floats.seen(x, self._lower(x, known), known)
                     if self._picks and x.op in ("add", "mul", "fn", "sum"):
                         self.z[x] = self._picked_last(self.z[x])
             except Declined as declined:

@@ -203,7 +203,8 @@ def _compared(c: Batched, p: Products | GramProducts, found: Measured, apart: bo
     found.finite &= all(np.isfinite(x).all() for x in base)
     noise = Perturbation(np.random.default_rng(0), scale, apart=apart)
     moved = c.run(block, noise=noise, trace=trace, level=0 if c.integrates else 1)
-    differences = [np.abs(x - y) for x, y in zip(base, moved, strict=True)]
+    with np.errstate(invalid="ignore"):  # inf - inf: what is infinite is refused at the end
+        differences = [np.abs(x - y) for x, y in zip(base, moved, strict=True)]
     if not c.integrates:
         return base, [4 * d + NOISE * scale * np.abs(x) for x, d in zip(base, differences, strict=True)]
     # The coarse integral is off by more than the fine one, which only a finer one can judge; but it would see a tail cut off.
