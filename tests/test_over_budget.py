@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -14,7 +16,7 @@ n = tp.Width("n")
 def hard(count: int = 6):
     """An integral in as many variables: E of a function of a sum and a product."""
     z = [tp.Vector(f"z{k}", n) for k in range(count)]
-    inner = sum(tp.tanh(x * y) for x, y in zip(z, z[1:], strict=False))
+    inner = sum(tp.tanh(x * y) for x, y in itertools.pairwise(z))
     return tp.Program(q=tp.moment(tp.sigmoid(inner + tp.cos(z[0] * z[-1]))))
 
 
@@ -32,7 +34,7 @@ def test_the_exact_route_takes_as_many_points_as_the_budget_has_room_for(monkeyp
 
 @pytest.mark.slow
 def test_the_tangent_kernel_of_batch_norm_and_tanh_is_finite():
-    """The population does not see the tails of 1/s^2, whose mean is finite: its error is infinite, that of the integrals is not."""
+    """The population does not see the tails of 1/s^2, whose mean is finite: its error is infinite, theirs is not."""
     X = np.random.default_rng(1).normal(size=(4, 64))
     net = tp.Network(tp.readout("v", tp.tanh(tp.batch_norm(tp.dense("U", tp.Input("x"), n)))))
     kernel = tp.kernel_fn(net)(X)
