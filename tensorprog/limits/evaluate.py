@@ -186,6 +186,8 @@ class ScalarProgram:
                         if x.op == "dual" and x.attr in CORRELATED:
                             given = self._correlated(x, given, recorded, perturb is not None)
                         value = np.asarray(_compute(step)(*given))
+                        if x.op == "dual" and x.attr == "residual":
+                            value = self._left(x, value, recorded, perturb is not None)
                     values[x] = value if perturb is None else perturb.result(x, value)
                 for tiles in groups:
                     values |= tiles.run(values, perturb, rows)
@@ -199,16 +201,20 @@ class ScalarProgram:
         """
         a, c, b = args[-3:]
         if recorded:
-            n, m = (1, 1, *np.shape(c))[-2:]
-            itself = np.eye(n, m, dtype=bool) if n == m and np.ndim(c) > 1 else np.zeros((), dtype=bool)
             size = np.abs(c)
-            self.alike[x] = itself & (np.abs(size - a) <= SNAP * size) & (np.abs(size - b) <= SNAP * size)
+            self.alike[x] = _itself(c) & (np.abs(size - a) <= SNAP * size) & (np.abs(size - b) <= SNAP * size)
             if not self.close:
                 self.alike[x] = self.alike[x] | ((size == a) & (size == b))
         if not moved:
             return args
         edge = np.sqrt(np.maximum(a, 0.0)) * np.sqrt(np.maximum(b, 0.0))
         return (*args[:-2], np.where(self.alike.get(x, False), np.sign(c) * edge, apart_by_rounding(a, c, b)), b)
+
+    def _left(self, x: Node, value: Array, recorded: bool, moved: bool) -> Array:
+        """What is left of a mean or a variance: nothing, where two variables are the same, also when all numbers are moved."""
+        if recorded:
+            self.alike[x] = (value == 0) & (_itself(value) if self.close else True)
+        return np.where(self.alike.get(x, False), 0.0, value) if moved else value
 
     def _product(self, x: Node) -> PairProduct | None:
         """The integrand as a product of one function of each of two variables, if it is one."""
@@ -475,6 +481,12 @@ def _semidefinite(cov: Array) -> Array:
         return cov
     root = vector * np.sqrt(np.maximum(value, 0))[:, None, :] * deviation[:, :, None]
     return np.asarray(root @ root.swapaxes(1, 2))
+
+
+def _itself(x: Array) -> Array:
+    """Where the last two axes have one position: a variable along both axes of a matrix is itself there."""
+    n, m = (1, 1, *np.shape(x))[-2:]
+    return np.eye(n, m, dtype=bool) if n == m and np.ndim(x) > 1 else np.zeros((), dtype=bool)
 
 
 def _in_order(flat: Sequence[Array], exchange: Sequence[int]) -> list[Array]:

@@ -18,6 +18,7 @@ from tensorprog.language.describe import describe
 from tensorprog.language.expression import Expression, inverse_sqrt
 from tensorprog.language.node import Node, topological
 from tensorprog.language.program import Output, Program
+from tensorprog.networks.identity import content, summary
 from tensorprog.networks.inputs import EXAMPLE, Bound, Input
 from tensorprog.networks.layers import Layers, recording
 from tensorprog.networks.outputs import (
@@ -72,6 +73,7 @@ class Network:
         self.per = axis_names(per, "a network's per")
         self.function: Callable[..., Any] | None = None
         self.several = isinstance(outputs, (list, tuple))
+        self._known_content: tuple[Any, ...] | None = None
         self._bodies: dict[Any, Body] = {}
         self._parameters: set[str] = set()
         self._programs: dict[Any, Program] = {}
@@ -102,7 +104,7 @@ class Network:
     def __getstate__(self) -> dict[str, Any]:
         """Without what is remembered; outputs and inputs as one recorded call, so that they keep what they share."""
         forgotten = {k: type(v)() for k, v in self.__dict__.items() if k in _MEMORIES}
-        state = {k: v for k, v in self.__dict__.items() if k not in ("outputs", "inputs")}
+        state = {k: v for k, v in self.__dict__.items() if k not in ("outputs", "inputs")} | {"_known_content": None}
         return {**state, **forgotten, "recorded": Deferred(None, (getattr(self, "outputs", None), self.inputs))}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -110,6 +112,21 @@ class Network:
         if outputs is not None:
             self.outputs = outputs
         self.__dict__.update(state)
+
+    def _content(self) -> tuple[Any, ...]:
+        if self._known_content is None:
+            self._known_content = content(self.function, getattr(self, "outputs", None), self.inputs)
+        return self._known_content
+
+    def __eq__(self, other: object) -> bool:
+        """Have they the same recorded calls, numbers and inputs; or, networks that are functions, the same function?"""
+        return isinstance(other, Network) and (self is other or self._content() == other._content())
+
+    def __hash__(self) -> int:
+        return hash(self._content())
+
+    def __repr__(self) -> str:
+        return summary(self.function, getattr(self, "outputs", None), self.inputs)
 
     # ---- building ----
     def body(self, data: Mapping[str, tuple[Data, tuple[str, ...]]]) -> Body:
@@ -149,6 +166,10 @@ class Network:
             places = {id(x): given[x.key] for x in _places(list(self.outputs))}
             found = carry_out(list(self.outputs), places)
         outputs = list(found) if isinstance(found, (list, tuple)) else [found]
+        if not outputs:
+            raise TensorProgramError(
+                "the network has no outputs", fix="return a readout, a Moment, or a list of them", source=self.source
+            )
         for o in outputs:
             theta = o.theta if isinstance(o, Readout) else o
             if not isinstance(theta, Expression) or theta.width is not None or theta.node.inner is not None:

@@ -192,7 +192,18 @@ class Readout:
             fix="return the readouts, tp.Network([f, g]), and apply the function to draws of their Gaussian process",
         )
 
-    __pow__ = __rpow__ = __abs__ = __rtruediv__ = as_vector
+    __pow__ = __rpow__ = __abs__ = __rtruediv__ = __matmul__ = __rmatmul__ = as_vector
+    __lt__ = __le__ = __gt__ = __ge__ = __bool__ = __float__ = __int__ = __complex__ = as_vector
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **settings: Any) -> Any:
+        """NumPy's numbers on the left, as Python's; its functions are refused."""
+        name = _REFLECTED.get(ufunc.__name__)
+        if name is None or method != "__call__" or len(inputs) != 2 or inputs[1] is not self:
+            return self.as_vector()
+        return getattr(self, name)(inputs[0])
+
+
+_REFLECTED = {"add": "__radd__", "subtract": "__rsub__", "multiply": "__rmul__", "divide": "__rtruediv__"}
 
 
 @layer
