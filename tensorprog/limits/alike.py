@@ -61,11 +61,15 @@ class Alike:
         return args
 
     def left(self, x: Node, args: Sequence[Array], value: Array, values: Values, recorded: bool) -> Array:
-        """What is left of a variance given another variable (`residual`): nothing where both are the same."""
-        if x.args[1] is not x.args[2]:
-            return value
-        b, c, _, a = args
-        same = self._where((x, 1, 0), (x.args[3], x.args[1], x.args[0]), (a, c, b), values, recorded)
+        """What is left of a mean or a variance given another variable (`residual`): nothing where both are the same."""
+        if recorded:
+            nothing = value == 0
+            same = nothing & _on_diagonal(value) if self.close else nothing
+            if x.args[1] is x.args[2]:
+                b, c, _, a = args
+                same = same | self._same((x.args[3], x.args[1], x.args[0]), (a, c, b), values)
+            self._known[x, 1, 0] = same
+        same = self._known.get((x, 1, 0), np.zeros((), dtype=bool))
         return np.where(same, 0.0, value) if same.any() else value
 
     def _joined(
@@ -140,6 +144,12 @@ def _itself(a: Node, c: Node, b: Node) -> Array:
         return nowhere
     index = np.indices(shape, sparse=True)
     return np.asarray(np.logical_and.reduce(np.broadcast_arrays(*[index[i] == index[j] for i, j in pairs])))
+
+
+def _on_diagonal(x: Array) -> Array:
+    """Where the last two axes have one position."""
+    n, m = (1, 1, *np.shape(x))[-2:]
+    return np.eye(n, m, dtype=bool) if n == m and np.ndim(x) > 1 else np.zeros((), dtype=bool)
 
 
 def _seen(x: Node) -> tuple[Any, tuple[int, ...]]:
