@@ -115,7 +115,17 @@ class KernelFunction:
 
     def __repr__(self) -> str:
         scheme = self.scheme.name if self.scheme.width is None else f"{self.scheme.name}, width {self.scheme.width}"
-        return f"kernel_fn({self.network!r}, {scheme}{', gia' if self.gia else ''})"
+        return f"kernel_fn({self.network!r}, {scheme}{', gia' if self.gia else ''}{self.how.changed})"
+
+    def _content(self) -> tuple[Any, ...]:
+        return self.network, self.scheme.name, self.scheme.width, self.gia, self.how
+
+    def __eq__(self, other: object) -> bool:
+        """Is it of an equal network, with the same settings?"""
+        return isinstance(other, KernelFunction) and self._content() == other._content()
+
+    def __hash__(self) -> int:
+        return hash(self._content())
 
     def __call__(
         self,

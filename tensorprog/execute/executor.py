@@ -16,6 +16,7 @@ from tensorprog.execute.compiled import Compiled, Space, Watch, compiled
 from tensorprog.execute.dense import Dense, FiniteSpace
 from tensorprog.execute.lazy import Lazy
 from tensorprog.execute.random import Array
+from tensorprog.language.given import real_array
 from tensorprog.language.program import Program
 from tensorprog.transforms.decouple import program_for
 from tensorprog.transforms.dispatch import of_networks
@@ -402,10 +403,7 @@ def _parameters(
                     why=f"its {what} are {', '.join(names) or 'none'}",
                     fix="check the name",
                 )
-            try:
-                a = np.asarray(values, dtype=np.float64)
-            except (TypeError, ValueError):
-                a = np.full((), np.nan)
+            a = real_array(values, f"{what} for {name!r}", "give an array of numbers")
             if not np.isfinite(a).all():
                 raise TensorProgramError(f"{what} for {name!r} hold no finite numbers", fix="give an array of numbers")
             found[name] = a
