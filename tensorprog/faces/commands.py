@@ -204,7 +204,8 @@ def _kernels(
 
     from tensorprog.estimate import Estimate, Estimates
     from tensorprog.kernels import kernel_fn
-    from tensorprog.networks.network import EXAMPLE, OTHER, OUTPUTS
+    from tensorprog.networks.inputs import EXAMPLE
+    from tensorprog.networks.outputs import OTHER, OUTPUTS
     from tensorprog.networks.samples import batches
 
     net = model.what

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tensorprog.errors import MissingAxis, TensorProgramError
-from tensorprog.language import algebra
 from tensorprog.language.data import SlotData
-from tensorprog.language.program import Output, Program
+from tensorprog.language.program import Program
 from tensorprog.networks.inputs import EXAMPLE
-from tensorprog.networks.network import OUTPUTS, Body, Network
+from tensorprog.networks.network import Network
+from tensorprog.networks.outputs import Body
 from tensorprog.networks.samples import DEFAULT_AXES, GENERIC
 from tensorprog.transforms.tangent import parametrization as named
 
@@ -56,16 +56,8 @@ def generic_pair(
                 f"a formula of {name!r} without data",
                 fix="give data as an array, or ask for kernels: of=('nngp', 'ntk')",
             )
-        outputs[name] = kernel_of(network, name, sides[0], sides[1], scheme)
+        outputs[name] = network.kernel_of_pair(name, sides[0], sides[1], scheme)
     return Program(outputs)
-
-
-def kernel_of(network: Network, name: str, a: Body, b: Body, scheme: Any) -> Output:
-    """One kernel of two examples; with two axes where there are several outputs."""
-    grid = [[network.block(name, a, b, i, j, scheme) for j in range(len(b.outputs))] for i in range(len(a.outputs))]
-    if not network.several:
-        return Output(grid[0][0], ())
-    return Output(algebra.stack([algebra.stack(row, 0) for row in grid], 0), OUTPUTS)
 
 
 def _shapes(network: Network, X: Any) -> dict[str, tuple[int, ...]]:

@@ -10,7 +10,7 @@ from tensorprog.errors import TensorProgramError
 from tensorprog.language import algebra
 from tensorprog.language.data import SlotData, Values
 from tensorprog.language.node import topological
-from tensorprog.language.program import Output, Program
+from tensorprog.language.program import Program
 from tensorprog.language.symbols import encode
 from tensorprog.limits.batched import Batched
 from tensorprog.limits.budget import Budget
@@ -18,7 +18,8 @@ from tensorprog.limits.domain import check_domains
 from tensorprog.limits.expectation import Expectation
 from tensorprog.limits.jumps import check_jumps
 from tensorprog.limits.lower import Lowering
-from tensorprog.networks.network import Body, Network
+from tensorprog.networks.network import Network
+from tensorprog.networks.outputs import Body
 from tensorprog.networks.readouts import Readout
 from tensorprog.transforms.decouple import program_for
 from tensorprog.transforms.tangent import Parametrization
@@ -129,13 +130,7 @@ def compile_pair(
     several = sides[0].several
     programs = []
     for a, b in ((sides[0], sides[1]), (sides[0], sides[0])):
-        outputs = {}
-        for name in wanted:
-            grid = [
-                [network.block(name, a, b, i, j, scheme) for j in range(len(b.outputs))] for i in range(len(a.outputs))
-            ]
-            node = grid[0][0] if not several else algebra.stack([algebra.stack(row, 0) for row in grid], 0)
-            outputs[name] = Output(node, ("output", "output2") if several else ())
+        outputs = {name: network.kernel_of_pair(name, a, b, scheme) for name in wanted}
         programs.append(program_for(Program(outputs), gia))
     return Compiled(programs[0], programs[1], several, budget, [known_values(p, sides, values) for p in programs])
 

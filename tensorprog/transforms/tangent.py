@@ -118,13 +118,13 @@ def tangent(left: Backward, right: Backward, scheme: Parametrization, only: str 
     """The tangent kernel of two outputs (the same one twice, or of two networks that share weights).
 
     Args:
-        left: Gradients of the first output, with an axis of k examples or none.
-        right: Gradients of the second, with an axis of k' examples or none.
+        left: Gradients of the first output, whose axes are those of examples and positions.
+        right: Gradients of the second, likewise.
         scheme: The parametrization.
         only: The part of the parameter of this name alone.
 
     Returns:
-        A scalar of shape (k, k'), (k,), (k',) or ().
+        A scalar with the axes of the first output, then those of the second.
     """
     return _Pairs(left, right, scheme).total(only)
 
@@ -132,7 +132,7 @@ def tangent(left: Backward, right: Backward, scheme: Parametrization, only: str 
 class _Pairs:
     def __init__(self, left: Backward, right: Backward, scheme: Parametrization) -> None:
         self.left, self.right, self.scheme = left, right, scheme
-        self.lead = len(left.output.shape), len(right.output.shape)
+        self.own = 0, len(left.output.shape)  # where a side's axes start
         self.outputs = (*left.output.shape, *right.output.shape)
         # Moment(dg dg') of a pair of gradients, to the sum of what multiplies it, and the shape of both.
         self.parts: dict[tuple[Node, tuple[int, ...]], list[tuple[Number, Node]]] = {}
@@ -156,12 +156,11 @@ class _Pairs:
     # ---- axes ----
     def _places(self, g: Gradient, sizes: tuple[int, ...], side: int, after: int) -> tuple[list[int], list[int]]:
         """Where the axes i of a vector go, and the positions that are new: those `after` the ones in use."""
-        own = 0 if side == 0 else self.lead[0]
         places: list[int] = []
         fresh: list[int] = []
         for i in range(len(sizes)):
-            if g.tie == i:
-                places.append(own)
+            if i in g.ties:
+                places.append(self.own[side] + g.ties.index(i))
             else:
                 places.append(after + len(fresh))
                 fresh.append(i)
@@ -179,7 +178,7 @@ class _Pairs:
         return algebra.view(x, places, shape) if x.shape else x
 
     def _jacobian(self, g: Gradient, places: list[int], side: int, shape: tuple[int, ...]) -> Node:
-        front = [0 if side == 0 else self.lead[0]] if g.full else []
+        front = [self.own[side] + o for o in g.free]
         return self._seen(g.node, [*front, *places], shape)
 
     # ---- parameters ----
@@ -235,16 +234,27 @@ class _Pairs:
 
     def _columns(self, x: Node, g: Gradient, h: Gradient) -> tuple[Any, ...]:
         """Independent columns: one sum over them, the same column on both sides."""
-        if g.tie is not None or h.tie is not None:
+        examples = [len(side.output.shape) - side.positions for side in (self.left, self.right)]
+        if any(tie is not None for side, k in zip((g, h), examples, strict=True) for tie in side.ties[:k]):
             raise TensorProgramError(
                 f"the trained vector {x.attr.name} has an axis that runs over the examples",
                 why="every example would have parameters of its own",
                 fix="train a vector without that axis",
                 source=x.source,
             )
-        after = len(self.outputs)
-        places = list(range(after, after + len(x.shape)))
-        return places, places, (*self.outputs, *x.shape), algebra.ONE
+        places, others, same = [], [], []
+        shape = list(self.outputs)
+        for i, k in enumerate(x.shape):
+            at = [own + side.ties.index(i) for own, side in zip(self.own, (g, h), strict=True) if i in side.ties]
+            if not at:
+                at = [len(shape)]
+                shape.append(k)
+            places.append(at[0])
+            others.append(at[-1])
+            if len(at) > 1:  # a column for each position of the outputs
+                same.append((at[0], at[1], k))
+        factors = [self._seen(algebra.constant(np.eye(k, dtype=np.int64)), [i, j], tuple(shape)) for i, j, k in same]
+        return places, others, tuple(shape), algebra.mul(factors) if factors else algebra.ONE
 
     def _correlated(self, x: Node, g: Gradient, h: Gradient) -> tuple[Any, ...]:
         if self.scheme.name != "ntk":
