@@ -376,9 +376,9 @@ def test_bound_variables_are_bound():
 def test_what_has_no_formula_says_why():
     with pytest.raises(tp.TensorProgramError, match=r"int is not a Program"):
         tp.formula(3)
-    x = tp.Vector("x", n, axes="b", cov=np.eye(12, dtype=int) + 1)
+    x = tp.Vector("x", n, axes="b", cov=np.eye(72, dtype=int) + 1)
     with pytest.raises(tp.TensorProgramError, match="output q has no formula"):
-        tp.formula(tp.Program(q=tp.moment(math.prod([tp.tanh(tp.take(x, "b", i)) for i in range(12)]))))
+        tp.formula(tp.Program(q=tp.moment(math.prod([tp.tanh(tp.take(x, "b", i)) for i in range(72)]))))
     with pytest.raises(KeyError, match="no output"):
         tp.formula(counterexample())["nothing"]
 
