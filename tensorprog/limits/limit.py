@@ -24,7 +24,7 @@ from tensorprog.limits.expectation import Expectation
 from tensorprog.limits.floats import FloatArithmetic
 from tensorprog.limits.jumps import check_jumps, suspects
 from tensorprog.limits.lower import Lowering
-from tensorprog.limits.routes import ROUGH, Exact, Search, better, note, rough, worst
+from tensorprog.limits.routes import FEWEST_POINTS, ROUGH, Exact, Search, better, note, rough, worst
 from tensorprog.limits.tasks import Declined, Exhausted
 from tensorprog.transforms.decouple import program_for
 from tensorprog.transforms.dispatch import of_networks
@@ -100,7 +100,9 @@ def limit(
     if method == "population":
         search.sample_populations(list(program), dict.fromkeys(program, 'method="population" was asked for'))
     else:
-        search.evaluate()
+        search.evaluate(allowed=search.operations if method == "exact" else None)
+        if method == "exact":
+            search.evaluate_late()
         if search.reasons and method == "exact":
             name, reason = next(iter(search.reasons.items()))
             raise TensorProgramError(
@@ -252,5 +254,7 @@ def _evaluated(outputs: Sequence[Node], rng: int, points: int, budget: Budget, c
         if len(outputs) > 1:  # the others may do without
             return [answer for x in outputs for answer in _evaluated([x], rng, points, budget, close)]
         if isinstance(error, Exhausted):
+            if points > FEWEST_POINTS and sampling_cost(outputs[0], points):  # a larger error is better than none
+                return _evaluated(outputs, rng, max(points // 8, FEWEST_POINTS), budget, close)
             return [error.reason]
         return [f"rounding or sampling makes a covariance that is indefinite ({error})"]

@@ -159,11 +159,14 @@ def measure(
     if equal.any():  # correlations of 1 that are no rounding
         _, known = _compared(pair, part, found, apart=False)
         errors = [np.where(equal, b, a) for a, b in zip(errors, known, strict=True)]
-    for name, value, error, size, most in zip(names, values, errors, sizes, largest, strict=True):
+    others = None if p.same else _second(p, same, columns, found, several)
+    for k, (name, value, error, size, most) in enumerate(zip(names, values, errors, sizes, largest, strict=True)):
         one = size[..., [place[i] for i in rows]]
         with np.errstate(all="ignore"):
             if p.same:
                 two = size[..., [place[j] for j in columns]]
+            elif others is not None:
+                two = others[k]
             elif several:  # at least this, by Cauchy and Schwarz
                 two = np.nan_to_num(np.abs(value) / one[:, None, :, None]).max((0, 2))
             else:
@@ -186,6 +189,20 @@ def _diagonal(
     """Values and errors (.., rows, 1) of the program of one example."""
     values, errors = _compared(same, p, found, apart=False)
     return list(zip(values, errors, strict=True))
+
+
+def _second(
+    p: Products | GramProducts, same: Batched, columns: Sequence[int], found: Measured, several: bool
+) -> list[Array] | None:
+    """sqrt K(x', x') of examples of the second batch, of each kernel; None where they have another shape than the first."""
+    if not p.alike:
+        return None
+    own = p.turned().at(columns, None)
+    found.pairs += len(columns)
+    return [
+        _sizes(x, several)
+        for x in same.run(Block(own.block(same.data, slice(None), slice(None)).products, len(columns), 1))
+    ]
 
 
 def _compared(c: Batched, p: Products | GramProducts, found: Measured, apart: bool) -> tuple[list[Array], list[Array]]:
