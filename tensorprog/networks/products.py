@@ -52,6 +52,11 @@ class Products:
         second = None if columns is None else {k: a[np.asarray(columns)] for k, a in self.arrays[1].items()}
         return Products(first, second, self.dtype)
 
+    @property
+    def alike(self) -> bool:
+        """Have the examples of both batches one shape?"""
+        return all(a.shape[1:] == self.arrays[1][k].shape[1:] for k, a in self.arrays[0].items())
+
     def turned(self) -> Products:
         """Those of the second batch with the first."""
         return Products(self.arrays[1], self.arrays[0], self.dtype)
@@ -291,10 +296,16 @@ class GramProducts:
         i, j = np.asarray(rows), np.asarray(rows if columns is None else columns)
         found = copy(self)
         found.same = columns is None
-        found.products = self.products[np.ix_(i, j)]
+        alone = columns is None and not self.same  # no products with others are known
+        found.products = np.diag(self.alone[0][i]) if alone else self.products[np.ix_(i, j)]
         found.alone = (self.alone[0][i], self.alone[0 if columns is None else 1][j])
         found.counts = (len(i), len(j))
         return found
+
+    @property
+    def alike(self) -> bool:
+        """As that of `Products`: they have no axes."""
+        return True
 
     def turned(self) -> GramProducts:
         """Those of the second batch with the first."""
