@@ -85,7 +85,7 @@ def _summed(spec: VectorSpec, factors: Factors, u: Node, v: Node) -> Node | None
     if factors:
         c = algebra.typed(algebra.mul([*factors, algebra.ONE]), u.shape, None, None)
         if q is None:
-            parts = [algebra.take(c, last, int(max(places, 0)))]
+            parts = [algebra.take(c, last, int(np.maximum(places, 0)))]
         else:
             picked = algebra.pick(c, last, np.maximum(places, 0).tolist())
             parts = [algebra.view(picked, [*range(last), q], shape)]
