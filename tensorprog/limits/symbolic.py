@@ -46,7 +46,7 @@ LARGE = 24
 """A larger piece of a formula is named."""
 SMALL = 4
 """A piece up to this size is written again wherever it is used."""
-KERNELS = frozenset({"arccos1", "arcsine", "sign_pair"})
+KERNELS = frozenset({"arccos1", "arcsine", "arcsine_noisy", "sign_pair"})
 PLACES = ("take", "pick")
 _ARRAYS = {
     "Sigma": "the covariance of the columns of {0}",
@@ -182,9 +182,15 @@ class _Writer:
         self.variances: set[Node] = set()  # nonnegative
         for x in self.order:
             if x.op == "dual":
-                count = {"sign_pair": 2, "sign_mean": 1, "density": 1, "vanishing": 1, "share": 3, "shares": 6}.get(
-                    x.attr, 0
-                )
+                count = {
+                    "sign_pair": 2,
+                    "arcsine_noisy": 2,
+                    "sign_mean": 1,
+                    "density": 1,
+                    "vanishing": 1,
+                    "share": 3,
+                    "shares": 6,
+                }.get(x.attr, 0)
                 if x.attr in ("difference", "widened"):
                     continue
                 covariances = x.args[count:]
