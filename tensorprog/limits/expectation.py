@@ -17,6 +17,7 @@ position by position. An (N, N) kernel is the pointwise product of one vector se
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fractions import Fraction
 from math import prod
 
 from tensorprog.language import algebra
@@ -213,9 +214,10 @@ class Expectation:
         if powers is None:
             nonlinear_sums = [a for a in nonlinear_sums if not self._held(a, factors)]
         if nonlinear_sums:
-            whole = yield from self._together(factors)
-            if whole is not None:
-                return whole
+            for rule in (self._together, self._of_two_polynomials):
+                whole = yield from rule(factors)
+                if whole is not None:
+                    return whole
             sums = [(a, k) for a, k in factors if a in nonlinear_sums]
             if sum([k for _, k in sums]) > 2:  # of two sums, pairs are remembered and few
                 expanded = prod([self.structure.terms(a) ** k for a, k in sums])
@@ -262,6 +264,32 @@ class Expectation:
             return None
         value = yield from self._solve(factors)
         return value
+
+    def _of_two_polynomials(self, factors: list[tuple[Node, int]]) -> Task:
+        """E P(u) Q(v) = sum_k c^k/k! E P^(k)(u) E Q^(k)(v), c = Cov(u, v); None for anything else.
+
+        Of Hermite polynomials one term is left; written out in monomials, c^k is a difference of numbers of order 1.
+        """
+        atoms = self.structure.atoms(algebra.mul(factors))
+        sides = [[(a, k) for a, k in factors if self.structure.atoms(a) == (u,)] for u in atoms]
+        if len(atoms) != 2 or sum(map(len, sides)) != len(factors):
+            return None
+        p, q = [algebra.mul(side) for side in sides]
+        written = [as_sum(x, Variables((u,), self.budget)) for x, u in zip((p, q), atoms, strict=True)]
+        if any(w is None or len(w) < 2 or any(f[0] != "z" for m in w for f, _ in m) for w in written):
+            return None
+        degree = min([max([k for m in w for _, k in m]) for w in written if w is not None])
+        c = yield (self.covariance, *ordered(*atoms))
+        pairs: list[tuple[Number, Node]] = []
+        power, factorial = ONE, 1
+        for k in range(degree + 1):
+            one = yield (self.mean, p)
+            two = (yield (self.mean, q)) if not one.is_zero else ZERO
+            pairs.append((Fraction(1, factorial), algebra.mul([power, one, two])))
+            if k < degree:
+                p, q = self.structure.derivative(p, atoms[0]), self.structure.derivative(q, atoms[1])
+                power, factorial = algebra.mul([power, c]), factorial * (k + 1)
+        return algebra.add(pairs)
 
     def _by_families(self, factors: list[tuple[Node, int]]) -> list[list[tuple[Node, int]]]:
         """The factors in groups without a family of leaves in common, those first whose expectation is likely to be 0.
