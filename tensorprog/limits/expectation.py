@@ -24,7 +24,7 @@ from tensorprog.language import algebra
 from tensorprog.language.algebra import ONE, ZERO, typed
 from tensorprog.language.data import Embedding
 from tensorprog.language.functions import PRIMITIVES
-from tensorprog.language.node import Node
+from tensorprog.language.node import Node, topological
 from tensorprog.language.symbols import Number
 from tensorprog.limits.budget import Budget
 from tensorprog.limits.closed import Gaussian, closed_form, expressible
@@ -42,7 +42,7 @@ from tensorprog.limits.factors import (
 from tensorprog.limits.guard import guarded, size_of
 from tensorprog.limits.integral import MAX_QUADRATURE, integral
 from tensorprog.limits.laplace import inverse_powers, laplace
-from tensorprog.limits.monomials import Variables, as_sum
+from tensorprog.limits.monomials import MAX_DEGREE, Variables, as_sum
 from tensorprog.limits.picks import Picks, common_picks, split
 from tensorprog.limits.reduce import reduced
 from tensorprog.limits.structure import (
@@ -274,11 +274,12 @@ class Expectation:
         sides = [[(a, k) for a, k in factors if self.structure.atoms(a) == (u,)] for u in atoms]
         if len(atoms) != 2 or sum(map(len, sides)) != len(factors):
             return None
-        p, q = [algebra.mul(side) for side in sides]
-        written = [as_sum(x, Variables((u,), self.budget)) for x, u in zip((p, q), atoms, strict=True)]
-        if any(w is None or len(w) < 2 or any(f[0] != "z" for m in w for f, _ in m) for w in written):
+        if not all(any(a.op == "add" for a, _ in side) for side in sides):
             return None
-        degree = min([max([k for m in w for _, k in m]) for w in written if w is not None])
+        p, q = [algebra.mul(side) for side in sides]
+        degree = min([self._degree(p, atoms[0]), self._degree(q, atoms[1])])
+        if degree < 0:
+            return None
         c = yield (self.covariance, *ordered(*atoms))
         pairs: list[tuple[Number, Node]] = []
         power, factorial = ONE, 1
@@ -290,6 +291,25 @@ class Expectation:
                 p, q = self.structure.derivative(p, atoms[0]), self.structure.derivative(q, atoms[1])
                 power, factorial = algebra.mul([power, c]), factorial * (k + 1)
         return algebra.add(pairs)
+
+    def _degree(self, x: Node, u: Node) -> int:
+        """The degree of a polynomial in one Gaussian variable; -1 if it is none."""
+        degrees: dict[Node, int] = {}
+
+        def operands(y: Node) -> tuple[Node, ...]:
+            if y == u or not self.structure.facts(y).families:
+                return ()
+            return (opened(y),) if y.op in MOVES else y.args
+
+        for y in topological([x], operands):
+            below = [degrees[a] for a in operands(y)]
+            if not below:
+                degrees[y] = int(y == u)
+            elif min(below) < 0 or y.op not in ("add", "mul", *MOVES):
+                degrees[y] = -1
+            else:
+                degrees[y] = sum([k * d for k, d in zip(y.attr, below, strict=True)]) if y.op == "mul" else max(below)
+        return degrees[x] if degrees[x] <= MAX_DEGREE else -1
 
     def _by_families(self, factors: list[tuple[Node, int]]) -> list[list[tuple[Node, int]]]:
         """The factors in groups without a family of leaves in common, those first whose expectation is likely to be 0.
