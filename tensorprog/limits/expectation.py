@@ -270,6 +270,8 @@ class Expectation:
 
         Of Hermite polynomials one term is left; written out in monomials, c^k is a difference of numbers of order 1.
         """
+        if any(self.structure.names(a) for a, _ in factors):
+            return None
         atoms = self.structure.atoms(algebra.mul(factors))
         sides = [[(a, k) for a, k in factors if self.structure.atoms(a) == (u,)] for u in atoms]
         if len(atoms) != 2 or sum(map(len, sides)) != len(factors):
