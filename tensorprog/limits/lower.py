@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -210,20 +209,17 @@ class Lowering:
         mean = algebra.constant(spec.mean, spec.shape, spec.width)
         if isinstance(spec.mean, np.ndarray):
             mean = Node("constant", (), spec.mean, spec.shape, spec.width)
-        if (spec.cov is not None and not np.any(spec.cov)) or (spec.cov is None and spec.var == 0):
+        if (spec.cov is not None and not np.any(spec.cov)) or (spec.cov is None and not np.any(spec.var)):
             return mean
         if spec.distribution is None:
             return algebra.add([(1, mean), (1, Node("leaf", (), spec, spec.shape, spec.width))])
         standard = VectorSpec(spec.name, spec.width, spec.shape, 0, 1)
         g = Node("leaf", (), standard, spec.shape, spec.width)
+        variance = algebra.constant(spec.var)
         if spec.distribution == "rademacher":  # the sign of a Gaussian
-            return algebra.add(
-                [(1, mean), (1, algebra.mul([algebra.fn("sqrt", algebra.constant(spec.var)), algebra.fn("sign", g)]))]
-            )
+            return algebra.add([(1, mean), (1, algebra.mul([algebra.fn("sqrt", variance), algebra.fn("sign", g)]))])
         if spec.distribution == "uniform":  # 2 Phi(g) - 1 is uniform on (-1, 1), of variance 1/3
-            spread = algebra.fn(
-                "sqrt", algebra.constant(3 * Fraction(spec.var) if not isinstance(spec.var, float) else 3 * spec.var)
-            )
+            spread = algebra.fn("sqrt", algebra.scale(3, variance))
             return algebra.add([(1, mean), (1, algebra.mul([spread, algebra.fn("smooth_sign", g, 1)]))])
         raise Declined(f"the initial vector {spec.name} has the distribution {spec.distribution.dist.name}")
 
