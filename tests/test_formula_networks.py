@@ -106,3 +106,10 @@ def test_a_graph_of_each_example_is_a_symbol():
     S = {f"S_x{i + 1}{j + 1}": np.einsum("tc,uc->tu", X[i], X[j]) / 2 for i, j in ((0, 0), (0, 1), (1, 1))}
     found = f.evalf(15, values={**S, "A1": A[0], "A2": A[1]})
     assert float(found["nngp"]) == pytest.approx(tp.kernel_fn(net)({"x": X, "A": A}).nngp[0, 1], rel=1e-12)
+
+
+@pytest.mark.parametrize("bad", ["1", 1j, np.ma.masked_array([1.0], [True])[0], np.datetime64("2020-01-01")])
+def test_values_are_numbers(bad):
+    with pytest.raises(tp.TensorProgramError, match="the value of S11"):
+        tp.formula(mlp(tp.relu)).evalf(values={"S11": bad, "S12": 0, "S22": 1})
+    assert tp.formula(mlp(tp.relu)).evalf(values={"S11": sympy.Rational(1, 2), "S12": 0, "S22": 1})["nngp"] > 0

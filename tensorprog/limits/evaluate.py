@@ -39,8 +39,6 @@ Array = np.ndarray
 
 PERTURBED_RUNS = 8
 """Of programs without integrals; those with integrals get 3, large kernels 1."""
-INSIDE = 4.0
-"""An integrand's rounding over that of one function: its arguments are rounded, too, and Phi turns that in its tail into more."""
 SAMPLED_REPLICATES = 16
 FINER = 1.9
 """How many times as many nodes for each variable the fine resolution has, about."""
@@ -175,7 +173,7 @@ class ScalarProgram:
                         )
                         if perturb is not None:  # an integral that cancels has the rounding of what cancels
                             size = self._magnitude(x, args)
-                            value = value + INSIDE * (perturb.result(x, size) - size)
+                            value = value + (perturb.result(x, size) - size)
                     elif x.op == "laplace":
                         value = x.attr(args, level)
                     elif x.op == "guard":
