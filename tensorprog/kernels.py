@@ -199,13 +199,15 @@ class KernelFunction:
                 return self._given(other, names, get, dtype)
         method = "quadrature" if any(p.compiled.method == "quadrature" for p in parts) else "closed form"
         note = "; ".join(dict.fromkeys([p.note for p in parts if p.note]))
-        p = parts[0].products
-        keys = (
-            [p.same, p.products, *p.alone]
-            if isinstance(p, GramProducts)
-            else [X2 is None, *[b.key for b in (*first, *second)]]
-        )
-        identity = "" if out is None else _identity(parts[0].compiled, keys)
+        identity = ""
+        if out is not None:
+            p = parts[0].products
+            keys = (
+                [p.same, p.products, *p.alone]
+                if isinstance(p, GramProducts)
+                else [X2 is None, *[b.key for b in (*first, *second)]]
+            )
+            identity = _identity(parts[0].compiled, keys)
         with Results(names, first, second, parts[0].compiled.several, dtype, out, identity) as results:
             for part in parts:
                 self._evaluate(part, results, progress)

@@ -92,6 +92,16 @@ def test_float32_is_float64_rounded():
         assert np.linalg.eigvalsh(b.astype(float)).min() > -1e-4
 
 
+@pytest.mark.parametrize("W_std", [1e-6, 1e3])
+def test_sixty_layers_with_normalization(W_std):
+    """Each adds 1/2. Jumps are looked for with scalars of generic data: numbers at random would pile up W_std^60."""
+    h = tp.dense("U", x, n, W_std=W_std)
+    for i in range(59):
+        h = tp.dense(f"W{i}", tp.relu(tp.layer_norm(h)), n, W_std=W_std)
+    net = tp.Network(tp.readout("v", tp.relu(tp.layer_norm(h))))
+    assert tp.kernel_fn(net)(X[:1], get="ntk")[0, 0] == pytest.approx(30.5, rel=1e-12)
+
+
 def block(x):
     return tp.transformer_block("B", x, n)
 

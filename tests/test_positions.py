@@ -7,6 +7,8 @@ import pytest
 
 import tensorprog as tp
 from tensorprog.language.node import topological
+from tensorprog.networks.pairs import compile_pair
+from tensorprog.transforms.tangent import parametrization
 
 n = tp.Width("n")
 RNG = np.random.default_rng(5)
@@ -138,10 +140,9 @@ def test_costs_do_not_depend_on_the_number_of_positions():
     sizes = [count(net(k)[0], k) for k in (3, 5, 30)]
     assert len(set(sizes)) == 1
     assert sizes[0] <= count(net(3)[1], 3) + 8  # as one network that is pooled
-    f = tp.kernel_fn(net(30)[0])
-    K = f(RNG.normal(size=(1, 30, 3)))
-    assert K.ntk.shape == (1, 1, 30, 30)
-    (compiled,) = f._compiled.values()
+    assert tp.kernel_fn(net(30)[0])(RNG.normal(size=(1, 30, 3))).ntk.shape == (1, 1, 30, 30)
+    shapes = {"x": (30, 3)}
+    compiled = compile_pair(net(30)[0], shapes, shapes, ("nngp", "ntk"), parametrization("ntk"))
     assert len(topological(compiled.same.outputs)) < 100
 
 
@@ -167,6 +168,12 @@ def test_a_network_of_two_groups_of_shapes():
     assert tp.run(net.program(data, of="f"), n=8)["f"].shape == (1, 3, 2)
 
 
+def test_equal_networks():
+    average = tp.moment(h * h)
+    assert tp.Network(average, per="node") == tp.Network(average, per="node") != tp.Network(average)
+    assert tp.Network(v("v", h, per="node")) != tp.Network(v("v", h))
+
+
 def test_gia_and_formulas():
     net = tp.Network(v("v", h, per="node"))
     report = tp.check_gia(net, X)
@@ -187,6 +194,7 @@ def test_finite_networks_agree():
         (lambda: tp.Network(v("v", h, per="t")), "per the axis 't'"),
         (lambda: tp.Network(v("v", h, over="node", per="node")), "once"),
         (lambda: tp.Network(v("v", h, per=3)), "per is 3"),
+        (lambda: tp.Network([v("v", h, per="node"), v("v", h, over="node")]), "two different"),
         (lambda: tp.Network(v("v", h, per="node"), per="node"), "no Moment"),
         (lambda: tp.Network(tp.moment(h * h), per=["node", "node"]), "each once"),
         (lambda: tp.Network(v("v", h, per="node") + v("u", tp.rename(h, node="s"), per="s")), "are added"),

@@ -136,8 +136,9 @@ def run(
         values: Numbers for hyperparameters; the others have their defaults.
         matrices: As `parameters`, for matrices alone.
         parameters: Name to array, to use in place of what is random: those of a trained network, say. They are what the program
-            multiplies with: matrices (rows, cols), with entries of order n**-1/2; input layers (n, features); other initial
-            vectors, such as biases and readout vectors, (*axes, n), with coordinates of order 1. The same for all seeds. Dense.
+            multiplies with: matrices (rows, cols), with entries of order n**-1/2; input layers (n, features), of order
+            features**-1/2; other initial vectors, such as biases and readout vectors, (*axes, n), of order 1. The same for
+            all seeds. Dense.
         progress: Whether to show a progress bar; by default on a terminal only, and only after some seconds.
 
     Returns:

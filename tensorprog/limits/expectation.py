@@ -28,7 +28,7 @@ from tensorprog.language.node import Node, topological
 from tensorprog.language.symbols import Number
 from tensorprog.limits.budget import Budget
 from tensorprog.limits.closed import Gaussian, closed_form, expressible
-from tensorprog.limits.columns import covariance_at, covariance_of_columns
+from tensorprog.limits.columns import covariance_at, covariance_of_columns, sum_of_columns
 from tensorprog.limits.exponentials import Tilt, tilt
 from tensorprog.limits.factors import (
     axes_by_appearance,
@@ -564,6 +564,9 @@ class Expectation:
                 return algebra.mul([*[(scalar_version(a), k) for a, k in scalars], value])
             case "sum":
                 inside = summand(u, shape)
+                known_sum = sum_of_columns(self.structure, inside, v)
+                if known_sum is not None:
+                    return known_sum
                 value = yield (self.covariance, inside, spread_along(v, inside.shape[-1]))
                 return algebra.sum_axis(typed(value, inside.shape, None, None), len(shape))
             case "stack":

@@ -61,8 +61,9 @@ class FloatArithmetic:
             own, inherited = self._folded(x, args)
         else:  # a hyperparameter, a Moment, a view of one: as far as its parts are known
             own, inherited = (NOISE if x.op == "moment" else EPS) * np.abs(value), 4 * below * np.abs(value)
-            inherited = self._errors.get(x.args[0], inherited) if x.op in ("view", "take", "pick") else inherited
-        error = np.broadcast_to(own + inherited, value.shape)
+            if x.op in ("view", "take", "pick") and x.args[0] in self._errors:  # the errors are seen as the numbers are
+                inherited = kernel(x)(np.broadcast_to(self._errors[x.args[0]], x.args[0].shape))
+        error = np.broadcast_to(own + inherited, x.shape)
         size = np.abs(value)
         relative = float(np.max(np.divide(error, size, out=np.where(error > 0, 1.0, 0.0), where=size > 0), initial=0.0))
         self._errors[x], self._relative[x] = error, relative
@@ -70,7 +71,7 @@ class FloatArithmetic:
         if self.stream is None or x.op in ("view", "take", "pick", "stack"):
             return z
         signs = 2.0 * self.stream.integers(0, 2, value.shape) - 1
-        moved = value + signs * np.broadcast_to(own, value.shape)
+        moved = value + signs * (own if np.ndim(own) <= value.ndim else np.max(own))
         return Node("constant", (), float(moved) if moved.ndim == 0 else moved, z.shape, z.width, z.inner)
 
     def _folded(self, x: Node, args: Sequence[Node]) -> tuple[Any, Any]:

@@ -115,7 +115,7 @@ class Network:
 
     def _content(self) -> tuple[Any, ...]:
         if self._known_content is None:
-            self._known_content = content(self.function, getattr(self, "outputs", None), self.inputs)
+            self._known_content = (self.per, *content(self.function, getattr(self, "outputs", None), self.inputs))
         return self._known_content
 
     def __eq__(self, other: object) -> bool:

@@ -8,7 +8,6 @@ from typing import Any
 
 from tensorprog.errors import TensorProgramError
 from tensorprog.language import algebra
-from tensorprog.language.data import SlotData, Values
 from tensorprog.language.node import topological
 from tensorprog.language.program import Program
 from tensorprog.language.symbols import encode
@@ -21,6 +20,7 @@ from tensorprog.limits.lower import Lowering
 from tensorprog.networks.network import Network
 from tensorprog.networks.outputs import Body
 from tensorprog.networks.readouts import Readout
+from tensorprog.networks.samples import open_data
 from tensorprog.transforms.decouple import program_for
 from tensorprog.transforms.tangent import Parametrization
 
@@ -112,20 +112,7 @@ def compile_pair(
         TensorProgramError: The network cannot see one example alone (batch normalisation), or is wrong; a hyperparameter has
             no value.
     """
-    sides = []
-    names = {x.key: x.axis_names for x in network.inputs}
-    bare = {x.key for x in network.inputs if not x.features}
-    from tensorprog.networks.samples import DEFAULT_AXES
-
-    for slot, shapes in enumerate((first, second)):
-        data = {
-            k: (
-                Values(None, k, slot, s) if k in bare else SlotData(k, slot, s[:-1], s[-1]),
-                names[k] if names[k] is not None else DEFAULT_AXES[len(s) + 1],
-            )
-            for k, s in shapes.items()
-        }
-        sides.append(network.body(data))
+    sides = [network.body(open_data(network.inputs, shapes, slot)) for slot, shapes in enumerate((first, second))]
     network.same_outputs(sides)
     several = sides[0].several
     programs = []

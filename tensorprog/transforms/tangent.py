@@ -69,9 +69,12 @@ class Parametrization:
         return u.var if self.name == "ntk" else 1 if self.name == "tp" else u.data.features
 
     def vector(self, v: VectorSpec) -> Number:
-        """For a trained vector with independent columns: a readout, a bias, a gain. `lr` stands for the variance, everywhere."""
+        """For a trained vector with independent columns: a readout, a bias, a gain. `lr` stands for the variance, everywhere.
+
+        Variances that differ are no part of it: they multiply the columns (`_Pairs._vectors`).
+        """
         if self.name == "ntk":
-            return v.var if v.lr is None else v.lr
+            return v.lr if v.lr is not None else 1 if isinstance(v.var, np.ndarray) else v.var
         fan_in = 1 if self.name == "tp" or v.name not in self.fan_ins else (self.width or 1) * self.fan_ins[v.name]
         return fan_in if v.lr is None else v.lr * fan_in
 
@@ -219,6 +222,8 @@ class _Pairs:
                 elif x.attr.cov is None or x.attr.lr is not None:
                     places, others, shape, metric = self._columns(x, g, h)
                     factor = self.scheme.vector(x.attr)
+                    if isinstance(x.attr.var, np.ndarray) and self.scheme.name == "ntk" and x.attr.lr is None:
+                        metric = algebra.mul([metric, self._seen(algebra.constant(x.attr.var), places, shape)])
                 else:
                     places, others, shape, metric, factor = self._correlated(x, g, h)
                 if self.scheme.name == "ntk" and x.attr.lr is None and np.any(x.attr.mean) and _is_constant(x.attr):
@@ -270,7 +275,7 @@ def _short(x: Any) -> str:
 
 
 def _is_constant(v: VectorSpec) -> bool:
-    return v.var == 0 if v.cov is None else not np.any(v.cov)
+    return not np.any(v.var if v.cov is None else v.cov)
 
 
 def _trained(side: Backward) -> list[tuple[Node, Gradient]]:
