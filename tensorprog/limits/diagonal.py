@@ -132,10 +132,9 @@ class _Pass:
         if x.op == "sum":
             return [(x.args[0], i + (i >= x.attr), j + (j >= x.attr))]
         if x.op == "pick":
-            base, _ = _picks(x)
-            if _picked_alike(x, i, j):
-                return [(base, i, j)]
-            return [(y, i, j)] if (y := _opened(x)) is not None else []
+            # Picks that differ are not carried out on the operands: they multiply on their way down, where positions are
+            # repeated (an encoder-decoder has 3^depth of them), and the whole array serves all of them at once.
+            return [(_picks(x)[0], i, j)] if _picked_alike(x, i, j) else []
         return []
 
     def _restrict(self, x: Node, i: int, j: int) -> Node:
@@ -156,8 +155,6 @@ class _Pass:
             return algebra.sum_axis(done[0], x.attr - (j < x.attr))
         if x.op == "pick" and done:
             (y,) = done
-            if not _picked_alike(x, i, j):
-                return y
             for axis, positions in sorted(_picks(x)[1].items()):
                 if axis != j:
                     y = algebra.pick(y, axis - (axis > j), positions)
@@ -189,18 +186,6 @@ def _picked_alike(x: Node, i: int, j: int) -> bool:
     """Are the same positions of two axes of one size picked?"""
     base, picks = _picks(x)
     return picks.get(i) == picks.get(j) and base.shape[i] == base.shape[j]
-
-
-def _opened(x: Node) -> Node | None:
-    """A pick carried out on the operands, where that may meet another pick there; None if there are none."""
-    (y,) = x.args
-    axis, index = x.attr
-    if y.op == "pick":  # of another axis
-        inner = _opened(y)
-        return None if inner is None else algebra.pick(inner, axis, index)
-    if y.op not in ("add", "mul", "fn", "dual"):
-        return None
-    return rebuilt(y, [algebra.pick(a, axis, index) if a.shape else a for a in y.args], x.shape)
 
 
 def _data(x: Node, i: int, j: int) -> Node:
