@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from math import isqrt, prod
@@ -19,7 +19,7 @@ from tensorprog.networks.accuracy import Measured
 from tensorprog.networks.answer import answer
 from tensorprog.networks.inputs import EXAMPLE
 from tensorprog.networks.network import Network
-from tensorprog.networks.pairs import SAMPLED, Compiled, compile_pair
+from tensorprog.networks.pairs import SAMPLED, Compiled, compile_pair, known_values
 from tensorprog.networks.products import GramProducts, Products
 from tensorprog.networks.results import Results
 from tensorprog.networks.routes import How, Part, checked
@@ -33,6 +33,8 @@ BLOCK = 2**24
 """Inner products that are in memory together: pairs of examples, times those of positions."""
 SHARE = 8
 """How much less than quadrature an integral may cost that is sampled anyway: the population samples, too, with fewer numbers."""
+REMEMBERED = 16
+"""Sets of numbers for hyperparameters that kernels are kept compiled for."""
 
 Prepared = tuple[list[Batch], list[Batch], list[Part], str]
 
@@ -105,7 +107,7 @@ class KernelFunction:
         self.network, self.gia = network, gia
         self.scheme = named(parametrization, width)
         self.how = How.of(method, tol, budget)
-        self._compiled: dict[Any, Compiled | str] = {}
+        self._compiled: dict[Any, dict[Any, Compiled | str]] = {}  # by numbers for hyperparameters, by shapes
 
     def __getstate__(self) -> dict[str, Any]:
         """What is compiled is compiled again."""
@@ -113,7 +115,17 @@ class KernelFunction:
 
     def __repr__(self) -> str:
         scheme = self.scheme.name if self.scheme.width is None else f"{self.scheme.name}, width {self.scheme.width}"
-        return f"kernel_fn({self.network!r}, {scheme}{', gia' if self.gia else ''})"
+        return f"kernel_fn({self.network!r}, {scheme}{', gia' if self.gia else ''}{self.how.changed})"
+
+    def _content(self) -> tuple[Any, ...]:
+        return self.network, self.scheme.name, self.scheme.width, self.gia, self.how
+
+    def __eq__(self, other: object) -> bool:
+        """Is it of an equal network, with the same settings?"""
+        return isinstance(other, KernelFunction) and self._content() == other._content()
+
+    def __hash__(self) -> int:
+        return hash(self._content())
 
     def __call__(
         self,
@@ -126,6 +138,7 @@ class KernelFunction:
         out: str | Path | None = None,
         progress: bool | None = None,
         rng: int = 0,
+        values: Mapping[str, Any] | None = None,
     ) -> Any:
         """The kernels of two batches.
 
@@ -139,6 +152,8 @@ class KernelFunction:
             out: A folder for memory-mapped results `nngp.npy`, ..; an interrupted call goes on where it stopped.
             progress: Whether to show a progress bar; by default on a terminal only.
             rng: Seeds what has to be sampled.
+            values: Numbers for the network's `tp.Scalar`s; their defaults where they have some. What is compiled for some
+                numbers is kept for the next call with them.
 
         Returns:
             A named tuple of arrays (len(X1), len(X2)), for several outputs with two more axes; the bare array if `get` is one
@@ -152,7 +167,7 @@ class KernelFunction:
         names = _names(get)
         dtype = _dtype(dtype)
         first, second, parts, whole = (
-            self._of_data(X1, X2, names) if gram is None else self._of_gram(X1, X2, gram, names)
+            self._of_data(X1, X2, names, values) if gram is None else self._of_gram(X1, X2, gram, names, values)
         )
         over = "budget=" in whole  # expansions
         if not whole:
@@ -170,7 +185,7 @@ class KernelFunction:
                 else "give data with these inner products: rows of a Cholesky factor, times the root of their number",
             )  # fmt: skip
         if whole:
-            return self._given(self._by_program(X1, X2, names, rng, whole if over else ""), names, get, dtype)
+            return self._given(self._by_program(X1, X2, names, rng, whole if over else "", values), names, get, dtype)
         for part in parts:
             part.measure(names)
         measured = reduce(Measured.joined, [p.measured for p in parts])
@@ -179,18 +194,20 @@ class KernelFunction:
         )  # samples do not see what is infinite
         if rough and self.how.method == "auto" and gram is None and out is None:
             note = f"closed forms and integrals have an error of {max(measured.visible.values()):.0e}"
-            other = self._by_program(X1, X2, names, rng, note)
+            other = self._by_program(X1, X2, names, rng, note, values)
             if max(other.measured.visible.values()) < max(measured.visible.values()):
                 return self._given(other, names, get, dtype)
         method = "quadrature" if any(p.compiled.method == "quadrature" for p in parts) else "closed form"
         note = "; ".join(dict.fromkeys([p.note for p in parts if p.note]))
-        p = parts[0].products
-        keys = (
-            [p.same, p.products, *p.alone]
-            if isinstance(p, GramProducts)
-            else [X2 is None, *[b.key for b in (*first, *second)]]
-        )
-        identity = "" if out is None else _identity(parts[0].compiled, keys)
+        identity = ""
+        if out is not None:
+            p = parts[0].products
+            keys = (
+                [p.same, p.products, *p.alone]
+                if isinstance(p, GramProducts)
+                else [X2 is None, *[b.key for b in (*first, *second)]]
+            )
+            identity = _identity(parts[0].compiled, keys)
         with Results(names, first, second, parts[0].compiled.several, dtype, out, identity) as results:
             for part in parts:
                 self._evaluate(part, results, progress)
@@ -207,7 +224,7 @@ class KernelFunction:
         return answer(names, arrays, errors, dict.fromkeys(names, method), dict.fromkeys(names, note))
 
     # ---- the exact route ----
-    def _of_data(self, X1: Any, X2: Any, names: tuple[str, ...]) -> Prepared:
+    def _of_data(self, X1: Any, X2: Any, names: tuple[str, ...], values: Any) -> Prepared:
         """The batches, their kernels compiled, and why the exact route has none, where it has none."""
         if any(isinstance(X, tuple) and all(isinstance(k, (int, np.integer)) for k in X) for X in (X1, X2)):
             raise TensorProgramError(
@@ -229,7 +246,7 @@ class KernelFunction:
             for j, b in enumerate(second):
                 if X2 is None and j < i:
                     continue
-                compiled = self._compile(a, b, names)
+                compiled = self._compile(a, b, names, values)
                 same = X2 is None and a is b
                 if isinstance(compiled, str):
                     return first, second, [], compiled
@@ -241,7 +258,7 @@ class KernelFunction:
                 parts.append(Part(a, b, products, X2 is None and not same, compiled))
         return first, second, parts, ""
 
-    def _of_gram(self, X1: Any, X2: Any, gram: Any, names: tuple[str, ...]) -> Prepared:
+    def _of_gram(self, X1: Any, X2: Any, gram: Any, names: tuple[str, ...], values: Any) -> Prepared:
         """As `_of_data`, of inner products that are given."""
         wanted = [x for x in self.network.inputs if x.value is None]
         why = (
@@ -258,36 +275,49 @@ class KernelFunction:
         products = GramProducts(gram, wanted[0].key, np.float64)
         shapes = {wanted[0].key: (1,)}
         one, two = [Batch({}, {}, tuple(range(k))) for k in products.counts]
-        compiled = self._compile_shapes(shapes, shapes, names)
+        compiled = self._compile_shapes(shapes, shapes, names, values)
         if isinstance(compiled, str) or compiled.declined:
             return [one], [two], [], compiled if isinstance(compiled, str) else compiled.declined
         return [one], [two], [Part(one, two, products, False, compiled)], ""
 
-    def _compile(self, a: Batch, b: Batch, names: tuple[str, ...]) -> Compiled | str:
+    def _compile(self, a: Batch, b: Batch, names: tuple[str, ...], values: Any) -> Compiled | str:
         first, second = [{k: v.shape[1:] for k, v in batch.arrays.items()} for batch in (a, b)]
-        return self._compile_shapes(first, second, names, (a, b))
+        return self._compile_shapes(first, second, names, values, (a, b))
 
     def _compile_shapes(
-        self, first: Any, second: Any, names: tuple[str, ...], parts: tuple[Batch, Batch] | None = None
+        self, first: Any, second: Any, names: tuple[str, ...], values: Any, parts: tuple[Batch, Batch] | None = None
     ) -> Compiled | str:
         """The kernels of two shapes, or why there are none of one pair of examples."""
         shapes = first, second
         key = (tuple([tuple(sorted(s.items())) for s in shapes]), names)
-        if key not in self._compiled:
+        known = self._known(values)
+        if key not in known:
             try:
-                self._compiled[key] = compile_pair(self.network, *shapes, names, self.scheme, self.gia, self.how.budget)
+                known[key] = compile_pair(
+                    self.network, first, second, names, self.scheme, self.gia, self.how.budget, values
+                )
             except TensorProgramError as error:
                 # What has no meaning for one example may have one for a batch: a layer along the axis of the examples.
                 if not (isinstance(error, MissingAxis) and error.axis == EXAMPLE) and (
-                    parts is None or not self._has_meaning(*parts, names)
+                    parts is None or not self._has_meaning(*parts, names, values)
                 ):
                     raise
-                self._compiled[key] = "it mixes the examples of a batch"
-        return self._compiled[key]
+                known[key] = "it mixes the examples of a batch"
+        return known[key]
 
-    def _has_meaning(self, a: Batch, b: Batch, names: tuple[str, ...]) -> bool:
+    def _known(self, values: Any) -> dict[Any, Compiled | str]:
+        """What has been compiled with some numbers for hyperparameters, of which few are remembered."""
+        if not isinstance(values, Mapping):
+            values = {}  # what is neither is refused when it is used
+        key = tuple(sorted((str(k), type(v).__name__, repr(v)) for k, v in values.items()))
+        if key not in self._compiled and len(self._compiled) >= REMEMBERED:
+            del self._compiled[next(iter(self._compiled))]
+        return self._compiled.setdefault(key, {})
+
+    def _has_meaning(self, a: Batch, b: Batch, names: tuple[str, ...], values: Any) -> bool:
         try:
-            self.network.program_of([a], [b], names, self.scheme)
+            program = self.network.program_of([a], [b], names, self.scheme)
+            program.values(known_values(program, [self.network.body(x.data) for x in (a, b)], values))
         except TensorProgramError:
             return False
         return True
@@ -317,12 +347,13 @@ class KernelFunction:
             )
 
     # ---- any other ----
-    def _by_program(self, X1: Any, X2: Any, names: tuple[str, ...], rng: int, note: str) -> Sampled:
+    def _by_program(self, X1: Any, X2: Any, names: tuple[str, ...], rng: int, note: str, values: Any) -> Sampled:
         """By the limit of the program of all examples; sampled, where a note says why nothing else will do."""
         method = "population" if note and self.how.method == "auto" else self.how.method
         program = self.network.program(X1, X2, names, self.scheme.name, self.scheme.width, self.gia)
+        numbers = known_values(program, self.network.bodies(X1, X2), values)
         with np.errstate(over="ignore", invalid="ignore"):
-            found = limit(program, method=method, rng=rng, budget=self.how.budget)
+            found = limit(program, method=method, rng=rng, budget=self.how.budget, values=numbers)
         arrays = [np.asarray(found[k].value, dtype=float) for k in names]
         errors = [
             np.broadcast_to(np.asarray(found[k].error, dtype=float), a.shape)

@@ -49,6 +49,34 @@ def test_what_is_no_output_is_refused_in_words():
             kernels(make())
 
 
+@pytest.mark.parametrize(
+    "function",
+    [np.tanh, np.negative, np.abs, bool, float, int, lambda v: v if v else 0, lambda v: v > 0, lambda v: np.float64(1) / v,
+     lambda v: np.float64(1) + v, lambda v: v @ v],
+)  # fmt: skip
+def test_functions_of_readouts_are_refused_inside_functions(function):
+    with pytest.raises(tp.TensorProgramError, match="readout"):
+        kernels(lambda x: function(tp.readout("v", tp.relu(tp.dense("U", x, N)))))
+
+
+def test_numbers_of_numpy_multiply_readouts_inside_functions():
+    def combined(x):
+        h = tp.relu(tp.dense("U", x, N))
+        v, w = tp.readout("v", h), tp.readout("w", h)
+        return np.dot(np.array([2.0, 1.0]), [v, w]) - np.float64(3) * w + np.sum([w, w]) / np.float64(2)
+
+    def plain(x):
+        h = tp.relu(tp.dense("U", x, N))
+        return 2 * tp.readout("v", h) - tp.readout("w", h)
+
+    np.testing.assert_allclose(kernels(combined).ntk, kernels(plain).ntk, rtol=1e-13)
+
+
+def test_a_network_without_outputs_is_refused():
+    with pytest.raises(tp.TensorProgramError, match="no outputs"):
+        kernels(lambda x: [])
+
+
 def test_bilinear_scores_and_tied_embeddings():
     """Against 200 networks of width 256: five standard errors; a wrong factor of 2 is twenty away."""
     Y = np.random.default_rng(1).standard_normal((2, 3))

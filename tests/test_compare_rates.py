@@ -44,6 +44,14 @@ def test_a_limit_that_is_no_number_is_refused(bad):
 
 
 @pytest.mark.parametrize(
+    "bad", [{"q": "0.5"}, {"q": 1j}, {"q": np.ma.masked_array([0.5], [True])[0]}, {"q": None}, 0.5, [0.5]]
+)
+def test_what_is_compared_with_no_numbers_is_refused(bad):
+    with pytest.raises(tp.TensorProgramError, match="compared with"):
+        tp.compare(tp.Program(q=tp.moment(tp.Vector("x", tp.Width("n")) ** 2)), [8, 16], 4, against=bad)
+
+
+@pytest.mark.parametrize(
     "scalar",
     [
         abs(tp.moment(u**4) - 3),

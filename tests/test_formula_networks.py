@@ -76,3 +76,40 @@ def test_the_command_line_writes_the_kernel_of_two_examples(capsys):
     assert main(["formula", "programs/mlp.py", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert "S12" in found["outputs"]["ntk"]["formula"] and found["legend"]["S12"].endswith("x.x'/d")
+
+
+@pytest.mark.parametrize("name", ["m", "s"])
+def test_coefficients_of_examples_are_symbols(name):
+    """An index of a sum has no symbol's name."""
+    x, m = tp.Input("x", axes=("t",)), tp.Input(name, axes=("t",), features=False)
+    h = tp.relu(m * tp.dense("U", x, n, b_std=tp.Scalar("s3", 1)))
+    net = tp.Network(tp.readout("v", tp.mean(h, "t")))
+    f = tp.formula(net, {"x": (1, 3, 2), name: (1, 3)})
+    rng = np.random.default_rng(0)
+    X, M = rng.standard_normal((2, 3, 2)), rng.standard_normal((2, 3))
+    S = {f"S_x{i + 1}{j + 1}": np.einsum("tc,uc->tu", X[i], X[j]) / 2 for i, j in ((0, 0), (0, 1), (1, 1))}
+    k = tp.kernel_fn(net)({"x": X, name: M})
+    found = f.evalf(15, values={**S, f"{name}1": M[0], f"{name}2": M[1], "s3": 1})
+    for kernel in ("nngp", "ntk"):
+        assert float(found[kernel]) == pytest.approx(getattr(k, kernel)[0, 1], rel=1e-12)
+    assert "coefficients" in f.legend[f"{name}1"]
+    dummies = {str(k) for e in [*[e for _, e in f.lets], *f.values()] for s in e.atoms(sympy.Sum) for k in s.variables}
+    assert not dummies & {f"{name}1", f"{name}2", "s3"}
+
+
+def test_a_graph_of_each_example_is_a_symbol():
+    x, a = tp.Input("x", axes=("node",)), tp.Input("A", axes=("node", "node_in"), features=False)
+    net = tp.Network(lambda x, a: tp.readout("v", tp.mean(tp.relu(tp.graph_conv("G", x, n, a)), "node")), [x, a])
+    f = tp.formula(net, {"x": (1, 2, 2), "A": (1, 2, 2)}, of="nngp")
+    X = np.random.default_rng(0).standard_normal((2, 2, 2))
+    A = np.array([[[0.0, 1.0], [1.0, 0.0]], [[0.0, 0.5], [0.5, 0.0]]])
+    S = {f"S_x{i + 1}{j + 1}": np.einsum("tc,uc->tu", X[i], X[j]) / 2 for i, j in ((0, 0), (0, 1), (1, 1))}
+    found = f.evalf(15, values={**S, "A1": A[0], "A2": A[1]})
+    assert float(found["nngp"]) == pytest.approx(tp.kernel_fn(net)({"x": X, "A": A}).nngp[0, 1], rel=1e-12)
+
+
+@pytest.mark.parametrize("bad", ["1", 1j, np.ma.masked_array([1.0], [True])[0], np.datetime64("2020-01-01")])
+def test_values_are_numbers(bad):
+    with pytest.raises(tp.TensorProgramError, match="the value of S11"):
+        tp.formula(mlp(tp.relu)).evalf(values={"S11": bad, "S12": 0, "S22": 1})
+    assert tp.formula(mlp(tp.relu)).evalf(values={"S11": sympy.Rational(1, 2), "S12": 0, "S22": 1})["nngp"] > 0

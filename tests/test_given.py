@@ -29,6 +29,13 @@ TAKES = {
     "run": lambda a: tp.run(network(), a, n=4, seeds=1),
     "limit": lambda a: tp.limit(network(), a),
     "value of an Input": lambda a: tp.Input("x", value=a),
+    "gram": lambda a: tp.kernel_fn(network())(gram=a),
+    "gram of two batches": lambda a: tp.kernel_fn(network())(gram=(np.ones((2, 2)), a, np.ones((2, 2)))),
+    "matrices": lambda a: tp.run(network_in_front(), n=2, matrices={"W": a}),
+    "parameters": lambda a: tp.run(network_in_front(), n=2, parameters={"W": a}),
+    "compared with": lambda a: tp.compare(
+        network(), [[1.0, 2.0], [2.0, 1.0]], widths=[4, 8], seeds=2, against={"ntk": a}
+    ),
     "cov": lambda a: tp.Vector("x", n, axes=("b",), cov=a),
     "mean": lambda a: tp.Vector("x", n, axes=("b", "c"), mean=a, var=1),
     "array": lambda a: tp.array(a, axes=("b", "c")),
@@ -39,6 +46,10 @@ TAKES = {
 
 def network():
     return tp.Network(tp.readout("v", tp.relu(tp.dense("U", tp.Input("x"), n))))
+
+
+def network_in_front():
+    return tp.Program(m=tp.moment(tp.Matrix("W", n, n) @ tp.Vector("x", n)))
 
 
 def graph(a):
@@ -59,7 +70,7 @@ def test_what_is_no_number_is_refused(kind, taken):
         TAKES[taken](given)
 
 
-@pytest.mark.parametrize("taken", ["data", "cov", "adjacency"])
+@pytest.mark.parametrize("taken", ["data", "cov", "adjacency", "gram", "matrices"])
 def test_masks_that_mask_nothing_and_other_kinds_of_numbers_are_fine(taken):
     fine = [np.ma.masked_array(np.eye(2)), np.eye(2, dtype=bool), np.eye(2, dtype=np.float16), np.eye(2).tolist()]
     for a in fine:

@@ -101,3 +101,47 @@ def test_what_is_no_hyperparameter_is_refused():
 
     with pytest.raises(tp.TensorProgramError, match="two standard deviations"):
         tp.limit(tp.Network(twice), [[1.0]], values=VALUES)
+
+
+@pytest.mark.parametrize("build", NETWORKS)
+def test_kernel_fn_takes_numbers(build):
+    net, plain = build(tp.Scalar("s"), tp.Scalar("t", 0.5)), build(*VALUES.values())
+    X = data(net)
+    assert np.allclose(
+        tp.kernel_fn(net)(X, get="ntk", values={"s": 1.5}), tp.kernel_fn(plain)(X, get="ntk"), rtol=1e-12
+    )
+
+
+def test_kernel_fn_compiles_once_for_each_set_of_numbers(monkeypatch):
+    import tensorprog.kernels as kernels
+
+    count, compile_pair = [], kernels.compile_pair
+    monkeypatch.setattr(kernels, "compile_pair", lambda *a, **k: count.append(1) or compile_pair(*a, **k))
+    f = tp.kernel_fn(mlp(tp.Scalar("s"), 0.5))
+    for s in (1, 2, 1, 2, 1.5):
+        f([[1.0]], values={"s": s})
+    assert len(count) == 3
+    for k in range(2 * kernels.REMEMBERED):
+        f([[1.0]], get="nngp", values={"s": k})
+    assert len(f._compiled) == kernels.REMEMBERED
+
+
+def test_kernel_fn_asks_for_the_numbers_it_needs(tmp_path):
+    f = tp.kernel_fn(mlp(tp.Scalar("s"), tp.Scalar("t", 0.5)))
+    h = tp.batch_norm(tp.dense("U", tp.Input("x"), n, W_std=tp.Scalar("s")))
+    for g in (f, tp.kernel_fn(tp.Network(tp.readout("v", tp.relu(h))))):
+        for values, message in (
+            (None, "s has no value"),
+            ({"t": 1}, "s|t"),
+            ({"s": 1, "q": 2}, "no hyperparameter 'q'"),
+        ):
+            with pytest.raises(tp.TensorProgramError, match=message):
+                g([[1.0, 2.0], [1.0, 3.0], [2.0, 1.0]], values=values)
+    with pytest.raises(tp.TensorProgramError, match="s has no value"):
+        f([[1.0]], out=tmp_path)
+    with pytest.raises(tp.TensorProgramError, match="values="):
+        f([[1.0]], values=[2])
+    first = f([[1.0]], values={"s": 2}, out=tmp_path).ntk[0, 0]
+    assert f([[1.0]], values={"s": 2}, out=tmp_path).ntk[0, 0] == first
+    with pytest.raises(tp.TensorProgramError, match="something else"):
+        f([[1.0]], values={"s": 3}, out=tmp_path)

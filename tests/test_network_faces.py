@@ -138,6 +138,23 @@ def test_kernel(file: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert "that is no kernel" in failure(capsys, "kernel", file, "--of", "f")
 
 
+def test_kernel_takes_numbers_and_routes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "net.py"
+    path.write_text(
+        "import tensorprog as tp\n"
+        "def build():\n"
+        "    h = tp.dense('U', tp.Input('x'), tp.Width('n'), W_std=tp.Scalar('s'))\n"
+        "    return tp.Network(tp.readout('v', tp.relu(h)))\n"
+        "def data(): return [[1.0, 1.0]]\n"
+    )
+    file = str(path)
+    assert answer(capsys, "kernel", file, "--values", "s=2")["outputs"]["nngp"]["value"] == [[pytest.approx(2.0)]]
+    assert "s has no value" in failure(capsys, "kernel", file)
+    sampled = answer(capsys, "kernel", file, "--values", "s=2", "--method", "population")["outputs"]["nngp"]
+    assert sampled["kind"] == "standard error" and "asked for" in sampled["note"]
+    assert "tol=-1.0" in failure(capsys, "kernel", file, "--values", "s=2", "--tol", "-1")
+
+
 def test_parameters_reach_build_and_data(file: str, capsys: pytest.CaptureFixture[str]) -> None:
     out = answer(capsys, "limit", file, "--set", "count=3", "phi=abs", "std=2")["outputs"]
     np.testing.assert_allclose(np.diag(out["nngp"]["value"]), [10, 50, 122], rtol=1e-12)

@@ -7,6 +7,8 @@ well conditioned.
 
 from __future__ import annotations
 
+import warnings
+
 import mpmath
 import numpy as np
 import pytest
@@ -17,9 +19,10 @@ from tensorprog.language.arrays import kernel
 from tensorprog.language.contraction import contraction
 from tensorprog.language.node import topological
 from tensorprog.limits.shares import quadrant, share
+from tensorprog.networks.accuracy import AccuracyWarning
 
 n, x = tp.Width("n"), tp.Input("x")
-NODES, WEIGHTS = np.polynomial.legendre.leggauss(16)
+NODES, WEIGHTS = np.polynomial.legendre.leggauss(24)
 REACH, GRADES = 9.5, np.concatenate([[0], np.geomspace(1e-10, 30, 30)])
 SELU = 1.0507009873554805, 1.6732632423543772
 
@@ -125,7 +128,12 @@ def kernels(name, variance, rhos):
     )
     for rho in rhos:
         c = variance * rho
-        found = compute(gram=([[variance]], [[c]], [[variance]]), get=get)
+        with warnings.catch_warnings():
+            if (
+                abs(rho) == 1
+            ):  # of two inputs: what turns like an angle is known to 1e-8 of the function's sharpest scale
+                warnings.simplefilter("ignore", AccuracyWarning)
+            found = compute(gram=([[variance]], [[c]], [[variance]]), get=get)
         yield (
             found,
             expected(g, g, variance, rho),
@@ -241,3 +249,54 @@ def test_shares_against_mpmath():
             one = share(p * p * a / 2, 0.0, p * a, a)
             want = mpmath.exp(mpmath.mpf(p) ** 2 * a / 2) * mpmath.ncdf(p * mpmath.sqrt(a))
             assert abs(one - want) <= 1e-12 * want
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e2, 1e4])
+def test_exponentials_that_end_where_they_grow(scale):
+    """exp(u) step(-u) is at most 1: a tilt by exp(u) would leave infinity times 0. It occurs in the gradient of elu(u)**2."""
+    u = tp.Vector("u", n, var=scale**2)
+    net = tp.Network(tp.readout("v", tp.elu(tp.dense("U", x, n)) ** 2))
+    found = tp.limit(tp.Program(a=tp.moment(tp.exp(3 * u) * tp.relu(-u) * tp.sigmoid(u))), method="exact")["a"]
+    kernel = tp.limit(net, [[scale]], of="ntk", method="exact")["ntk"]
+
+    def mean(f):
+        near = [k for k in (0.1, 1, 3, 10, 40) if k < 10 * scale]
+        places = sorted({0, *near, *[-k for k in near], *[k * scale for k in (-12, -6, -3, -1, 1, 3, 6, 12)]})
+        return mpmath.quad(lambda t: f(t) * mpmath.npdf(t, 0, scale), places)
+
+    def elu(t):
+        return t if t > 0 else mpmath.expm1(t)
+
+    with mpmath.workdps(25):
+        want = mean(lambda t: -t * mpmath.exp(3 * t) / (1 + mpmath.exp(-t)) if t < 0 else mpmath.mpf(0))
+        tangent = mean(lambda t: elu(t) ** 4 + 4 * scale**2 * (elu(t) * (1 if t > 0 else mpmath.exp(t))) ** 2)
+    assert abs(found.value - float(want)) <= found.error < 1e-13 * want
+    assert abs(kernel.value[0, 0] - float(tangent)) <= kernel.error[0, 0] < 1e-13 * tangent
+
+
+@pytest.mark.parametrize("scale", [1e-8, 1.0, 1e4, 1e7, 1e8])
+def test_noise_beside_a_large_variance_is_not_lost(scale):
+    """erf is a sign with noise of variance 1/2: of one input and of two almost equal ones, 2/pi arcsin to 40 digits."""
+    net = tp.Network(tp.readout("v", tp.erf(tp.dense("U", x, n))))
+    rows = np.array([[scale, 0.0], [scale, scale / 1024]])
+    kernel, limit = tp.kernel_fn(net)(rows, get="nngp"), tp.limit(net, rows, of="nngp")["nngp"]
+    with mpmath.workdps(40):
+        a, b = [mpmath.mpf(scale) ** 2 / 2 * (1 + k * mpmath.mpf(2) ** -20) for k in (0, 1)]
+        for j, (c, v) in enumerate(((a, a), (a, b))):
+            want = float(2 / mpmath.pi * mpmath.asin(c / mpmath.sqrt((a + 0.5) * (v + 0.5))))
+            error = limit.error[0, j]
+            assert abs(limit.value[0, j] - want) <= error < 1e-11 * want
+            assert abs(kernel[0, j] - want) <= error
+    large = tp.kernel_fn(tp.Network(tp.readout("v", tp.gelu(tp.dense("U", x, n)))))(rows[:1] * 1e4, get="nngp")
+    if scale >= 1e4:
+        assert large[0, 0] == pytest.approx(1e8 * scale**2 / 4, rel=1e-13)
+
+
+@pytest.mark.parametrize("f", [tp.gaussian, tp.exp, tp.sigmoid, tp.softplus], ids=lambda f: f.__name__)
+def test_jumps_of_what_has_one_sign(f):
+    """Floats make gaussian(30) 0; its sign is 1 all the same."""
+    u = f(10 * tp.Vector("u", n, var=1000))
+    found = tp.limit(
+        tp.Program(a=tp.moment(tp.step(u)), b=tp.moment(tp.sign(-u)), c=tp.moment(tp.step(-u) * tp.tanh(u)))
+    )
+    assert [found[k].value for k in "abc"] == [1, -1, 0]

@@ -75,6 +75,10 @@ class Comparison:
             True
         """
         axes = axes or getattr(limit, "axes", None) or {}
+        if not isinstance(limit, Mapping):
+            raise TensorProgramError(
+                f"outputs are compared with {limit!r}"[:120], fix='give a dictionary, name to number: {"ntk": K}'
+            )
         if not limit:
             raise TensorProgramError("there is no output to compare", fix="give the program an output")
         there = list(next(iter(samples.values()), {}))

@@ -49,7 +49,8 @@ from tensorprog.errors import TensorProgramError
 from tensorprog.language.describe import describe
 from tensorprog.language.node import Node, topological
 from tensorprog.language.symbols import Matrix
-from tensorprog.networks.network import Body, Network
+from tensorprog.networks.network import Network
+from tensorprog.networks.outputs import Body
 from tensorprog.networks.readouts import Readout
 from tensorprog.transforms.dispatch import OPTIONS, needs_data
 

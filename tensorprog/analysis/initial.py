@@ -49,7 +49,7 @@ def _covariances(a: Any, b: Any) -> np.ndarray | None:
         return np.asarray(a.cov, dtype=float).reshape(k, k)
     law = _law(a)
     variance = float(law.var()) if law is not None else np.asarray(a.var, dtype=float)
-    return np.diag(np.broadcast_to(variance, (k,)))
+    return np.diag(np.broadcast_to(variance, a.shape).reshape(k))
 
 
 def deterministic(x: Node) -> bool:

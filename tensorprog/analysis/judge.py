@@ -19,6 +19,7 @@ import numpy as np
 from tensorprog.analysis.means import FAMILY_ERROR, Contrasts, Spread, detectable, p_values
 from tensorprog.errors import TensorProgramError
 from tensorprog.estimate import Estimate
+from tensorprog.language.given import real_array
 
 __all__ = ["Anomaly", "Judgement", "judge", "log_slope"]
 
@@ -132,7 +133,7 @@ def judge(
     """
     widths = tuple(sorted(samples))
     runs = _stack(name, widths, samples)
-    target = np.asarray(limit.value, dtype=float)
+    target = real_array(limit.value, f"what output {name!r} is compared with", "give numbers")
     if target.shape != runs.shape[2:]:
         raise TensorProgramError(
             f"output {name!r} has shape {runs.shape[2:]} but what it is compared with has shape {target.shape}"

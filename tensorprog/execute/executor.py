@@ -16,6 +16,7 @@ from tensorprog.execute.compiled import Compiled, Space, Watch, compiled
 from tensorprog.execute.dense import Dense, FiniteSpace
 from tensorprog.execute.lazy import Lazy
 from tensorprog.execute.random import Array
+from tensorprog.language.given import real_array
 from tensorprog.language.program import Program
 from tensorprog.transforms.decouple import program_for
 from tensorprog.transforms.dispatch import of_networks
@@ -135,8 +136,9 @@ def run(
         values: Numbers for hyperparameters; the others have their defaults.
         matrices: As `parameters`, for matrices alone.
         parameters: Name to array, to use in place of what is random: those of a trained network, say. They are what the program
-            multiplies with: matrices (rows, cols), with entries of order n**-1/2; input layers (n, features); other initial
-            vectors, such as biases and readout vectors, (*axes, n), with coordinates of order 1. The same for all seeds. Dense.
+            multiplies with: matrices (rows, cols), with entries of order n**-1/2; input layers (n, features), of order
+            features**-1/2; other initial vectors, such as biases and readout vectors, (*axes, n), of order 1. The same for
+            all seeds. Dense.
         progress: Whether to show a progress bar; by default on a terminal only, and only after some seconds.
 
     Returns:
@@ -402,10 +404,7 @@ def _parameters(
                     why=f"its {what} are {', '.join(names) or 'none'}",
                     fix="check the name",
                 )
-            try:
-                a = np.asarray(values, dtype=np.float64)
-            except (TypeError, ValueError):
-                a = np.full((), np.nan)
+            a = real_array(values, f"{what} for {name!r}", "give an array of numbers")
             if not np.isfinite(a).all():
                 raise TensorProgramError(f"{what} for {name!r} hold no finite numbers", fix="give an array of numbers")
             found[name] = a

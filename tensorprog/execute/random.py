@@ -150,12 +150,12 @@ def initial_vector(spec: VectorSpec, size: int, normals: Callable[[int], Array])
             out += factor @ normals(factor.shape[1])
         return out.reshape(*spec.shape, size)
 
-    var = float(spec.var)
-    if var > 0.0:  # a constant vector uses up no noise
+    var = np.broadcast_to(np.asarray(spec.var, dtype=np.float64), spec.shape).reshape(count, 1)
+    if var.any():  # a constant vector uses up no noise
         noise = normals(count)
         if law == "rademacher":
             noise = np.where(noise < 0.0, -1.0, 1.0)
         elif law == "uniform":
             noise = math.sqrt(12.0) * (ndtr(noise) - 0.5)
-        out += math.sqrt(var) * noise
+        out += np.sqrt(var) * noise
     return out.reshape(*spec.shape, size)

@@ -137,6 +137,12 @@ def _gia(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _route(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--method", choices=("auto", "exact", "population"), default="auto")
+    parser.add_argument("--tol", type=float, metavar="E", help="the relative error wanted")
+    parser.add_argument("--budget", type=float, default=1.0, metavar="F", help="times the usual work (default 1)")
+
+
 def _weights(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--weights",
@@ -160,7 +166,7 @@ def limit_arguments(parser: argparse.ArgumentParser) -> None:
     """How the limit is found."""
     file_arguments(parser)
     _hyperparameters(parser)
-    parser.add_argument("--method", choices=("auto", "exact", "population"), default="auto")
+    _route(parser)
     _gia(parser)
     parser.add_argument(
         "--samples", type=whole, default=2**12, help="samples of a population, a power of two (default 4096)"
@@ -218,8 +224,11 @@ def gia_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def kernel_arguments(parser: argparse.ArgumentParser) -> None:
-    """FILE and --plot."""
+    """FILE, how the kernels are found, and --plot."""
     file_arguments(parser)
+    _hyperparameters(parser)
+    _route(parser)
+    _gia(parser)
     parser.add_argument("--plot", metavar="out.svg", help="draw the kernels as heat maps (needs matplotlib)")
 
 

@@ -74,6 +74,8 @@ def limit(args: argparse.Namespace) -> Answer:
         values=_values(args),
         samples=args.samples,
         rng=args.rng,
+        tol=args.tol,
+        budget=args.budget,
     )
     outputs = {name: item.to_json() | {"axes": list(found.axes.get(name, ()))} for name, item in found.items()}
     return Answer(str(found), {"outputs": outputs, "gia": args.gia})
@@ -184,7 +186,8 @@ def kernel(args: argparse.Namespace) -> Answer:
     model, options = _model(args)
     if isinstance(model.what, Program):
         raise CommandError(f"{args.file} is a program: kernels are of networks; its limit is `tensorprog limit`")
-    found = _kernels(model, **options)
+    how = {"method": args.method, "tol": args.tol, "budget": args.budget, "gia": args.gia}
+    found = _kernels(model, _values(args), how, **options)
     if args.plot:
         from tensorprog.analysis.plot import plot_kernels
 
@@ -193,17 +196,16 @@ def kernel(args: argparse.Namespace) -> Answer:
     return Answer(str(found), {"outputs": outputs}, remark=f"picture: {args.plot}" if args.plot else "")
 
 
-_ERROR_MEANS = {"exact": "exact", "closed form": "rounding", "quadrature": "bound"}
-"""By method, the kind of a kernel's error; what is sampled has a standard error."""
-
-
-def _kernels(model: Model, of: Any = None, **options: Any) -> Estimates:
+def _kernels(
+    model: Model, values: dict[str, Any] | None, how: dict[str, Any], of: Any = None, **options: Any
+) -> Estimates:
     """By `tp.kernel_fn`, each number with the largest error."""
     import numpy as np
 
     from tensorprog.estimate import Estimate, Estimates
     from tensorprog.kernels import kernel_fn
-    from tensorprog.networks.network import EXAMPLE, OTHER, OUTPUTS
+    from tensorprog.networks.inputs import EXAMPLE
+    from tensorprog.networks.outputs import OTHER, OUTPUTS
     from tensorprog.networks.samples import batches
 
     net = model.what
@@ -211,12 +213,11 @@ def _kernels(model: Model, of: Any = None, **options: Any) -> Estimates:
     names = tuple(k for k in net.wanted(of, batches(net.inputs, model.X, net.source)) if k != "f")
     if not names:
         raise CommandError("--of f: that is no kernel; use nngp, ntk or ntk_NAME")
-    found = kernel_fn(net, **options)(model.X, model.X2, get=names)
+    found = kernel_fn(net, **how, **options)(model.X, model.X2, get=names, values=values)
     items = {}
     for name, value in zip(found._fields, found, strict=True):
         error = np.full(value.shape, found.error[name])
-        method = found.method[name]
-        items[name] = Estimate(value, error, method, _ERROR_MEANS.get(method, "standard error"))
+        items[name] = Estimate(value, error, found.method[name], found.kind[name], found.note[name])
     axes = (EXAMPLE, OTHER, *OUTPUTS)
     return Estimates(items, {name: axes[: item.value.ndim] for name, item in items.items()})
 

@@ -123,7 +123,9 @@ def add(pairs: Iterable[tuple[Number, Node]]) -> Node:
     bias: Any = 0
     merged: dict[Node, Number] = {}
     for c, x in pairs:
-        while x.op == "add" and len(x.args) == 1 and _in_range(c * x.attr[0], c):  # a multiple, or a broadcast
+        while x.op == "add" and len(x.args) == 1:  # a multiple, or a broadcast
+            if abs(c) != 1 and not _in_range(c * x.attr[0], c):
+                break
             c, x = c * x.attr[0], x.args[0]
         if x.op == "constant" and isinstance(c, Fraction) and _is_long(x):
             merged[x] = merged.get(x, 0) + c

@@ -76,7 +76,7 @@ class Function:
     """
 
     def __init__(self, name: str, expression: Any, args: Sequence[Any] = ()) -> None:
-        self.name = check_name(name, "a function's name")
+        self.name = self.__name__ = check_name(name, "a function's name")
         if not isinstance(expression, sympy.Expr):
             why = (
                 "reading a string would run code"
@@ -105,10 +105,19 @@ class Function:
             *[build.array([0.5], "check") * _probe(str(a)) for a in self.args]
         )  # what has no translation is refused here
 
+    def _content(self) -> tuple[Any, ...]:
+        return self.name, self.expression, tuple(self.args)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Function) and self._content() == other._content()
+
+    def __hash__(self) -> int:
+        return hash(self._content())
+
     def __call__(self, *xs: Any) -> Expression:
         """The function of vectors or scalars, one for each argument."""
         if has_deferred(xs):
-            return Deferred(self.__call__, xs)  # type: ignore[return-value]
+            return Deferred(self, xs)  # type: ignore[return-value]
         if len(xs) != len(self.args):
             raise TensorProgramError(
                 f"{self.name} is called with {len(xs)} arguments",

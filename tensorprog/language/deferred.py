@@ -20,7 +20,7 @@ import numpy as np
 from tensorprog.errors import Source, TensorProgramError, caller, located
 from tensorprog.language.symbols import number
 
-__all__ = ["Deferred", "carry_out", "has_deferred", "layer"]
+__all__ = ["Deferred", "carry_out", "has_deferred", "layer", "recorded_order"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -48,19 +48,8 @@ class Deferred:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """As a list of calls: networks are deeper than the stack of pickle and deepcopy."""
-        order: list[Deferred] = []
-        place: dict[int, int] = {}
-        stack: list[Deferred] = [self]
-        while stack:
-            x = stack[-1]
-            missing = [] if id(x) in place else [y for y in _parts([x.args, x.keywords]) if id(y) not in place]
-            if missing:
-                stack.extend(missing)
-                continue
-            stack.pop()
-            if id(x) not in place:
-                place[id(x)] = len(order)
-                order.append(x)
+        order = recorded_order([self])
+        place = {id(x): i for i, x in enumerate(order)}
         rows = []
         for x in order:
             state = {k: v for k, v in x.__dict__.items() if k not in ("args", "keywords")}
@@ -318,6 +307,28 @@ def carry_out(wanted: Any, given: Mapping[int, Any]) -> Any:
         with located(x.source):
             values[id(x)] = x.function(*settled(x.args), **settled(x.keywords))
     return settled(wanted)
+
+
+def recorded_order(wanted: Any) -> list[Deferred]:
+    """All recorded calls that something is made of, each once, after those it is made of.
+
+    Args:
+        wanted: A Deferred, or nested lists and dictionaries that contain some.
+    """
+    order: list[Deferred] = []
+    done: set[int] = set()
+    stack = _parts(wanted)[::-1]
+    while stack:
+        x = stack[-1]
+        missing = [] if id(x) in done else [y for y in _parts([x.args, x.keywords]) if id(y) not in done]
+        if missing:
+            stack.extend(missing[::-1])
+            continue
+        stack.pop()
+        if id(x) not in done:
+            done.add(id(x))
+            order.append(x)
+    return order
 
 
 def _parts(x: Any) -> list[Deferred]:

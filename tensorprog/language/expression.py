@@ -343,8 +343,9 @@ def Vector(
         name: Its name.
         width: The number of its coordinates.
         mean: A number, or an array with the shape of the axes.
-        var: Variance of every column, columns independent; 1 if neither `var` nor `cov` is given.
-        axes: Names of the axes, their sizes taken from `cov` or `mean`; or a dictionary of names and sizes.
+        var: Variance of every column, or an array of them with the shape of the axes; columns are independent. 1 if neither
+            `var` nor `cov` is given.
+        axes: Names of the axes, their sizes taken from `cov`, `mean` or `var`; or a dictionary of names and sizes.
         cov: Covariance of the columns: (k, k) for one axis of size k; in general the shape of the axes twice. May be
             singular.
         distribution: None for Gaussian; `"rademacher"` or `"uniform"` with this mean and variance; or a frozen SciPy
@@ -373,7 +374,7 @@ def Vector(
         raise TensorProgramError(f"vector {name} is given {width!r} as its width", fix='make one with tp.Width("n")')
     mean = numbers(mean, f"the mean of {name}")
     distribution = check_distribution(distribution, f"vector {name}")
-    names, shape = _axes(name, axes, cov, mean)
+    names, shape = _axes(name, axes, cov, mean, var)
     if isinstance(mean, np.ndarray) and mean.shape != shape:
         raise TensorProgramError(
             f"the mean of {name} has shape {mean.shape}; its axes have {shape}", fix="make them agree"
@@ -395,9 +396,13 @@ def Vector(
             )
         var, mean = 1, 0
     else:
-        var = number(1 if var is None else var, f"the variance of {name}")
-        if var < 0:
-            raise TensorProgramError(f"vector {name} has variance {var}", fix="a variance is at least 0")
+        var = numbers(1 if var is None else var, f"the variance of {name}")
+        if np.ndim(var) and np.shape(var) != shape:
+            raise TensorProgramError(
+                f"the variances of {name} have shape {np.shape(var)}; its axes have {shape}", fix="make them agree"
+            )
+        if np.min(var) < 0:
+            raise TensorProgramError(f"vector {name} has variance {np.min(var)}", fix="a variance is at least 0")
     if lr is not None:
         lr, trainable = number(lr, f"the learning rate of {name}"), True
         if lr < 0:
@@ -406,7 +411,7 @@ def Vector(
     return Expression(algebra.initial(spec), names)
 
 
-def _axes(name: str, axes: Any, cov: Any, mean: Any) -> tuple[tuple[str, ...], tuple[int, ...]]:
+def _axes(name: str, axes: Any, cov: Any, mean: Any, var: Any) -> tuple[tuple[str, ...], tuple[int, ...]]:
     if isinstance(axes, dict):
         for a, k in axes.items():
             if not isinstance(k, (int, np.integer)) or k < 1:
@@ -419,8 +424,9 @@ def _axes(name: str, axes: Any, cov: Any, mean: Any) -> tuple[tuple[str, ...], t
         if cov is not None and np.ndim(cov):
             raise TensorProgramError(f"vector {name} has a covariance but no axes", fix='name its axis: axes=("b",)')
         return (), ()
-    if np.ndim(mean) == len(names):
-        return names, np.shape(mean)
+    for given in (mean, var):
+        if np.ndim(given) == len(names):
+            return names, np.shape(given)
     if cov is not None:
         shape = np.shape(cov)
         if len(shape) == 2 * len(names):

@@ -105,7 +105,10 @@ class _Writer:
         name, n = _name(self.parts.vectors[v]), _name(v.width.name)
         sizes = "".join([rf" \times {k}" for k in v.shape])
         mean = rf"\mu^{{{name}}}" if isinstance(v.mean, np.ndarray) else _number(v.mean)[0]
-        variance = rf"\Sigma^{{{name}}}" if v.cov is not None else _number(v.var)[0] + (" I" if v.shape else "")
+        if v.cov is not None or isinstance(v.var, np.ndarray):
+            variance = rf"\Sigma^{{{name}}}"
+        else:
+            variance = _number(v.var)[0] + (" I" if v.shape else "")
         law = rf"\mathcal{{N}}\left({mean}, {variance}\right)"
         if v.distribution is not None:
             law = rf"\text{{{v.distribution if isinstance(v.distribution, str) else v.distribution.dist.name}}}"

@@ -4,7 +4,7 @@
     statement = "width" NAME [ ":" "ratio" number ]
               | "matrix" NAME ":" NAME "x" NAME { "," ( "var" number | "entries" law ) }
               | "vector" NAME [ "[" size { "," size } "]" ] ":" NAME
-                         { "," ( "mean" value | "var" number | "cov" value | law | "trained"
+                         { "," ( "mean" value | "var" value | "cov" value | law | "trained"
                                | "lr" number
                                | "name" NAME | "data" value | "coordinates" value ) }
               | "scalar" NAME [ ":" [ "name" NAME "," ] [ "default" number ] ]
@@ -204,7 +204,7 @@ class _Parser(Expressions):
             elif key in ("name", "trained"):
                 options[key] = key == "trained" or self.take("name", "a name").text
             else:
-                options[key] = self.number() if key in ("var", "lr") else self.value()
+                options[key] = self.number() if key == "lr" else self.value()
         real, trained = options.pop("name", name.text), options.pop("trained", False)
         if "data" in options or "coordinates" in options:
             spec = self.embedding(name, real, width, tuple([k for _, k in sizes]), trained, options)
@@ -232,8 +232,8 @@ class _Parser(Expressions):
                     f"the data of vector {at.text} have shape {given}; its axes have {shape}",
                     "give finite integers or floats of the shape (*axes, features)",
                 )
-        if var < 0:
-            self.fail(at, f"vector {at.text} has variance {var}", "a variance is at least 0")
+        if np.ndim(var) or var < 0:
+            self.fail(at, f"vector {at.text} has variance {var}", "of data, it is one number, at least 0")
         return Embedding.of(name, width, var, ArrayData(data, coordinates), trained)
 
     def declare_scalar(self, name: Token) -> None:

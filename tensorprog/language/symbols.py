@@ -360,7 +360,7 @@ class VectorSpec:
         width: The number of coordinates.
         shape: Sizes of the axes; () for a single vector.
         mean: A number or an array of that shape.
-        var: The variance of every column, independent of each other; None when `cov` is given.
+        var: The variance of every column, or an array of them, independent of each other; None when `cov` is given.
         cov: The covariance of the columns, (k, k) with k the product of the axes, possibly singular; else None.
         distribution: None for Gaussian; "rademacher" and "uniform" with this mean and variance; or a frozen SciPy distribution.
         trainable: Is it a parameter of a network?

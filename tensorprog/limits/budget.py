@@ -38,12 +38,12 @@ class Budget:
         evaluations: Points of integrands so far.
 
     Example:
-        >>> budget = Budget(1e-4)
-        >>> budget.expand(5)
+        >>> budget = Budget(1e-3)
+        >>> budget.expand(30)
         >>> budget.expand(1)
         Traceback (most recent call last):
         ...
-        tensorprog.limits.tasks.Exhausted: it takes more than 5 terms (budget= allows more)
+        tensorprog.limits.tasks.Exhausted: it takes more than 30 terms (budget= allows more)
     """
 
     def __init__(self, factor: float = 1) -> None:

@@ -454,6 +454,9 @@ def _signs(monomial: Monomial, g: Gaussian) -> Node | None:
         (i, a), (j, b) = variables
         c = g.cov(i, j)
         if centred:
+            noise = [f[2] for f in signs]
+            if any(noise):
+                return dual("arcsine_noisy", *map(constant, noise), g.cov(i, i), c, g.cov(j, j))
             return dual("arcsine", a, c, b)
         return dual("sign_pair", g.means[i], g.means[j], a, c, b)
     return None

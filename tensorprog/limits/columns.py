@@ -6,15 +6,21 @@ is one mask or one matrix of zeros and ones for each axis; seen along the same a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from tensorprog.errors import TensorProgramError
 from tensorprog.language import algebra
+from tensorprog.language.data import Embedding
 from tensorprog.language.node import Node
 from tensorprog.language.symbols import VectorSpec
-from tensorprog.limits.structure import root
+from tensorprog.limits.structure import Structure, is_variable, root, scalar_version
 
-__all__ = ["LARGEST", "covariance_at", "covariance_of_columns"]
+__all__ = ["LARGEST", "covariance_at", "covariance_of_columns", "sum_of_columns"]
+
+Seats = list[tuple[int | None, np.ndarray]]
+Factors = Sequence[tuple[Node, int]]
 
 LARGEST = 2**28
 """Entries of the largest covariance that is made: 2 GB."""
@@ -31,10 +37,67 @@ def covariance_of_columns(spec: VectorSpec, u: Node, v: Node) -> Node:
         ):
             return covariance_at(algebra.constant(spec.cov.reshape(shape)), u, v)
         return _gathered(spec.cov.reshape(shape), [*first, *second], u, v)
-    return algebra.mul([algebra.constant(spec.var), *_equal_positions(u, v)])
+    if isinstance(spec.var, np.ndarray):  # where both are the same column, it has the variance that either has
+        return algebra.mul([_gathered(spec.var, _seats(u), u, v), *_equal_positions(_seats(u), _seats(v), u, v)])
+    return algebra.mul([algebra.constant(spec.var), *_equal_positions(_seats(u), _seats(v), u, v)])
 
 
-def _seats(u: Node) -> list[tuple[int | None, np.ndarray]]:
+def sum_of_columns(structure: Structure, u: Node, v: Node) -> Node | None:
+    """Cov(sum u, v), over the last axis of u, if both are multiples of one initial vector of independent columns."""
+    scalars = []
+    if u.op == "mul":
+        scalars = [
+            (scalar_version(a), k) for a, k in zip(u.args, u.attr, strict=True) if not structure.facts(a).families
+        ]
+        (u,) = [a for a in u.args if structure.facts(a).families]
+    if not (is_variable(u) and is_variable(v) and len(u.shape) - 1 in structure.facts(u).support):
+        return None
+    spec = root(u).attr
+    if root(u).op != "leaf" or root(v).op != "leaf" or spec != root(v).attr:
+        return None
+    return None if isinstance(spec, Embedding) or spec.cov is not None else _summed(spec, scalars, u, v)
+
+
+def _summed(spec: VectorSpec, factors: Factors, u: Node, v: Node) -> Node | None:
+    """Cov(sum_t c_t u_t, v) of an initial vector of independent columns: v is correlated with one of the u_t only.
+
+    Args:
+        spec: The initial vector.
+        factors: c_t, scalars with the axes of u and their powers.
+        u: The vector, with the axis t last.
+        v: The same vector, without it.
+
+    Returns:
+        A scalar with the axes of v; None where t is seen along several axes of the vector, or a column is repeated.
+    """
+    last = len(u.shape) - 1
+    shape = u.shape[:-1]
+    first, second = _seats(u), _seats(v)
+    (at, *more) = [i for i, (p, _) in enumerate(first) if p == last]
+    (_, mine), (q, theirs) = first[at], second[at]
+    if more or len(np.unique(mine)) < len(mine):
+        return None
+    place = np.full(spec.shape[at], -1)
+    place[mine] = np.arange(len(mine))
+    places = place[theirs]
+    known = np.asarray(places >= 0).astype(np.int64)
+    parts = []
+    if factors:
+        c = algebra.typed(algebra.mul([*factors, algebra.ONE]), u.shape, None, None)
+        if q is None:
+            parts = [algebra.take(c, last, int(np.maximum(places, 0)))]
+        else:
+            picked = algebra.pick(c, last, np.maximum(places, 0).tolist())
+            parts = [algebra.view(picked, [*range(last), q], shape)]
+    if not known.all():
+        mask = algebra.constant(known, known.shape) if q is not None else algebra.constant(0)
+        parts.append(mask if q is None else algebra.view(mask, [q], shape))
+    variance = _gathered(spec.var, second, v, v) if isinstance(spec.var, np.ndarray) else algebra.constant(spec.var)
+    del first[at], second[at]
+    return algebra.mul([variance, *parts, *_equal_positions(first, second, u, v, shape)])
+
+
+def _seats(u: Node) -> Seats:
     """For every axis of the leaf below u: the axis of u it is seen along (or none), and its position for each one there."""
     moves = [u]
     while moves[-1].op in ("view", "take", "pick"):
@@ -42,7 +105,7 @@ def _seats(u: Node) -> list[tuple[int | None, np.ndarray]]:
     sizes = moves.pop().shape
     for size in sizes:
         _check_size(size, u, "positions")
-    seats: list[tuple[int | None, np.ndarray]] = [(k, np.arange(size)) for k, size in enumerate(sizes)]
+    seats: Seats = [(k, np.arange(size)) for k, size in enumerate(sizes)]
     for move in reversed(moves):
         if move.op == "view":
             seats = [(None if p is None else move.attr[p], index) for p, index in seats]
@@ -58,11 +121,11 @@ def _seats(u: Node) -> list[tuple[int | None, np.ndarray]]:
     return seats
 
 
-def _equal_positions(u: Node, v: Node) -> list[Node]:
-    """Factors that are 1 where u and v are the same column, and 0 elsewhere."""
-    shape = u.shape or v.shape
+def _equal_positions(first: Seats, second: Seats, u: Node, v: Node, shape: tuple[int, ...] | None = None) -> list[Node]:
+    """Factors that are 1 where u and v, which see a vector's axes at the given seats, are the same column, and 0 elsewhere."""
+    shape = u.shape or v.shape if shape is None else shape
     factors = []
-    for (p, mine), (q, theirs) in zip(_seats(u), _seats(v), strict=True):
+    for (p, mine), (q, theirs) in zip(first, second, strict=True):
         if p == q or p is None or q is None:
             equal = np.asarray(mine == theirs)
             if equal.all():
@@ -88,8 +151,8 @@ def _check_size(entries: int, u: Node, of: str = "pairs of positions") -> None:
         )
 
 
-def _gathered(covariance: np.ndarray, seats: list[tuple[int | None, np.ndarray]], u: Node, v: Node) -> Node:
-    """Entries of a covariance several of whose axes are seen along one."""
+def _gathered(covariance: np.ndarray, seats: Seats, u: Node, v: Node) -> Node:
+    """Entries of a covariance, or of variances, where each axis is seen."""
     shape = u.shape or v.shape
     used = sorted({p for p, _ in seats if p is not None})
     index = []

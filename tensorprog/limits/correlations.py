@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["SNAP", "correlation", "empty", "is_small", "residual", "root_of_product", "widened"]
+__all__ = ["SNAP", "WIDE", "correlation", "empty", "is_small", "residual", "root_of_product", "widened"]
 
 SNAP = 8 * np.finfo(float).eps
 """Correlations closer to +-1 than this are +-1: the rounding of duplicate inputs, not information."""

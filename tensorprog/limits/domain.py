@@ -242,7 +242,7 @@ def _has_density(x: Node) -> bool:
                 spec = y.attr
                 if spec.distribution == "rademacher" or (spec.cov is not None and not np.all(np.diag(spec.cov) > 0)):
                     return False
-                if getattr(spec, "data", None) is not None or (spec.cov is None and not spec.var > 0):
+                if getattr(spec, "data", None) is not None or (spec.cov is None and not np.min(spec.var) > 0):
                     return False
             case "matmul" | "leaf" | "hat":
                 pass
@@ -274,10 +274,10 @@ def _is_square(x: Node) -> bool:
 def _of_vector(x: Node) -> Range:
     spec = x.attr
     mean = np.asarray(spec.mean, dtype=float)
-    if spec.cov is None and spec.var == 0 and not hasattr(spec.distribution, "dist"):
+    if spec.cov is None and not np.any(spec.var) and not hasattr(spec.distribution, "dist"):
         return Range(float(mean.min()), float(mean.max()), 0)
     if spec.distribution in ("rademacher", "uniform"):
-        spread = math.sqrt((1 if spec.distribution == "rademacher" else 3) * float(spec.var))
+        spread = math.sqrt((1 if spec.distribution == "rademacher" else 3) * float(np.max(spec.var)))
         return Range(float(mean.min()) - spread, float(mean.max()) + spread, 0)
     if spec.distribution is not None:
         low, high = map(float, spec.distribution.support())

@@ -17,7 +17,7 @@ from tensorprog.language import algebra
 from tensorprog.language.algebra import ZERO, common_type
 from tensorprog.language.node import Node
 from tensorprog.language.symbols import is_exact
-from tensorprog.limits.correlations import SNAP, correlation, empty, is_small, residual, root_of_product, widened
+from tensorprog.limits.correlations import SNAP, WIDE, correlation, empty, is_small, residual, root_of_product, widened
 from tensorprog.limits.shares import quadrant, share
 
 __all__ = ["CORRELATED", "DUALS", "JOINT", "Dual", "apart_by_rounding", "dual", "unsnapped"]
@@ -42,7 +42,7 @@ class Dual:
     source: str
 
 
-CORRELATED = ("arccos1", "arcsine", "sign_pair", "shares", "shares_size")
+CORRELATED = ("arccos1", "arcsine", "arcsine_noisy", "sign_pair", "shares", "shares_size")
 """Closed forms of two variables: their last operands are variance, covariance, variance."""
 
 
@@ -51,7 +51,7 @@ def unsnapped(name: str, *arguments: Any) -> np.ndarray:
 
     What turns like an angle there (that of relu') has lost half its digits: the difference to the form itself says how many.
     """
-    if name in ("arcsine", "sign_pair", "shares", "shares_size"):
+    if name in ("arcsine", "arcsine_noisy", "sign_pair", "shares", "shares_size"):
         a, c, b = arguments[-3:]
         arguments = (*arguments[:-2], apart_by_rounding(a, c, b), b)
     return DUALS[name].array(*arguments)
@@ -106,6 +106,20 @@ def _arcsine(a: Any, c: Any, b: Any) -> np.ndarray:
     np.arcsin(rho, out=rho)
     rho *= 2 / np.pi
     return rho
+
+
+def _arcsine_noisy(s: Any, t: Any, a: Any, c: Any, b: Any) -> np.ndarray:
+    """From 1 - rho^2 as a sum of what is not negative: noise is lost in its sum with a large variance, and so is the angle."""
+    p, q = np.add(a, s), np.add(b, t)
+    if np.max(a, initial=0.0) <= WIDE * np.min(s) or np.max(b, initial=0.0) <= WIDE * np.min(t):
+        return _arcsine(p, c, q)  # it is far from correlations of 1
+    with np.errstate(all="ignore"):
+        noise = [np.where(whole > 0, np.divide(x, whole), 0.0) for x, whole in ((s, p), (t, q))]
+        first, second = [np.where(whole > 0, np.divide(x, whole), 0.0) for x, whole in ((a, p), (b, q))]
+        left = np.where(p > 0, residual(a, c, c, b) / p, 0.0) * second
+        across = np.maximum(left, 0.0) + first * noise[1] + second * noise[0] + noise[0] * noise[1]
+        rho = correlation(a, c, b) * np.sqrt(first) * np.sqrt(second)
+        return np.asarray(np.arctan2(rho, np.sqrt(across)) * (2 / np.pi))
 
 
 def _density(m: Any, q: Any) -> np.ndarray:
@@ -181,6 +195,11 @@ DUALS: dict[str, Dual] = {
             "arcsine", ("a", "c", "b"), _arcsine, lambda s, a, c, b: 2 / s.pi * s.asin(c / s.sqrt(a * b)),
             "E sign(u) sign(v) of centred u, v (Sheppard 1899); with a + 1/2, b + 1/2 the kernel of erf (Williams 1997)",
         ),
+        Dual(
+            "arcsine_noisy", ("s", "t", "a", "c", "b"), _arcsine_noisy,
+            lambda y, s, t, a, c, b: 2 / y.pi * y.asin(c / y.sqrt((a + s) * (b + t))),
+            "E sign(u + sqrt(s) g) sign(v + sqrt(t) g') of centred u, v and independent noise: the kernel of erf",
+        ),
         Dual("sign_mean", ("m", "q"), _sign_mean, lambda s, m, q: s.erf(m / s.sqrt(2 * q)), "E sign(u), u ~ N(m, q)"),
         Dual(
             "sign_pair", ("m1", "m2", "a", "c", "b"), _sign_pair,
@@ -231,6 +250,11 @@ def dual(name: str, *arguments: Node) -> Node:
     """A closed form as a scalar; folded where the answer is rational."""
     if name in ("arccos1", "arcsine") and arguments[2].digest < arguments[0].digest:
         arguments = arguments[::-1]  # symmetric in the two variables
+    if name == "arcsine_noisy" and (arguments[4].digest, arguments[1].digest) < (
+        arguments[2].digest,
+        arguments[0].digest,
+    ):
+        arguments = (*arguments[1::-1], *arguments[:1:-1])
     folded = _folded(name, arguments)
     shape, _, _ = common_type(arguments)
     if folded is not None:
@@ -273,6 +297,8 @@ def _folded(name: str, arguments: tuple[Node, ...]) -> Node | None:
                 if name == "arcsine":
                     return algebra.constant((c > 0) - (c < 0))
                 return algebra.constant(Fraction(max(c, 0)) / 2)
+        case "arcsine_noisy" if arguments[3].is_zero:
+            return ZERO
         case "vanishing":
             mean = values[0]
             if mean is not None and mean != 0:

@@ -17,10 +17,10 @@ import numpy as np
 
 from tensorprog.language.node import Node, topological
 from tensorprog.language.schedule import Step, schedule
+from tensorprog.limits.alike import Alike
 from tensorprog.limits.budget import Budget
-from tensorprog.limits.correlations import SNAP
 from tensorprog.limits.diagonal import on_diagonals
-from tensorprog.limits.duals import CORRELATED, DUALS, apart_by_rounding
+from tensorprog.limits.duals import DUALS
 from tensorprog.limits.guard import settled_by
 from tensorprog.limits.integral import MAX_QUADRATURE, POINTS, Integrand
 from tensorprog.limits.nested import Indefinite
@@ -97,7 +97,7 @@ class ScalarProgram:
         budget: Budget | None = None,
         close: bool = False,
     ) -> None:
-        self.close = close
+        self.alike = Alike(close)
         self.budget = budget or Budget()
         self.outputs = tidied(on_diagonals(outputs))
         self.floating = [x for x in self.outputs if x.op != "constant"]
@@ -135,7 +135,6 @@ class ScalarProgram:
         self.sampled = {x for x in self.integrals - bounded if not x.attr.by_quadrature}
         self.sampled_below = _downstream(self.floating, self.sampled)
         self.refined = self.integrals | {x for x in nodes if x.op == "laplace"}
-        self.alike: dict[Node, Array] = {}  # where two variables are the same, by closed forms of two variables
         self.opened: set[Node] = set()  # guarded closed forms that had to be integrated
 
     # ---- one evaluation ----
@@ -157,7 +156,7 @@ class ScalarProgram:
             rows: Compute only these rows of tiled arrays.
         """
         values: dict[Node, Array] = dict(known or {})
-        recorded = noise is None and not known and rows is None and level == 1
+        recorded = noise is None and not known and rows is None
         perturb = None if noise is None else Perturbation(np.random.default_rng([self.rng, noise]))
         with np.errstate(all="ignore"):
             for single, groups in self.stages:
@@ -166,6 +165,8 @@ class ScalarProgram:
                     if x in values:
                         continue
                     args = [values[a] for a in step.operands]
+                    if x.op in ("gauss", "guard") and x not in self.sampled:
+                        args = list(self.alike.operands(x, args, values, recorded, perturb is not None))
                     if x.op == "gauss":
                         value = np.asarray(
                             self._integral(x, args, level, replicate, noise=0 if noise is None else noise + 1)
@@ -183,32 +184,14 @@ class ScalarProgram:
                             self.opened.add(x)
                     else:
                         given = args if perturb is None else perturb.operands(x, args)
-                        if x.op == "dual" and x.attr in CORRELATED:
-                            given = self._correlated(x, given, recorded, perturb is not None)
+                        given = self.alike.operands(x, given, values, recorded, perturb is not None)
                         value = np.asarray(_compute(step)(*given))
+                        if x.op == "dual" and x.attr == "residual":
+                            value = self.alike.left(x, given, value, values, recorded)
                     values[x] = value if perturb is None else perturb.result(x, value)
                 for tiles in groups:
                     values |= tiles.run(values, perturb, rows)
         return values
-
-    def _correlated(self, x: Node, args: Sequence[Array], recorded: bool, moved: bool) -> Sequence[Array]:
-        """The operands of a closed form of two variables, moved ones as far from a correlation of 1 as rounding may have been.
-
-        Where covariance and variances are one number, up to a sign, two variables are the same and stay so; a variable along both
-        axes of a matrix is itself on the diagonal, where they may differ by their rounding.
-        """
-        a, c, b = args[-3:]
-        if recorded:
-            n, m = (1, 1, *np.shape(c))[-2:]
-            itself = np.eye(n, m, dtype=bool) if n == m and np.ndim(c) > 1 else np.zeros((), dtype=bool)
-            size = np.abs(c)
-            self.alike[x] = itself & (np.abs(size - a) <= SNAP * size) & (np.abs(size - b) <= SNAP * size)
-            if not self.close:
-                self.alike[x] = self.alike[x] | ((size == a) & (size == b))
-        if not moved:
-            return args
-        edge = np.sqrt(np.maximum(a, 0.0)) * np.sqrt(np.maximum(b, 0.0))
-        return (*args[:-2], np.where(self.alike.get(x, False), np.sign(c) * edge, apart_by_rounding(a, c, b)), b)
 
     def _product(self, x: Node) -> PairProduct | None:
         """The integrand as a product of one function of each of two variables, if it is one."""

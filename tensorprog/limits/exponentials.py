@@ -98,7 +98,7 @@ def tilt(structure: Structure, factors: Factors, atoms: tuple[Node, ...], g: Gau
     for a, k in exps:
         c, d = slope_and_shift(a.args[0])
         b, shift = b + k * c, shift + k * d
-    if not rest or not (b == 0 or all(_grows(structure, a, u, b) for a, _ in rest)):
+    if not rest or not (b == 0 or all(_grows(structure, a, u, b) and not _ends(a, u, b) for a, _ in rest)):
         return None
     i = atoms.index(u)
     half = Fraction(1, 2) if is_exact(b) else 0.5
@@ -108,6 +108,17 @@ def tilt(structure: Structure, factors: Factors, atoms: tuple[Node, ...], g: Gau
     means = tuple([algebra.add([(1, g.means[j]), (b, g.cov(j, i))]) for j in kept])
     covariances = {(j, k): g.cov(kept[j], kept[k]) for j in range(len(kept)) for k in range(j + 1)}
     return Tilt(algebra.fn("exp", exponent), rest, used, Gaussian(means, covariances))
+
+
+def _ends(x: Node, u: Node, b: Number) -> bool:
+    """Is x 0 where exp(b u) grows? exp(u) step(-u) is moderate, and its factors after a tilt are infinity and 0."""
+    if x.op != "fn" or x.attr[0] not in ("step", "relu"):
+        return False
+    y, slope = carrier(x.args[0]), slope_and_shift(x.args[0])[0]
+    while y.op == "view" and carrier(y.args[0]) is not y.args[0]:  # -u seen along an axis
+        (z,) = y.args
+        y, slope = algebra.view(carrier(z), y.attr, y.shape), slope * slope_and_shift(z)[0]
+    return y == u and bool(slope * b < 0)
 
 
 def _grows(structure: Structure, x: Node, u: Node, b: Number) -> bool:

@@ -85,7 +85,7 @@ def deviation(x: Node) -> Array:
     elif spec.cov is not None:
         variance = np.diagonal(np.asarray(spec.cov, dtype=float)).reshape(spec.shape)
     else:
-        variance = np.asarray(float(spec.var))
+        variance = np.asarray(spec.var, dtype=float)
         if hasattr(spec.distribution, "dist"):
             variance = np.asarray(1.0)
     return np.sqrt(np.maximum(variance.reshape((1,) * (len(x.shape) - variance.ndim) + variance.shape), 0))

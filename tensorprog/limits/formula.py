@@ -10,6 +10,7 @@ import numpy as np
 import sympy
 
 from tensorprog.errors import TensorProgramError
+from tensorprog.language.given import refuse_no_numbers
 
 if TYPE_CHECKING:
     from tensorprog.language.program import Program
@@ -137,6 +138,8 @@ class Formula(Mapping[str, Any]):
                 and a value
                 that is no finite real number.
         """
+        for k, v in (values or {}).items():
+            refuse_no_numbers(v, f"the value of {k}")
         tables = {k: np.asarray(v) for k, v in (values or {}).items() if k in self.data and k not in self.symbols}
         if tables:  # inner products of inputs with axes
             arrays = self.arrays | {sympy.IndexedBase(k, real=True): a for k, a in tables.items()}

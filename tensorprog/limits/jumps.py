@@ -29,10 +29,12 @@ from tensorprog.language.functions import PRIMITIVES
 from tensorprog.language.node import Node, topological
 from tensorprog.language.program import Output, Program
 from tensorprog.language.symbols import VectorSpec, Width
+from tensorprog.limits.budget import Budget
 from tensorprog.limits.domain import jumps, ranges
 from tensorprog.limits.fixed import at_every_width, deviation, standing
 from tensorprog.limits.initial import initial_scalars
 from tensorprog.limits.lower import Lowering
+from tensorprog.limits.stand_in import with_generic_data
 from tensorprog.limits.tasks import Declined
 
 __all__ = ["Met", "check_jumps", "jumps_met", "suspects"]
@@ -51,6 +53,8 @@ ROUND = 64 * float(np.finfo(float).eps)
 AGAINST_CHANCE = 16
 """An argument with a density is within 16 times a small distance of the jump 16 times as often."""
 HITS = 4
+EFFORT = 1 / 16
+"""The budget of the scalars' values: roughly known ones do."""
 _BOUNDARY = ("vector", "matmul", "outer", "moment", "inverse_sqrt")
 _COMMON = Width("draws")
 
@@ -344,7 +348,8 @@ class _Experiment:
                 noise = np.random.default_rng(int.from_bytes(x.digest[8:16], "little")).standard_normal(
                     (*value.shape[:-1], self.draws * len(SCALES))
                 )
-                change = MOVE * np.where(gone, noise, value * np.sin(1e3 * value + 10 * mark))
+                with np.errstate(invalid="ignore"):  # what is out of range has left no jump
+                    change = MOVE * np.where(gone, noise, value * np.sin(1e3 * value + 10 * mark))
             else:
                 step = np.maximum(MOVE * np.maximum(1.0, np.abs(value)), 100 * np.abs(other - value))
                 self.reach = max(self.reach, float(np.nanmax(step / np.maximum(1.0, np.abs(value)), initial=0.0)))
@@ -400,17 +405,21 @@ def _mark(x: Node) -> float:
 
 
 def _numbers(scalars: Sequence[Node]) -> dict[Node, list[Array]]:
-    """Scalars of the limit at two resolutions; where data is still open, some numbers."""
+    """Scalars of the limit at two resolutions; of generic data, where data is still open; some numbers for hyperparameters."""
     from tensorprog.limits.evaluate import ScalarProgram
     from tensorprog.limits.integrate import Indefinite
 
     out: dict[Node, list[Array]] = {}
     open_ends: set[Node] = set()
-    for x in topological(scalars):
+    generic = with_generic_data(scalars)
+    for x in topological(generic):
         if x.op in ("data", "scalar") or any(a in open_ends for a in x.args):
             open_ends.add(x)
-    wanted = []
-    for x in scalars:
+    wanted: list[Node] = []
+    meant: dict[Node, list[Node]] = {}
+    for asked, x in zip(scalars, generic, strict=True):
+        meant.setdefault(x, []).append(asked)
+    for x in meant:
         if x.op == "constant":
             value = np.asarray(x.attr, dtype=float)
             out[x] = [value.reshape((1,) * (len(x.shape) - value.ndim) + value.shape)] * 2
@@ -419,7 +428,7 @@ def _numbers(scalars: Sequence[Node]) -> dict[Node, list[Array]]:
         else:
             wanted.append(x)
     if wanted:
-        program = ScalarProgram(wanted)
+        program = ScalarProgram(wanted, budget=Budget(EFFORT))
         try:
             runs = [program.run(), program.run(level=0, replicate=1, noise=0)]
         except (Indefinite, Declined):
@@ -431,4 +440,4 @@ def _numbers(scalars: Sequence[Node]) -> dict[Node, list[Array]]:
                 out[x] = [np.asarray(run[y]) for run in runs]
             else:
                 out[x] = [np.full((1,) * len(x.shape), 1 + _mark(x))] * 2
-    return out
+    return {asked: out[x] for x, several in meant.items() for asked in several}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,16 +21,19 @@ from tensorprog.limits.correlations import SNAP
 from tensorprog.limits.domain import check_domains, ranges
 from tensorprog.limits.evaluate import ScalarProgram, sampling_cost
 from tensorprog.limits.expectation import Expectation
+from tensorprog.limits.floats import FloatArithmetic
 from tensorprog.limits.jumps import check_jumps, suspects
 from tensorprog.limits.lower import Lowering
-from tensorprog.limits.routes import ROUGH, Exact, Search, better, note, rough, worst
-from tensorprog.limits.tasks import Exhausted
+from tensorprog.limits.routes import FEWEST_POINTS, ROUGH, Exact, Search, better, note, rough, worst
+from tensorprog.limits.tasks import Declined, Exhausted
 from tensorprog.transforms.decouple import program_for
 from tensorprog.transforms.dispatch import of_networks
 
 __all__ = ["limit"]
 
 METHODS = ("auto", "exact", "population")
+FOLDED_RUNS = 3
+"""Lowerings with moved floats, where these have lost digits."""
 
 
 @of_networks()
@@ -89,13 +93,16 @@ def limit(
     rng, allowed = _seed(rng), Budget.of(budget)
     if method == "population" and suspects(program, bound):  # the Master Theorem decides there, too
         check_jumps(program, Lowering(program, bound, Expectation(budget=allowed.renewed())))
-    exact = lambda part, points, costs: _exact(part, bound, rng, points, costs, allowed)  # noqa: E731
+    lost: dict[str, Any] = {}
+    exact = lambda part, points, costs: _exact(part, bound, rng, points, costs, allowed, lost)  # noqa: E731
     search = Search(program, bound, samples, replicates, rng, tol, exact, allowed.factor)
     found = search.found
     if method == "population":
         search.sample_populations(list(program), dict.fromkeys(program, 'method="population" was asked for'))
     else:
-        search.evaluate()
+        search.evaluate(allowed=search.operations if method == "exact" else None)
+        if method == "exact":
+            search.evaluate_late()
         if search.reasons and method == "exact":
             name, reason = next(iter(search.reasons.items()))
             raise TensorProgramError(
@@ -107,6 +114,8 @@ def limit(
         if method == "auto":
             search.compare()
     search.refine(method)
+    for name, error in lost.items():
+        found[name] = _widened(found[name], error)
     for name, remark in _outside(program).items():
         found[name] = replace(found[name], note=note(found[name].note, remark))
     axes = {name: o.axes for name, o in program.outputs.items()}
@@ -138,11 +147,21 @@ def _outside(program: Program) -> dict[str, str]:
 
 
 def _exact(
-    program: Program, values: Mapping[str, Any], rng: int, points: int, allowed: Mapping[str, float], budget: Budget
+    program: Program,
+    values: Mapping[str, Any],
+    rng: int,
+    points: int,
+    allowed: Mapping[str, float],
+    budget: Budget,
+    lost: dict[str, Any],
 ) -> Exact:
-    """Closed forms and integrals; outputs whose sampled integrals cost more than is allowed are left out."""
+    """Closed forms and integrals; outputs whose sampled integrals cost more than is allowed are left out.
+
+    `lost` takes what the rounding of floats that were folded while lowering makes of an output, whatever the route.
+    """
     lowering = Lowering(program, values, Expectation(budget=budget.renewed()))
     check_jumps(program, lowering)
+    uncertain = lowering.floats.uncertain
     found, reasons, costs = _by_route(program, lowering, rng, points, allowed, budget)
     poor = [name for name, e in found.items() if e.kind in ("rounding", "bound") and rough(e, ROUGH)]
     if poor:  # closed forms inside an integral cancel, as those of rare events do: integrate them, too
@@ -150,6 +169,12 @@ def _exact(
         lowering = Lowering(part, values, Expectation(budget.renewed(), reduce=False))
         again, _, _ = _by_route(part, lowering, rng, points, allowed, budget)
         found |= {name: e for name, e in again.items() if better(e, found[name])}
+    if uncertain:
+        for moved in _moved(program, values, budget):
+            for name, estimate in found.items():
+                if estimate.kind != "exact":
+                    there = np.abs(np.asarray(estimate.value, dtype=float) - moved.get(name, math.inf))
+                    lost[name] = np.maximum(lost.get(name, 0.0), 2 * there)
     for name, estimate in list(found.items()):
         node = program.outputs[name].node
         if estimate.kind != "exact" and not np.all(np.isfinite(np.asarray(estimate.value, dtype=float))):
@@ -164,6 +189,26 @@ def _exact(
             reasons[name] = "the integrals do not converge"
             del found[name]
     return Exact(found, reasons, costs)
+
+
+def _moved(program: Program, values: Mapping[str, Any], budget: Budget) -> Iterator[dict[str, Any]]:
+    """The outputs again, from lowerings whose floats are moved by their rounding errors; those that have a value then."""
+    for seed in range(FOLDED_RUNS):
+        floats = FloatArithmetic(np.random.default_rng([seed, 0x5EED]))
+        try:
+            z = Lowering(program, values, Expectation(budget=budget.renewed()), floats).z
+            nodes = {name: z[o.node] for name, o in program.outputs.items() if o.node in z}
+            scalars = ScalarProgram(list(nodes.values()), budget=budget.renewed())
+            found = scalars.run() | {x: np.asarray(x.attr, dtype=float) for x in scalars.outputs if x.op == "constant"}
+            yield {name: found[x] for name, x in zip(nodes, scalars.outputs, strict=True)}
+        except (TensorProgramError, Declined, ValueError):  # what has a limit only by the grace of a last digit
+            yield {}
+
+
+def _widened(estimate: Estimate, lost: Any) -> Estimate:
+    """An estimate with what rounding has made of numbers on the way in its error."""
+    error = np.asarray(estimate.error, dtype=float) + np.broadcast_to(lost, np.shape(estimate.value))
+    return replace(estimate, error=float(error) if error.ndim == 0 else error)
 
 
 def _by_route(
@@ -209,5 +254,7 @@ def _evaluated(outputs: Sequence[Node], rng: int, points: int, budget: Budget, c
         if len(outputs) > 1:  # the others may do without
             return [answer for x in outputs for answer in _evaluated([x], rng, points, budget, close)]
         if isinstance(error, Exhausted):
+            if points > FEWEST_POINTS and sampling_cost(outputs[0], points):  # a larger error is better than none
+                return _evaluated(outputs, rng, max(points // 8, FEWEST_POINTS), budget, close)
             return [error.reason]
         return [f"rounding or sampling makes a covariance that is indefinite ({error})"]

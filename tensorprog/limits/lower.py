@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -16,10 +15,11 @@ from tensorprog.language.node import Node, topological
 from tensorprog.language.program import Program
 from tensorprog.language.symbols import LongNumber, Matrix, VectorSpec
 from tensorprog.limits.cases import by_cases
-from tensorprog.limits.domain import check_value, jumps
+from tensorprog.limits.domain import check_value, jumps, range_of
 from tensorprog.limits.expectation import Expectation
 from tensorprog.limits.exponentials import logarithm
 from tensorprog.limits.factors import variance_factor
+from tensorprog.limits.floats import FloatArithmetic
 from tensorprog.limits.initial import initial_scalars, limit_node
 from tensorprog.limits.laplace import homogeneous
 from tensorprog.limits.pairs import separated
@@ -38,12 +38,18 @@ class Lowering:
         declined: Why the exact route has no limit for a node, where it has none.
         expectation: The rules, with what they remember.
         zdot: The rules of Zdot.
+        floats: What rounding may have done to the numbers on the way.
     """
 
     def __init__(
-        self, program: Program, values: Mapping[str, Any] | None = None, expectation: Expectation | None = None
+        self,
+        program: Program,
+        values: Mapping[str, Any] | None = None,
+        expectation: Expectation | None = None,
+        floats: FloatArithmetic | None = None,
     ) -> None:
         self.program = program
+        self.floats = floats or FloatArithmetic()
         self.values = values
         self.expectation = expectation or Expectation()
         self.zdot = Zdot(self.expectation)
@@ -81,7 +87,8 @@ class Lowering:
             before = budget.expansions
             try:
                 with budget.share(lambda: self._below(x), lambda: f"expanding {describe(x)}"):
-                    self.z[x] = self._lower(x, [self.z[a] for a in x.args])
+                    known = [self.z[a] for a in x.args]
+                    self.z[x] = self.floats.seen(x, self._lower(x, known), known)
                     if self._picks and x.op in ("add", "mul", "fn", "sum"):
                         self.z[x] = self._picked_last(self.z[x])
             except Declined as declined:
@@ -167,6 +174,9 @@ class Lowering:
                     if cases:
                         apart = [algebra.mul([mask, self._lower(x, [z])]) for mask, z in cases]
                         return typed(algebra.add([(1, z) for z in apart]), x.shape, x.width, None)
+                if x.attr[0] in ("step", "sign") and (one_sided := _side(args[0])):
+                    value = one_sided if x.attr[0] == "sign" else max(one_sided, 0)
+                    return algebra.constant(value, x.shape, x.width, x.inner)
                 pulled = homogeneous(self.expectation.structure, x, args[0])
                 return algebra.rebuild(x, args) if pulled is None else pulled
             case "stack":
@@ -199,20 +209,17 @@ class Lowering:
         mean = algebra.constant(spec.mean, spec.shape, spec.width)
         if isinstance(spec.mean, np.ndarray):
             mean = Node("constant", (), spec.mean, spec.shape, spec.width)
-        if (spec.cov is not None and not np.any(spec.cov)) or (spec.cov is None and spec.var == 0):
+        if (spec.cov is not None and not np.any(spec.cov)) or (spec.cov is None and not np.any(spec.var)):
             return mean
         if spec.distribution is None:
             return algebra.add([(1, mean), (1, Node("leaf", (), spec, spec.shape, spec.width))])
         standard = VectorSpec(spec.name, spec.width, spec.shape, 0, 1)
         g = Node("leaf", (), standard, spec.shape, spec.width)
+        variance = algebra.constant(spec.var)
         if spec.distribution == "rademacher":  # the sign of a Gaussian
-            return algebra.add(
-                [(1, mean), (1, algebra.mul([algebra.fn("sqrt", algebra.constant(spec.var)), algebra.fn("sign", g)]))]
-            )
+            return algebra.add([(1, mean), (1, algebra.mul([algebra.fn("sqrt", variance), algebra.fn("sign", g)]))])
         if spec.distribution == "uniform":  # 2 Phi(g) - 1 is uniform on (-1, 1), of variance 1/3
-            spread = algebra.fn(
-                "sqrt", algebra.constant(3 * Fraction(spec.var) if not isinstance(spec.var, float) else 3 * spec.var)
-            )
+            spread = algebra.fn("sqrt", algebra.scale(3, variance))
             return algebra.add([(1, mean), (1, algebra.mul([spread, algebra.fn("smooth_sign", g, 1)]))])
         raise Declined(f"the initial vector {spec.name} has the distribution {spec.distribution.dist.name}")
 
@@ -269,6 +276,12 @@ def _factors(program: Program) -> set[Node]:
     needed = {o.node for o in program.outputs.values()}
     needed |= {a for x in program.nodes if x.op != "mul" for a in x.args}
     return {x for x in program.nodes if x.op == "moment" and x not in needed}
+
+
+def _side(z: Node) -> int:
+    """1 or -1 where z has one sign everywhere, also where floats make it 0: exp(-1000), gaussian(30); else 0."""
+    known = range_of(z)
+    return 1 if known.low > 0 else -1 if known.high < 0 else 0
 
 
 def _gathered(x: Node, args: list[Node]) -> Node | None:

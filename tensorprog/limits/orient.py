@@ -89,4 +89,7 @@ def _built(x: Node, args: Sequence[Node], shape: tuple[int, ...]) -> Node:
     if x.op == "dual" and x.attr in SYMMETRIC:
         a, c, b = args
         args = (a, c, b) if a.digest <= b.digest else (b, c, a)
+    if x.op == "dual" and x.attr == "arcsine_noisy" and args[4].digest < args[2].digest:
+        s, t, a, c, b = args
+        args = (t, s, b, c, a)
     return rebuilt(x, args, shape)

@@ -15,6 +15,8 @@ __all__ = ["EPS", "NOISE", "Perturbation"]
 EPS = float(np.finfo(float).eps)
 NOISE = 4 * EPS
 """Relative perturbation of functions and closed forms: NumPy's are within 4 units in the last place. Arithmetic gets one."""
+INSIDE = 4 * NOISE
+"""Of integrals: the arguments of an integrand are rounded, too, and Phi turns that in its tail into more."""
 _ARITHMETIC = ("add", "mul", "sum", "constant")
 _MOVING = ("view", "take", "pick", "stack")
 
@@ -48,7 +50,7 @@ class Perturbation:
             or ((x.op == "constant" or is_values(x)) and np.all(value == np.round(value)))
         ):
             return value
-        return self._moved(value, EPS if x.op in _ARITHMETIC else NOISE)
+        return self._moved(value, EPS if x.op in _ARITHMETIC else INSIDE if x.op in ("gauss", "guard") else NOISE)
 
     def _moved(self, value: Any, size: float) -> Any:
         return value * (1 + size * self._scale * (2 * self._stream.integers(0, 2, np.shape(value)) - 1))

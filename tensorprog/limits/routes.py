@@ -20,6 +20,7 @@ from tensorprog.language.program import Program
 from tensorprog.limits.integral import POINTS
 
 __all__ = [
+    "FEWEST_POINTS",
     "GOOD",
     "GROWTH",
     "OPERATIONS",
@@ -52,6 +53,8 @@ DEARER = 30
 """Those that cost more than this many populations come after it, and only where it is not good enough."""
 MOST_POINTS = 2**20
 """Points of a replicate of a sampled integral, at most: they are in memory together."""
+FEWEST_POINTS = 2**8
+"""Points of a replicate, at least, where the usual number is over budget."""
 RATE = 0.75
 """Errors are promised to fall with this power of the cost: between plain sampling, 1/2, and smooth integrands, 1."""
 NEGLIGIBLE = 1e-13
@@ -240,6 +243,23 @@ class Search:
                 why = f"its sampled integrals take {costs[name]:.1g} operations"
                 self._log(name, "sampled integrals", costs[name], None, "too costly", why)
 
+    def evaluate_late(self, names: Sequence[str] | None = None) -> None:
+        """Sampled integrals that were too costly before, with as many points as the budget has room for.
+
+        Args:
+            names: By default those that have no answer yet; where the budget has room for none, they get a reason.
+        """
+        waiting = [name for name in self.costs if name not in self.found and name not in self.reasons]
+        for name in waiting if names is None else names:
+            while self.costs[name] > self.operations and self.points[name] > FEWEST_POINTS:
+                self.points[name] //= 2
+                self.costs[name] /= 2
+            if self.costs[name] <= self.operations:
+                self.evaluate([name], self.operations)
+            elif names is None:
+                why = f"its sampled integrals take {self.costs[name]:.1g} operations (budget= allows more)"
+                self.reasons[name] = why
+
     def sample_populations(self, names: Sequence[str], why: Mapping[str, str]) -> None:
         """Populations for some outputs, those that need the same number of samples in one run."""
         from tensorprog.limits.populations import population_estimates
@@ -270,11 +290,7 @@ class Search:
         missing = [name for name in self.program if name not in self.found]
         if missing:
             self.sample_populations(missing, why)
-        again = [
-            name for name in late if rough(self.found[name], self._goal(ROUGH)) and self.costs[name] <= self.operations
-        ]
-        if again:
-            self.evaluate(again, self.operations)
+        self.evaluate_late([name for name in late if rough(self.found[name], self._goal(ROUGH))])
         poor = [n for n in self.program if n not in self.sampled and rough(self.found[n], self._goal(ROUGH))]
         if poor:
             why = {name: f"{self.found[name].method} has an error of {worst(self.found[name]):.1g}" for name in poor}

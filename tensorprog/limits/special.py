@@ -393,6 +393,7 @@ named: dict[str, Any] = {
     "widened": lambda x, y, z, q, t: Residual(x, y, z, q + t),
     "arccos1": ArcCosineKernel,
     "arcsine": ArcSineKernel,
+    "arcsine_noisy": lambda s, t, a, c, b: ArcSineKernel(a + s, c, b + t),
     "sign_mean": SignMean,
     "sign_pair": SignPair,
     "density": Density,

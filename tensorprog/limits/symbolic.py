@@ -20,6 +20,7 @@ import sympy
 
 from tensorprog.errors import TensorProgramError
 from tensorprog.language import algebra
+from tensorprog.language.data import VALUES
 from tensorprog.language.functions import PRIMITIVES
 from tensorprog.language.node import Node, topological
 from tensorprog.language.program import Program
@@ -45,7 +46,7 @@ LARGE = 24
 """A larger piece of a formula is named."""
 SMALL = 4
 """A piece up to this size is written again wherever it is used."""
-KERNELS = frozenset({"arccos1", "arcsine", "sign_pair"})
+KERNELS = frozenset({"arccos1", "arcsine", "arcsine_noisy", "sign_pair"})
 PLACES = ("take", "pick")
 _ARRAYS = {
     "Sigma": "the covariance of the columns of {0}",
@@ -181,9 +182,15 @@ class _Writer:
         self.variances: set[Node] = set()  # nonnegative
         for x in self.order:
             if x.op == "dual":
-                count = {"sign_pair": 2, "sign_mean": 1, "density": 1, "vanishing": 1, "share": 3, "shares": 6}.get(
-                    x.attr, 0
-                )
+                count = {
+                    "sign_pair": 2,
+                    "arcsine_noisy": 2,
+                    "sign_mean": 1,
+                    "density": 1,
+                    "vanishing": 1,
+                    "share": 3,
+                    "shares": 6,
+                }.get(x.attr, 0)
                 if x.attr in ("difference", "widened"):
                     continue
                 covariances = x.args[count:]
@@ -345,6 +352,9 @@ class _Writer:
         """Those of two examples' inputs: a symbol S12, S_image12[i, j], .., explained in the legend."""
         if x not in self.bases:
             name, change, other, fixed, *slots = x.attr[:6]
+            if fixed == VALUES:
+                self.bases[x] = self._coefficients(name, slots[0], x.shape)
+                return self._inner_products(x, index)
             several = len({y.attr[0] for y in self.order if y.op == "data"}) > 1
             stem = (
                 "S"
@@ -368,6 +378,16 @@ class _Writer:
                 self.symbols[symbol] = self.bases[x]
         return self.bases[x][index] if x.shape else self.bases[x]
 
+    def _coefficients(self, name: str, slot: int, shape: tuple[int, ...]) -> Any:
+        """An example's numbers without features: a symbol with the name of the Input, and its number."""
+        symbol = self._name(f"{name}{slot + 1}")
+        entries = f", for the positions {' x '.join(map(str, shape))}" if shape else ""
+        self.legend[symbol] = f"coefficients of the example {name}{chr(39) * slot}{entries}"
+        if shape:
+            return sympy.IndexedBase(symbol, real=True)
+        self.symbols[symbol] = sympy.Symbol(symbol, real=True)
+        return self.symbols[symbol]
+
     def _position(self, positions: tuple[int, ...], i: Any) -> Any:
         """positions[i]: an affine function of i, one up to whole turns, or an entry of an array of integers."""
         if i.is_Integer:
@@ -382,6 +402,9 @@ class _Writer:
 
     def _dummy(self) -> Any:
         self.bound += 1
+        while f"s{self.bound}" in self.taken:  # a symbol of the user's
+            self.bound += 1
+        self.taken.add(f"s{self.bound}")
         return _index(f"s{self.bound}")
 
     def _stack(self, x: Node, index: tuple[Any, ...]) -> Any:

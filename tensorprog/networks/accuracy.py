@@ -77,7 +77,7 @@ class Measured:
         return Measured(error, relative, visible, worst, self.pairs + other.pairs, finite)
 
     def note(
-        self, name: str, error: Array, scale: Array, rows: Sequence[int], columns: Sequence[int], largest: float
+        self, name: str, error: Array, scale: Array, rows: Sequence[int], columns: Sequence[int] | None, largest: float
     ) -> None:
         """Takes in errors (.., rows, columns) of some entries.
 
@@ -86,22 +86,21 @@ class Measured:
             error: Of the entries.
             scale: Their sizes.
             rows: Which entries these are.
-            columns: Likewise.
+            columns: Likewise; None for diagonal entries (.., rows, 1).
             largest: The size of the largest entry of all.
         """
         if not error.size:
             return
         error = np.where(np.isfinite(error), error, np.inf)
         with np.errstate(all="ignore"):
-            relative, visible = [
-                np.where(error > 0, np.nan_to_num(error / np.maximum(scale, floor), nan=np.inf, posinf=np.inf), 0.0)
-                for floor in (0.0, UNSEEN * largest)
-            ]
+            ratios = [error / np.maximum(scale, floor) for floor in (0.0, UNSEEN * largest)]
+            relative, visible = [np.where(error > 0, np.where(np.isnan(r), np.inf, r), 0.0) for r in ratios]
         self.error[name] = max(self.error[name], float(error.max()))
         self.relative[name] = max(self.relative[name], float(relative.max()))
         if (most := float(visible.max())) >= self.visible[name]:
             i, j = [int(k) for k in np.unravel_index(int(np.argmax(visible)), visible.shape)[-2:]]
-            self.visible[name], self.worst[name] = most, (int(rows[i]), int(columns[j]))
+            self.visible[name] = most
+            self.worst[name] = int(rows[i]), int(rows[i] if columns is None else columns[j])
 
     def whole(self, name: str, value: Array, error: Array, symmetric: bool) -> None:
         """Takes in the errors of a whole kernel (rows, columns), or (rows, columns, outputs, outputs)."""
@@ -138,8 +137,8 @@ def measure(
     found = Measured.nothing(names)
     n, m = p.counts
     total = n * (n + 1) // 2 if p.same else n * m
-    rows, columns = _telling(p, _number(MOST, FEWEST, pair.weight, total))
-    alone = sorted({*rows, *(columns if p.same else ()), *_spread(p.sizes(0), _number(1024, FEWEST, same.weight, n))})
+    rows, columns = _telling(p, _number(MOST, FEWEST, pair, total))
+    alone = sorted({*rows, *(columns if p.same else ()), *_spread(p.sizes(0), _number(1024, FEWEST, same, n))})
     itself = _diagonal(p.at(alone, None), same, found, names)
     place = {i: k for k, i in enumerate(alone)}
     sizes = [_sizes(x, several) for x, _ in itself]
@@ -147,8 +146,7 @@ def measure(
     if p.same:
         for name, (_, error), size, most in zip(names, itself, sizes, largest, strict=True):
             one = size[:, None] * size[None] if several else size**2
-            for k, i in enumerate(alone):
-                found.note(name, error[..., k : k + 1, :], one[..., k : k + 1, None], [i], [i], most)
+            found.note(name, error, one[..., None], alone, None, most)
         if n == 1:
             return found
     part = p.at(rows, columns)
@@ -159,11 +157,14 @@ def measure(
     if equal.any():  # correlations of 1 that are no rounding
         _, known = _compared(pair, part, found, apart=False)
         errors = [np.where(equal, b, a) for a, b in zip(errors, known, strict=True)]
-    for name, value, error, size, most in zip(names, values, errors, sizes, largest, strict=True):
+    others = None if p.same else _second(p, same, columns, found, several)
+    for k, (name, value, error, size, most) in enumerate(zip(names, values, errors, sizes, largest, strict=True)):
         one = size[..., [place[i] for i in rows]]
         with np.errstate(all="ignore"):
             if p.same:
                 two = size[..., [place[j] for j in columns]]
+            elif others is not None:
+                two = others[k]
             elif several:  # at least this, by Cauchy and Schwarz
                 two = np.nan_to_num(np.abs(value) / one[:, None, :, None]).max((0, 2))
             else:
@@ -186,6 +187,20 @@ def _diagonal(
     """Values and errors (.., rows, 1) of the program of one example."""
     values, errors = _compared(same, p, found, apart=False)
     return list(zip(values, errors, strict=True))
+
+
+def _second(
+    p: Products | GramProducts, same: Batched, columns: Sequence[int], found: Measured, several: bool
+) -> list[Array] | None:
+    """sqrt K(x', x') of examples of the second batch, of each kernel; None where they have another shape than the first."""
+    if not p.alike:
+        return None
+    own = p.turned().at(columns, None)
+    found.pairs += len(columns)
+    return [
+        _sizes(x, several)
+        for x in same.run(Block(own.block(same.data, slice(None), slice(None)).products, len(columns), 1))
+    ]
 
 
 def _compared(c: Batched, p: Products | GramProducts, found: Measured, apart: bool) -> tuple[list[Array], list[Array]]:
@@ -215,9 +230,13 @@ def _compared(c: Batched, p: Products | GramProducts, found: Measured, apart: bo
     ]
 
 
-def _number(most: int, fewest: int, weight: float, total: int) -> int:
-    """How many of all pairs are looked at: what is cheap, and else a share."""
-    return int(max(fewest, min(most, max(CHEAP / weight, SHARE * total))))
+def _number(most: int, fewest: int, c: Batched, total: int) -> int:
+    """How many of all are looked at: what is cheap; else a share of all, as long as all cost as much each.
+
+    A series serves thousands of pairs for what an integral costs for a few: then their number says nothing.
+    """
+    share = 0.0 if c.integrates else SHARE * total
+    return int(max(fewest, min(most, max(CHEAP / c.weight, share))))
 
 
 def _telling(p: Products | GramProducts, most: int) -> tuple[list[int], list[int]]:

@@ -72,6 +72,10 @@ def _type(names: tuple[str, ...]) -> Any:
                 lines.append(f"{name} = array{np.shape(x)} ± {self.error[name]:.0e} ({how}{note})\n{np.asarray(x)}")
             return "\n".join(lines)
 
+        def _replace(self, **arrays: Any) -> Any:
+            """With other arrays, and the same errors and notes."""
+            return answer(names, list(super()._replace(**arrays)), self.error, self.method, self.note)
+
         def __reduce__(self) -> Any:
             return answer, (names, list(self), self.error, self.method, self.note)
 

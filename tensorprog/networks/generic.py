@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tensorprog.errors import MissingAxis, TensorProgramError
-from tensorprog.language import algebra
-from tensorprog.language.data import SlotData
-from tensorprog.language.program import Output, Program
+from tensorprog.language.program import Program
 from tensorprog.networks.inputs import EXAMPLE
-from tensorprog.networks.network import OUTPUTS, Body, Network
-from tensorprog.networks.samples import DEFAULT_AXES, GENERIC
+from tensorprog.networks.network import Network
+from tensorprog.networks.outputs import Body
+from tensorprog.networks.samples import GENERIC, open_data
 from tensorprog.transforms.tangent import parametrization as named
 
 __all__ = ["generic_pair", "is_generic"]
@@ -56,16 +55,8 @@ def generic_pair(
                 f"a formula of {name!r} without data",
                 fix="give data as an array, or ask for kernels: of=('nngp', 'ntk')",
             )
-        outputs[name] = kernel_of(network, name, sides[0], sides[1], scheme)
+        outputs[name] = network.kernel_of_pair(name, sides[0], sides[1], scheme)
     return Program(outputs)
-
-
-def kernel_of(network: Network, name: str, a: Body, b: Body, scheme: Any) -> Output:
-    """One kernel of two examples; with two axes where there are several outputs."""
-    grid = [[network.block(name, a, b, i, j, scheme) for j in range(len(b.outputs))] for i in range(len(a.outputs))]
-    if not network.several:
-        return Output(grid[0][0], ())
-    return Output(algebra.stack([algebra.stack(row, 0) for row in grid], 0), OUTPUTS)
 
 
 def _shapes(network: Network, X: Any) -> dict[str, tuple[int, ...]]:
@@ -74,10 +65,11 @@ def _shapes(network: Network, X: Any) -> dict[str, tuple[int, ...]]:
     found = {}
     for x in wanted:
         names = x.axis_names or ()
-        shape = given.get(x.key) or (1, *[GENERIC] * len(names), GENERIC + 1)
-        if x.axis_names is not None and len(shape) != len(names) + 2:
+        features = [GENERIC + 1] if x.features else []
+        shape = given.get(x.key) or (1, *[GENERIC] * len(names), *features)
+        if x.axis_names is not None and len(shape) != len(x.dimensions):
             raise TensorProgramError(
-                f"the shape {shape} for input {x.key}", why=f"its axes are {', '.join([EXAMPLE, *names, 'features'])}",
+                f"the shape {shape} for input {x.key}", why=f"its axes are {', '.join(x.dimensions)}",
                 fix="give one size for each",
             )  # fmt: skip
         found[x.key] = tuple(shape[1:])
@@ -85,13 +77,8 @@ def _shapes(network: Network, X: Any) -> dict[str, tuple[int, ...]]:
 
 
 def _side(network: Network, shapes: Mapping[str, tuple[int, ...]], slot: int) -> Body:
-    names = {x.key: x.axis_names for x in network.inputs}
-    data = {
-        k: (SlotData(k, slot, s[:-1], s[-1]), names[k] if names[k] is not None else DEFAULT_AXES[len(s) + 1])
-        for k, s in shapes.items()
-    }
     try:
-        return network.body(data)
+        return network.body(open_data(network.inputs, shapes, slot))
     except MissingAxis as error:
         if error.axis != EXAMPLE:
             raise

@@ -4,50 +4,43 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from tensorprog.errors import Source, TensorProgramError, caller
 from tensorprog.language import algebra
+from tensorprog.language.axes import flatten
 from tensorprog.language.data import ArrayData, Data, Embedding, Values
 from tensorprog.language.deferred import Deferred, carry_out
 from tensorprog.language.describe import describe
 from tensorprog.language.expression import Expression, inverse_sqrt
 from tensorprog.language.node import Node, topological
 from tensorprog.language.program import Output, Program
+from tensorprog.networks.identity import content, summary
 from tensorprog.networks.inputs import EXAMPLE, Bound, Input
 from tensorprog.networks.layers import Layers, recording
-from tensorprog.networks.readouts import Readout, check_law
+from tensorprog.networks.outputs import (
+    OTHER,
+    OUTPUTS,
+    Body,
+    concatenated,
+    has_positions,
+    joined,
+    joined_blocks,
+    of_outputs,
+    seen,
+)
+from tensorprog.networks.readouts import Readout, axis_names, check_law, positions
 from tensorprog.networks.samples import Batch, batches, reduced, same_features
-from tensorprog.transforms.backprop import Backward, backprop
+from tensorprog.transforms.backprop import backprop
 from tensorprog.transforms.decouple import in_forward_pass, program_for
 from tensorprog.transforms.tangent import Parametrization, parameters, tangent
 
-__all__ = ["Body", "Network"]
+__all__ = ["Network"]
 
-OTHER = "example2"
-"""The examples of the second batch, along the columns of a kernel."""
-OUTPUTS = ("output", "output2")
 _MEMORIES = ("_bodies", "_programs", "_coordinates")
-
-
-@dataclass(frozen=True)
-class Body:
-    """A network on one batch: its outputs as expressions, and their gradients.
-
-    Attributes:
-        outputs: A `Readout`, or the scalar of an average readout, for every output.
-        backward: The gradients of each.
-        layers: What the layers noted.
-        several: Are the outputs a list, so that kernels have axes for them?
-    """
-
-    outputs: tuple[Any, ...]
-    backward: tuple[Backward, ...]
-    layers: Layers
-    several: bool = False
 
 
 class Network:
@@ -58,6 +51,7 @@ class Network:
             returns such, called once for every shape of an example, with weights shared by name.
         inputs: The Inputs a function is called with; by default one for each of its parameters, with the parameter's name
             (a parameter's default value may be an Input, which gives it axes).
+        per: Axes that Moments may keep: an average readout at each position. (For a readout, see its `per`.)
 
     Raises:
         TensorProgramError: what is no output.
@@ -74,10 +68,12 @@ class Network:
     Source: Tensor Programs II (arXiv:2006.14548), section 2: programs of networks of any architecture.
     """
 
-    def __init__(self, outputs: Any, inputs: Sequence[Input] | None = None) -> None:
+    def __init__(self, outputs: Any, inputs: Sequence[Input] | None = None, per: str | Sequence[str] = ()) -> None:
         self.source: Source | None = caller()
+        self.per = axis_names(per, "a network's per")
         self.function: Callable[..., Any] | None = None
         self.several = isinstance(outputs, (list, tuple))
+        self._known_content: tuple[Any, ...] | None = None
         self._bodies: dict[Any, Body] = {}
         self._parameters: set[str] = set()
         self._programs: dict[Any, Program] = {}
@@ -108,7 +104,7 @@ class Network:
     def __getstate__(self) -> dict[str, Any]:
         """Without what is remembered; outputs and inputs as one recorded call, so that they keep what they share."""
         forgotten = {k: type(v)() for k, v in self.__dict__.items() if k in _MEMORIES}
-        state = {k: v for k, v in self.__dict__.items() if k not in ("outputs", "inputs")}
+        state = {k: v for k, v in self.__dict__.items() if k not in ("outputs", "inputs")} | {"_known_content": None}
         return {**state, **forgotten, "recorded": Deferred(None, (getattr(self, "outputs", None), self.inputs))}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -116,6 +112,21 @@ class Network:
         if outputs is not None:
             self.outputs = outputs
         self.__dict__.update(state)
+
+    def _content(self) -> tuple[Any, ...]:
+        if self._known_content is None:
+            self._known_content = (self.per, *content(self.function, getattr(self, "outputs", None), self.inputs))
+        return self._known_content
+
+    def __eq__(self, other: object) -> bool:
+        """Have they the same recorded calls, numbers and inputs; or, networks that are functions, the same function?"""
+        return isinstance(other, Network) and (self is other or self._content() == other._content())
+
+    def __hash__(self) -> int:
+        return hash(self._content())
+
+    def __repr__(self) -> str:
+        return summary(self.function, getattr(self, "outputs", None), self.inputs)
 
     # ---- building ----
     def body(self, data: Mapping[str, tuple[Data, tuple[str, ...]]]) -> Body:
@@ -135,10 +146,12 @@ class Network:
                 outputs = _forward(self._outputs(bound))
             thetas = [o.theta if isinstance(o, Readout) else o for o in outputs]
             _check_names(thetas, self.source)
-            backward = tuple([backprop(_one_axis(t, data)) for t in thetas])
+            backward = tuple([backprop(seen(t, data), has_positions(t)) for t in thetas])
             if len(self._bodies) > 8:
                 self._bodies.clear()
-            found = self._bodies[key] = Body(tuple(outputs), backward, layers, self.several)
+            found = self._bodies[key] = Body(
+                tuple(outputs), backward, layers, self.several or any(map(has_positions, thetas))
+            )
             self._parameters.update(parameters(backward))
         return found
 
@@ -153,6 +166,10 @@ class Network:
             places = {id(x): given[x.key] for x in _places(list(self.outputs))}
             found = carry_out(list(self.outputs), places)
         outputs = list(found) if isinstance(found, (list, tuple)) else [found]
+        if not outputs:
+            raise TensorProgramError(
+                "the network has no outputs", fix="return a readout, a Moment, or a list of them", source=self.source
+            )
         for o in outputs:
             theta = o.theta if isinstance(o, Readout) else o
             if not isinstance(theta, Expression) or theta.width is not None or theta.node.inner is not None:
@@ -163,14 +180,31 @@ class Network:
                     fix='use tp.readout("v", x), or tp.moment(x * x)',
                     source=(isinstance(theta, Expression) and theta.node.source) or self.source,
                 )
-            extra = [a for a in theta.axes if a != EXAMPLE]
+            kept = (o.per,) if isinstance(o, Readout) else self.per
+            extra = [a for a in theta.axes if a != EXAMPLE and a not in kept]
             if extra:
+                a, whose = extra[0], "readout" if isinstance(o, Readout) else "Network"
                 raise TensorProgramError(
-                    f"an output of the network has the axis {extra[0]!r}",
+                    f"an output of the network has the axis {a!r}",
                     why="an output is one number for each example",
-                    fix=f'sum or average: tp.mean(x, "{extra[0]}"); or tp.readout(.., over="{extra[0]}") for one v a position',
+                    fix=f'sum or average: tp.mean(x, "{a}"); tp.readout(.., over="{a}") for one v a position; '
+                    f'or tp.{whose}(.., per="{a}") for an output at each position',
                     source=theta.node.source or self.source,
                 )
+        averages = [o for o in outputs if not isinstance(o, Readout)]
+        unknown = [a for a in self.per if not any(a in o.axes for o in averages)]
+        if unknown or len(set(self.per)) < len(self.per) or EXAMPLE in self.per:
+            raise TensorProgramError(
+                f"a network per {', '.join(self.per)}",
+                why=f"no Moment has the axis {unknown[0]!r}" if unknown else "these are axes of one example, each once",
+                fix='give the axes of an average readout; of a readout, tp.readout(.., per="node")',
+                source=self.source,
+            )
+        together = positions(self.per)
+        for i, o in enumerate(outputs):
+            here = [] if isinstance(o, Readout) else [a for a in self.per if a in o.axes]
+            if len(here) > 1:
+                outputs[i] = flatten(o, here, together)
         return outputs
 
     @property
@@ -272,7 +306,7 @@ class Network:
         Raises:
             TensorProgramError: there are different numbers.
         """
-        counts = sorted({len(b.outputs) for b in bodies})
+        counts = sorted({b.count for b in bodies})
         if len(counts) > 1 or len({b.several for b in bodies}) > 1:
             raise TensorProgramError(
                 f"the network has {' or '.join(map(str, counts))} outputs, depending on the shape of an example"
@@ -288,14 +322,13 @@ class Network:
         columns = []
         for k in range(len(bodies[0].outputs)):
             groups = []
-            for body in bodies:
+            for body, batch in zip(bodies, parts, strict=True):
                 o = body.outputs[k]
-                f = o.theta * _root_of_reference(o) if isinstance(o, Readout) else o
-                groups.append(algebra.typed(f.aligned_node(), _examples(body, k), None, None))
-            columns.append(_joined(groups, [b.places for b in parts]))
-        if not self.several:
+                groups.append(seen(o.theta * _root_of_reference(o) if isinstance(o, Readout) else o, batch.data))
+            columns.append(joined(groups, [b.places for b in parts]))
+        if not bodies[0].several:
             return columns[0], (EXAMPLE,)
-        return algebra.stack(columns, 1), (EXAMPLE, OUTPUTS[0])
+        return concatenated(columns, 1, [b.positions for b in bodies[0].backward]), (EXAMPLE, OUTPUTS[0])
 
     def _kernel(
         self,
@@ -306,22 +339,29 @@ class Network:
         second: list[Batch],
         scheme: Parametrization,
     ) -> tuple[Any, tuple[str, ...]]:
-        count = len(left[0].outputs)
-        rows = []
-        for i in range(count):
-            row = []
-            for j in range(count):
-                blocks = [[self.block(name, a, b, i, j, scheme) for b in right] for a in left]
-                row.append(_joined_blocks(blocks, [b.places for b in first], [b.places for b in second]))
-            rows.append(row)
-        if not self.several:
-            return rows[0][0], (EXAMPLE, OTHER)
-        inner = [algebra.stack(row, 2) for row in rows]
-        return algebra.stack(inner, 2), (EXAMPLE, OTHER, *OUTPUTS)
+        def block(i: int, j: int) -> Node:
+            blocks = [[self.block(name, a, b, i, j, scheme) for b in right] for a in left]
+            return joined_blocks(blocks, [b.places for b in first], [b.places for b in second])
+
+        node = of_outputs(block, left[0], right[0], 2)
+        return node, (EXAMPLE, OTHER, *(OUTPUTS if left[0].several else ()))
+
+    def kernel_of_pair(self, name: str, a: Body, b: Body, scheme: Parametrization) -> Output:
+        """One kernel of two examples; with two axes where there are several outputs."""
+        node = of_outputs(lambda i, j: self.block(name, a, b, i, j, scheme), a, b, 0)
+        return Output(node, OUTPUTS if a.several else ())
 
     def block(self, name: str, a: Body, b: Body, i: int, j: int, scheme: Parametrization) -> Node:
-        """One kernel of output i on one batch and output j on another, a scalar of shape (examples, examples)."""
-        shape = (*_examples(a, i), *_examples(b, j))
+        """One kernel of output i on one batch and output j on another.
+
+        Returns:
+            A scalar whose axes are the examples of both, and then the positions of both, where there are such.
+        """
+        p, q = a.backward[i], b.backward[j]
+        sizes = [(side.output.shape, side.positions) for side in (p, q)]
+        there = [bool(k) for s, at in sizes for k in (len(s) - at, at)]  # examples, positions, and those of the other
+        order = [sum(there[:k]) for k in (0, 2, 1, 3) if there[k]]
+        shape = [(*p.output.shape, *q.output.shape)[k] for k in order]
         if name in ("nngp", "f0_cov"):
             f, g = a.outputs[i], b.outputs[j]
             if not isinstance(f, Readout) or not isinstance(g, Readout):
@@ -338,9 +378,13 @@ class Network:
                 )
             for o in (f, g):
                 check_law(o, self.source)
-            c = f.covariance(g, **{EXAMPLE: OTHER})
-            there = [name for name, side in ((EXAMPLE, a), (OTHER, b)) if _examples(side, 0)]
-            return algebra.view(c.node, [there.index(name) for name in c.order], shape)
+            known = {x for o in (f, g) for y in o.expressions for x in y.axes}
+            other = f"{g.per}2"
+            while other in known:
+                other += "_"
+            c = f.covariance(g, **({EXAMPLE: OTHER} if g.per is None else {EXAMPLE: OTHER, g.per: other}))
+            names = [n for n, k in zip((EXAMPLE, OTHER, f.per, other), (0, 2, 1, 3), strict=True) if there[k]]
+            return algebra.view(c.node, [names.index(n) for n in c.order], shape)
         # Of examples of several shapes, some may not use a parameter (a sequence of one step): all have a say.
         only = name.removeprefix("ntk_") if name.startswith("ntk_") else None
         if name != "ntk" and only not in self._parameters:
@@ -349,9 +393,9 @@ class Network:
                 fix=f"ask for nngp, ntk, f, or the part of one: {', '.join('ntk_' + k for k in sorted(self._parameters))}",
                 source=self.source,
             )
-        known = a.layers
-        noted = replace(scheme, shares=known.shares, fan_ins=known.fan_ins, deviations=known.deviations)
-        return tangent(a.backward[i], b.backward[j], noted, only)
+        layers = a.layers
+        noted = replace(scheme, shares=layers.shares, fan_ins=layers.fan_ins, deviations=layers.deviations)
+        return algebra.transpose(tangent(p, q, noted, only), order)
 
 
 def _forward(outputs: list[Any]) -> list[Any]:
@@ -394,13 +438,6 @@ def _same(a: Any, b: Any) -> bool:
     return (a is None and b is None) or (a is not None and b is not None and np.array_equal(a, b))
 
 
-def _one_axis(theta: Expression, data: Mapping[str, tuple[Data, tuple[str, ...]]]) -> Node:
-    """An output as a node, with the examples' axis where there is one, even if it does not depend on the example."""
-    node = theta.aligned_node()
-    sizes = {d.shape[a.index(EXAMPLE)] for d, a in data.values() if EXAMPLE in a}
-    return algebra.typed(node, (sizes.pop(),), None, None) if sizes and not node.shape else node
-
-
 def _check_names(thetas: list[Expression], source: Source | None) -> None:
     """Refuses one name for parameters of two kinds: they would not be shared, and their parts of the kernel be one."""
     kinds: dict[str, str] = {}
@@ -418,29 +455,6 @@ def _check_names(thetas: list[Expression], source: Source | None) -> None:
                 fix="give every layer its own name",
                 source=x.source or source,
             )
-
-
-def _examples(body: Body, k: int) -> tuple[int, ...]:
-    return body.backward[k].output.shape
-
-
-def _joined(groups: list[Node], places: list[tuple[int, ...]]) -> Node:
-    """Arrays of groups of examples (first axis) as one array in the order of the places."""
-    if len(groups) == 1:
-        return groups[0]
-    found = {p: algebra.take(g, 0, i) for g, at in zip(groups, places, strict=True) for i, p in enumerate(at)}
-    return algebra.stack([found[p] for p in sorted(found)], 0)
-
-
-def _joined_blocks(blocks: list[list[Node]], rows: list[tuple[int, ...]], columns: list[tuple[int, ...]]) -> Node:
-    if len(blocks) == 1 and len(blocks[0]) == 1:
-        return blocks[0][0]
-
-    def across(row: list[Node]) -> Node:
-        turned = [algebra.transpose(b, [1, 0]) for b in row]
-        return algebra.transpose(_joined(turned, columns), [1, 0])
-
-    return _joined([across(row) for row in blocks], rows)
 
 
 def _inputs_of(function: Callable[..., Any]) -> tuple[Input, ...]:

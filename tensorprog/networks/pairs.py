@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+from tensorprog.errors import TensorProgramError
 from tensorprog.language import algebra
-from tensorprog.language.data import SlotData, Values
-from tensorprog.language.program import Output, Program
+from tensorprog.language.node import topological
+from tensorprog.language.program import Program
+from tensorprog.language.symbols import encode
 from tensorprog.limits.batched import Batched
 from tensorprog.limits.budget import Budget
 from tensorprog.limits.domain import check_domains
@@ -15,10 +18,13 @@ from tensorprog.limits.expectation import Expectation
 from tensorprog.limits.jumps import check_jumps
 from tensorprog.limits.lower import Lowering
 from tensorprog.networks.network import Network
+from tensorprog.networks.outputs import Body
+from tensorprog.networks.readouts import Readout
+from tensorprog.networks.samples import open_data
 from tensorprog.transforms.decouple import program_for
 from tensorprog.transforms.tangent import Parametrization
 
-__all__ = ["SAMPLED", "Compiled", "compile_pair"]
+__all__ = ["SAMPLED", "Compiled", "compile_pair", "known_values"]
 
 Shapes = Mapping[str, tuple[int, ...]]
 """Name of an Input to the shape (*axes, features) of one example."""
@@ -35,6 +41,7 @@ class Compiled:
         same: For an example with itself.
         several: Has the network several outputs, and a kernel two axes for them?
         budget: How many times the usual work.
+        values: Numbers for the hyperparameters of each.
 
     Attributes:
         pair: For examples of two batches.
@@ -44,16 +51,25 @@ class Compiled:
         several: As given.
     """
 
-    def __init__(self, pair: Program, same: Program, several: bool, budget: float = 1) -> None:
+    def __init__(
+        self,
+        pair: Program,
+        same: Program,
+        several: bool,
+        budget: float = 1,
+        values: Sequence[Mapping[str, Any]] = ({}, {}),
+    ) -> None:
         self.declined = ""
         self.several, self.budget = several, budget
         self.programs = pair, same
-        self.digest = hashlib.blake2b((pair.digest + same.digest).encode(), digest_size=16).digest()
-        self.pair, self.same = [self._compiled(p) for p in (pair, same)]
+        numbers = [p.values(given) for p, given in zip(self.programs, values, strict=True)]
+        content = encode(tuple([pair.digest, same.digest, *[tuple(sorted(found.items())) for found in numbers]]))
+        self.digest = hashlib.blake2b(content, digest_size=16).digest()
+        self.pair, self.same = [self._compiled(p, v) for p, v in zip(self.programs, numbers, strict=True)]
 
-    def _compiled(self, program: Program) -> Batched | None:
+    def _compiled(self, program: Program, values: Mapping[str, Any]) -> Batched | None:
         check_domains(program)
-        lowering = Lowering(program, program.values({}), Expectation(Budget(self.budget)))
+        lowering = Lowering(program, values, Expectation(Budget(self.budget)))
         check_jumps(program, lowering)
         roots = [o.node for o in program.outputs.values()]
         reasons = [lowering.declined[x] for x in roots if x in lowering.declined]
@@ -88,36 +104,46 @@ def compile_pair(
     scheme: Parametrization,
     gia: bool = False,
     budget: float = 1,
+    values: Mapping[str, Any] | None = None,
 ) -> Compiled:
     """Compiles a network's kernels for examples of the given shapes.
 
     Raises:
-        TensorProgramError: The network cannot see one example alone (batch normalisation), or is wrong.
+        TensorProgramError: The network cannot see one example alone (batch normalisation), or is wrong; a hyperparameter has
+            no value.
     """
-    sides = []
-    names = {x.key: x.axis_names for x in network.inputs}
-    values = {x.key for x in network.inputs if not x.features}
-    from tensorprog.networks.samples import DEFAULT_AXES
-
-    for slot, shapes in enumerate((first, second)):
-        data = {
-            k: (
-                Values(None, k, slot, s) if k in values else SlotData(k, slot, s[:-1], s[-1]),
-                names[k] if names[k] is not None else DEFAULT_AXES[len(s) + 1],
-            )
-            for k, s in shapes.items()
-        }
-        sides.append(network.body(data))
+    sides = [network.body(open_data(network.inputs, shapes, slot)) for slot, shapes in enumerate((first, second))]
     network.same_outputs(sides)
     several = sides[0].several
     programs = []
     for a, b in ((sides[0], sides[1]), (sides[0], sides[0])):
-        outputs = {}
-        for name in wanted:
-            grid = [
-                [network.block(name, a, b, i, j, scheme) for j in range(len(b.outputs))] for i in range(len(a.outputs))
-            ]
-            node = grid[0][0] if not several else algebra.stack([algebra.stack(row, 0) for row in grid], 0)
-            outputs[name] = Output(node, ("output", "output2") if several else ())
+        outputs = {name: network.kernel_of_pair(name, a, b, scheme) for name in wanted}
         programs.append(program_for(Program(outputs), gia))
-    return Compiled(programs[0], programs[1], several, budget)
+    return Compiled(programs[0], programs[1], several, budget, [known_values(p, sides, values) for p in programs])
+
+
+def known_values(program: Program, bodies: Sequence[Body], values: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Numbers for the hyperparameters of a program: a single kernel may lack some of those that its network has.
+
+    Args:
+        program: Of a kernel.
+        bodies: What it was made of.
+        values: What the user gives for the network.
+
+    Raises:
+        TensorProgramError: the network has no hyperparameter of that name.
+    """
+    if values is not None and not isinstance(values, Mapping):
+        raise TensorProgramError(f"values={values!r}", fix='give a dictionary: values={"s": 2}')
+    if not values:
+        return {}
+    thetas = [o.theta if isinstance(o, Readout) else o for body in bodies for o in body.outputs]
+    names = sorted({x.attr[0] for x in topological([t.node for t in thetas]) if x.op == "scalar"})
+    for name in values:
+        if name not in names:
+            raise TensorProgramError(
+                f"the network has no hyperparameter {name!r}",
+                why=f"it has {', '.join(names) or 'none'}",
+                fix="check the name",
+            )
+    return {name: v for name, v in values.items() if name in program.scalars}

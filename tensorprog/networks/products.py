@@ -11,6 +11,7 @@ import numpy as np
 
 from tensorprog.errors import TensorProgramError
 from tensorprog.language.data import VALUES, ArrayData
+from tensorprog.language.given import real_array
 from tensorprog.language.node import Node
 from tensorprog.limits.batched import Block
 from tensorprog.networks.inputs import joined, transformed
@@ -51,6 +52,11 @@ class Products:
         first = {k: a[np.asarray(rows)] for k, a in self.arrays[0].items()}
         second = None if columns is None else {k: a[np.asarray(columns)] for k, a in self.arrays[1].items()}
         return Products(first, second, self.dtype)
+
+    @property
+    def alike(self) -> bool:
+        """Have the examples of both batches one shape?"""
+        return all(a.shape[1:] == self.arrays[1][k].shape[1:] for k, a in self.arrays[0].items())
 
     def turned(self) -> Products:
         """Those of the second batch with the first."""
@@ -247,17 +253,16 @@ class GramProducts:
     """
 
     def __init__(self, gram: Any, name: str, dtype: Any) -> None:
-        three = isinstance(gram, (tuple, list)) and len(gram) == 3 and np.ndim(gram[1]) == 2
-        given = (
-            list(gram) if three or (isinstance(gram, (tuple, list)) and all(np.ndim(g) == 2 for g in gram)) else [gram]
-        )
-        self.same = len(given) == 1
         try:
-            if len(given) not in (1, 3) or any(np.iscomplexobj(g) for g in given):
+            several = isinstance(gram, (tuple, list))
+            three = several and len(gram) == 3 and np.ndim(gram[1]) == 2
+            given = list(gram) if three or (several and all(np.ndim(g) == 2 for g in gram)) else [gram]
+            if len(given) not in (1, 3):
                 raise TypeError
-            k11, k12, k22 = [np.array(g, float) for g in (given * 3 if self.same else given)]
-        except (TypeError, ValueError, OverflowError):
+        except (TypeError, ValueError):
             raise TensorProgramError("gram= is no matrix of numbers, nor three of them", fix=_GRAM) from None
+        self.same = len(given) == 1
+        k11, k12, k22 = [real_array(g, "gram=", _GRAM) for g in (given * 3 if self.same else given)]
         shapes = (len(k11), len(k22)) if k11.ndim and k22.ndim else ()
         fits = k12.ndim == 2 and k12.shape == shapes and k12.size > 0
         for k in (k11, k22):
@@ -291,10 +296,16 @@ class GramProducts:
         i, j = np.asarray(rows), np.asarray(rows if columns is None else columns)
         found = copy(self)
         found.same = columns is None
-        found.products = self.products[np.ix_(i, j)]
+        alone = columns is None and not self.same  # no products with others are known
+        found.products = np.diag(self.alone[0][i]) if alone else self.products[np.ix_(i, j)]
         found.alone = (self.alone[0][i], self.alone[0 if columns is None else 1][j])
         found.counts = (len(i), len(j))
         return found
+
+    @property
+    def alike(self) -> bool:
+        """As that of `Products`: they have no axes."""
+        return True
 
     def turned(self) -> GramProducts:
         """Those of the second batch with the first."""

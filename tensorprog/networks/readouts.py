@@ -11,6 +11,7 @@ import numpy as np
 
 from tensorprog.errors import Source, TensorProgramError
 from tensorprog.language import algebra, build
+from tensorprog.language.axes import flatten
 from tensorprog.language.data import Embedding
 from tensorprog.language.deferred import Deferred, layer
 from tensorprog.language.describe import describe
@@ -19,7 +20,7 @@ from tensorprog.language.symbols import Number, Width, number
 from tensorprog.networks.inputs import EXAMPLE
 from tensorprog.networks.layers import bias, deviation, note_deviation, note_fan_in, ratio, vector
 
-__all__ = ["Part", "Readout", "check_law", "readout"]
+__all__ = ["Part", "Readout", "axis_names", "check_law", "positions", "readout"]
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,12 @@ class Part:
         """With a part of another output, given the body; 0 if they have no weights in common."""
         if self.name != other.name or (self.x is None) != (other.x is None):
             return 0
+        if len(self.over) != len(other.over):
+            raise TensorProgramError(
+                f"two different readout vectors are called {self.name!r}: one for each position of {self.over or other.over}, "
+                "and one for all",
+                fix="give them different names, or use over= in both",
+            )
 
         def there(y: Any, also: dict[str, str] | None = None) -> Any:
             if not isinstance(y, Expression):
@@ -78,12 +85,14 @@ class Readout:
         parts: The products, and the biases.
         width: That of a vector in it.
         centred: Have the v mean 0?
+        per: The axis of positions that have an output each, by the same v; None for one output.
     """
 
     theta: Expression
     parts: tuple[Part, ...]
     width: Width
     centred: bool = True
+    per: str | None = None
     is_output: ClassVar[bool] = True
 
     @property
@@ -161,8 +170,13 @@ class Readout:
                 why="it has a law of order 1 in the limit and mean 0; numbers and Moments have a limit",
                 fix="add readouts; or make two outputs: tp.Network([f, g])",
             )
-        theta = self.theta + other.theta
-        return Readout(theta, self.parts + other.parts, self.width, self.centred and other.centred)
+        if self.per and other.per and self.per != other.per:
+            raise TensorProgramError(
+                f"outputs at the positions of {self.per!r} are added to outputs at those of {other.per!r}",
+                fix="name the axis alike in both; or make two outputs: tp.Network([f, g])",
+            )
+        theta, centred = self.theta + other.theta, self.centred and other.centred
+        return Readout(theta, self.parts + other.parts, self.width, centred, self.per or other.per)
 
     __radd__ = __add__
 
@@ -184,11 +198,29 @@ class Readout:
             fix="return the readouts, tp.Network([f, g]), and apply the function to draws of their Gaussian process",
         )
 
-    __pow__ = __rpow__ = __abs__ = __rtruediv__ = as_vector
+    __pow__ = __rpow__ = __abs__ = __rtruediv__ = __matmul__ = __rmatmul__ = as_vector
+    __lt__ = __le__ = __gt__ = __ge__ = __bool__ = __float__ = __int__ = __complex__ = as_vector
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **settings: Any) -> Any:
+        """NumPy's numbers on the left, as Python's; its functions are refused."""
+        name = _REFLECTED.get(ufunc.__name__)
+        if name is None or method != "__call__" or len(inputs) != 2 or inputs[1] is not self:
+            return self.as_vector()
+        return getattr(self, name)(inputs[0])
+
+
+_REFLECTED = {"add": "__radd__", "subtract": "__rsub__", "multiply": "__rmul__", "divide": "__rtruediv__"}
 
 
 @layer
-def readout(name: Any, x: Any, W_std: Any = None, b_std: Any = None, over: str | Sequence[str] = ()) -> Readout:
+def readout(
+    name: Any,
+    x: Any,
+    W_std: Any = None,
+    b_std: Any = None,
+    over: str | Sequence[str] = (),
+    per: str | Sequence[str] = (),
+) -> Readout:
     """The output f = v.x/sqrt(n) (+ b) of a network, v ~ N(0, W_std^2).
 
     Readouts can be added, and multiplied by numbers and scalars; no other function of them is an output.
@@ -196,12 +228,14 @@ def readout(name: Any, x: Any, W_std: Any = None, b_std: Any = None, over: str |
     Args:
         name: The name of v; or a vector that stands in for it: a `tp.Vector`, an embedding that the network uses as well (tied
             weights), keys for queries (bilinear scores). Its axes are matched with those of x by name.
-        x: A vector; its axes but the examples' must be summed, averaged or named in `over`. A list of vectors means
+        x: A vector; its axes but the examples' must be summed, averaged or named in `over` or `per`. A list of vectors means
             their concatenation, with one v for each, `name_0`, `name_1`, ...
         W_std: Standard deviation of the coordinates of v, 1 by default; a `tp.Vector` has its own.
         b_std: Standard deviation of a bias; None for none.
         over: Axes to flatten: one v for each of the P positions, f = sum_p v_p.x_p / sqrt(n P). Of a vector that stands in, the
             axes over which v.x is summed.
+        per: Axes to keep, such as the nodes of a graph: an output at each of the P positions (row by row, for several axes),
+            by the same v and bias. Kernels are those of P outputs, (N, N', P, P').
 
     Returns:
         What `tp.Network` takes.
@@ -211,23 +245,30 @@ def readout(name: Any, x: Any, W_std: Any = None, b_std: Any = None, over: str |
         >>> x = tp.dense("U", tp.Input("x"), tp.Width("n"))
         >>> tp.kernel_fn(tp.Network(tp.readout("v", tp.relu(x), b_std=1)))([[2.0]], get="ntk")
         array([[5.]])
+        >>> path = [[0, 1, 0], [1, 0, 1], [0, 1, 0]]
+        >>> h = tp.relu(tp.graph_conv("U", tp.Input("x", axes=("node",)), tp.Width("n"), path))
+        >>> tp.kernel_fn(tp.Network(tp.readout("v", h, per="node")))([[[1.0], [1.0], [1.0]]], get="nngp").shape
+        (1, 1, 3, 3)
     """
-    axes = (over,) if isinstance(over, str) else tuple(over)
+    axes, kept = axis_names(over, "a readout's over"), axis_names(per, "a readout's per")
     xs = [vector(y, "readout") for y in (x if isinstance(x, (list, tuple)) else [x])]
     ratios = [_width(y).ratio for y in xs]
     for y in xs:
-        missing = [a for a in axes if a not in y.axes]
+        missing = [a for a in (*axes, *kept) if a not in y.axes]
         if missing:
+            how = "over" if missing[0] in axes else "per"
             raise TensorProgramError(
-                f"a readout over the axis {missing[0]!r}, and {describe(y.node)} has {y.axes or 'none'}",
+                f"a readout {how} the axis {missing[0]!r}, and {describe(y.node)} has {y.axes or 'none'}",
                 fix="name an axis of the vector",
             )
-    if EXAMPLE in axes or len(set(axes)) < len(axes):
+    if EXAMPLE in (*axes, *kept) or len({*axes, *kept}) < len(axes) + len(kept):
         raise TensorProgramError(
-            f"a readout over the axes {axes}",
-            why="every example has its own output, and every axis is flattened once",
+            f"a readout over the axes {axes}" + (f", per {kept}" if kept else ""),
+            why="every example has its own output, and every axis is flattened or kept once",
             fix="name axes of one example, each once",
         )
+    if len(kept) > 1:
+        xs = [flatten(y, kept, positions(kept)) for y in xs]
     sizes = {a: xs[0].shape[xs[0].axes.index(a)] for a in axes}
     fan_in = _times(sum(ratios), prod(sizes.values()))  # over the reference width
     var: Number
@@ -271,7 +312,24 @@ def readout(name: Any, x: Any, W_std: Any = None, b_std: Any = None, over: str |
         parts.append(Part(f"{key}_b", None, 1, var, factor=factor))
         theta = theta + build.moment(b) * _root(ratios[0])
     centred = own is not None or not any(np.any(v.node.attr.mean) for v in vectors)
-    return Readout(theta, tuple(parts), _width(xs[0]), centred)
+    return Readout(theta, tuple(parts), _width(xs[0]), centred, positions(kept) or None)
+
+
+def axis_names(given: Any, what: str) -> tuple[str, ...]:
+    """A name, or several.
+
+    Raises:
+        TensorProgramError: these are no names.
+    """
+    found = (given,) if isinstance(given, str) else tuple(given) if isinstance(given, (list, tuple)) else (given,)
+    if not all(isinstance(a, str) for a in found):
+        raise TensorProgramError(f"{what} is {given!r}", fix='name an axis, "node", or several, ("h", "w")')
+    return found
+
+
+def positions(axes: Sequence[str]) -> str:
+    """The name of several axes as one; "" of none."""
+    return "_".join(axes)
 
 
 def _width(x: Expression) -> Width:

@@ -52,6 +52,12 @@ class How:
         return How(method, None if tol is None else float(tol), Budget.of(budget).factor)
 
     @property
+    def changed(self) -> str:
+        """What is not as usual, for people."""
+        usual = How("auto", None, 1.0)
+        return "".join([f", {k}={v!r}" for k, v in vars(self).items() if v != getattr(usual, k)])
+
+    @property
     def rough(self) -> float:
         """The relative error from which on what is sampled is tried in place of what is not."""
         return ROUGH if self.tol is None else self.tol

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from tensorprog.errors import Source, TensorProgramError
-from tensorprog.language.data import ArrayData, Data, Values
+from tensorprog.language.data import ArrayData, Data, SlotData, Values
 from tensorprog.language.symbols import encode
 from tensorprog.networks.inputs import EXAMPLE, Input, checked
 
-__all__ = ["Batch", "arrays", "batches", "reduced", "same_features"]
+__all__ = ["Batch", "arrays", "batches", "open_data", "reduced", "same_features"]
 
 DEFAULT_AXES = {2: (), 3: ("t",), 4: ("h", "w")}
 """Names of the axes of an input that does not name them, by the number of dimensions of its data."""
@@ -194,3 +194,22 @@ def reduced(parts: Sequence[Batch], inputs: Sequence[Input] = ()) -> None:
             short = L[start : start + size].reshape(*b.arrays[key].shape[:-1], L.shape[1])
             b.coordinates = {**(b.coordinates or {}), key: short}
             start += size
+
+
+def open_data(
+    inputs: Sequence[Input], shapes: Mapping[str, tuple[int, ...]], slot: int
+) -> dict[str, tuple[Data, tuple[str, ...]]]:
+    """Data of one example that is not known yet, with the names of its axes.
+
+    Args:
+        inputs: Of the network.
+        shapes: Name of an Input to the shape of an example: (*axes, features), of coefficients (*axes,).
+        slot: Which of two examples.
+    """
+    by_key = {x.key: x for x in inputs}
+    found: dict[str, tuple[Data, tuple[str, ...]]] = {}
+    for k, shape in shapes.items():
+        names = by_key[k].axis_names
+        data: Data = SlotData(k, slot, shape[:-1], shape[-1]) if by_key[k].features else Values(None, k, slot, shape)
+        found[k] = data, names if names is not None else DEFAULT_AXES[len(shape) + 1]
+    return found

@@ -12,10 +12,10 @@ of order one per coordinate. For a readout dx = sqrt(n_x) df/dx. The rules, for 
     t = Moment phi(x; t')       dx += dt dphi/dx / sqrt(r),      dt' += dt Moment(dphi/dt')
     x = OuterNonlin phi(y, z)   dy += mean_b (dx dphi/dy),       dz += sqrt(r_x/r_z) mean_a (dx dphi/dz)
 
-Axes. theta may have an axis of its own (the examples of a batch): then every gradient is a Jacobian J[o, i], o the output's
-axis, i the axes of the vector. Where examples do not mix, J[o, i] = delta(o, i_p) a[i] for the axis p of x that runs over
-the examples; this is kept as (a, p), *tied*, so that N examples cost N, not N^2, gradients. What mixes them (batch
-normalisation) leads to a full Jacobian with the axis o in front.
+Axes. theta may have axes of its own (the examples of a batch, positions): then every gradient is a Jacobian J[o, i], o the
+output's axes, i those of the vector. Where examples do not mix, J[o, i] = delta(o, i_p) a[i] for the axis p of x that runs over
+the examples; this is kept as (a, p), *tied*, so that N examples cost N, not N^2, gradients; likewise for positions. What mixes
+them (batch normalisation, a convolution) leads to a Jacobian with the axis o in front.
 
 A product of the backward pass says that it is one (`decouple.py`), which is all that gradient independence needs to know.
 
@@ -27,8 +27,8 @@ checked against finite differences for this project.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -48,14 +48,17 @@ class Gradient:
     """The gradient of theta with respect to a node x.
 
     Attributes:
-        node: Of the shape of x; with one more axis in front if `full`.
-        tie: The axis of x that is the output's axis (J vanishes off its diagonal), or None.
-        full: Has it an axis for the outputs in front?
+        node: Of the shape of x, with the output's untied axes in front.
+        ties: For each axis of the output the axis of x that is the same (J vanishes off their diagonal), or None: untied.
     """
 
     node: Node
-    tie: int | None = None
-    full: bool = False
+    ties: tuple[int | None, ...] = ()
+
+    @property
+    def free(self) -> list[int]:
+        """The output's axes that stand in front."""
+        return [o for o, tie in enumerate(self.ties) if tie is None]
 
 
 @dataclass(frozen=True)
@@ -83,11 +86,13 @@ class Backward:
         output: theta.
         gradients: Of every node theta depends on.
         uses: The products of the forward pass, in its order.
+        positions: How many of theta's axes, the last ones, are positions of one example; the others are examples.
     """
 
     output: Node
     gradients: dict[Node, Gradient]
     uses: tuple[Use, ...]
+    positions: int = 0
 
 
 def root_of_ratio(width: Width | None, other: Width | None = None) -> Node:
@@ -98,14 +103,15 @@ def root_of_ratio(width: Width | None, other: Width | None = None) -> Node:
     return algebra.fn("sqrt", algebra.div(above, algebra.constant(other.ratio)))
 
 
-def backprop(output: Node) -> Backward:
+def backprop(output: Node, positions: int = 0) -> Backward:
     """The gradients of a scalar with respect to everything it is made of.
 
     Args:
-        output: theta, a scalar with at most one axis.
+        output: theta, a scalar; its axes are those of examples, and then of positions.
+        positions: How many of its axes are positions.
 
     Raises:
-        TensorProgramError: The output is a vector or has several axes; an instruction has no derivative.
+        TensorProgramError: The output is a vector; an instruction has no derivative.
 
     Example:
         >>> import tensorprog as tp
@@ -116,14 +122,14 @@ def backprop(output: Node) -> Backward:
         >>> tp.limit(tp.Program(mean_dx=tp.Expression(algebra.moment(dx))))  # the counterexample of Tensor Programs II
         mean_dx = 2 (exact)
     """
-    if output.width is not None or output.inner is not None or len(output.shape) > 1:
+    if output.width is not None or output.inner is not None:
         raise TensorProgramError(
             f"back-propagation from {describe(output)}",
-            why="an output is a scalar, with one axis at most",
+            why="an output is a scalar",
             fix="take a tp.readout or a tp.moment",
             source=output.source,
         )
-    return _Pass(output).run()
+    return replace(_Pass(output).run(), positions=positions)
 
 
 class _Pass:
@@ -131,15 +137,15 @@ class _Pass:
 
     def __init__(self, output: Node, outer: tuple[Width | None, Width | None] | None = None) -> None:
         self.output = output
-        self.outputs = output.shape  # () or (number of outputs,)
+        self.outputs = output.shape
         self.outer = outer  # the two widths, in the body of an OuterNonlin: every gradient has both coordinates there
         self.collected: dict[Node, list[Gradient]] = {}
-        self.taken: dict[Node, dict[tuple[int, bool], dict[int, Gradient]]] = {}
+        self.taken: dict[Node, dict[tuple[int, tuple[int | None, ...]], dict[int, Gradient]]] = {}
         self.uses: list[Use] = []
 
     def run(self) -> Backward:
         seed = algebra.constant(1, self.outputs)
-        self.collected[self.output] = [Gradient(seed, 0 if self.outputs else None)]
+        self.collected[self.output] = [Gradient(seed, tuple(range(len(self.outputs))))]
         gradients: dict[Node, Gradient] = {}
         order = topological([self.output], lambda x: boundary_of(x) if x.op == "outer" else x.args)
         for x in reversed(order):
@@ -160,43 +166,55 @@ class _Pass:
         if not g.node.is_zero and x.op != "constant":
             self.collected.setdefault(x, []).append(g)
 
+    def _lead(self, ties: Sequence[int | None]) -> tuple[int, ...]:
+        """The sizes of the axes in front of a gradient."""
+        return tuple([k for k, tie in zip(self.outputs, ties, strict=True) if tie is None])
+
     def _total(self, x: Node) -> Gradient | None:
         parts = self.collected.pop(x, [])
-        parts += [self._stacked(x, axis, full, found) for (axis, full), found in self.taken.pop(x, {}).items()]
+        parts += [self._stacked(x, axis, ties, found) for (axis, ties), found in self.taken.pop(x, {}).items()]
         if not parts:
             return None
-        if len({(p.tie, p.full) for p in parts}) > 1:
-            parts = [self._full(x.shape, p) for p in parts]
+        known = [set(of) for of in zip(*[p.ties for p in parts], strict=True)]
+        apart = {tie for of in known if len(of) > 1 for tie in of if tie is not None}
+        parts = [self._untied(x.shape, p, apart) for p in parts]
+        ties = parts[0].ties
         total = algebra.add([(1, p.node) for p in parts])
-        wanted = (*self.outputs, *x.shape) if parts[0].full else x.shape
-        total = self._typed(total, wanted, x.width)
+        total = self._typed(total, (*self._lead(ties), *x.shape), x.width)
         total.source = total.source or x.source  # reports name the user's line that is differentiated
-        return None if total.is_zero else Gradient(total, parts[0].tie, parts[0].full)
+        return None if total.is_zero else Gradient(total, ties)
 
-    def _full(self, shape: tuple[int, ...], g: Gradient) -> Gradient:
-        """The Jacobian with the outputs' axis in front."""
-        if g.full or g.tie is None:
+    def _untied(self, shape: tuple[int, ...], g: Gradient, axes: Container[int]) -> Gradient:
+        """The Jacobian with the output's axes that are tied to some axes in front."""
+        ties = tuple([None if tie in axes else tie for tie in g.ties])
+        if ties == g.ties:
             return g
-        (k,) = self.outputs
-        full = (k, *shape)
-        a = algebra.view(g.node, range(1, len(full)), full) if g.node.shape else g.node
-        delta = algebra.view(algebra.constant(np.eye(k, dtype=np.int64)), (0, 1 + g.tie), full)
-        return Gradient(algebra.mul([a, delta]), None, True)
+        new = Gradient(g.node, ties)
+        lead = len(new.free)
+        full = (*self._lead(ties), *shape)
+        places = [new.free.index(o) for o in g.free]
+        a = algebra.view(g.node, [*places, *range(lead, len(full))], full) if g.node.shape else g.node
+        factors = [a]
+        for o, tie in enumerate(g.ties):
+            if tie is not None and ties[o] is None:
+                delta = algebra.constant(np.eye(self.outputs[o], dtype=np.int64))
+                factors.append(algebra.view(delta, (new.free.index(o), lead + tie), full))
+        return Gradient(algebra.mul(factors), ties)
 
-    def _stacked(self, x: Node, axis: int, full: bool, found: dict[int, Gradient]) -> Gradient:
-        """The gradients of the positions of an axis, together."""
-        one = next(iter(found.values()))
-        shape = x.shape[:axis] + x.shape[axis + 1 :]
-        shape = (*self.outputs, *shape) if full else shape
+    def _stacked(self, x: Node, axis: int, ties: tuple[int | None, ...], found: dict[int, Gradient]) -> Gradient:
+        """The gradients of the positions of an axis, together; ties are those of x."""
+        lead = self._lead(ties)
+        shape = (*lead, *x.shape[:axis], *x.shape[axis + 1 :])
         zero = algebra.constant(0)
         parts = [self._typed(found[i].node if i in found else zero, shape, x.width) for i in range(x.shape[axis])]
-        tie = None if one.tie is None else one.tie + (one.tie >= axis)
-        return Gradient(algebra.stack(parts, axis + (len(self.outputs) if full else 0)), tie, full)
+        return Gradient(algebra.stack(parts, axis + len(lead)), ties)
 
     # ---- rules ----
     def _pass_on(self, x: Node, g: Gradient) -> None:
         first = x.args[0]
-        lead = len(self.outputs) if g.full else 0
+        if x.op in ("pick", "stack", "softmax"):  # they mix the positions of an axis
+            g = self._untied(x.shape, g, (x.attr[0] if x.op == "pick" else x.attr,))
+        lead = self._lead(g.ties)
         match x.op:
             case "add" | "mul" | "fn":
                 for a, slope in self._slopes(x):
@@ -205,52 +223,44 @@ class _Pass:
                 self._matmul(x, g)
             case "moment":
                 scaled = algebra.mul([g.node, algebra.fn("reciprocal", root_of_ratio(first.width))])
-                shape = g.node.shape
-                self._give(first, Gradient(algebra.typed(scaled, shape, first.width, None), g.tie, g.full))
+                self._give(first, Gradient(algebra.typed(scaled, g.node.shape, first.width, None), g.ties))
             case "view":
                 self._view(x, g)
             case "take":
                 axis, i = x.attr
-                tie = None if g.tie is None else g.tie + (g.tie >= axis)
-                slot = self.taken.setdefault(first, {}).setdefault((axis, g.full), {})
-                if i in slot or any(other.tie != g.tie for other in slot.values()):
-                    self._give(first, self._alone(first, axis, i, g, tie))
+                ties = _with_axis(g.ties, axis)
+                slot = self.taken.setdefault(first, {}).setdefault((axis, ties), {})
+                if i in slot:
+                    self._give(first, self._stacked(first, axis, ties, {i: g}))
                 else:
                     slot[i] = g
             case "pick":
                 axis, index = x.attr
-                if g.tie == axis:
-                    g, lead = self._full(x.shape, g), len(self.outputs)
-                node = self._typed(g.node, (*self.outputs[:lead], *x.shape), x.width)
-                back = algebra.pick_transposed(node, axis + lead, index, first.shape[axis])
-                self._give(first, Gradient(back, g.tie, g.full))
+                node = self._typed(g.node, (*lead, *x.shape), x.width)
+                back = algebra.pick_transposed(node, axis + len(lead), index, first.shape[axis])
+                self._give(first, Gradient(back, g.ties))
             case "stack":
                 axis = x.attr
-                if g.tie == axis:
-                    g, lead = self._full(x.shape, g), len(self.outputs)
-                tie = None if g.tie is None else g.tie - (g.tie > axis)
-                node = self._typed(g.node, (*self.outputs[:lead], *x.shape), x.width)
+                ties = tuple([None if tie is None else tie - (tie > axis) for tie in g.ties])
+                node = self._typed(g.node, (*lead, *x.shape), x.width)
                 for i, a in enumerate(x.args):
-                    self._give(a, Gradient(self._narrowed(a, algebra.take(node, axis + lead, i)), tie, g.full))
+                    self._give(a, Gradient(self._narrowed(a, algebra.take(node, axis + len(lead), i)), ties))
             case "sum":
                 axis = x.attr
-                tie = None if g.tie is None else g.tie + (g.tie >= axis)
-                shape = (*self.outputs[:lead], *first.shape)
-                index = [i + (i >= axis + lead) for i in range(len(shape) - 1)]
+                shape = (*lead, *first.shape)
+                index = [i + (i >= axis + len(lead)) for i in range(len(shape) - 1)]
                 node = algebra.view(g.node, index, shape) if g.node.shape else self._typed(g.node, shape, x.width)
-                self._give(first, Gradient(node, tie, g.full))
+                self._give(first, Gradient(node, _with_axis(g.ties, axis)))
             case "softmax":
-                if g.tie == x.attr:
-                    g, lead = self._full(x.shape, g), len(self.outputs)
-                shape = (*self.outputs[:lead], *x.shape)
-                a = algebra.view(x, range(lead, len(shape)), shape)
+                shape = (*lead, *x.shape)
+                a = algebra.view(x, range(len(lead), len(shape)), shape)
                 weighted = algebra.mul([a, algebra.typed(g.node, shape, None, None)])
-                axis = x.attr + lead
+                axis = x.attr + len(lead)
                 total = algebra.view(
                     algebra.sum_axis(weighted, axis), [i for i in range(len(shape)) if i != axis], shape
                 )
                 centred = algebra.add([(1, weighted), (-1, algebra.mul([a, total]))])
-                self._give(first, Gradient(centred, g.tie, g.full))
+                self._give(first, Gradient(centred, g.ties))
             case "outer":
                 self._outer(x, g)
             case _:
@@ -278,22 +288,30 @@ class _Pass:
 
     def _elementwise(self, x: Node, a: Node, g: Gradient, slope: Node) -> None:
         """Gives the operand a of x the gradient g times the slope, summed over what a does not have."""
-        lead = len(self.outputs) if g.full else 0
-        shape = (*self.outputs[:lead], *x.shape)
+        lead = self._lead(g.ties)
+        shape = (*lead, *x.shape)
         if slope.shape and lead:
-            slope = algebra.view(slope, range(lead, len(shape)), shape)
-        product = algebra.mul([g.node, slope])
+            slope = algebra.view(slope, range(len(lead), len(shape)), shape)
+        product = self._typed(algebra.mul([g.node, slope]), shape, x.width)
         if a.shape == x.shape:
-            self._give(a, Gradient(self._narrowed(a, self._typed(product, shape, x.width), x), g.tie, g.full))
+            self._give(a, Gradient(self._narrowed(a, product, x), g.ties))
             return
-        tie, full = g.tie, g.full
-        product = self._typed(product, shape, x.width)
-        for axis in reversed(range(len(shape))):  # a has no axes: all but the outputs' are summed
-            if axis >= lead and axis != tie:
-                product = algebra.sum_axis(product, axis)
-        if tie is not None:
-            tie, full = None, True
-        self._give(a, Gradient(self._narrowed(a, product, x), tie, full))
+        product = self._in_front(product, g, x.shape, ())  # a has no axes: all but the outputs' are summed
+        self._give(a, Gradient(self._narrowed(a, product, x), (None,) * len(self.outputs)))
+
+    def _in_front(self, node: Node, g: Gradient, shape: tuple[int, ...], kept: Sequence[int]) -> Node:
+        """A gradient with the output's axes that are not tied to what is `kept` in front; what else is not kept is summed."""
+        free, tied = g.free, {tie: o for o, tie in enumerate(g.ties) if tie is not None}
+        labels = [
+            *free,
+            *[tied[p] if p in tied and p not in kept else len(self.outputs) + p for p in range(len(shape))],
+        ]
+        for axis in reversed(range(len(labels))):
+            if labels[axis] >= len(self.outputs) and labels[axis] - len(self.outputs) not in kept:
+                node = algebra.sum_axis(node, axis)
+                labels.pop(axis)
+        wanted = [*sorted([k for k in labels if k < len(self.outputs)]), *[len(self.outputs) + p for p in kept]]
+        return algebra.transpose(node, [labels.index(k) for k in wanted])
 
     def _narrowed(self, a: Node, product: Node, x: Node | None = None) -> Node:
         """A gradient over a width as one of a scalar operand: sqrt(r) times its Moment."""
@@ -310,7 +328,7 @@ class _Pass:
         node = algebra.typed(g.node, g.node.shape, x.width, None)
         back = algebra.matmul(matrix, not transposed, node, backward=True)
         back.source = back.source or x.source
-        self._give(h, Gradient(algebra.mul([root_of_ratio(h.width, x.width), back]), g.tie, g.full))
+        self._give(h, Gradient(algebra.mul([root_of_ratio(h.width, x.width), back]), g.ties))
 
     def _view(self, x: Node, g: Gradient) -> None:
         (y,) = x.args
@@ -318,29 +336,16 @@ class _Pass:
         if len(set(index)) < len(index):
             self._diagonal(x, g)
             return
-        if g.tie is not None and g.tie not in index:  # the operand does not have the examples' axis: it becomes o
-            node = self._typed(g.node, x.shape, x.width)
-            order = [g.tie, *[i for i in range(len(x.shape)) if i != g.tie]]
-            node, positions, full, tie = algebra.transpose(node, order), order[1:], True, None
-        else:
-            lead = len(self.outputs) if g.full else 0
-            node = self._typed(g.node, (*self.outputs[:lead], *x.shape), x.width)
-            positions, full = list(range(len(x.shape))), g.full
-            tie = None if g.tie is None else index.index(g.tie)
-        lead = len(self.outputs) if full else 0
-        for k in reversed(range(len(positions))):
-            if positions[k] not in index:
-                node = algebra.sum_axis(node, lead + k)
-        kept = [p for p in positions if p in index]
-        node = algebra.transpose(node, [*range(lead), *[lead + kept.index(p) for p in index]])
-        self._give(y, Gradient(node, tie, full))
+        node = self._typed(g.node, (*self._lead(g.ties), *x.shape), x.width)
+        ties = tuple([index.index(tie) if tie in index else None for tie in g.ties])
+        self._give(y, Gradient(self._in_front(node, g, x.shape, index), ties))
 
     def _diagonal(self, x: Node, g: Gradient) -> None:
         """y[i] = x[i, i]: through one more axis for each repetition and a constant identity."""
         (y,) = x.args
-        g = self._full(x.shape, g) if self.outputs else g
-        lead = len(self.outputs) if g.full else 0
-        node = self._typed(g.node, (*self.outputs[:lead], *x.shape), x.width)
+        g = self._untied(x.shape, g, range(len(x.shape)))
+        lead = len(self.outputs)
+        node = self._typed(g.node, (*self.outputs, *x.shape), x.width)
         shape, seen, factors = list(node.shape), set(), []
         place = []
         for p in x.attr:
@@ -360,18 +365,14 @@ class _Pass:
                 node = algebra.sum_axis(node, axis)
                 kept.remove(axis)
         node = algebra.transpose(node, [*range(lead), *[kept.index(p) for p in place]])
-        self._give(y, Gradient(node, None, g.full))
-
-    def _alone(self, x: Node, axis: int, i: int, g: Gradient, tie: int | None) -> Gradient:
-        return self._stacked(x, axis, g.full, {i: g})
+        self._give(y, Gradient(node, g.ties))
 
     # ---- OuterNonlin ----
     def _outer(self, x: Node, g: Gradient) -> None:
         """The rules of the module's head, by a pass over the body with both coordinates in sight."""
         (body,) = x.args
         inside = _Pass(self.output, (body.width, body.inner))
-        lead = len(self.outputs) if g.full else 0
-        inside._give(body, Gradient(inside._typed(g.node, (*self.outputs[:lead], *x.shape), x.width), g.tie, g.full))
+        inside._give(body, Gradient(inside._typed(g.node, (*self._lead(g.ties), *x.shape), x.width), g.ties))
         for y in reversed(topological([body], _inside)):
             total = inside._total(y)
             if total is not None and _inside(y):
@@ -389,7 +390,12 @@ class _Pass:
             node = algebra.outer(g.node)
         else:
             node = algebra.mul([root_of_ratio(body.width), algebra.moment(algebra.outer(g.node))])
-        self._give(y, Gradient(node, g.tie, g.full))
+        self._give(y, Gradient(node, g.ties))
+
+
+def _with_axis(ties: Sequence[int | None], axis: int) -> tuple[int | None, ...]:
+    """Ties to the axes of what has one axis more."""
+    return tuple([None if tie is None else tie + (tie >= axis) for tie in ties])
 
 
 def _inside(y: Node) -> tuple[Node, ...]:

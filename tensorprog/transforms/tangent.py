@@ -69,9 +69,12 @@ class Parametrization:
         return u.var if self.name == "ntk" else 1 if self.name == "tp" else u.data.features
 
     def vector(self, v: VectorSpec) -> Number:
-        """For a trained vector with independent columns: a readout, a bias, a gain. `lr` stands for the variance, everywhere."""
+        """For a trained vector with independent columns: a readout, a bias, a gain. `lr` stands for the variance, everywhere.
+
+        Variances that differ are no part of it: they multiply the columns (`_Pairs._vectors`).
+        """
         if self.name == "ntk":
-            return v.var if v.lr is None else v.lr
+            return v.lr if v.lr is not None else 1 if isinstance(v.var, np.ndarray) else v.var
         fan_in = 1 if self.name == "tp" or v.name not in self.fan_ins else (self.width or 1) * self.fan_ins[v.name]
         return fan_in if v.lr is None else v.lr * fan_in
 
@@ -118,13 +121,13 @@ def tangent(left: Backward, right: Backward, scheme: Parametrization, only: str 
     """The tangent kernel of two outputs (the same one twice, or of two networks that share weights).
 
     Args:
-        left: Gradients of the first output, with an axis of k examples or none.
-        right: Gradients of the second, with an axis of k' examples or none.
+        left: Gradients of the first output, whose axes are those of examples and positions.
+        right: Gradients of the second, likewise.
         scheme: The parametrization.
         only: The part of the parameter of this name alone.
 
     Returns:
-        A scalar of shape (k, k'), (k,), (k',) or ().
+        A scalar with the axes of the first output, then those of the second.
     """
     return _Pairs(left, right, scheme).total(only)
 
@@ -132,7 +135,7 @@ def tangent(left: Backward, right: Backward, scheme: Parametrization, only: str 
 class _Pairs:
     def __init__(self, left: Backward, right: Backward, scheme: Parametrization) -> None:
         self.left, self.right, self.scheme = left, right, scheme
-        self.lead = len(left.output.shape), len(right.output.shape)
+        self.own = 0, len(left.output.shape)  # where a side's axes start
         self.outputs = (*left.output.shape, *right.output.shape)
         # Moment(dg dg') of a pair of gradients, to the sum of what multiplies it, and the shape of both.
         self.parts: dict[tuple[Node, tuple[int, ...]], list[tuple[Number, Node]]] = {}
@@ -156,12 +159,11 @@ class _Pairs:
     # ---- axes ----
     def _places(self, g: Gradient, sizes: tuple[int, ...], side: int, after: int) -> tuple[list[int], list[int]]:
         """Where the axes i of a vector go, and the positions that are new: those `after` the ones in use."""
-        own = 0 if side == 0 else self.lead[0]
         places: list[int] = []
         fresh: list[int] = []
         for i in range(len(sizes)):
-            if g.tie == i:
-                places.append(own)
+            if i in g.ties:
+                places.append(self.own[side] + g.ties.index(i))
             else:
                 places.append(after + len(fresh))
                 fresh.append(i)
@@ -179,7 +181,7 @@ class _Pairs:
         return algebra.view(x, places, shape) if x.shape else x
 
     def _jacobian(self, g: Gradient, places: list[int], side: int, shape: tuple[int, ...]) -> Node:
-        front = [0 if side == 0 else self.lead[0]] if g.full else []
+        front = [self.own[side] + o for o in g.free]
         return self._seen(g.node, [*front, *places], shape)
 
     # ---- parameters ----
@@ -220,6 +222,8 @@ class _Pairs:
                 elif x.attr.cov is None or x.attr.lr is not None:
                     places, others, shape, metric = self._columns(x, g, h)
                     factor = self.scheme.vector(x.attr)
+                    if isinstance(x.attr.var, np.ndarray) and self.scheme.name == "ntk" and x.attr.lr is None:
+                        metric = algebra.mul([metric, self._seen(algebra.constant(x.attr.var), places, shape)])
                 else:
                     places, others, shape, metric, factor = self._correlated(x, g, h)
                 if self.scheme.name == "ntk" and x.attr.lr is None and np.any(x.attr.mean) and _is_constant(x.attr):
@@ -235,16 +239,27 @@ class _Pairs:
 
     def _columns(self, x: Node, g: Gradient, h: Gradient) -> tuple[Any, ...]:
         """Independent columns: one sum over them, the same column on both sides."""
-        if g.tie is not None or h.tie is not None:
+        examples = [len(side.output.shape) - side.positions for side in (self.left, self.right)]
+        if any(tie is not None for side, k in zip((g, h), examples, strict=True) for tie in side.ties[:k]):
             raise TensorProgramError(
                 f"the trained vector {x.attr.name} has an axis that runs over the examples",
                 why="every example would have parameters of its own",
                 fix="train a vector without that axis",
                 source=x.source,
             )
-        after = len(self.outputs)
-        places = list(range(after, after + len(x.shape)))
-        return places, places, (*self.outputs, *x.shape), algebra.ONE
+        places, others, same = [], [], []
+        shape = list(self.outputs)
+        for i, k in enumerate(x.shape):
+            at = [own + side.ties.index(i) for own, side in zip(self.own, (g, h), strict=True) if i in side.ties]
+            if not at:
+                at = [len(shape)]
+                shape.append(k)
+            places.append(at[0])
+            others.append(at[-1])
+            if len(at) > 1:  # a column for each position of the outputs
+                same.append((at[0], at[1], k))
+        factors = [self._seen(algebra.constant(np.eye(k, dtype=np.int64)), [i, j], tuple(shape)) for i, j, k in same]
+        return places, others, tuple(shape), algebra.mul(factors) if factors else algebra.ONE
 
     def _correlated(self, x: Node, g: Gradient, h: Gradient) -> tuple[Any, ...]:
         if self.scheme.name != "ntk":
@@ -260,7 +275,7 @@ def _short(x: Any) -> str:
 
 
 def _is_constant(v: VectorSpec) -> bool:
-    return v.var == 0 if v.cov is None else not np.any(v.cov)
+    return not np.any(v.var if v.cov is None else v.cov)
 
 
 def _trained(side: Backward) -> list[tuple[Node, Gradient]]:
