@@ -349,7 +349,6 @@ class _Experiment:
                     (*value.shape[:-1], self.draws * len(SCALES))
                 )
                 with np.errstate(invalid="ignore"):  # what is out of range has left no jump
-                    with np.errstate(invalid="ignore", over="ignore"):  # numbers out of range tell nothing
                     change = MOVE * np.where(gone, noise, value * np.sin(1e3 * value + 10 * mark))
             else:
                 step = np.maximum(MOVE * np.maximum(1.0, np.abs(value)), 100 * np.abs(other - value))
