@@ -1,6 +1,7 @@
 """What once expanded without end: the right value, and the number of terms that it takes."""
 
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -184,3 +185,23 @@ def test_independent_columns_are_a_constant():
     found = tp.limit(p)["k"]
     assert found.value.shape == (3000, 3000) and found.value[:2, :2].tolist() == [[2, 0], [0, 2]]
     assert found.value.sum() == 2 * 3000 and np.max(found.error) < 1e-14
+
+
+@pytest.mark.parametrize("rho", [0.3, 0.017, -1e-4])
+def test_products_of_polynomials_of_two_variables_do_not_cancel(rho):
+    """E He_k(u) He_k(v) = k! rho^k, from 1e4 down to 1e-51; also along axes, and of two different polynomials."""
+    n = tp.Width("n")
+    x = tp.Vector("x", n, axes="b", cov=[[1, rho], [rho, 1]])
+    u, v = tp.take(x, "b", 0), tp.take(x, "b", 1)
+    h = tp.hermite(x, 16)
+    found = tp.limit(
+        tp.Program(
+            a=tp.moment(tp.hermite(u, 16) * tp.hermite(v, 16)),
+            b=tp.moment(h * tp.rename(h, b="c")),
+            c=tp.moment(tp.hermite(u, 6) * (v**6 + v**2)),
+        )
+    )
+    want = math.factorial(16) * rho**16
+    assert found["a"].value == pytest.approx(want, rel=1e-13) and found["a"].error < 1e-12 * want
+    assert np.asarray(found["b"].value)[0, 1] == pytest.approx(want, rel=1e-13)
+    assert found["c"].value == pytest.approx(720 * rho**6, rel=1e-13)

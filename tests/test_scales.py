@@ -290,3 +290,13 @@ def test_noise_beside_a_large_variance_is_not_lost(scale):
     large = tp.kernel_fn(tp.Network(tp.readout("v", tp.gelu(tp.dense("U", x, n)))))(rows[:1] * 1e4, get="nngp")
     if scale >= 1e4:
         assert large[0, 0] == pytest.approx(1e8 * scale**2 / 4, rel=1e-13)
+
+
+@pytest.mark.parametrize("f", [tp.gaussian, tp.exp, tp.sigmoid, tp.softplus], ids=lambda f: f.__name__)
+def test_jumps_of_what_has_one_sign(f):
+    """Floats make gaussian(30) 0; its sign is 1 all the same."""
+    u = f(10 * tp.Vector("u", n, var=1000))
+    found = tp.limit(
+        tp.Program(a=tp.moment(tp.step(u)), b=tp.moment(tp.sign(-u)), c=tp.moment(tp.step(-u) * tp.tanh(u)))
+    )
+    assert [found[k].value for k in "abc"] == [1, -1, 0]

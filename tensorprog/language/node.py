@@ -31,8 +31,8 @@ The limit adds `hat` (a Gaussian leaf), and closed forms and integrals of the sc
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable
+from hashlib import blake2b
 from typing import Any
 
 from tensorprog.errors import Source
@@ -67,10 +67,13 @@ class Node:
         inner: Width | None = None,
     ) -> None:
         self.op, self.args, self.attr, self.shape, self.width, self.inner = op, args, attr, shape, width, inner
-        head = encode((op, attr, shape, width, inner))
-        self.digest = hashlib.blake2b(head + b"".join([a.digest for a in args]), digest_size=16).digest()
+        # encode((op, attr, shape, width, inner)), written out: it is most of what it takes to make a node
+        wide = b"None" if width is None else width.encoded()
+        deep = b"None" if inner is None else inner.encoded()
+        head = b"(%b,%b,%b,%b,%b)" % (repr(op).encode(), encode(attr), repr(shape).encode(), wide, deep)
+        self.digest = blake2b(head + b"".join([a.digest for a in args]), digest_size=16).digest()
         self._hash = int.from_bytes(self.digest[:8], "little", signed=True)
-        self.height = 1 + max([a.height for a in args], default=0)
+        self.height = 1 + (max([a.height for a in args]) if args else 0)
         self.source, self.label = None, ""
 
     def __hash__(self) -> int:

@@ -133,7 +133,7 @@ def encode(x: Any) -> bytes:
     """Bytes that determine x, its numeric type included (0.5 is not Fraction(1, 2))."""
     kind = type(x)
     try:
-        if kind in _SIMPLE or (kind is tuple and all([type(e) in _SIMPLE for e in x])):
+        if kind in _SIMPLE or (kind is tuple and _SIMPLE.issuperset(map(type, x))):
             return repr(x).encode()
     except ValueError:  # integers of thousands of digits have no repr
         if kind is int:

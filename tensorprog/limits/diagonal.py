@@ -50,6 +50,7 @@ class _Pass:
         self.new: dict[Node, Node] = {}
         self._zero: dict[Node, _Zeros] = {}
         self._restricted: dict[tuple[Node, int, int], Node] = {}
+        self._opened: dict[tuple[Node, int, int], Node | None] = {}
 
     def visit(self, x: Node) -> None:
         """Rebuilds a node whose operands have been visited."""
@@ -135,8 +136,22 @@ class _Pass:
             base, _ = _picks(x)
             if _picked_alike(x, i, j):
                 return [(base, i, j)]
-            return [(y, i, j)] if (y := _opened(x)) is not None else []
+            return [(y, i, j)] if (y := self._along(x, i, j)) is not None else []
         return []
+
+    def _along(self, x: Node, i: int, j: int) -> Node | None:
+        """Picks that differ on two axes, carried out on the operands where that leads to a diagonal.
+
+        That is where the array below, or what it is made of, vanishes off some blocks. Other picks would multiply on their way
+        down where positions are repeated (an encoder-decoder has 3^depth of them); the whole array serves all of them, once.
+        """
+        key = x, i, j
+        if key not in self._opened:
+            base, _ = _picks(x)
+            self.zero(base)  # and of what is below
+            found = any(self._zero[a].labels for a in base.args) or (i, j) in self._zero[base].labels
+            self._opened[key] = _opened(x) if found else None
+        return self._opened[key]
 
     def _restrict(self, x: Node, i: int, j: int) -> Node:
         shape = x.shape[:j] + x.shape[j + 1 :]
@@ -198,7 +213,7 @@ def _opened(x: Node) -> Node | None:
     if y.op == "pick":  # of another axis
         inner = _opened(y)
         return None if inner is None else algebra.pick(inner, axis, index)
-    if y.op not in ("add", "mul", "fn", "dual"):
+    if y.op not in ("add", "mul"):
         return None
     return rebuilt(y, [algebra.pick(a, axis, index) if a.shape else a for a in y.args], x.shape)
 

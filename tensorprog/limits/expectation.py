@@ -17,13 +17,14 @@ position by position. An (N, N) kernel is the pointwise product of one vector se
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fractions import Fraction
 from math import prod
 
 from tensorprog.language import algebra
 from tensorprog.language.algebra import ONE, ZERO, typed
 from tensorprog.language.data import Embedding
 from tensorprog.language.functions import PRIMITIVES
-from tensorprog.language.node import Node
+from tensorprog.language.node import Node, topological
 from tensorprog.language.symbols import Number
 from tensorprog.limits.budget import Budget
 from tensorprog.limits.closed import Gaussian, closed_form, expressible
@@ -41,7 +42,7 @@ from tensorprog.limits.factors import (
 from tensorprog.limits.guard import guarded, size_of
 from tensorprog.limits.integral import MAX_QUADRATURE, integral
 from tensorprog.limits.laplace import inverse_powers, laplace
-from tensorprog.limits.monomials import Variables, as_sum
+from tensorprog.limits.monomials import MAX_DEGREE, Variables, as_sum
 from tensorprog.limits.picks import Picks, common_picks, split
 from tensorprog.limits.reduce import reduced
 from tensorprog.limits.structure import (
@@ -213,9 +214,10 @@ class Expectation:
         if powers is None:
             nonlinear_sums = [a for a in nonlinear_sums if not self._held(a, factors)]
         if nonlinear_sums:
-            whole = yield from self._together(factors)
-            if whole is not None:
-                return whole
+            for rule in (self._together, self._of_two_polynomials):
+                whole = yield from rule(factors)
+                if whole is not None:
+                    return whole
             sums = [(a, k) for a, k in factors if a in nonlinear_sums]
             if sum([k for _, k in sums]) > 2:  # of two sums, pairs are remembered and few
                 expanded = prod([self.structure.terms(a) ** k for a, k in sums])
@@ -262,6 +264,54 @@ class Expectation:
             return None
         value = yield from self._solve(factors)
         return value
+
+    def _of_two_polynomials(self, factors: list[tuple[Node, int]]) -> Task:
+        """E P(u) Q(v) = sum_k c^k/k! E P^(k)(u) E Q^(k)(v), c = Cov(u, v); None for anything else.
+
+        Of Hermite polynomials one term is left; written out in monomials, c^k is a difference of numbers of order 1.
+        """
+        if any(self.structure.names(a) for a, _ in factors):
+            return None
+        atoms = self.structure.atoms(algebra.mul(factors))
+        sides = [[(a, k) for a, k in factors if self.structure.atoms(a) == (u,)] for u in atoms]
+        if len(atoms) != 2 or sum(map(len, sides)) != len(factors):
+            return None
+        if not all(any(a.op == "add" for a, _ in side) for side in sides):
+            return None
+        p, q = [algebra.mul(side) for side in sides]
+        degree = min([self._degree(p, atoms[0]), self._degree(q, atoms[1])])
+        if degree < 0:
+            return None
+        c = yield (self.covariance, *ordered(*atoms))
+        pairs: list[tuple[Number, Node]] = []
+        power, factorial = ONE, 1
+        for k in range(degree + 1):
+            one = yield (self.mean, p)
+            two = (yield (self.mean, q)) if not one.is_zero else ZERO
+            pairs.append((Fraction(1, factorial), algebra.mul([power, one, two])))
+            if k < degree:
+                p, q = self.structure.derivative(p, atoms[0]), self.structure.derivative(q, atoms[1])
+                power, factorial = algebra.mul([power, c]), factorial * (k + 1)
+        return algebra.add(pairs)
+
+    def _degree(self, x: Node, u: Node) -> int:
+        """The degree of a polynomial in one Gaussian variable; -1 if it is none."""
+        degrees: dict[Node, int] = {}
+
+        def operands(y: Node) -> tuple[Node, ...]:
+            if y == u or not self.structure.facts(y).families:
+                return ()
+            return (opened(y),) if y.op in MOVES else y.args
+
+        for y in topological([x], operands):
+            below = [degrees[a] for a in operands(y)]
+            if not below:
+                degrees[y] = int(y == u)
+            elif min(below) < 0 or y.op not in ("add", "mul", *MOVES):
+                degrees[y] = -1
+            else:
+                degrees[y] = sum([k * d for k, d in zip(y.attr, below, strict=True)]) if y.op == "mul" else max(below)
+        return degrees[x] if degrees[x] <= MAX_DEGREE else -1
 
     def _by_families(self, factors: list[tuple[Node, int]]) -> list[list[tuple[Node, int]]]:
         """The factors in groups without a family of leaves in common, those first whose expectation is likely to be 0.

@@ -15,7 +15,7 @@ from tensorprog.language.node import Node, topological
 from tensorprog.language.program import Program
 from tensorprog.language.symbols import LongNumber, Matrix, VectorSpec
 from tensorprog.limits.cases import by_cases
-from tensorprog.limits.domain import check_value, jumps
+from tensorprog.limits.domain import check_value, jumps, range_of
 from tensorprog.limits.expectation import Expectation
 from tensorprog.limits.exponentials import logarithm
 from tensorprog.limits.factors import variance_factor
@@ -174,6 +174,9 @@ class Lowering:
                     if cases:
                         apart = [algebra.mul([mask, self._lower(x, [z])]) for mask, z in cases]
                         return typed(algebra.add([(1, z) for z in apart]), x.shape, x.width, None)
+                if x.attr[0] in ("step", "sign") and (one_sided := _side(args[0])):
+                    value = one_sided if x.attr[0] == "sign" else max(one_sided, 0)
+                    return algebra.constant(value, x.shape, x.width, x.inner)
                 pulled = homogeneous(self.expectation.structure, x, args[0])
                 return algebra.rebuild(x, args) if pulled is None else pulled
             case "stack":
@@ -273,6 +276,12 @@ def _factors(program: Program) -> set[Node]:
     needed = {o.node for o in program.outputs.values()}
     needed |= {a for x in program.nodes if x.op != "mul" for a in x.args}
     return {x for x in program.nodes if x.op == "moment" and x not in needed}
+
+
+def _side(z: Node) -> int:
+    """1 or -1 where z has one sign everywhere, also where floats make it 0: exp(-1000), gaussian(30); else 0."""
+    known = range_of(z)
+    return 1 if known.low > 0 else -1 if known.high < 0 else 0
 
 
 def _gathered(x: Node, args: list[Node]) -> Node | None:

@@ -22,6 +22,9 @@ from tensorprog.limits.rebuild import rebuilt
 
 __all__ = ["tidied"]
 
+Known = dict[Node, "tuple[Node, Node, Node] | None"]
+"""What `_determinant` has found: a residual variance is in many products."""
+
 
 def tidied(outputs: Sequence[Node]) -> list[Node]:
     """The same scalars, with densities of residual variances as functions of determinants.
@@ -32,9 +35,10 @@ def tidied(outputs: Sequence[Node]) -> list[Node]:
     if not any(x.op == "dual" and x.attr == "residual" for x in topological(outputs)):
         return list(outputs)
     new: dict[Node, Node] = {}
+    known: Known = {}
     for x in topological(outputs):
         args = [new[a] for a in x.args]
-        y = _rule(x, args)
+        y = _rule(x, args, known)
         same = all(a is b for a, b in zip(args, x.args, strict=True))
         new[x] = y if y is not None else x if same else rebuilt(x, args)
     return _noise_apart([new[x] for x in outputs])
@@ -54,17 +58,17 @@ def _noise_apart(outputs: Sequence[Node]) -> list[Node]:
     return [new[x] for x in outputs]
 
 
-def _rule(x: Node, args: Sequence[Node]) -> Node | None:
+def _rule(x: Node, args: Sequence[Node], known: Known) -> Node | None:
     if x.op == "dual" and x.attr == "residual":
         value, y, z, q = args
         for one, other in ((y, z), (z, y)):
             t = _widening(q, one)
             if t is not None and value == other:  # x - y x / (y + t) = x t / (y + t)
-                return algebra.typed(algebra.mul([value, algebra.constant(t), _inverse(q)]), x.shape, None, None)
-    if x.op == "fn" and x.attr[0] == "reciprocal" and _determinant(args[0]) is not None:
-        return algebra.typed(_inverse(args[0]), x.shape, None, None)
+                return algebra.typed(algebra.mul([value, algebra.constant(t), _inverse(q, known)]), x.shape, None, None)
+    if x.op == "fn" and x.attr[0] == "reciprocal" and _determinant(args[0], known) is not None:
+        return algebra.typed(_inverse(args[0], known), x.shape, None, None)
     if x.op == "mul":
-        return _paired(x, args)
+        return _paired(x, args, known)
     return None
 
 
@@ -80,8 +84,14 @@ def _positive(t: Node) -> Number | None:
     return t.attr if t.op == "constant" and not isinstance(t.attr, np.ndarray) and t.attr > 0 else None
 
 
-def _determinant(r: Node) -> tuple[Node, Node, Node] | None:
+def _determinant(r: Node, known: Known) -> tuple[Node, Node, Node] | None:
     """(q, p, w) where r is s - c^2/q + t, t > 0: q r = p w with one of q and s + t for p, whichever digest is smaller."""
+    if r not in known:
+        known[r] = _derived(r)
+    return known[r]
+
+
+def _derived(r: Node) -> tuple[Node, Node, Node] | None:
     if r.op != "add" or len(r.args) != 2 or r.attr != (1, 1):
         return None
     for a, t in (r.args, r.args[::-1]):
@@ -98,22 +108,22 @@ def _determinant(r: Node) -> tuple[Node, Node, Node] | None:
     return None
 
 
-def _inverse(r: Node) -> Node:
-    found = _determinant(r)
+def _inverse(r: Node, known: Known) -> Node:
+    found = _determinant(r, known)
     if found is None or found[2] == r:
         return algebra.fn("reciprocal", r)
     q, p, w = found
     return algebra.mul([q, algebra.fn("reciprocal", p), algebra.fn("reciprocal", w)])
 
 
-def _paired(x: Node, args: Sequence[Node]) -> Node | None:
+def _paired(x: Node, args: Sequence[Node], known: Known) -> Node | None:
     """A product, each density in it together with that of what is left of another variable."""
     factors = list(zip(args, x.attr, strict=True))
     densities = [a for a, k in factors if k == 1 and a.op == "dual" and a.attr == "density" and a.args[0].is_zero]
     used: set[Node] = set()
     joint: list[Node] = []
     for a in densities:
-        found = _determinant(a.args[1])
+        found = _determinant(a.args[1], known)
         if found is None or a in used:
             continue
         q, p, w = found

@@ -49,6 +49,12 @@ class Part:
         """With a part of another output, given the body; 0 if they have no weights in common."""
         if self.name != other.name or (self.x is None) != (other.x is None):
             return 0
+        if len(self.over) != len(other.over):
+            raise TensorProgramError(
+                f"two different readout vectors are called {self.name!r}: one for each position of {self.over or other.over}, "
+                "and one for all",
+                fix="give them different names, or use over= in both",
+            )
 
         def there(y: Any, also: dict[str, str] | None = None) -> Any:
             if not isinstance(y, Expression):
