@@ -101,6 +101,10 @@ def panels(centre):
 
 def expected(f, g, variance, rho):
     """E f(u) g(v)."""
+    if f is g is FUNCTIONS["gaussian"][1]:  # (1 + 2 v)^2 - 4 c^2 as a product: panels lose digits here
+        return float(((1 + 2 * variance * (1 - rho)) * (1 + 2 * variance * (1 + rho))) ** -0.5)
+    if f is g is FUNCTIONS["gaussian"][2]:  # by Price's theorem its derivative in c
+        return float(4 * variance * rho * expected(*[FUNCTIONS["gaussian"][1]] * 2, variance, rho) ** 3)
     s = np.sqrt(variance)
     t, w = panels(0.0)
     if abs(rho) == 1:
