@@ -404,6 +404,8 @@ def _parameters(
                     why=f"its {what} are {', '.join(names) or 'none'}",
                     fix="check the name",
                 )
+            if name in found:
+                raise TensorProgramError(f"matrices= and parameters= both have {name!r}", fix="give it once")
             a = real_array(values, f"{what} for {name!r}", "give an array of numbers")
             if not np.isfinite(a).all():
                 raise TensorProgramError(f"{what} for {name!r} hold no finite numbers", fix="give an array of numbers")
