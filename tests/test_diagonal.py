@@ -151,6 +151,7 @@ def test_nodes_of_an_encoder_decoder_do_not_grow_with_its_positions(flat):
     assert counts[1] < 1.2 * counts[0] < 20_000, counts
 
 
+@pytest.mark.slow
 def test_the_kernel_of_an_encoder_decoder():
     """Against samples, whose t quantiles cover 0.999 each: 3e-3 for the three entries of a program at 3 quantiles is 1e-8."""
     net = encoder_decoder(8, ("t",), flat=True)
