@@ -304,3 +304,15 @@ def test_jumps_of_what_has_one_sign(f):
         tp.Program(a=tp.moment(tp.step(u)), b=tp.moment(tp.sign(-u)), c=tp.moment(tp.step(-u) * tp.tanh(u)))
     )
     assert [found[k].value for k in "abc"] == [1, -1, 0]
+
+
+@pytest.mark.parametrize("name", ["sigmoid", "silu", "softplus", "tanh", "gelu"])
+def test_saturated_functions_beyond_all_scales(name):
+    """Where they are flat, or a line, the distance to their poles does not matter: panels are as wide as elsewhere."""
+    f, g, _ = FUNCTIONS[name]
+    for scale in (1e6, 1e8):
+        found = tp.limit(tp.Network(tp.readout("v", f(tp.dense("U", x, n)))), [[scale]])
+        got, want = found["nngp"], expected(g, g, scale**2, 1)
+        assert found["ntk"].method == got.method and got.method in ("closed form", "quadrature")
+        assert abs(got.value[0, 0] - want) <= got.error[0, 0] + 1e-13 * want, (scale, got, want)
+        assert got.error[0, 0] <= 1e-12 * want, (scale, got)

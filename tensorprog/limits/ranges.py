@@ -163,11 +163,14 @@ def _steepest_tanh(low: Array, high: Array, height: Array) -> Array:
 
 
 def _largest_sigmoid(low: Array, high: Array, height: Array) -> Array:
-    """1/|1 + exp(-z)|; the nearest poles are at i pi."""
+    """1/|1 + exp(-z)|; the nearest poles are at i pi, and all have real part 0: away from there the height does not matter."""
     e = np.exp(-np.minimum(high, 700))
     near = 1 / np.sqrt(1 + e**2)
     far = 1 / np.sin(np.minimum(height, math.pi))
-    return np.where(height <= math.pi / 2, near, np.where(height < math.pi, far, np.inf))
+    with np.errstate(all="ignore"):
+        aside = np.where(low > 0, -1 / np.expm1(-np.abs(low)), 1 / np.expm1(np.minimum(np.abs(high), 700)))
+    aside = np.where((low > 0) | (high < 0), aside, np.inf)
+    return np.minimum(aside, np.where(height <= math.pi / 2, near, np.where(height < math.pi, far, np.inf)))
 
 
 def _steepest_arctan(low: Array, high: Array, height: Array) -> Array:
