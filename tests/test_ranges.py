@@ -77,7 +77,25 @@ def test_finite(name: str) -> None:
 
 def test_squares_written_out() -> None:
     found = tp.limit(tp.Program(q=m(sqrt(x * x + 2 * x * y + y * y))))["q"]
-    assert abs(found.value - 2 / math.sqrt(math.pi)) <= 5 * found.error and found.error < 1e-3
+    assert abs(found.value - 2 / math.sqrt(math.pi)) <= found.error < 1e-14
+
+
+@pytest.mark.parametrize("scale", [1e-8, 1, 1e8])
+def test_the_root_of_a_square_is_an_absolute_value(scale: float) -> None:
+    x, y, z = tp.Vector("x", n), tp.Vector("y", n, var=2), tp.Vector("z", n, axes={"t": 3})
+    pairs = [
+        (x * x + 2 * x * y + y * y, x + y),
+        (x * x - 4 * x * y + 4 * y * y + 2 * x - 4 * y + 1, x - 2 * y + 1),
+        (z * z - 2 * z * x + x * x, z - x),
+        (x * x * scale**2 + 2 * scale * x * y + y * y, scale * x + y),
+    ]
+    for square, line in pairs:
+        found, right = (tp.limit(tp.Program(q=tp.moment(e)))["q"] for e in (tp.sqrt(square), tp.abs(line)))
+        assert found.method == right.method == "closed form"
+        assert np.allclose(np.array(found), np.array(right), rtol=1e-14, atol=0)
+    for other in (x * x + 2 * x * y + 3 * y * y, x * x + 1, x * x + 2 * x + 2):  # no squares
+        assert tp.limit(tp.Program(q=tp.moment(tp.sqrt(other))))["q"].method == "quadrature"
+
 
 
 @pytest.mark.parametrize("size", [2, 5, 12])

@@ -23,6 +23,7 @@ from tensorprog.limits.floats import FloatArithmetic
 from tensorprog.limits.initial import initial_scalars, limit_node
 from tensorprog.limits.laplace import homogeneous
 from tensorprog.limits.pairs import separated
+from tensorprog.limits.polynomials import root_of_square
 from tensorprog.limits.structure import MOVES, PASSED, opened, root, scalar_version, settled
 from tensorprog.limits.tasks import Declined
 from tensorprog.limits.zdot import Zdot, combined
@@ -165,8 +166,9 @@ class Lowering:
                 return z
             case "fn":
                 check_value(x, args[0])
-                if x.attr[0] == "log" and x.width is not None and x.inner is None:
-                    rewritten = logarithm(args[0])
+                rule = {"log": logarithm, "sqrt": root_of_square}.get(x.attr[0])
+                if rule is not None and x.width is not None and x.inner is None:
+                    rewritten = rule(args[0])
                     if rewritten is not None:
                         return typed(rewritten, x.shape, x.width, None)
                 if args[0].shape and not self.expectation.structure.facts(args[0]).affine:

@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from tensorprog.language import algebra
 from tensorprog.language.node import Node
 
-__all__ = ["polynomial_bounds"]
+__all__ = ["polynomial_bounds", "root_of_square"]
 
 INF = math.inf
 MANY = 60
@@ -55,6 +56,40 @@ def polynomial_bounds(x: Node, interval: Callable[[Node], Interval]) -> Interval
         low, high = low + found[0], high + found[1]
         size += sum([abs(c) for c in part.values()])
     return tuple([0.0 if abs(v) <= ROUNDING * size else v for v in (low, high)])  # type: ignore[return-value]
+
+
+def root_of_square(x: Node) -> Node | None:
+    """|a.y + c| where x is (a.y + c)^2 written out, whose root has a kink along a line; None where it is no such square.
+
+    Args:
+        x: A sum or product of vectors y.
+
+    Example:
+        >>> import tensorprog as tp
+        >>> x, y = tp.Vector("x", tp.Width("n")), tp.Vector("y", tp.Width("n"))
+        >>> root_of_square((x * x + 2 * x * y + y * y).node) == tp.abs(x + y).node
+        True
+    """
+    written = _written_out(x, {})
+    if written is None or any(sum([k for _, k in m]) > 2 for m in written):
+        return None
+    names = [None, *dict.fromkeys(y for m in written for y, _ in m)]
+    form = np.zeros((len(names), len(names)))
+    for m, c in written.items():
+        i, j = ([names.index(y) for y, k in m for _ in range(k)] + [0, 0])[:2]
+        form[i, j] += c / 2
+        form[j, i] += c / 2
+    pivot = int(np.argmax(np.diagonal(form)))
+    if form[pivot, pivot] <= 0:
+        return None
+    line = form[pivot] / math.sqrt(form[pivot, pivot])
+    if np.abs(form - np.outer(line, line)).max() > 4 * np.finfo(float).eps * np.abs(form).max():
+        return None
+    terms = [
+        (int(c) if c.is_integer() else float(c), algebra.ONE if y is None else y)
+        for c, y in zip(line, names, strict=True)
+    ]
+    return algebra.typed(algebra.fn("abs", algebra.add([t for t in terms if t[0]])), x.shape, x.width, x.inner)
 
 
 def _written_out(x: Node, done: dict[Node, Polynomial | None]) -> Polynomial | None:
