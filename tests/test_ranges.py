@@ -97,7 +97,6 @@ def test_the_root_of_a_square_is_an_absolute_value(scale: float) -> None:
         assert tp.limit(tp.Program(q=tp.moment(tp.sqrt(other))))["q"].method == "quadrature"
 
 
-
 @pytest.mark.parametrize("size", [2, 5, 12])
 def test_norms_of_multi_vectors(size: int) -> None:
     v = tp.Vector("v", n, axes={"t": size})
