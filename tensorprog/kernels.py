@@ -186,6 +186,8 @@ class KernelFunction:
             )  # fmt: skip
         if whole:
             return self._given(self._by_program(X1, X2, names, rng, whole if over else "", values), names, get, dtype)
+        for program in [c for part in parts for c in part.programs]:
+            program.forget()
         for part in parts:
             part.measure(names)
         measured = reduce(Measured.joined, [p.measured for p in parts])
@@ -353,7 +355,9 @@ class KernelFunction:
         program = self.network.program(X1, X2, names, self.scheme.name, self.scheme.width, self.gia)
         numbers = known_values(program, self.network.bodies(X1, X2), values)
         with np.errstate(over="ignore", invalid="ignore"):
-            found = limit(program, method=method, rng=rng, budget=self.how.budget, values=numbers)
+            # samples that were not asked for only have to be better than what they replace
+            tol = self.how.tol if self.how.method == "population" else None
+            found = limit(program, method=method, rng=rng, tol=tol, budget=self.how.budget, values=numbers)
         arrays = [np.asarray(found[k].value, dtype=float) for k in names]
         errors = [
             np.broadcast_to(np.asarray(found[k].error, dtype=float), a.shape)

@@ -269,3 +269,32 @@ def test_memory_is_known_before():
     net = tp.Network(tp.readout("v", tp.relu(tp.batch_norm(tp.dense("U", X, N)))))
     found = tp.kernel_fn(net)(np.random.default_rng(0).standard_normal((40, 50)), get=("ntk",))
     assert found.method["ntk"] == "population" and "GB of memory" in found.note["ntk"]
+
+
+def test_answers_do_not_depend_on_earlier_calls():
+    net = tp.Network(tp.readout("v", tp.elu(tp.dense("U", tp.Input("x"), N))))
+    f, large, small = tp.kernel_fn(net), [[5.0, 1.0], [1.0, 3.0]], [[1e-4, 1e-4]]
+    before = f(large)
+    f(small)
+    after = f(large)
+    assert (before.method, before.error) == (after.method, after.error)
+
+
+def test_a_tolerance_holds_for_samples_too():
+    net = tp.Network(tp.readout("v", tp.tanh(tp.dense("U", tp.Input("x"), N))))
+    rough, fine = [tp.kernel_fn(net, method="population", tol=t)([[1.0, 1.0]]) for t in (1e-2, 1e-5)]
+    assert fine.error["nngp"] < rough.error["nngp"] / 2
+
+
+def test_the_worst_pair_of_ragged_data_is_named_as_the_user_counts():
+    from tensorprog.networks.routes import Part
+
+    seen = []
+    measure = Part.measure
+    net = tp.Network(tp.readout("v", tp.mean(tp.tanh(tp.dense("U", tp.Input("x", axes=("t",)), N)), "t")))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Part, "measure", lambda self, names: (measure(self, names), seen.append(self))[0])
+        tp.kernel_fn(net)([[[1.0]], [[1.0], [2.0]], [[3.0]], [[1.0], [0.5]]])
+    for part in seen:
+        for i, j in part.measured.worst.values():
+            assert i in part.rows.places and j in part.columns.places

@@ -81,6 +81,15 @@ def test_squares_written_out() -> None:
 
 
 @pytest.mark.parametrize("scale", [1e-8, 1, 1e8])
+def test_a_small_constant_under_a_root_is_no_rounding(scale: float) -> None:
+    x = tp.Vector("x", n, var=scale**2)
+    e = 1e-16 * scale**2
+    found = tp.limit(tp.Program(q=m(1 / sqrt(x * x + e))))["q"]
+    right = 15.296878182038231 / scale  # exp(a) K0(a) / sqrt(2 pi), a = e / (4 scale^2)
+    assert abs(found.value - right) <= found.error + 1e-13 * right
+
+
+@pytest.mark.parametrize("scale", [1e-8, 1, 1e8])
 def test_the_root_of_a_square_is_an_absolute_value(scale: float) -> None:
     x, y, z = tp.Vector("x", n), tp.Vector("y", n, var=2), tp.Vector("z", n, axes={"t": 3})
     pairs = [
@@ -93,7 +102,7 @@ def test_the_root_of_a_square_is_an_absolute_value(scale: float) -> None:
         found, right = (tp.limit(tp.Program(q=tp.moment(e)))["q"] for e in (tp.sqrt(square), tp.abs(line)))
         assert found.method == right.method == "closed form"
         assert np.allclose(np.array(found), np.array(right), rtol=1e-14, atol=0)
-    for other in (x * x + 2 * x * y + 3 * y * y, x * x + 1, x * x + 2 * x + 2):  # no squares
+    for other in (x * x + 2 * x * y + 3 * y * y, x * x + 1, x * x + 2 * x + 2, x * x + 1e-16):  # no squares
         assert tp.limit(tp.Program(q=tp.moment(tp.sqrt(other))))["q"].method == "quadrature"
 
 

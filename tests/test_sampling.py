@@ -195,3 +195,22 @@ def test_standard_errors_are_standard():
             assert found.error < 0.02 * true
             scores.append((found.value - true) / found.error)
     assert 0.3 < np.mean(np.square(scores)) < 2.7
+
+
+def test_a_population_that_fails_gets_no_more_samples(monkeypatch):
+    from tensorprog.limits import populations
+
+    calls = []
+    first = populations.population_estimates
+
+    def estimates(part, values, samples, *rest):
+        calls.append(samples)
+        if len(calls) > 1:
+            raise tp.TensorProgramError("it does not fit into memory")
+        return first(part, values, samples, *rest)
+
+    monkeypatch.setattr(populations, "population_estimates", estimates)
+    n = tp.Width("n")
+    x = tp.Vector("x", n, axes={"t": 12})
+    found = tp.limit(tp.Program(q=tp.moment(tp.tanh(tp.sum(tp.tanh(x * tp.inverse_sqrt(n) + x) ** 2, "t")))), tol=1e-9)
+    assert len(calls) == 2 and found["q"].error > 0

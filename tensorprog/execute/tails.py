@@ -76,7 +76,9 @@ class Tails:
             if x in self.doubts:
                 index, doubt = self.doubts[x]
                 value = np.array(np.broadcast_to(value, x.shape), dtype=float)
-                value[index] += doubt
+                inside = value[index] + doubt
+                value += doubt.max()  # entries that were not looked at: as the worst of those that were
+                value[index] = inside
             return value
         if x.op == "fn" and x.width is not None and PRIMITIVES[x.attr[0]].kinks and x.inner is None:
             self._argument(x, np.asarray(arrays[0]))

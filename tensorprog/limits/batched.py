@@ -113,6 +113,11 @@ class Batched:
         """Is anything integrated, as far as is known from what has been evaluated?"""
         return bool(self.integrals) or self.gave_way
 
+    def forget(self) -> None:
+        """Forgets what was integrated for other data."""
+        for c in self.guards:
+            c.integrated = False
+
     @property
     def gave_way(self) -> bool:
         """Has a closed form that cancels been replaced by its integral?"""

@@ -539,7 +539,9 @@ def integrate_arrays(x: Node, args: Sequence[Array], level: int, rough: bool = F
 
     Of the integrand's absolute value if `absolute`.
     """
-    program = ScalarProgram([])
+    program = ScalarProgram(
+        [], budget=Budget(math.inf)
+    )  # what it costs is decided before: `networks/routes.py:How.too_dear`
     program.rough = rough
     try:
         return program._integral(x, args, level, 0, absolute)

@@ -74,6 +74,10 @@ class FloatArithmetic:
         moved = value + signs * (own if np.ndim(own) <= value.ndim else np.max(own))
         return Node("constant", (), float(moved) if moved.ndim == 0 else moved, z.shape, z.width, z.inner)
 
+    def reaches(self, x: Node) -> bool:
+        """Is this made of numbers that have lost digits?"""
+        return self._relative.get(x, 0.0) > LOST
+
     def _folded(self, x: Node, args: Sequence[Node]) -> tuple[Any, Any]:
         """What this instruction's rounding adds, and what its operands' errors make of its result."""
         rule = kernel(x)

@@ -243,7 +243,7 @@ def cholesky_in_order(cov: Array, order: Sequence[int]) -> Array:
     d = len(cov)
     variance = np.diagonal(cov)
     if np.any(variance < 0):
-        raise ValueError(f"cov has a negative variance: {variance.min():.3g}")
+        raise Indefinite(f"a negative variance: {variance.min():.3g}")
     out = np.zeros((d, d))
     for k, i in enumerate(order):
         rest = variance[i] - out[i, :k] @ out[i, :k]

@@ -161,7 +161,7 @@ def _exact(
     """
     lowering = Lowering(program, values, Expectation(budget=budget.renewed()))
     check_jumps(program, lowering)
-    uncertain = lowering.floats.uncertain
+    uncertain = {name for name, o in program.outputs.items() if lowering.floats.reaches(o.node)}
     found, reasons, costs = _by_route(program, lowering, rng, points, allowed, budget)
     poor = [name for name, e in found.items() if e.kind in ("rounding", "bound") and rough(e, ROUGH)]
     if poor:  # closed forms inside an integral cancel, as those of rare events do: integrate them, too
@@ -170,9 +170,10 @@ def _exact(
         again, _, _ = _by_route(part, lowering, rng, points, allowed, budget)
         found |= {name: e for name, e in again.items() if better(e, found[name])}
     if uncertain:
-        for moved in _moved(program, values, budget):
+        part = Program({name: program.outputs[name] for name in program if name in uncertain})
+        for moved in _moved(part, values, budget):
             for name, estimate in found.items():
-                if estimate.kind != "exact":
+                if estimate.kind != "exact" and name in uncertain:
                     there = np.abs(np.asarray(estimate.value, dtype=float) - moved.get(name, math.inf))
                     lost[name] = np.maximum(lost.get(name, 0.0), 2 * there)
     for name, estimate in list(found.items()):

@@ -83,7 +83,8 @@ def root_of_square(x: Node) -> Node | None:
     if form[pivot, pivot] <= 0:
         return None
     line = form[pivot] / math.sqrt(form[pivot, pivot])
-    if np.abs(form - np.outer(line, line)).max() > 4 * np.finfo(float).eps * np.abs(form).max():
+    size = np.sqrt(np.abs(np.diagonal(form)))  # entry by entry: x^2 + 1e-16 is no square
+    if (np.abs(form - np.outer(line, line)) > 4 * np.finfo(float).eps * np.outer(size, size)).any():
         return None
     terms = [
         (int(c) if c.is_integer() else float(c), algebra.ONE if y is None else y)

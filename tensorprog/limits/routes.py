@@ -217,6 +217,7 @@ class Search:
         self.costs: dict[str, float] = {}
         self.sampled: set[str] = set()  # outputs that a population has answered
         self.why: dict[str, str] = {}  # why populations were taken
+        self.failed: set[str] = set()  # outputs whose populations get no more samples
         self.closed: set[str] = set()  # outputs whose sampled integrals get no more points
         self.record = Record()
 
@@ -274,6 +275,7 @@ class Search:
             except TensorProgramError as error:
                 if any(name not in self.found for name in group):
                     raise
+                self.failed |= set(group)
                 for name in group:
                     self._log(name, "population", cost, None, "declined", str(error.args[0]).split("\n")[0])
                 continue
@@ -323,7 +325,7 @@ class Search:
         """(cost to reach the goal, route) of what is to be tried: the cheapest route, or another that will get there."""
         last = {a.route: a for a in self.record.of(name) if not np.isnan(a.error)}
         open_to = {
-            "population": not self.fixed,
+            "population": not self.fixed and name not in self.failed,
             "sampled integrals": method != "population" and name not in self.closed,
         }
         routes = [(self._promise(name, last[r], goal), r) for r in open_to if r in last]

@@ -329,12 +329,12 @@ class Sampler:
     def _missed(self, entry: Entry, x: Array) -> float:
         """The bound that no hits allow: three over the samples drawn (probability 0.95), times what a hit could be."""
         guide = _smoothed(self.integrand)
-        size = 0.0
-        if guide is not None:
-            with np.errstate(all="ignore"):
-                values = np.abs(entry(x, guide[0], [1.0] * len(guide[1])))
-            size = float(np.max(values, initial=0.0, where=np.isfinite(values)))
-        return 3 * max(size, 1.0 if size == 0 else size) / (self.points * REPLICATES)
+        if guide is None:  # nothing says how large: another route has to
+            return math.inf
+        with np.errstate(all="ignore"):
+            values = np.abs(entry(x, guide[0], [1.0] * len(guide[1])))
+        size = float(np.max(values, initial=0.0, where=np.isfinite(values)))
+        return 3 * (size or 1.0) / (self.points * REPLICATES)
 
 
 def _order(mean: Array, deviation: Array, sets: dict[int, Intervals], d: int) -> tuple[int, ...]:

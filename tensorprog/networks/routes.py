@@ -106,6 +106,8 @@ class Part:
     def measure(self, names: Sequence[str]) -> None:
         """Measures errors, and notes where closed forms have given way to integrals."""
         self.measured = measure(*self.programs, self.products, names, self.compiled.several)
+        rows, columns = self.rows.places, self.columns.places
+        self.measured.worst = {k: (rows[i], columns[j]) for k, (i, j) in self.measured.worst.items()}
         if any(c.gave_way for c in self.programs):
             self.note = "the closed form cancels"
 
