@@ -91,7 +91,7 @@ def agree(one: Any, other: Any, many: float = 6) -> None:
         ("lstm", 1, "nngp"),
         *[
             pytest.param(c, s, None, marks=pytest.mark.slow)
-            for c, s in (("gru", 1), ("gru", 2), ("gru", 3), ("lstm", 1))
+            for c, s in (("gru", 1), ("gru", 2), ("lstm", 1))  # three steps cost ten times as much
         ],
         pytest.param("lstm", 2, "nngp", marks=pytest.mark.slow),
     ],
@@ -99,7 +99,7 @@ def agree(one: Any, other: Any, many: float = 6) -> None:
 def test_the_exact_route_and_the_population_agree(cell: str, steps: int, of: Any) -> None:
     """Integrals in few variables are more accurate than populations; in the ten of two steps of an LSTM they are not."""
     program = network(CELLS[cell]).program(DATA[: 2 if of is None else 1, :steps], of=of)
-    exact = tp.limit(program, method="exact")
+    exact = tp.limit(program, method="exact", budget=16)
     sampled = tp.limit(program, method="population")
     agree(exact, sampled)
     for k in program:
