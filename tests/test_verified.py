@@ -277,6 +277,7 @@ def adaptive(g, mean, deviation):
 
 @pytest.mark.slow
 def test_bounds_of_random_integrals_hold():
+    sampled = 0
     for seed in range(60):
         rng = np.random.default_rng(seed)
         f, g = drawn(rng, 3)
@@ -284,8 +285,13 @@ def test_bounds_of_random_integrals_hold():
         found = limit(f, var, mean)
         with np.errstate(over="ignore"):
             value, doubt = adaptive(g, mean, math.sqrt(var))
+        if found.kind == "standard error":  # more oscillations than panels, such as cos(x^2 / 4) at variance 10^4
+            sampled += 1
+            assert abs(found.value - value) <= 5 * found.error + 3 * doubt, seed
+            continue
         assert abs(found.value - value) <= found.error + 3 * doubt + 3e-14 * abs(value) + 1e-15, seed
         assert found.error <= 1e-9 * max(1, abs(found.value)), seed
+    assert sampled <= 2
 
 
 @pytest.mark.slow
