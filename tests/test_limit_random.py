@@ -123,8 +123,8 @@ def test_adjointness(p):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
-@settings(options, max_examples=2000)
+@pytest.mark.timeout(600)
+@settings(options, max_examples=300)
 @given(programs())
 def test_many_more_random_programs(p):
     check_limits(p)
