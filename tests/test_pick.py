@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import time
 from fractions import Fraction
 
 import numpy as np
@@ -373,12 +372,10 @@ def test_convolutional_networks(layers, stride, circular):
 
 @pytest.mark.parametrize("build", [lambda h: tp.relu(h), lambda h: h])
 def test_the_shifts_share_one_dual(build):
-    """Nine shifts, one arc-cosine kernel for each layer; counted, and timed with a tenfold margin."""
+    """Nine shifts, one arc-cosine kernel for each layer; counted."""
     h = tp.Vector("h", N, cov=image(8).reshape(64, 64), axes={"h": 8, "w": 8})
     p = network_of(build(h), 3, 1, False)
-    start = time.perf_counter()
     lowering = Lowering(p, {}, Expectation())
-    assert time.perf_counter() - start < 3
     scalars = topological([lowering.z[p.outputs["q"].node]])
     assert sum(x.op == "dual" for x in scalars) == (4 if build(h).node.op == "fn" else 3)
     assert len(scalars) < 250

@@ -2,7 +2,6 @@
 
 import math
 import re
-import time
 from fractions import Fraction
 
 import mpmath
@@ -185,9 +184,6 @@ def test_formulas_are_linear_in_depth(phi):
     tp.formula(program(3))
     sizes = [sum(sympy.count_ops(e) for _, e in tp.formula(program(d)).lets) for d in (10, 20, 40)]
     assert 1.9 < (sizes[2] - sizes[1]) / (sizes[1] - sizes[0]) < 2.1
-    start = time.perf_counter()
-    tp.formula(program(40))
-    assert time.perf_counter() - start < 40 * 0.2  # 1 to 16 ms a layer on an idle machine
 
 
 def test_a_kernel_over_inputs_with_means():
