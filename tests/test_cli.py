@@ -301,6 +301,7 @@ def test_a_real_interrupt(file: str, tmp_path: Path) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # also under nohup
     )
     assert process.stderr is not None
     assert process.stderr.readline().strip() == "building"
