@@ -208,7 +208,7 @@ def test_importing_does_not_wait_for_sympy_or_scipy():
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
-@given(programs())
+@given(programs(updates=True))
 def test_rebuilding_a_node_from_its_operands_changes_nothing(p):
     for node in p.nodes:
         assert algebra.rebuild(node, node.args) == node

@@ -122,6 +122,20 @@ def test_adjointness(p):
     assert a / 2 == pytest.approx(b, abs=3 * float(found["a"].error + found["b"].error) + 1e-10)
 
 
+@settings(options, max_examples=10)
+@given(programs(max_instructions=8, updates=True))
+def test_the_exact_limit_with_updated_matrices_is_the_populations(p):
+    check_limits(p)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@settings(options, max_examples=150)
+@given(programs(updates=True))
+def test_many_more_with_updated_matrices(p):
+    check_limits(p)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @settings(options, max_examples=300)

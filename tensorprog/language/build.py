@@ -12,7 +12,16 @@ from tensorprog.errors import MissingAxis, TensorProgramError
 from tensorprog.language import algebra
 from tensorprog.language.deferred import layer
 from tensorprog.language.describe import describe
-from tensorprog.language.expression import Expression, Vector, align, as_expression, check_name, elementwise, in_body
+from tensorprog.language.expression import (
+    Expression,
+    Vector,
+    align,
+    as_expression,
+    check_name,
+    elementwise,
+    in_body,
+    part,
+)
 from tensorprog.language.functions import PRIMITIVES
 from tensorprog.language.node import Node
 from tensorprog.language.symbols import Matrix, Number, Width, number, numbers
@@ -249,7 +258,7 @@ def stack(xs: Sequence[Any], axis: str) -> Expression:
     """
     if isinstance(xs, (list, tuple)) and xs and all(hasattr(x, "concatenated") and axis not in x.axes for x in xs):
         return xs[0].concatenated(xs[1:], axis)
-    parts = [as_expression(x) for x in xs]
+    parts = [part(x) if isinstance(x, Matrix) else as_expression(x) for x in xs]
     if not parts:
         raise TensorProgramError(f"an empty stack along {axis!r}", fix="give at least one vector")
     for p in parts:

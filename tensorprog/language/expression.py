@@ -153,15 +153,19 @@ class Expression:
 
     # ---- arithmetic ----
     def __add__(self, other: Any) -> Expression:
+        _check_terms(self, other)
         return elementwise(lambda x, y: algebra.add([(1, x), (1, y)]), self, other)
 
     def __radd__(self, other: Any) -> Expression:
+        _check_terms(self, other)
         return elementwise(lambda x, y: algebra.add([(1, x), (1, y)]), other, self)
 
     def __sub__(self, other: Any) -> Expression:
+        _check_terms(self, other)
         return elementwise(algebra.sub, self, other)
 
     def __rsub__(self, other: Any) -> Expression:
+        _check_terms(self, other)
         return elementwise(algebra.sub, other, self)
 
     def __mul__(self, other: Any) -> Expression:
@@ -294,6 +298,21 @@ def elementwise(rule: Callable[..., Node], *operands: Any) -> Expression:
 def part(matrix: Matrix) -> Expression:
     """An initial matrix as an expression, to be added and scaled."""
     return Expression(algebra.matrix(matrix))
+
+
+def _check_terms(x: Expression, other: Any) -> None:
+    """Matrices are added to matrices: a number has no place in W. To 0 as well, for Python's sum."""
+    y = other.node if isinstance(other, Expression) else None
+    number_or_scalar = (
+        y.is_scalar and not y.is_zero if y is not None else isinstance(other, (int, float)) and other != 0
+    )
+    for node, scalar in ((x.node, number_or_scalar), (y, x.node.is_scalar and not x.node.is_zero)):
+        if node is not None and node.has_matrix and scalar:
+            raise TensorProgramError(
+                f"a number is added to {describe(node)}, which has an initial matrix in it",
+                why="numbers scale a matrix; the same one in all entries is an update, divided by the number of columns",
+                fix="write W + tp.matrix(lambda d, h: c, rows, cols)",
+            )
 
 
 def _check_matrices(xs: Sequence[Expression]) -> None:
