@@ -39,8 +39,8 @@ YES, NO = (True, True, True), (False, False, False)
 GIA = [  # name, parameters, check_gia: simple, bp_like, holds
     *[(name, SMALL.get(name, {}), YES) for name in (
         "batch_norm", "bidirectional_rnn", "causal_attention", "cnn", "cross_attention", "densenet",
-        "gated_cell", "gated_product", "graph_convolution", "gru", "layer_norm", "lstm", "maxout", "mlp", "narrow_layer", "residual",
-        "rnn", "self_attention", "several_outputs", "transformer",
+        "gated_cell", "gated_product", "graph_convolution", "gru", "layer_norm", "lstm", "maxout", "mlp", "narrow_layer",
+        "residual", "rnn", "self_attention", "several_outputs", "transformer",
     )],
     ("average_readout", {}, NO),
     ("reused_readout", {}, NO),
