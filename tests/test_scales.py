@@ -161,7 +161,12 @@ def check(name, variance, rhos):
             assert abs(got - want) <= stated + 1e-12 * (size + abs(change)), (name, variance, rho, got, want, stated)
 
 
-@pytest.mark.parametrize("name", FUNCTIONS)
+FEW = ("relu", "selu", "step", "gelu", "tanh", "softplus")
+"""Representatives: homogeneous, a kink beside an exponential, a jump, smoothed, bounded, with poles beside a line."""
+SOME = [pytest.param(name, marks=[pytest.mark.slow] * (name not in FEW)) for name in FUNCTIONS]
+
+
+@pytest.mark.parametrize("name", SOME)
 def test_kernels_at_extreme_scales(name):
     for variance in (1e-8, 1e8):
         check(name, variance, (0.5,))
@@ -230,11 +235,12 @@ def test_networks_of_exponentials_run_at_large_scales():
         assert np.all(np.abs(got - want) <= 5 * 3 * np.sqrt(np.outer(np.diag(want), np.diag(want)) / 2000))
 
 
-def test_shares_against_mpmath():
+@pytest.mark.parametrize("count", [1, pytest.param(5, marks=pytest.mark.slow)])
+def test_shares_against_mpmath(count):
     """P(u > 0, v > 0) under exponentials that are out of range: quadrants by integrals with 30 digits."""
     rng = np.random.default_rng(1)
     with mpmath.workdps(30):
-        for _ in range(5):
+        for _ in range(count):
             a, b = 10 ** rng.uniform(-2, 2, 2)
             c = rng.choice([-0.99, -0.5, 0, 0.3, 0.9]) * np.sqrt(a * b)
             p, q = rng.normal(size=2) * 2  # E exp(p u + q v) and the means that it moves
@@ -255,7 +261,7 @@ def test_shares_against_mpmath():
             assert abs(one - want) <= 1e-12 * want
 
 
-@pytest.mark.parametrize("scale", [1.0, 1e2, 1e4])
+@pytest.mark.parametrize("scale", [1.0, 1e2, pytest.param(1e4, marks=pytest.mark.slow)])
 def test_exponentials_that_end_where_they_grow(scale):
     """exp(u) step(-u) is at most 1: a tilt by exp(u) would leave infinity times 0. It occurs in the gradient of elu(u)**2."""
     u = tp.Vector("u", n, var=scale**2)
