@@ -100,7 +100,7 @@ def test_what_is_no_hyperparameter_is_refused():
         h = tp.dense("U", x, n)
         return tp.readout("v", tp.relu(tp.dense("W", h, n, W_std=s)) + tp.dense("W", h, n, W_std=t))
 
-    with pytest.raises(tp.TensorProgramError, match="two standard deviations"):
+    with pytest.raises(tp.TensorProgramError, match=r"two different matrices are called 'W'.* std [st] .* std [st] "):
         tp.limit(tp.Network(twice), [[1.0]], values=VALUES)
 
 
@@ -146,3 +146,22 @@ def test_kernel_fn_asks_for_the_numbers_it_needs(tmp_path):
     assert f([[1.0]], values={"s": 2}, out=tmp_path).ntk[0, 0] == first
     with pytest.raises(tp.TensorProgramError, match="something else"):
         f([[1.0]], values={"s": 3}, out=tmp_path)
+
+
+def test_standard_deviations_and_shares_are_content():
+    """What a parametrization knows a weight by is printed, parsed and hashed."""
+    s = tp.Scalar("s")
+    h = tp.dense("U", tp.Input("x", axes=("t",)), n, W_std=s)
+    h = tp.conv("C", tp.relu(h), n, 3, axes=("t",), W_std=2 * s, b_std=s)
+    net = tp.Network(tp.readout("v", tp.mean(tp.relu(h), "t"), W_std=s))
+    p = net.program(np.eye(3)[None], parametrization="tp")
+    text = str(p)
+    assert "share 1/3, std 2*s" in text and "trained, std s" in text
+    again = tp.parse(text, arrays=p.arrays)
+    assert again == p and hash(again) == hash(p)
+    plain = tp.Program(q=tp.moment((tp.Matrix("W", n, n) @ tp.Vector("x", n)) ** 2))
+    other = tp.Program(q=tp.moment((tp.Matrix("W", n, n, std=s.node) @ tp.Vector("x", n)) ** 2))
+    assert plain != other
+    for bad in ("matrix W : n x n, var 1, std x", "matrix W : n x n, share 2"):
+        with pytest.raises(tp.TensorProgramError):
+            tp.parse(f"width n\nvector x : n\n{bad}\noutput q = Moment(MatMul(W, x))")

@@ -332,6 +332,7 @@ def Vector(
     distribution: Any = None,
     trainable: bool = False,
     lr: Any = None,
+    std: Any = None,
 ) -> Expression:
     """An initial vector; with axes, a multi-vector of jointly Gaussian vectors.
 
@@ -356,6 +357,8 @@ def Vector(
             and `"standard"` the coordinates themselves are.
         lr: Trains the coordinates themselves in every parametrization, at this learning rate: its part is lr Moment(dv dv')
             (in `"standard"` times the fan-in if it is a readout). For gains, which start at 1 with variance 0.
+        std: The scalar that the program multiplies it with, as its standard deviation, where that is a hyperparameter: what
+            the parametrizations `"tp"` and `"standard"` train is the product. No part of its law.
 
     Raises:
         TensorProgramError: on a negative variance, a covariance that is not symmetric positive semidefinite, or sizes
@@ -407,7 +410,8 @@ def Vector(
         lr, trainable = number(lr, f"the learning rate of {name}"), True
         if lr < 0:
             raise TensorProgramError(f"vector {name} has the learning rate {lr}", fix="it is at least 0")
-    spec = VectorSpec(name, width, shape, mean, var, cov, distribution, bool(trainable), lr)
+    scalar = None if std is None else as_expression(std).node
+    spec = VectorSpec(name, width, shape, mean, var, cov, distribution, bool(trainable), lr, scalar)
     return Expression(algebra.initial(spec), names)
 
 

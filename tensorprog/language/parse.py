@@ -2,10 +2,10 @@
 
     program   = { statement }                   one a line; an indented line continues the one before; # comments
     statement = "width" NAME [ ":" "ratio" number ]
-              | "matrix" NAME ":" NAME "x" NAME { "," ( "var" number | "entries" law ) }
+              | "matrix" NAME ":" NAME "x" NAME { "," ( "var" number | "entries" law | "share" number | "std" sum ) }
               | "vector" NAME [ "[" size { "," size } "]" ] ":" NAME
                          { "," ( "mean" value | "var" value | "cov" value | law | "trained"
-                               | "lr" number
+                               | "lr" number | "std" sum
                                | "name" NAME | "data" value | "coordinates" value ) }
               | "scalar" NAME [ ":" [ "name" NAME "," ] [ "default" number ] ]
               | "array" NAME ":" ( "float64" | "int64" | "rational" )
@@ -48,7 +48,8 @@ import numpy as np
 from tensorprog.errors import TensorProgramError
 from tensorprog.language import algebra
 from tensorprog.language.data import ArrayData, Embedding
-from tensorprog.language.expression import Vector
+from tensorprog.language.expression import Expression, Vector
+from tensorprog.language.node import Node
 from tensorprog.language.parse_expressions import MAX_DIGITS, MAX_SIZE, Expressions
 from tensorprog.language.program import Output, Program
 from tensorprog.language.symbols import Matrix, Number, Width, number
@@ -60,7 +61,7 @@ __all__ = ["parse"]
 MAX_CHARACTERS = 50_000_000
 _STATEMENTS = ("width", "matrix", "vector", "scalar", "array", "output")
 _LAWS = ("rademacher", "uniform", "scipy")
-_OF_VECTORS = ("mean", "var", "cov", "data", "coordinates", "name", "trained", "lr", *_LAWS)
+_OF_VECTORS = ("mean", "var", "cov", "data", "coordinates", "name", "trained", "lr", "std", *_LAWS)
 _KINDS = {"float64": "f", "int64": "i", "rational": "O"}
 
 
@@ -174,12 +175,28 @@ class _Parser(Expressions):
         cols = self.width()
         var: Number = 1
         entries = None
+        share: Number = 1
+        std = None
         while self.accept(","):
-            if self.word("var", "entries").text == "var":
-                var = self.number()
-            else:
-                entries = self.law()
-        self.matrices[name.text] = self.checked(name, Matrix, name.text, rows, cols, var, entries, self.source(name))
+            match self.word("var", "entries", "share", "std").text:
+                case "var":
+                    var = self.number()
+                case "entries":
+                    entries = self.law()
+                case "share":
+                    share = self.number()
+                case _:
+                    std = self.deviation(name)
+        self.matrices[name.text] = self.checked(
+            name, Matrix, name.text, rows, cols, var, entries, self.source(name), share, std
+        )
+
+    def deviation(self, name: Token) -> Node:
+        """The hyperparameter that multiplies weights."""
+        std = self.sum()
+        if not std.is_scalar or std.shape:
+            self.fail(name, f"the std of {name.text} is no scalar", "give a hyperparameter, declared before")
+        return std
 
     def declare_vector(self, name: Token) -> None:
         self.new(self.values, name)
@@ -203,6 +220,8 @@ class _Parser(Expressions):
                 options[key] = self.law()
             elif key in ("name", "trained"):
                 options[key] = key == "trained" or self.take("name", "a name").text
+            elif key == "std":
+                options[key] = self.deviation(name)
             else:
                 options[key] = self.number() if key == "lr" else self.value()
         real, trained = options.pop("name", name.text), options.pop("trained", False)
@@ -211,6 +230,8 @@ class _Parser(Expressions):
             self.values[name.text] = self.node(name, algebra.initial, spec)
             return
         axes = {letter(p): k for p, k in sizes}
+        if "std" in options:
+            options["std"] = Expression(options["std"])
         x = self.checked(name, Vector, real, width, axes=axes, trainable=trained, **options)
         self.values[name.text] = self.node(name, lambda: x.node)
 
@@ -220,10 +241,10 @@ class _Parser(Expressions):
         """The initial vectors U x of the rows x of some data."""
         var, data = options.get("var", 1), options.get("data")
         coordinates = options.get("coordinates", data)
-        extra = set(options) - {"var", "data", "coordinates"}
+        extra = set(options) - {"var", "data", "coordinates", "std"}
         if extra or data is None:
             what = f"has data, and {sorted(extra)[0]}" if extra else "has coordinates of no data"
-            self.fail(at, f"vector {at.text} {what}", "data go with var, coordinates, name and trained alone")
+            self.fail(at, f"vector {at.text} {what}", "data go with var, coordinates, name, trained and std alone")
         for a in (data, coordinates):
             given = np.shape(a)
             if given[:-1] != shape or not given or given[-1] == 0 or a.dtype == object or not np.isfinite(a).all():
@@ -234,7 +255,7 @@ class _Parser(Expressions):
                 )
         if np.ndim(var) or var < 0:
             self.fail(at, f"vector {at.text} has variance {var}", "of data, it is one number, at least 0")
-        return Embedding.of(name, width, var, ArrayData(data, coordinates), trained)
+        return Embedding.of(name, width, var, ArrayData(data, coordinates), trained, options.get("std"))
 
     def declare_scalar(self, name: Token) -> None:
         self.new(self.values, name)

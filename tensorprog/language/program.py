@@ -225,14 +225,19 @@ def _place(x: Any, node: Node) -> Source | None:
 
 def _attributes(x: Any) -> str:
     if isinstance(x, Matrix):
-        return f"{x.rows.name} x {x.cols.name}, var {x.var}"
+        share = "" if x.share == 1 else f", share {x.share}"
+        return f"{x.rows.name} x {x.cols.name}, var {x.var}{share}{_std(x)}"
     if isinstance(x, Width):
         return f"ratio {x.ratio}"
     if isinstance(x, VectorSpec):
         law = f"var {_short(x.var)}" if x.cov is None else f"cov {_short(x.cov)}"
         trained = "" if not x.trainable else ", trained" if x.lr is None else f", lr {x.lr}"
-        return f"width {x.width.name}, mean {_short(x.mean)}, {law}{trained}"
+        return f"width {x.width.name}, mean {_short(x.mean)}, {law}{trained}{_std(x)}"
     return str(x)
+
+
+def _std(x: Matrix | VectorSpec) -> str:
+    return "" if x.std is None else f", std {describe(x.std)}"
 
 
 def _short(x: Any) -> str:
