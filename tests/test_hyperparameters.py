@@ -6,6 +6,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import sympy
+from marks import few
 
 import tensorprog as tp
 
@@ -53,7 +54,7 @@ def data(net):
     return np.random.default_rng(0).standard_normal((2, *([3] * len(axes or ())), 2))
 
 
-@pytest.mark.parametrize("parametrization", ["ntk", "tp", "standard"])
+@pytest.mark.parametrize("parametrization", few(["ntk", "tp", "standard"], ["standard"]))
 @pytest.mark.parametrize("build", NETWORKS)
 def test_kernels_are_those_of_the_numbers(build, parametrization):
     options = {"parametrization": parametrization} | ({"width": 64} if parametrization == "standard" else {})

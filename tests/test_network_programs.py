@@ -65,6 +65,13 @@ CASES = [
     for slow in (variant or name in SLOW,)
 ]
 
+FEW = {"average_readout", "layer_norm", "mlp", "residual", "reused_readout", "self_attention", "several_outputs"}
+"""Networks of each kind whose finite widths are compared by default; `.ci/run` compares those of every file."""
+FINITE = [
+    pytest.param(*case.values, id=case.id, marks=[pytest.mark.slow] * bool(case.marks or case.values[0] not in FEW))
+    for case in CASES
+]
+
 
 def model(name: str, **parameters: Any) -> Model:
     return load_model(str(FOLDER / f"{name}.py"), parameters)
@@ -109,7 +116,7 @@ def test_gradient_independence(name: str, parameters: Any, checks: Any) -> None:
     assert all(f"{name}.py:" in str(o) for o in report.offenders)
 
 
-@pytest.mark.parametrize(("name", "parameters", "checks"), CASES)
+@pytest.mark.parametrize(("name", "parameters", "checks"), FINITE)
 def test_finite_networks_agree(name: str, parameters: Any, checks: Any) -> None:
     m = model(name, **parameters)
     c = tp.compare(m.what, m.X, X2=m.X2, widths=[32, 64, 128], seeds=8)
