@@ -191,16 +191,21 @@ class KernelFunction:
         for part in parts:
             part.measure(names)
         measured = reduce(Measured.joined, [p.measured for p in parts])
+        failed = ""
         rough = (
             max(measured.visible.values()) > self.how.rough and measured.finite
         )  # samples do not see what is infinite
         if rough and self.how.method == "auto" and gram is None and out is None:
             note = f"closed forms and integrals have an error of {max(measured.visible.values()):.0e}"
-            other = self._by_program(X1, X2, names, rng, note, values)
-            if max(other.measured.visible.values()) < max(measured.visible.values()):
-                return self._given(other, names, get, dtype)
+            try:
+                other = self._by_program(X1, X2, names, rng, note, values)
+            except TensorProgramError as error:  # samples that were not asked for
+                failed = f"a population has no answer: {str(error).splitlines()[0]}"
+            else:
+                if max(other.measured.visible.values()) < max(measured.visible.values()):
+                    return self._given(other, names, get, dtype)
         method = "quadrature" if any(p.compiled.method == "quadrature" for p in parts) else "closed form"
-        note = "; ".join(dict.fromkeys([p.note for p in parts if p.note]))
+        note = "; ".join(dict.fromkeys([text for text in [p.note for p in parts] + [failed] if text]))
         identity = ""
         if out is not None:
             p = parts[0].products
@@ -223,7 +228,9 @@ class KernelFunction:
             k: measured.error[k] + (rounding and rounding * float(np.abs(a).max(initial=0.0)))
             for k, a in zip(names, arrays, strict=True)
         }
-        return answer(names, arrays, errors, dict.fromkeys(names, method), dict.fromkeys(names, note))
+        kind = "bound" if method == "quadrature" else "rounding"
+        methods, kinds, notes = [dict.fromkeys(names, text) for text in (method, kind, note)]
+        return answer(names, arrays, errors, methods, kinds, notes)
 
     # ---- the exact route ----
     def _of_data(self, X1: Any, X2: Any, names: tuple[str, ...], values: Any) -> Prepared:
@@ -371,15 +378,15 @@ class KernelFunction:
         for name, a, e in zip(names, arrays, errors, strict=True):
             measured.whole(name, a, e, symmetric=X2 is None)
         notes = {k: "; ".join(filter(None, [note, found[k].note])) for k in names}
-        return Sampled(arrays, measured, {k: found[k].method for k in names}, notes)
+        return Sampled(arrays, measured, {k: found[k].method for k in names}, {k: found[k].kind for k in names}, notes)
 
     def _given(self, found: Sampled, names: tuple[str, ...], get: Any, dtype: Any) -> Any:
         """What `_by_program` found, as the user wants it."""
         checked(names, found.measured, self.how, found.method, self.network.source)
         arrays = [a.astype(dtype) for a in found.arrays]
-        return (
-            arrays[0] if isinstance(get, str) else answer(names, arrays, found.measured.error, found.method, found.note)
-        )
+        if isinstance(get, str):
+            return arrays[0]
+        return answer(names, arrays, found.measured.error, found.method, found.kind, found.note)
 
 
 @dataclass
@@ -389,6 +396,7 @@ class Sampled:
     arrays: list[np.ndarray]
     measured: Measured
     method: dict[str, str]
+    kind: dict[str, str]
     note: dict[str, str]
 
 
