@@ -14,7 +14,9 @@ import numpy as np
 from tensorprog.errors import MissingAxis, TensorProgramError
 from tensorprog.language.node import Node
 from tensorprog.limits.batched import Block
+from tensorprog.limits.budget import Budget
 from tensorprog.limits.limit import limit
+from tensorprog.limits.tasks import Exhausted
 from tensorprog.networks.accuracy import Measured
 from tensorprog.networks.answer import answer
 from tensorprog.networks.inputs import EXAMPLE
@@ -33,6 +35,8 @@ BLOCK = 2**24
 """Inner products that are in memory together: pairs of examples, times those of positions."""
 SHARE = 8
 """How much less than quadrature an integral may cost that is sampled anyway: the population samples, too, with fewer numbers."""
+COUNTED = 3
+"""How many times the budget's evaluations integrals may really take: what is announced is rough."""
 REMEMBERED = 16
 """Sets of numbers for hyperparameters that kernels are kept compiled for."""
 
@@ -171,7 +175,7 @@ class KernelFunction:
         )
         over = "budget=" in whole  # expansions
         if not whole:
-            whole = self.how.too_dear(sum([p.evaluations for p in parts]))
+            whole = self.how.too_dear(sum([p.evaluations for p in parts])) or self._measure(parts, names)
             over = bool(whole)
             if over and self.how.method == "exact":
                 raise TensorProgramError(
@@ -186,10 +190,6 @@ class KernelFunction:
             )  # fmt: skip
         if whole:
             return self._given(self._by_program(X1, X2, names, rng, whole if over else "", values), names, get, dtype)
-        for program in [c for part in parts for c in part.programs]:
-            program.forget()
-        for part in parts:
-            part.measure(names)
         measured = reduce(Measured.joined, [p.measured for p in parts])
         failed = ""
         rough = (
@@ -215,10 +215,17 @@ class KernelFunction:
                 else [X2 is None, *[b.key for b in (*first, *second)]]
             )
             identity = _identity(parts[0].compiled, keys)
-        with Results(names, first, second, parts[0].compiled.several, dtype, out, identity) as results:
-            for part in parts:
-                self._evaluate(part, results, progress)
-            results.check(self.network)
+        try:
+            with Results(names, first, second, parts[0].compiled.several, dtype, out, identity) as results:
+                for part in parts:
+                    self._evaluate(part, results, progress)
+                results.check(self.network)
+        except Exhausted as error:
+            if self.how.method == "exact" or gram is not None or out is not None:
+                raise TensorProgramError(
+                    "the exact route has no kernel", why=error.reason, fix="raise budget="
+                ) from None
+            return self._given(self._by_program(X1, X2, names, rng, error.reason, values), names, get, dtype)
         checked(names, measured, self.how, dict.fromkeys(names, method), self.network.source)
         if isinstance(get, str):
             return results.arrays[get]
@@ -330,6 +337,19 @@ class KernelFunction:
         except TensorProgramError:
             return False
         return True
+
+    def _measure(self, parts: Sequence[Part], names: tuple[str, ...]) -> str:
+        """Measures errors, and counts from now on what integrals cost; why that is over the budget, if it is."""
+        budget = Budget(COUNTED * self.how.budget)
+        for program in [c for part in parts for c in part.programs]:
+            program.forget()
+            program.allow(budget)
+        try:
+            for part in parts:
+                part.measure(names)
+        except Exhausted as error:
+            return error.reason
+        return ""
 
     def _evaluate(self, part: Part, results: Results, progress: bool | None) -> None:
         from tqdm import tqdm
