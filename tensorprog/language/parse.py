@@ -7,7 +7,7 @@
                          { "," ( "mean" value | "var" value | "cov" value | law | "trained"
                                | "lr" number | "std" sum
                                | "name" NAME | "data" value | "coordinates" value ) }
-              | "scalar" NAME [ ":" [ "name" NAME "," ] [ "default" number ] ]
+              | "scalar" NAME [ "[" size { "," size } "]" ] [ ":" [ "name" NAME "," ] [ "default" value ] ]
               | "array" NAME ":" ( "float64" | "int64" | "rational" )
                          "," "shape" "(" INT { "," INT } ")" "," "sha" STRING
               | "output" NAME [ "[" axis { "," axis } "]" ] "=" sum
@@ -200,13 +200,7 @@ class _Parser(Expressions):
 
     def declare_vector(self, name: Token) -> None:
         self.new(self.values, name)
-        sizes: list[tuple[int, int]] = self.separated("]", self.size) if self.accept("[") else []
-        if [p for p, _ in sizes] != list(range(len(sizes))) or math.prod([k for _, k in sizes]) > MAX_SIZE:
-            self.fail(
-                name,
-                f"the axes of vector {name.text} are [{', '.join([f'{letter(p)}:{k}' for p, k in sizes])}]",
-                f"write [i:3, j:4] in this order, {MAX_SIZE} entries at most",
-            )
+        sizes = self.sizes(name)
         self.take(":")
         width = self.width()
         options: dict[str, Any] = {}
@@ -257,15 +251,30 @@ class _Parser(Expressions):
             self.fail(at, f"vector {at.text} has variance {var}", "of data, it is one number, at least 0")
         return Embedding.of(name, width, var, ArrayData(data, coordinates), trained, options.get("std"))
 
+    def sizes(self, name: Token) -> list[tuple[int, int]]:
+        """The axes of a declaration, [i:3, j:4]."""
+        sizes: list[tuple[int, int]] = self.separated("]", self.size) if self.accept("[") else []
+        if [p for p, _ in sizes] != list(range(len(sizes))) or math.prod([k for _, k in sizes]) > MAX_SIZE:
+            self.fail(
+                name,
+                f"the axes of {name.text} are [{', '.join([f'{letter(p)}:{k}' for p, k in sizes])}]",
+                f"write [i:3, j:4] in this order, {MAX_SIZE} entries at most",
+            )
+        return sizes
+
     def declare_scalar(self, name: Token) -> None:
         self.new(self.values, name)
-        real, default = name.text, None
+        shape = tuple([k for _, k in self.sizes(name)])
+        real = name.text
+        default: Any = None
         while self.accept(":") or self.accept(","):
             if self.word("name", "default").text == "name":
                 real = self.take("name", "a name").text
             else:
-                default = self.number()
-        self.values[name.text] = self.node(name, algebra.hyperparameter, real, default)
+                default = self.value()
+        if np.shape(default) not in ((), shape):
+            self.fail(name, f"the default of {name.text} has shape {np.shape(default)}", f"its axes have {shape}")
+        self.values[name.text] = self.node(name, algebra.hyperparameter, real, default, shape)
 
     def declare_array(self, name: Token) -> None:
         self.new({**self.arrays, **self.values}, name)

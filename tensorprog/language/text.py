@@ -308,10 +308,14 @@ class _Writer:
         for _, w in sorted(widths.items()):
             lines.append(f"width {w.name}" + ("" if encode(w.ratio) == encode(1) else f" : ratio {_number(w.ratio)}"))
         scalars = []
+        shapes = {x.attr[0]: x.shape for x in p.nodes if x.op == "scalar"}
         for name, default in p.scalars.items():
             attributes = [f"name {name}"] if self.scalars[name] != name else []
-            attributes += [f"default {_number(default)}"] if default is not None else []
-            scalars.append(f"scalar {self.scalars[name]}" + (f" : {', '.join(attributes)}" if attributes else ""))
+            if default is not None:
+                attributes.append(f"default {self._array(default) if np.ndim(default) else _number(default)}")
+            shape = ", ".join([f"{letter(i)}:{k}" for i, k in enumerate(shapes[name])])
+            head = f"scalar {self.scalars[name]}{f'[{shape}]' if shape else ''}"
+            scalars.append(head + (f" : {', '.join(attributes)}" if attributes else ""))
         weights = [*[self._matrix(m) for m in p.matrices], *[self._vector(v) for v in p.vectors]]
         specs: list[Matrix | VectorSpec] = [*p.matrices, *p.vectors]
         named = any(spec.std is not None for spec in specs)
