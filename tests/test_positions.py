@@ -9,7 +9,7 @@ from marks import few
 import tensorprog as tp
 from tensorprog.language.node import topological
 from tensorprog.networks.pairs import compile_pair
-from tensorprog.transforms.tangent import parametrization
+from tensorprog.transforms.parametrization import parametrization
 
 n = tp.Width("n")
 RNG = np.random.default_rng(5)

@@ -57,7 +57,7 @@ def test_a_deep_kernel_is_that_of_its_expanded_program(phi):
 def test_common_factors_are_multiplied_once():
     from tensorprog.limits.batched import Batched
     from tensorprog.networks.pairs import compile_pair
-    from tensorprog.transforms.tangent import parametrization
+    from tensorprog.transforms.parametrization import parametrization
 
     def work(depth):
         net = tp.Network(tp.readout("v", mlp(tp.erf, depth)))

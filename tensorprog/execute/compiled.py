@@ -182,6 +182,11 @@ class Compiled:
             return instruction.compute.needs(tuple(given))
         return array_shape(instruction.node, given, size), 0
 
+    @property
+    def nodes(self) -> set[Node]:
+        """Those whose arrays are made."""
+        return {instruction.node for instruction in self._code}
+
     # ---- running ----
     def run(self, space: Space, values: Mapping[str, Any], watch: Watch | None = None) -> dict[str, Array]:
         """The outputs in a space, unchecked: name to array of shape (*axes,).
