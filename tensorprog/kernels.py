@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from math import isqrt, prod
 from pathlib import Path
@@ -335,10 +335,12 @@ class KernelFunction:
             if results.done(rows, columns):
                 continue
             block = p.block(pair.data, rows, columns)
-            found = pair.run(block, dtype=p.dtype)
+            if block.symmetric and pair.guards:
+                block = replace(block, unwanted=np.eye(block.rows, dtype=bool))
+            found = pair.run(block, dtype=p.dtype, memory=part.memory)
             if block.symmetric:
                 own = p.block(same.data, rows, rows)
-                alone = same.run(Block(own.products, own.rows, 1), dtype=p.dtype)
+                alone = same.run(Block(own.products, own.rows, 1), dtype=p.dtype, memory=part.memory)
                 for x, d in zip(found, alone, strict=True):
                     k = np.arange(x.shape[-1])
                     x[..., k, k] = d[..., 0]
