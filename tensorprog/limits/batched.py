@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from math import isqrt, prod
 from typing import Any
 
@@ -34,7 +34,7 @@ from tensorprog.limits.stencil import with_stencils
 from tensorprog.limits.tidy import tidied
 from tensorprog.limits.tiles import cores
 
-__all__ = ["Batched", "Block", "Memory", "Trace"]
+__all__ = ["Batched", "Block", "Memory", "Trace", "mirrored"]
 
 Array = np.ndarray
 ROWS, COLUMNS = Width("rows"), Width("columns")
@@ -74,7 +74,7 @@ class Block:
     symmetric: bool = False
     unwanted: Array | None = None
 
-    @property
+    @cached_property
     def rough(self) -> bool:
         """Is the rounding that of float32, so that correlations may be a little above 1?"""
         return any(a.dtype == np.float32 for a in self.products.values())
@@ -592,6 +592,12 @@ def _mirror(bounds: tuple[int, int, int, int], out: list[Array]) -> None:
         start = max(left, high)
         if start < right:
             full[..., start:right, low:high] = turned[..., start:right, low:high]
+
+
+def mirrored(out: list[Array]) -> None:
+    """Fills in what lies below the diagonal of whole symmetric results."""
+    size = out[0].shape[-1]
+    _mirror((0, size, 0, size), out)
 
 
 @cache

@@ -27,7 +27,7 @@ FEWEST = 4
 """Pairs that are looked at even where each is expensive."""
 SHARE = 1 / 16
 """Of the cost of all pairs, where that is much."""
-CHEAP = 2**16
+CHEAP = 2**14
 """Entries of intermediate arrays that are little."""
 CANDIDATES = 128
 """Examples among which the most and the least correlated ones are sought."""
@@ -52,6 +52,8 @@ class Measured:
         worst: Name to the entry where that is.
         pairs: Evaluations of the program of a pair that this took.
         finite: Are the numbers?
+        values: The kernels themselves, (.., rows, columns), and those of each example alone, (.., rows, 1), if all pairs were
+            looked at: entries of an example with itself are in the latter.
     """
 
     error: dict[str, float]
@@ -60,6 +62,7 @@ class Measured:
     worst: dict[str, tuple[int, int]] = field(default_factory=dict)
     pairs: int = 0
     finite: bool = True
+    values: tuple[list[Array], list[Array]] | None = None
 
     @staticmethod
     def nothing(names: Sequence[str]) -> Measured:
@@ -163,6 +166,8 @@ def measure(
     if equal.any():  # correlations of 1 that are no rounding
         _, known = _compared(pair, part, found, apart=False, unwanted=~equal, memory=memory)
         errors = [np.where(equal, b, a) for a, b in zip(errors, known, strict=True)]
+    if len(rows) == n and len(columns) == m and alone == list(range(n)):
+        found.values = values, [x for x, _ in itself]
     others = None if p.same else _second(p, same, columns, found, several)
     for k, (name, value, error, size, most) in enumerate(zip(names, values, errors, sizes, largest, strict=True)):
         one = size[..., [place[i] for i in rows]]
@@ -259,6 +264,8 @@ def _telling(p: Products | GramProducts, most: int) -> tuple[list[int], list[int
     """Examples of the first and of the second batch; between them are the telling pairs."""
     height = max(1, isqrt(most))
     width = max(1, most // height)
+    if p.counts[0] <= height and p.counts[1] <= width:
+        return list(range(p.counts[0])), list(range(p.counts[1]))
     close = p.close()
     rows = _merged([i for i, _ in close][: height // 3], _spread(p.sizes(0), height), height)
     candidates = _spread(p.sizes(1), CANDIDATES)
