@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
-from math import isqrt, prod
+from math import inf, isqrt, prod
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from tensorprog.language.arrays import aligned
 from tensorprog.language.node import Node, topological
 from tensorprog.language.schedule import Step, schedule
 from tensorprog.language.symbols import Width
+from tensorprog.limits.budget import Budget
 from tensorprog.limits.diagonal import on_diagonals
 from tensorprog.limits.duals import CORRELATED, DUALS, JOINT, SNAP, apart_by_rounding, unsnapped
 from tensorprog.limits.guard import settled_by
@@ -125,6 +126,11 @@ class Batched:
             for s in steps
             if s.node.op in INTEGRALS
         )
+
+    def allow(self, budget: Budget) -> None:
+        """Integrals are counted there from now on; those over it raise `Exhausted`."""
+        for c in [*self.pairs, *[c for part in self.once.values() for c in part]]:
+            c.budget = budget
 
     def forget(self) -> None:
         """Forgets what was integrated for other data."""
@@ -306,6 +312,7 @@ class _Carried:
         self.target = 0  # slots, see `Batched._plan`
         self.sources: list[int] = []
         self.frees: list[int] = []
+        self.budget = Budget(inf)  # for what its integrals cost
         self.integrated = False  # has a guarded closed form turned to its integral?
         self.partner_target: int | None = None
         self.edges: list[tuple[int, int, Any]] = []  # the variances that it is a covariance to, see `apart_by_rounding`
@@ -383,17 +390,17 @@ class _Carried:
 
             full = [_with_axes(a, y, x) for a, y in zip(arrays, self.operands, strict=True)]
             if x.op == "guard":
-                integrate = partial(integrate_arrays, level=level, rough=rough or noise is not None)
+                integrate = partial(integrate_arrays, level=level, rough=rough or noise is not None, budget=self.budget)
                 result, integrated = settled_by(x, full, integrate, unwanted)
                 self.integrated |= integrated
                 return np.asarray(result if noise is None else noise.result(x, np.asarray(result)))
             if memory is not None:
-                return memory.integral(x, full, level, rough)
-            result = integrate_arrays(x, full, level, rough or noise is not None)
+                return memory.integral(x, full, level, rough, self.budget)
+            result = integrate_arrays(x, full, level, rough or noise is not None, budget=self.budget)
             if noise is not None:  # an integral that cancels has the rounding of what cancels
                 size = None if trace is None else trace.sizes.get((x, bounds))
                 if size is None:
-                    size = integrate_arrays(x, full, 0, True, absolute=True)
+                    size = integrate_arrays(x, full, 0, True, absolute=True, budget=self.budget)
                 if trace is not None:
                     trace.sizes[x, bounds] = size
                 result = result + (noise.result(x, size) - size)
@@ -426,7 +433,7 @@ class Memory:
         """Has anything been integrated?"""
         return bool(self._found)
 
-    def integral(self, x: Node, args: Sequence[Array], level: int, rough: bool) -> Array:
+    def integral(self, x: Node, args: Sequence[Array], level: int, rough: bool, budget: Budget) -> Array:
         """As `integrate_arrays`; numbers that are known are not integrated again."""
         from tensorprog.limits.evaluate import integrate_arrays
 
@@ -437,7 +444,7 @@ class Memory:
         new = list({k: i for i, k in enumerate(keys) if k not in known}.items())
         if new:
             places = [i for _, i in new]
-            found = integrate_arrays(x, [a[places] for a in flat], level, rough, compared=self.compared)
+            found = integrate_arrays(x, [a[places] for a in flat], level, rough, compared=self.compared, budget=budget)
             known.update(zip([k for k, _ in new], found.tolist(), strict=True))
         return np.array([known[k] for k in keys]).reshape(shape)
 

@@ -40,7 +40,8 @@ class Perturbation:
 
     def __init__(self, stream: np.random.Generator, scale: float = 1.0, apart: bool = False) -> None:
         self._stream, self._scale, self.apart = stream, scale, apart
-        self._signs, self._used = np.zeros(0), 0
+        self._signs: np.ndarray = np.zeros(0)
+        self._used = 0
 
     def operands(self, x: Node, arrays: Sequence[Any]) -> Sequence[Any]:
         """The operands of a closed form, moved: what it cancels inside shows, even where they are whole numbers."""
