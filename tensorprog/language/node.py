@@ -26,7 +26,8 @@ A program, its limit's Z-program and the scalar program are all graphs of these 
 | inner      | y               |                          | y indexed by the second coordinate of an OuterNonlin         |
 | outer      | body            |                          | OuterNonlin: the mean of the body over its second coordinate |
 
-The limit adds `hat` (a Gaussian leaf), and closed forms and integrals of the scalar program (`limits/`).
+The limit adds `hat` (a Gaussian leaf), `family` (a stack that nothing looks through, `limits/families.py`), and closed forms
+and integrals of the scalar program (`limits/`).
 """
 
 from __future__ import annotations
