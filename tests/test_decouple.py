@@ -121,7 +121,7 @@ def test_marks_are_content_that_numbers_do_not_see():
         one, two = (tp.run(p, 64, 3, weights=weights) for p in (plain, marked))
         assert all(np.array_equal(one[k], two[k]) for k in plain)
     for method in ("auto", "population"):
-        one, two = (tp.limit(p, method=method) for p in (plain, marked))
+        one, two = (tp.limit(p, method=method, samples=2**9, replicates=4) for p in (plain, marked))
         assert {k: (e.value, e.error) for k, e in one.items()} == {k: (e.value, e.error) for k, e in two.items()}
 
 
@@ -174,11 +174,13 @@ def test_marks_in_text_latex_and_graph():
 
 
 @settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-@given(programs(max_instructions=8), st.randoms(use_true_random=False))
+@given(programs(max_instructions=8, updates=True), st.randoms(use_true_random=False))
 def test_random_marks(p, random):
     def rule(y, args):
         if y.op == "matmul":
             return algebra.matmul(*y.attr[:2], args[0], random.choice([None, True, False]))
+        if y.op == "apply":
+            return algebra.apply(args[0], y.attr[0], args[1], random.choice([None, True, False]))
         return algebra.rebuild(y, args)
 
     marked = rewrite(p, rule)

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import mpmath
 import numpy as np
 import pytest
+from marks import few
 from scipy.special import erf, expit
 
 import tensorprog as tp
@@ -61,7 +62,10 @@ def nested(f, g, mean, cov, i, j, level=2):
     return gaussian_expectation(lambda z, _: left(z[0]) * right(z[1]), centre, matrix, features=places, level=level)
 
 
-@pytest.mark.parametrize(("wild", "centre"), [(False, 0.0), (True, 0.0), (False, None), (True, 0.7)])
+CENTRES = [(False, 0.0), (True, 0.0), (False, None), (True, 0.7)]
+
+
+@pytest.mark.parametrize(("wild", "centre"), few(CENTRES, CENTRES[:3:2]))
 @pytest.mark.parametrize(
     "names", [("tanh", "tanh"), ("tanh'", "tanh'"), ("softplus", "sigmoid"), ("relu", "tanh"), ("kinked", "kinked")]
 )
@@ -211,7 +215,7 @@ def tanh_kernel(cov, layers):
     return tp.Program(k=tp.moment(h * tp.rename(h, b="c")))
 
 
-@pytest.mark.parametrize("size", [12, 190])
+@pytest.mark.parametrize("size", few([12, 190], [12]))
 def test_kernels_through_layers_have_true_errors(size):
     """tp.limit against the nested rule at level 2, layer by layer; 190 inputs are evaluated in tiles."""
     x = inputs(size)

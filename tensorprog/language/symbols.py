@@ -29,6 +29,7 @@ __all__ = [
     "is_exact",
     "number",
     "numbers",
+    "ratio",
 ]
 
 Number = int | Fraction | float
@@ -140,6 +141,8 @@ def encode(x: Any) -> bytes:
             return hex(x).encode()
         if kind is Fraction:
             return f"{x.numerator:x}/{x.denominator:x}".encode()
+    if kind is bytes:
+        return repr(x).encode()
     if kind is tuple:
         return b"(" + b",".join([encode(e) for e in x]) + b")"
     if isinstance(x, np.ndarray):
@@ -166,6 +169,11 @@ def _remembered(encoded: Any) -> Any:
         return known
 
     return wrapper
+
+
+def _roles(**given: Any) -> tuple[Any, ...]:
+    """What is not None, with its names."""
+    return tuple([y for name, x in given.items() if x is not None for y in (name, getattr(x, "digest", x))])
 
 
 def check_name(name: Any, what: str) -> str:
@@ -231,14 +239,21 @@ class Width:
         return encode(("width", self.name, self.ratio))
 
 
+def ratio(rows: Width, cols: Width) -> Number:
+    """The limit of the quotient of two widths."""
+    if is_exact(rows.ratio) and is_exact(cols.ratio):
+        return number(Fraction(rows.ratio) / Fraction(cols.ratio))
+    return float(rows.ratio) / float(cols.ratio)
+
+
 class _NoArithmetic:
     """What a matrix and its transpose are not: numbers."""
 
     def _refused(self, *_: Any, **__: Any) -> Any:
         raise TensorProgramError(
             f"{self!r} is used like numbers",
-            why="a program multiplies matrices with vectors, and does nothing else with them",
-            fix="write 2 * (W @ x), or another var, for 2 * W; A @ x + B @ x for A + B; W.T for the transpose",
+            why="a program adds and scales matrices and multiplies vectors by them; a transpose only multiplies",
+            fix="write (2 * W).T @ y for 2 * W.T, A.T @ y + B @ y for A.T + B; functions are for tp.matrix(...) alone",
         )
 
     __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = _refused
@@ -254,7 +269,8 @@ class Matrix(_NoArithmetic):
     """A rows x cols matrix with iid entries of mean 0 and variance var / cols (fan-in normalisation).
 
     A matrix *is* its name and attributes: the same name with the same attributes is the same matrix.
-    `W @ x` multiplies a vector of width `cols`, `W.T @ y` one of width `rows`.
+    `W @ x` multiplies a vector of width `cols`, `W.T @ y` one of width `rows`. Matrices are added, and scaled by numbers and
+    scalars: `(1 - wd) * W - eta * tp.matrix(lambda d, h: d * h, dh, h)` is the matrix after a step of training.
 
     Args:
         name: Its name.
@@ -263,6 +279,9 @@ class Matrix(_NoArithmetic):
         var: Variance of an entry times the number of columns (sigma_W^2 in the papers); positive or zero.
         entries: None for Gaussian entries; `"rademacher"`, `"uniform"` or a frozen SciPy distribution for the finite widths
             only (standardised): by universality the limit is the Gaussian one (Tensor Programs IVb, 2.6).
+        share: Its part of the fan-in of its layer, where that has several matrices (one for each offset of a filter): what
+            a parametrization knows a weight by, and no part of its law.
+        std: A scalar node that multiplies its products, as the standard deviation of the weights (a hyperparameter); else None.
 
     Example:
         >>> n = Width("n")
@@ -277,6 +296,8 @@ class Matrix(_NoArithmetic):
     var: Number = 1
     entries: Distribution = None
     source: Source | None = field(default=None, compare=False, repr=False)
+    share: Number = 1
+    std: Any = None
 
     def __post_init__(self) -> None:
         check_name(self.name, "a matrix's name")
@@ -289,6 +310,9 @@ class Matrix(_NoArithmetic):
         if not self.var >= 0:
             raise TensorProgramError(f"matrix {self.name} has variance {self.var}", fix="a variance is at least 0")
         object.__setattr__(self, "entries", check_distribution(self.entries, f"matrix {self.name}"))
+        object.__setattr__(self, "share", number(self.share, f"the share of matrix {self.name}"))
+        if not 0 < self.share <= 1:
+            raise TensorProgramError(f"matrix {self.name} has share {self.share}", fix="it is a part of a fan-in")
         if self.source is None:
             object.__setattr__(self, "source", caller())
 
@@ -300,16 +324,52 @@ class Matrix(_NoArithmetic):
     @property
     def ratio(self) -> Number:
         """rho = lim rows / cols."""
-        return (
-            number(Fraction(self.rows.ratio) / Fraction(self.cols.ratio))
-            if (is_exact(self.rows.ratio) and is_exact(self.cols.ratio))
-            else float(self.rows.ratio) / float(self.cols.ratio)
-        )
+        return ratio(self.rows, self.cols)
 
     def __matmul__(self, x: Expression) -> Expression:
         from tensorprog.language.expression import product
 
         return product(self, False, x)
+
+    # ---- as a part of a matrix ----
+    @property
+    def _part(self) -> Expression:
+        from tensorprog.language.expression import part
+
+        return part(self)
+
+    def __add__(self, other: Any) -> Expression:
+        return self._part + other
+
+    def __radd__(self, other: Any) -> Expression:
+        return other + self._part
+
+    def __sub__(self, other: Any) -> Expression:
+        return self._part - other
+
+    def __rsub__(self, other: Any) -> Expression:
+        return other - self._part
+
+    def __mul__(self, other: Any) -> Expression:
+        return self._part * other
+
+    def __rmul__(self, other: Any) -> Expression:
+        return other * self._part
+
+    def __truediv__(self, other: Any) -> Expression:
+        return self._part / other
+
+    def __neg__(self) -> Expression:
+        return -self._part
+
+    def __pos__(self) -> Expression:
+        return self._part
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **settings: Any) -> Any:
+        """A number of NumPy on the left."""
+        if ufunc not in (np.add, np.subtract, np.multiply, np.divide):
+            self._refused()
+        return getattr(ufunc, method)(*[x._part if x is self else x for x in inputs], **settings)
 
     def __repr__(self) -> str:
         return f"Matrix({self.name!r}, {self.rows.name}, {self.cols.name}, var={self.var})"
@@ -317,7 +377,8 @@ class Matrix(_NoArithmetic):
     @_remembered
     def encoded(self) -> bytes:
         """What digests know of it."""
-        return encode(("matrix", self.name, self.rows, self.cols, self.var, self.entries))
+        roles = _roles(share=None if self.share == 1 else self.share, std=self.std)
+        return encode(("matrix", self.name, self.rows, self.cols, self.var, self.entries, *roles))
 
     def renamed(self, name: str) -> Matrix:
         """An independent copy: the same law under another name."""
@@ -335,10 +396,10 @@ class Matrix(_NoArithmetic):
 class Transposed(_NoArithmetic):
     """The transpose of a matrix, for `W.T @ y`."""
 
-    matrix: Matrix
+    matrix: Matrix | Expression
 
     @property
-    def T(self) -> Matrix:
+    def T(self) -> Matrix | Expression:
         """The matrix itself."""
         return self.matrix
 
@@ -365,6 +426,7 @@ class VectorSpec:
         distribution: None for Gaussian; "rademacher" and "uniform" with this mean and variance; or a frozen SciPy distribution.
         trainable: Is it a parameter of a network?
         lr: What its part of the tangent kernel is a multiple of, whatever its variance; None: see `expression.py:Vector`.
+        std: A scalar node that multiplies it, as its standard deviation (a hyperparameter); else None.
     """
 
     name: str
@@ -376,12 +438,14 @@ class VectorSpec:
     distribution: Distribution = None
     trainable: bool = False
     lr: Number | None = None
+    std: Any = None
 
     @_remembered
     def encoded(self) -> bytes:
         """What digests know of it."""
         trained: tuple[Any, ...] = ("trainable",) if self.trainable else ()
         trained += () if self.lr is None else (self.lr,)
+        trained += _roles(std=self.std)
         law = (self.mean, self.var, self.cov, self.distribution)
         return encode(("vector", self.name, self.width, self.shape, *law, *trained))
 

@@ -22,7 +22,7 @@ from tensorprog.limits.factors import variance_factor
 from tensorprog.limits.floats import FloatArithmetic
 from tensorprog.limits.initial import initial_scalars, limit_node
 from tensorprog.limits.laplace import homogeneous
-from tensorprog.limits.pairs import separated
+from tensorprog.limits.pairs import Separation
 from tensorprog.limits.polynomials import root_of_square
 from tensorprog.limits.structure import MOVES, PASSED, opened, root, scalar_version, settled
 from tensorprog.limits.tasks import Declined
@@ -39,6 +39,7 @@ class Lowering:
         declined: Why the exact route has no limit for a node, where it has none.
         expectation: The rules, with what they remember.
         zdot: The rules of Zdot.
+        separation: What bodies of OuterNonlins separate into.
         floats: What rounding may have done to the numbers on the way.
     """
 
@@ -54,6 +55,7 @@ class Lowering:
         self.values = values
         self.expectation = expectation or Expectation()
         self.zdot = Zdot(self.expectation)
+        self.separation = Separation(self.expectation)
         self.z: dict[Node, Node] = {}
         self.declined: dict[Node, str] = {}
         self._first: dict[tuple[Matrix, bool, Node], Node] = {}
@@ -74,9 +76,9 @@ class Lowering:
         if x in self._initial_scalars:
             self._add_initial(x)
             return
-        for a in x.args:
-            if a in self._without_limit:
-                raise self._without_limit[a]
+        if any(a in self._without_limit for a in x.args):
+            self._add_with_powers(x)
+            return
         reason = next((self.declined[a] for a in x.args if a in self.declined), None)
         if reason is None and x.op == "mul":
             if self._vanishes(x):
@@ -118,6 +120,25 @@ class Lowering:
         else:
             self.z[x] = self._lower(x, [self.z[a] for a in x.args])
 
+    def _add_with_powers(self, x: Node) -> None:
+        """A product with powers of n that have a limit together: n^-1/2 of one width over that of another, times a Moment."""
+        error = next(self._without_limit[a] for a in x.args if a in self._without_limit)
+        pairs = list(zip(x.args, x.attr, strict=True)) if x.op == "mul" else []
+        together = algebra.mul([(a, k) for a, k in pairs if a in self._initial_scalars]) if pairs else None
+        limit = None if together is None or together == x else limit_node(together, self.values or {})
+        if limit is None:
+            raise error
+        rest = algebra.mul([(a, k) for a, k in pairs if a not in self._initial_scalars])
+        for a in rest.args if rest.op == "mul" else [rest]:
+            if a not in self.z and a not in self.declined:
+                self._add(a)
+        if rest not in self.z and rest not in self.declined:
+            self._add(rest)
+        if rest in self.declined:
+            self.declined[x] = self.declined[rest]
+        else:
+            self.z[x] = typed(algebra.mul([limit, self.z[rest]]), x.shape, x.width, x.inner)
+
     def _below(self, x: Node) -> tuple[int, int]:
         """How many instructions x is made of, and what their limits have cost: an output has one budget for all of them."""
         below = topological(x.args)
@@ -144,7 +165,7 @@ class Lowering:
             case "scalar":
                 if self.values is None:
                     return x
-                return algebra.constant(self.values[x.attr[0]])
+                return algebra.typed(algebra.constant(self.values[x.attr[0]]), x.shape, None, None)
             case "inverse_sqrt":
                 return ZERO
             case "vector":
@@ -270,7 +291,7 @@ class Lowering:
 
     def _outer(self, x: Node, body: Node) -> Node:
         """E over the second block, where the body is a sum of products of one function of each block."""
-        return typed(separated(self.expectation, body), x.shape, x.width, None)
+        return typed(self.separation.mean(body), x.shape, x.width, None)
 
 
 def _factors(program: Program) -> set[Node]:

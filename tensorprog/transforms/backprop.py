@@ -34,11 +34,12 @@ import numpy as np
 
 from tensorprog.errors import TensorProgramError
 from tensorprog.language import algebra
-from tensorprog.language.algebra import ONE
+from tensorprog.language.calculus import partial
 from tensorprog.language.describe import describe
 from tensorprog.language.functions import PRIMITIVES
 from tensorprog.language.node import Node, topological
 from tensorprog.language.symbols import Matrix, Width
+from tensorprog.transforms.written_out import swapped
 
 __all__ = ["Backward", "Gradient", "Use", "backprop"]
 
@@ -268,23 +269,19 @@ class _Pass:
 
     def _slopes(self, x: Node) -> list[tuple[Node, Node]]:
         """Every operand of an elementwise node, and the derivative in it."""
-        if x.op == "add":
-            return [(a, algebra.constant(c)) for c, a in zip(x.attr, x.args, strict=True)]
-        if x.op == "mul":
-            found = []
-            for a, k in zip(x.args, x.attr, strict=True):
-                others = [(b, j) for b, j in zip(x.args, x.attr, strict=True) if b is not a]
-                found.append((a, algebra.scale(k, algebra.mul([*([(a, k - 1)] if k > 1 else []), *others, ONE]))))
-            return found
-        name, parameters = x.attr
-        row = PRIMITIVES[name]
-        if row.jumps:  # flat almost everywhere: a network has no gradient there, at any width
+        if (
+            x.op == "fn" and PRIMITIVES[x.attr[0]].jumps
+        ):  # flat almost everywhere: a network has no gradient there, at any width
             return []
-        if row.derivative is None or (name == "bump" and parameters[0] == 0):
-            raise TensorProgramError(
-                f"{describe(x)} has no derivative", why="back-propagation needs one", source=x.source, label=x.label
-            )
-        return [(x.args[0], row.derivative(algebra, x.args[0], *parameters))]
+        found = []
+        for i, a in enumerate(x.args):
+            slope = partial(x, i)
+            if slope is None:
+                raise TensorProgramError(
+                    f"{describe(x)} has no derivative", why="back-propagation needs one", source=x.source, label=x.label
+                )
+            found.append((a, slope))
+        return found
 
     def _elementwise(self, x: Node, a: Node, g: Gradient, slope: Node) -> None:
         """Gives the operand a of x the gradient g times the slope, summed over what a does not have."""
@@ -385,7 +382,7 @@ class _Pass:
         body = x.args[0]
         if y.op == "inner":
             (y,) = y.args
-            node = algebra.mul([root_of_ratio(body.width, y.width), algebra.outer(_swapped(g.node))])
+            node = algebra.mul([root_of_ratio(body.width, y.width), algebra.outer(swapped(g.node))])
         elif y.width is not None:
             node = algebra.outer(g.node)
         else:
@@ -412,20 +409,3 @@ def boundary_of(x: Node) -> tuple[Node, ...]:
         elif y.inner is None:
             found[y] = None
     return tuple(found)
-
-
-def _swapped(body: Node) -> Node:
-    """A body with its two coordinates exchanged."""
-    done: dict[Node, Node] = {}
-    for y in topological([body], _inside):
-        if y.op == "inner":
-            done[y] = y.args[0]
-        elif y.inner is None:
-            done[y] = y if y.width is None else algebra.inner(y)
-        elif y.op == "constant":
-            done[y] = Node("constant", (), y.attr, y.shape, y.inner, y.width)
-        else:
-            args: Sequence[Node] = [done[a] for a in y.args]
-            out = algebra.applied(y, args)
-            done[y] = algebra.typed(out, y.shape, y.inner, y.width)
-    return done[body]
