@@ -9,10 +9,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["KINDS", "answer"]
-
-KINDS = {"closed form": "rounding", "quadrature": "bound", "exact": "exact"}
-"""What the error of a method means, for those that do not sample."""
+__all__ = ["answer"]
 
 
 def answer(
@@ -20,6 +17,7 @@ def answer(
     arrays: Sequence[Any],
     error: Mapping[str, float],
     method: Mapping[str, str],
+    kind: Mapping[str, str],
     note: Mapping[str, str],
 ) -> Any:
     """A named tuple of kernels.
@@ -29,15 +27,16 @@ def answer(
         arrays: The kernels.
         error: Name to the largest error of an entry.
         method: Name to how it was computed.
+        kind: Name to what the error means.
         note: Name to what a reader should know.
 
     Example:
-        >>> answer(["ntk"], [np.eye(1)], {"ntk": 2e-16}, {"ntk": "closed form"}, {"ntk": ""})
+        >>> answer(["ntk"], [np.eye(1)], {"ntk": 2e-16}, {"ntk": "closed form"}, {"ntk": "rounding"}, {"ntk": ""})
         ntk = array(1, 1) ± 2e-16 (closed form, rounding)
         [[1.]]
     """
     found = _type(tuple(names))(*arrays)
-    found.error, found.method, found.note = dict(error), dict(method), dict(note)
+    found.error, found.method, found.kind, found.note = dict(error), dict(method), dict(kind), dict(note)
     return found
 
 
@@ -51,17 +50,14 @@ def _type(names: tuple[str, ...]) -> Any:
         Attributes:
             error: Name to the largest error of an entry, as measured on telling pairs of examples.
             method: Name to how it was computed: `closed form`, `quadrature`, `quasi-Monte-Carlo`, `population`.
+            kind: Name to what the error means: `rounding`, `bound`, `standard error`, see `Estimate`.
             note: Name to why it was computed so, where another way was tried or is over the budget.
         """
 
         error: dict[str, float]
         method: dict[str, str]
+        kind: dict[str, str]
         note: dict[str, str]
-
-        @property
-        def kind(self) -> dict[str, str]:
-            """Name to what the error means: `rounding`, `bound`, `standard error`, see `Estimate`."""
-            return {k: KINDS.get(v, "standard error") for k, v in self.method.items()}
 
         def __repr__(self) -> str:
             lines = []
@@ -74,9 +70,9 @@ def _type(names: tuple[str, ...]) -> Any:
 
         def _replace(self, **arrays: Any) -> Any:
             """With other arrays, and the same errors and notes."""
-            return answer(names, list(super()._replace(**arrays)), self.error, self.method, self.note)
+            return answer(names, list(super()._replace(**arrays)), self.error, self.method, self.kind, self.note)
 
         def __reduce__(self) -> Any:
-            return answer, (names, list(self), self.error, self.method, self.note)
+            return answer, (names, list(self), self.error, self.method, self.kind, self.note)
 
     return Kernel
