@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from strategies import programs
 
 import tensorprog as tp
+from tensorprog.execute.factors import MatrixPlan
 from tensorprog.language.algebra import ZERO, constant, fn, moment
 from tensorprog.language.node import Node, topological
 from tensorprog.language.spec import SPEC, Dialect, IllegalNode, check
@@ -86,11 +87,22 @@ def test_stages_of_networks(name):
     stages(net.program(np.arange(2 * np.prod(shape)).reshape(2, *shape) / 10.0))
 
 
+def test_matrices_of_a_run():
+    h, d = tp.Vector("h", N, axes={"b": 2}), tp.Vector("d", N, axes={"b": 2})
+    W = tp.Matrix("W", N, N)
+    g = tp.sum(tp.matrix(lambda a, b: a * b, d, h), "b")
+    for m in (W - 2 * g, W - g / (tp.abs(g) + 1), tp.take(tp.matrix(lambda a, b: tp.tanh(a) * b, d, h), "b", 1) + W):
+        plan = MatrixPlan().of(m.node)
+        assert {x.op for x in check([plan], Dialect.RUN)} & {"factors", "entries"}
+        p = tp.Program(q=tp.moment((m @ (m.T @ tp.Vector("x", N))) ** 2))
+        check([o.node for o in p.outputs.values()], Dialect.PROGRAM)
+
+
 def test_the_table_is_complete():
     """Every operation that some module makes has a row, and every row is documented."""
     made = set()
     for file in Path(tp.__file__).parent.rglob("*.py"):
-        made |= set(re.findall(r'Node\(\s*"(\w+)"', file.read_text(encoding="utf-8")))
+        made |= set(re.findall(r'[Nn]ode\(\s*"(\w+)"', file.read_text(encoding="utf-8")))
     assert made == set(SPEC)
     assert all(row.meaning and row.dialects for row in SPEC.values())
 

@@ -12,6 +12,7 @@ is found where it makes it, and not where a later one stumbles.
 | scalar | what `limits/expectation.py` makes of a Moment | arrays |
 | integrand | a body of an integral, in its variables and parameters | numbers |
 | blocks | the scalar program of a pair of examples, for all pairs | arrays; `width` says that there are rows, `inner` columns |
+| run | a program with the instructions that run its matrices (`execute/factors.py`) | as in programs |
 """
 
 from __future__ import annotations
@@ -39,9 +40,10 @@ class Dialect(Enum):
     SCALAR = "scalar"
     INTEGRAND = "integrand"
     BLOCKS = "blocks"
+    RUN = "run"
 
 
-PROGRAM, Z, SCALAR, INTEGRAND, BLOCKS = Dialect
+PROGRAM, Z, SCALAR, INTEGRAND, BLOCKS, RUN = Dialect
 Type = tuple[tuple[int, ...], Width | None, Width | None]
 
 
@@ -87,6 +89,11 @@ def _is_hyperparameter(x: Node) -> bool:
 def _is_product(x: Node) -> bool:
     matrix, transposed, *mark = x.attr
     return isinstance(matrix, Matrix) and isinstance(transposed, bool) and mark in ([], ["forward"], ["backward"])
+
+
+def _is_use(x: Node) -> bool:
+    transposed, *mark = x.attr
+    return isinstance(transposed, bool) and mark in ([], ["forward"], ["backward"])
 
 
 def _are_coefficients(x: Node) -> bool:
@@ -186,6 +193,22 @@ def _multiplied(x: Node) -> bool:
     return _type(x) == (x.args[0].shape, rows, None) and x.args[0].inner is None and x.args[0].width in (None, cols)
 
 
+def _applied(x: Node) -> bool:
+    """M x or M.T x, either with the axes of the other or with none."""
+    m, y = x.args
+    rows, cols = (m.inner, m.width) if x.attr[0] else (m.width, m.inner)
+    shapes = {m.shape, y.shape} - {()}
+    return len(shapes) <= 1 and _type(x) == (m.shape or y.shape, rows, None) and y.width in (None, cols) and not y.inner
+
+
+def _matrix(x: Node) -> bool:
+    return _type(x) == ((), x.attr.rows, x.attr.cols)
+
+
+def _both(x: Node) -> bool:
+    return x.width is not None and x.inner is not None
+
+
 def _mean(x: Node) -> bool:
     (a,) = x.args
     return a.width is not None and a.inner is None and _type(x) == (a.shape, None, None)
@@ -210,7 +233,7 @@ def _number(x: Node) -> bool:
 
 
 _EVERYWHERE = frozenset(Dialect)
-_WITH_AXES = frozenset({PROGRAM, Z, SCALAR, BLOCKS})
+_WITH_AXES = frozenset({PROGRAM, Z, SCALAR, BLOCKS, RUN})
 
 
 def _row(dialects: Iterable[Dialect], operands: Any, attribute: Any, type: Any, meaning: str) -> Row:
@@ -222,10 +245,10 @@ SPEC: dict[str, Row] = {
     # leaves
     "constant": _row(_EVERYWHERE, 0, _is_constant, _spread, "a number, or an array of them, the same in every coordinate"),
     "scalar": _row(_WITH_AXES, 0, _is_hyperparameter, _array, "a hyperparameter"),
-    "inverse_sqrt": _row({PROGRAM}, 0, _is(Width), _number, "width**-1/2"),
-    "vector": _row({PROGRAM}, 0, _is(VectorSpec), _initial, "an initial vector"),
+    "inverse_sqrt": _row({PROGRAM, RUN}, 0, _is(Width), _number, "width**-1/2"),
+    "vector": _row({PROGRAM, RUN}, 0, _is(VectorSpec), _initial, "an initial vector"),
     "leaf": _row({Z}, 0, _is(VectorSpec), _initial, "the centred Gaussian of an initial vector"),
-    "data": _row({PROGRAM, Z, SCALAR, BLOCKS}, 0, _is(tuple), _anything, "inner products or coefficients of data not known yet"),
+    "data": _row(_WITH_AXES, 0, _is(tuple), _anything, "inner products or coefficients of data not known yet"),
     "array": _row({SCALAR}, 0, _is(tuple), _array, "an array that a formula has a name for"),
     "var": _row({INTEGRAND}, 0, _is(int), _number, "a Gaussian variable of an integral"),
     "param": _row({INTEGRAND}, 0, _is(int), _number, "a number an integrand depends on"),
@@ -243,13 +266,21 @@ SPEC: dict[str, Row] = {
     ),
     "stack": _row(_WITH_AXES, (1, None), _is_axis, _stacked, "a new axis"),
     "sum": _row(_WITH_AXES, 1, _is_axis, _over_shape(lambda x: _without(x.args[0].shape, x.attr)), "one axis contracted"),
-    "softmax": _row({PROGRAM, Z, SCALAR, BLOCKS}, 1, _is_axis, _over_shape(lambda x: x.args[0].shape), "exp(x) / sum exp(x)"),
+    "softmax": _row(_WITH_AXES, 1, _is_axis, _over_shape(lambda x: x.args[0].shape), "exp(x) / sum exp(x)"),
     # instructions
-    "matmul": _row({PROGRAM}, 1, _is_product, _multiplied, "W x or W.T x"),
+    "matmul": _row({PROGRAM, RUN}, 1, _is_product, _multiplied, "W x or W.T x"),
+    "matrix": _row({PROGRAM, RUN}, 0, _is(Matrix), _matrix, "an initial matrix as a part of one"),
+    "apply": _row({PROGRAM, RUN}, 2, _is_use, _applied, "M x or M.T x of what has two coordinates"),
     "hat": _row({Z}, 1, _is_product, _multiplied, "the Gaussian part of W x"),
-    "moment": _row({PROGRAM}, 1, _nothing, _mean, "the mean over the width"),
-    "inner": _row({PROGRAM, Z}, 1, _nothing, _moved, "over the second coordinate"),
-    "outer": _row({PROGRAM, Z}, 1, _nothing, _averaged, "the mean over the second coordinate"),
+    "moment": _row({PROGRAM, RUN}, 1, _nothing, _mean, "the mean over the width"),
+    "inner": _row({PROGRAM, Z, RUN}, 1, _nothing, _moved, "over the second coordinate"),
+    "outer": _row({PROGRAM, Z, RUN}, 1, _nothing, _averaged, "the mean over the second coordinate"),
+    # matrices of a run
+    "factors": _row({RUN}, 2, _nothing, _both, "left_a right_b"),
+    "entries": _row({RUN}, 1, _nothing, _both, "an array over rows and columns"),
+    "combine": _row({RUN}, (1, None), _are_coefficients, _both, "a sum of multiples of matrices"),
+    "scaled": _row({RUN}, 3, _nothing, _both, "left_a M_ab right_b"),
+    "moved": _row({RUN}, (1, None), _is(tuple), _both, "a view, take, pick, sum or stack of matrices"),
     # closed forms and integrals
     "dual": _row({SCALAR, INTEGRAND, BLOCKS}, (1, None), _is(str), _anything, "a named closed form"),
     "gauss": _row({SCALAR, BLOCKS}, (2, None), lambda x: hasattr(x.attr, "dimension"), _anything, "an integral"),
