@@ -197,6 +197,7 @@ def test_the_record_says_what_was_tried():
     assert abs(found["out"].value - true) <= ALLOWED * found["out"].error <= ALLOWED * 1e-2 * true
 
 
+@pytest.mark.slow
 def test_more_samples_are_taken_where_they_are_asked_for():
     n = tp.Width("n")
     W, x = tp.Matrix("W", n, n), tp.Vector("x", n)
