@@ -256,6 +256,7 @@ SPEC: dict[str, Row] = {
     "add": _row(_EVERYWHERE, (1, None), _are_coefficients, _elementwise, "a sum of multiples"),
     "mul": _row(_EVERYWHERE, (1, None), _are_exponents, _elementwise, "a product of powers"),
     "fn": _row(_EVERYWHERE, 1, _is_primitive, _elementwise, "a primitive function"),
+    "difference": _row({PROGRAM, RUN}, 3, _is_primitive, _elementwise, "a divided difference of a primitive"),
     # what is structure
     "view": _row(_WITH_AXES, 1, _are_places, _viewed, "axes placed in a larger shape"),
     "take": _row(_WITH_AXES, 1, _is_position, _over_shape(lambda x: _without(x.args[0].shape, x.attr[0])), "one position"),
