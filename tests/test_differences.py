@@ -6,17 +6,19 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import sympy
+from marks import few
 from mpmath import mp, mpf
 
 import tensorprog as tp
-from marks import few
 from tensorprog.language.differences import array_of_difference
 from tensorprog.language.functions import PRIMITIVES
 
 n = tp.Width("n")
 PARAMETERS = {"elu": (1.5,), "leaky_relu": (0.1,), "smooth_sign": (0.5,), "bump": (2,), "gauss_exp": (0.3,)}
 CONTINUOUS = sorted(
-    name for name, row in PRIMITIVES.items() if row.derivative is not None and not row.jumps and row.growth != "singular"
+    name
+    for name, row in PRIMITIVES.items()
+    if row.derivative is not None and not row.jumps and row.growth != "singular"
 )
 STEPS = (0.0, 1e-300, 1e-30, 1e-12, 1e-7, 1e-3, 0.03, 0.3, 2.0)
 
@@ -45,7 +47,9 @@ def test_arrays_are_accurate_at_every_step(name):
                 exact = reference(name, parameters, x, d, eps)
                 found = float(call(x, d, eps))
                 slope = abs(float(call(x, 1.0, 0.0))) + abs(exact)
-                rounding = 4e-16 * abs(float(row.array(np.float64(x), *parameters))) / (eps * abs(d)) if eps > 0.02 else 0
+                rounding = (
+                    4e-16 * abs(float(row.array(np.float64(x), *parameters))) / (eps * abs(d)) if eps > 0.02 else 0
+                )
                 assert abs(found - exact) <= 1e-13 * abs(d) * (slope + 1e-3) + 4 * abs(d) * rounding, (x, d, eps)
 
 
@@ -91,7 +95,8 @@ def test_runs_are_differences():
 def test_a_step_that_stays_is_a_difference():
     s, x, d = tp.Scalar("s", 2), tp.Vector("x", n), tp.Vector("d", n)
     p = tp.Program(
-        a=tp.moment(tp.divided_difference(tp.tanh, x, d, s) ** 2), b=tp.moment(((tp.tanh(x + s * d) - tp.tanh(x)) / s) ** 2)
+        a=tp.moment(tp.divided_difference(tp.tanh, x, d, s) ** 2),
+        b=tp.moment(((tp.tanh(x + s * d) - tp.tanh(x)) / s) ** 2),
     )
     found = tp.limit(p)
     assert abs(found["a"].value - found["b"].value) <= 1e-12
@@ -106,7 +111,9 @@ def test_linear_instructions_pass_increments_on():
     def linear(z):
         return W @ tp.sum(z, "t") + 2 * tp.take(z, "t", 1)
 
-    assert tp.Program(q=tp.moment(tp.divided_difference(linear, z, d, e) ** 2)) == tp.Program(q=tp.moment(linear(d) ** 2))
+    assert tp.Program(q=tp.moment(tp.divided_difference(linear, z, d, e) ** 2)) == tp.Program(
+        q=tp.moment(linear(d) ** 2)
+    )
     zero = tp.divided_difference(lambda z: tp.tanh(d), z, d, e)
     assert zero.node.is_zero or zero.node.op != "constant"
     assert tp.divided_difference(lambda z: 3 + 0 * z, z, d, e).node.is_zero
@@ -126,7 +133,12 @@ def test_what_has_no_difference_is_refused():
         tp.divided_difference(tp.tanh, x, tp.Vector("z", n, axes={"t": 2}), e)
     with pytest.raises(tp.TensorProgramError):
         tp.divided_difference(lambda x: tp.outer(lambda a, b: a * b, x, x), x, d, e)
-    for text in ("difference(sign, x, x, 1)", "difference(tanh, x, x, x)", "difference(tanh, x, 1)", "difference(elu, x, x, 1)"):
+    for text in (
+        "difference(sign, x, x, 1)",
+        "difference(tanh, x, x, x)",
+        "difference(tanh, x, 1)",
+        "difference(elu, x, x, 1)",
+    ):
         with pytest.raises(tp.TensorProgramError):
             tp.parse(f"width n\nvector x : n\noutput q = Moment({text})")
 

@@ -107,12 +107,12 @@ def array_of_difference(name: str, parameters: Sequence[Any]) -> Callable[[Any, 
         x, d, eps = np.broadcast_arrays(*[np.asarray(a, dtype=float) for a in (x, d, eps)])
         h = eps * d
         if not h.any():
-            return d * slope(x)
+            return np.asarray(d * slope(x))
         reach = np.full(x.shape, turns if turns else math.inf)
         if row.domain is not None:
             reach = np.minimum(reach, np.abs(x - row.domain[0]))
         short = np.abs(h) <= SHORT * reach
-        out = d * mean(x, h)
+        out = np.asarray(d * mean(x, h))
         for k in row.kinks:
             crossed = short & ((x - k) * (x + h - k) < 0)
             if crossed.any():

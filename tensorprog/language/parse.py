@@ -28,7 +28,7 @@
     call      = ( "MatMul" "(" NAME [ "." "T" ] "," sum [ "," ( "forward" | "backward" ) ]    (NAME: a matrix, or the line of one)
               | ( "Nonlin" | "Moment" | "OuterNonlin" ) "(" sum
               | ( "sum" | "softmax" ) "(" sum "," LETTER | "stack" "(" LETTER { "," sum } | "inverse_sqrt" "(" NAME
-          | "difference" "(" FUNCTION "," sum "," sum "," sum { "," number }
+              | "difference" "(" FUNCTION "," sum "," sum "," sum { "," number }
               | "pick" "(" sum "," LETTER "," ( list | NAME )             (list: positions; NAME: an array of them)
               | "rational" "(" list | FUNCTION "(" sum { "," number } ) ")"
 
