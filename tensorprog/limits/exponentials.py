@@ -9,7 +9,7 @@ from tensorprog.language import algebra
 from tensorprog.language.algebra import ONE
 from tensorprog.language.functions import PRIMITIVES
 from tensorprog.language.node import Node, topological
-from tensorprog.language.symbols import Number, is_exact
+from tensorprog.language.symbols import Number
 from tensorprog.limits.closed import Gaussian
 from tensorprog.limits.domain import range_of
 from tensorprog.limits.structure import MOVED, Structure, carrier, opened, slope_and_shift
@@ -101,8 +101,7 @@ def tilt(structure: Structure, factors: Factors, atoms: tuple[Node, ...], g: Gau
     if not rest or not (b == 0 or all(_grows(structure, a, u, b) and not _ends(a, u, b) for a, _ in rest)):
         return None
     i = atoms.index(u)
-    half = Fraction(1, 2) if is_exact(b) else 0.5
-    exponent = algebra.add([(b, g.means[i]), (half * b * b, g.cov(i, i)), (shift, ONE)])
+    exponent = algebra.add([(b, g.means[i]), (Fraction(1, 2) * b * b, g.cov(i, i)), (shift, ONE)])
     used = structure.atoms(algebra.mul(rest))
     kept = [atoms.index(a) for a in used]
     means = tuple([algebra.add([(1, g.means[j]), (b, g.cov(j, i))]) for j in kept])
