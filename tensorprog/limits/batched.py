@@ -49,7 +49,7 @@ MIRROR = 64
 """Rows of a tile of a symmetric result: what is evaluated on both sides of the diagonal is little."""
 INTEGRALS = ("gauss",)
 KNOWN = ("data", "dual", "stencil", "guard", *INTEGRALS)
-EVALUATIONS = {0: 1, 1: 2**8, 2: 2**13, 3: 2**18, 4: 2**18}
+POINTS = {0: 1, 1: 2**8, 2: 2**13, 3: 2**18, 4: 2**18}
 """Values of an integrand that its integral takes, roughly, by dimension."""
 SERIES = 2**6
 """Terms of a series in place of an integral."""
@@ -494,7 +494,7 @@ def _evaluations(s: _Carried, few: bool = False) -> int:
     """Of an integrand, for one integral of many, or of few; 1 of what is none."""
     if s.node.op not in INTEGRALS:
         return 1
-    return SERIES if s.product is not None and not few else EVALUATIONS[min(s.node.attr.dimension, 4)]
+    return SERIES if s.product is not None and not few else POINTS[min(s.node.attr.dimension, 4)]
 
 
 def _separates(x: Node) -> bool:

@@ -24,7 +24,7 @@ from tensorprog.limits.expectation import Expectation
 from tensorprog.limits.floats import FloatArithmetic
 from tensorprog.limits.jumps import check_jumps, suspects
 from tensorprog.limits.lower import Lowering
-from tensorprog.limits.routes import FEWEST_POINTS, ROUGH, Exact, Search, better, note, rough, worst
+from tensorprog.limits.routes import FEWEST_POINTS, ROUGH, Exact, Search, better, checked_method, note, rough, worst
 from tensorprog.limits.tasks import Declined, Exhausted
 from tensorprog.transforms.decouple import program_for
 from tensorprog.transforms.dispatch import of_networks
@@ -32,7 +32,6 @@ from tensorprog.transforms.written_out import written_out
 
 __all__ = ["limit"]
 
-METHODS = ("auto", "exact", "population")
 FOLDED_RUNS = 3
 """Lowerings with moved floats, where these have lost digits."""
 
@@ -87,8 +86,7 @@ def limit(
     Source: Master Theorem: Tensor Programs III, theorems 2.10 and E.15; ZHat and ZDot: Box 1 there.
     """
     program = program_for(program, gia)
-    if method not in METHODS:
-        raise TensorProgramError(f"method {method!r}", fix=f"use one of {', '.join(METHODS)}")
+    checked_method(method)
     bound = program.values(values)
     written = written_out(program)  # populations run the program as it is
     check_domains(written)
