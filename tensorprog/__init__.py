@@ -98,6 +98,10 @@ _LATER = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "data":
+        from importlib import import_module
+
+        return import_module("tensorprog.data")
     if name not in _LATER:
         from difflib import get_close_matches
 

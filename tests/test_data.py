@@ -24,3 +24,9 @@ def test_every_call_gives_new_arrays() -> None:
 def test_the_licence_ships_with_the_data() -> None:
     text = files("tensorprog.data").joinpath("LICENSE-digits.txt").read_text(encoding="utf-8")
     assert "CC BY 4.0" in text and "BSD 3-Clause" in text and "10.24432/C50P49" in text
+
+
+def test_data_are_found_without_an_import():
+    import tensorprog as tp
+
+    assert tp.data.digits()[0].shape == (100, 64)

@@ -428,3 +428,29 @@ def test_a_generator_seeds_what_is_sampled():
     assert one.value != two.value and abs(one.value - two.value) < 6 * (one.error + two.error)
     with pytest.raises(tp.TensorProgramError, match="rng is -1"):
         tp.limit(p, rng=-1)
+
+
+def test_powers_of_n_cancel_exactly():
+    """n**(1/2) n**(-1/2) is 1, whatever else is in the product; two widths leave their ratio."""
+    root, other = tp.inverse_sqrt(N), tp.inverse_sqrt(tp.Width("m", 4))
+    x = tp.Vector("x", N)
+    fourth = tp.moment(x**4)
+    assert tp.Program(q=root**-3 * fourth * root**3) == tp.Program(q=fourth)
+    assert tp.Program(q=1 / (1 / root) * fourth) == tp.Program(q=root * fourth)
+    p = tp.Program(
+        whole=fourth * (other / root), inside=tp.moment(x**4 * other / root), cube=(root / other) ** 3 * fourth
+    )
+    assert tp.parse(str(p)) == p
+    found = tp.limit(p)
+    assert (found["whole"].value, found["inside"].value, found["cube"].value) == (Fraction(3, 2), Fraction(3, 2), 24)
+    runs = tp.run(p, n=10_000, seeds=2)
+    np.testing.assert_allclose(runs["whole"] * 16, runs["cube"], rtol=1e-12)
+    for bad in (fourth / root, tp.moment(tp.tanh(x / root)), fourth * other / root**2):
+        with pytest.raises(tp.TensorProgramError, match=r"n\*\*\(1/2\), which has no limit"):
+            tp.limit(tp.Program(q=bad))
+
+
+def test_the_output_of_a_network_has_a_law_and_no_limit():
+    net = tp.Network(tp.readout("v", tp.relu(tp.dense("U", tp.Input("x"), N))))
+    with pytest.raises(tp.TensorProgramError, match="tends in law to a Gaussian"):
+        tp.limit(net, np.ones((1, 2)), of="f")

@@ -38,8 +38,8 @@ SLOW = {"batch_norm", "gated_cell", "gru", "lstm"}  # integrals
 YES, NO = (True, True, True), (False, False, False)
 GIA = [  # name, parameters, check_gia: simple, bp_like, holds
     *[(name, SMALL.get(name, {}), YES) for name in (
-        "batch_norm", "bidirectional_rnn", "bottleneck", "causal_attention", "cnn", "cross_attention", "densenet",
-        "gated_cell", "gated_product", "graph_convolution", "gru", "layer_norm", "lstm", "maxout", "mlp", "residual", "rnn",
+        "batch_norm", "bidirectional_rnn", "causal_attention", "cnn", "cross_attention", "densenet",
+        "gated_cell", "gated_product", "graph_convolution", "gru", "layer_norm", "lstm", "maxout", "mlp", "narrow_layer", "residual", "rnn",
         "self_attention", "several_outputs", "transformer",
     )],
     ("average_readout", {}, NO),
@@ -382,7 +382,7 @@ def test_average_readout_and_autoencoder() -> None:
 
 
 def test_bottleneck_and_densenet() -> None:
-    for a, b in zip(kernels("bottleneck"), kernels("bottleneck", ratio=4), strict=True):
+    for a, b in zip(kernels("narrow_layer"), kernels("narrow_layer", ratio=4), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-12)
     X = model("densenet").X
     seen = [X @ X.T / X.shape[1]]

@@ -29,7 +29,7 @@ from tensorprog.language.symbols import Matrix, Number, VectorSpec, Width, check
 
 __all__ = [
     "ONE", "ZERO", "add", "applied", "common_type", "constant", "div", "fn", "hyperparameter", "initial", "inner",
-    "inverse_sqrt", "is_backward", "matmul", "moment", "mul", "neg", "outer", "pick", "pick_transposed", "power",
+    "inverse_sqrt", "is_backward", "is_power_of_n", "matmul", "moment", "mul", "neg", "outer", "pick", "pick_transposed", "power",
     "rebuild", "scale",
     "softmax", "spread", "stack", "sub", "sum_axis", "take", "terms", "transpose", "typed", "view",
 ]  # fmt: skip
@@ -205,8 +205,11 @@ def _product(pairs: list[tuple[Node, int]], gather: bool) -> Node | None:
                 array = times(array, x.attr, k)
             else:
                 coefficient = coefficient * raised(x.attr, k)
+        elif x.op == "fn" and x.attr[0] == "reciprocal" and x.args[0].op == "inverse_sqrt":
+            merged[x.args[0]] = merged.get(x.args[0], 0) - k  # powers of n cancel exactly
         else:
             merged[x] = merged.get(x, 0) + k
+    merged = {x if k >= 0 else Node("fn", (x,), ("reciprocal", ())): abs(k) for x, k in merged.items()}
     if isinstance(array, np.ndarray):
         folded = constant(array)
         if isinstance(folded.attr, np.ndarray) and isinstance(coefficient, Fraction) and _is_long(folded):
@@ -278,7 +281,16 @@ def fn(name: str, x: Node, *parameters: Number) -> Node:
             value = row.exact(x.attr, *parameters)
             if value is not None:
                 return constant(value, x.shape, x.width, x.inner)
+    if name == "reciprocal" and x.op == "mul" and all(is_power_of_n(a) for a in x.args):
+        return mul([(fn("reciprocal", a), k) for a, k in zip(x.args, x.attr, strict=True)])
+    if name == "reciprocal" and x.op == "fn" and is_power_of_n(x):
+        return x.args[0]
     return Node("fn", (x,), (name, tuple(parameters)), x.shape, x.width, x.inner)
+
+
+def is_power_of_n(x: Node) -> bool:
+    """Is it n**-1/2 or n**1/2, of some width?"""
+    return x.op == "inverse_sqrt" or (x.op == "fn" and x.attr[0] == "reciprocal" and x.args[0].op == "inverse_sqrt")
 
 
 def view(x: Node, index: Sequence[int], shape: Sequence[int]) -> Node:

@@ -90,6 +90,14 @@ def check_value(x: Node, argument: Node) -> None:
     values = np.atleast_1d(np.asarray(argument.attr, dtype=float))
     bad = row.refused(values)
     if np.any(bad):
+        if x.args[0].op == "inverse_sqrt":
+            raise TensorProgramError(
+                f"a product with {x.args[0].attr.name}**(1/2), which has no limit",
+                why="a readout v.x/sqrt(n) has no limit as a number: it tends in law to a Gaussian",
+                fix='ask for its covariance (of a network: of="nngp"), or run the program at finite widths',
+                source=x.source,
+                label=x.label,
+            )
         raise TensorProgramError(
             f"{row.name} of {describe(x.args[0])}, whose limit is {values[bad][0]:g}",
             why="the function has no value there, so that the program has no limit",

@@ -5,6 +5,7 @@ Only where such a function ends counts: exp(-n) is made of n, which has no limit
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any
@@ -14,11 +15,12 @@ import numpy as np
 from tensorprog.language import algebra
 from tensorprog.language.arrays import kernel
 from tensorprog.language.node import Node, topological
+from tensorprog.language.symbols import is_exact
 
 __all__ = ["initial_limit", "initial_scalars", "limit_node"]
 
 _ROOTS = (1e-60, 1e-75)
-"""n^-1/2 of two huge widths."""
+"""n^-1/2 at two huge reference widths."""
 
 
 def initial_scalars(nodes: Sequence[Node]) -> set[Node]:
@@ -43,7 +45,7 @@ def initial_limit(x: Node, values: Mapping[str, Any]) -> np.ndarray | None:
         with np.errstate(all="ignore"):
             for y in topological([x]):
                 if y.op == "inverse_sqrt":
-                    done[y] = np.float64(root)
+                    done[y] = np.float64(root / math.sqrt(y.attr.ratio))
                 elif y.op == "scalar":
                     if y.attr[0] not in values:
                         return None
@@ -63,5 +65,24 @@ def limit_node(x: Node, values: Mapping[str, Any]) -> Node | None:
         return None
     if x.shape:
         return algebra.typed(algebra.constant(np.array(np.broadcast_to(value, x.shape))), x.shape, None, None)
+    exact = _exact_root(x)
+    if exact is not None:
+        return algebra.constant(exact)
     twice = 2 * float(value)
     return algebra.constant(Fraction(int(twice), 2) if twice.is_integer() and abs(twice) < 2**53 else float(value))
+
+
+def _exact_root(x: Node) -> Fraction | None:
+    """What a product of powers of widths tends to, whose powers of n cancel: the root of a rational; None if it is none."""
+    if x.op != "mul":
+        return None
+    square = Fraction(1)
+    for a, k in zip(x.args, x.attr, strict=True):
+        if not algebra.is_power_of_n(a):
+            return None
+        width, sign = (a.attr, -1) if a.op == "inverse_sqrt" else (a.args[0].attr, 1)
+        if not is_exact(width.ratio):
+            return None
+        square *= Fraction(width.ratio) ** (sign * k)
+    root = Fraction(math.isqrt(square.numerator), math.isqrt(square.denominator))
+    return root if root * root == square else None

@@ -74,9 +74,9 @@ class Lowering:
         if x in self._initial_scalars:
             self._add_initial(x)
             return
-        for a in x.args:
-            if a in self._without_limit:
-                raise self._without_limit[a]
+        if any(a in self._without_limit for a in x.args):
+            self._add_with_powers(x)
+            return
         reason = next((self.declined[a] for a in x.args if a in self.declined), None)
         if reason is None and x.op == "mul":
             if self._vanishes(x):
@@ -117,6 +117,25 @@ class Lowering:
             self._without_limit[x] = error
         else:
             self.z[x] = self._lower(x, [self.z[a] for a in x.args])
+
+    def _add_with_powers(self, x: Node) -> None:
+        """A product with powers of n that have a limit together: n^-1/2 of one width over that of another, times a Moment."""
+        error = next(self._without_limit[a] for a in x.args if a in self._without_limit)
+        pairs = list(zip(x.args, x.attr, strict=True)) if x.op == "mul" else []
+        together = algebra.mul([(a, k) for a, k in pairs if a in self._initial_scalars]) if pairs else None
+        limit = None if together is None or together == x else limit_node(together, self.values or {})
+        if limit is None:
+            raise error
+        rest = algebra.mul([(a, k) for a, k in pairs if a not in self._initial_scalars])
+        for a in rest.args if rest.op == "mul" else [rest]:
+            if a not in self.z and a not in self.declined:
+                self._add(a)
+        if rest not in self.z and rest not in self.declined:
+            self._add(rest)
+        if rest in self.declined:
+            self.declined[x] = self.declined[rest]
+        else:
+            self.z[x] = typed(algebra.mul([limit, self.z[rest]]), x.shape, x.width, x.inner)
 
     def _below(self, x: Node) -> tuple[int, int]:
         """How many instructions x is made of, and what their limits have cost: an output has one budget for all of them."""

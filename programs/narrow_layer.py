@@ -13,9 +13,9 @@ Source: A. Jacot, F. Gabriel, C. Hongler, Neural Tangent Kernel (arXiv:1806.0757
 Programs III (arXiv:2009.10685), appendix F.
 
 Run:
-    tensorprog kernel programs/bottleneck.py
-    tensorprog kernel programs/bottleneck.py --set ratio=4
-    tensorprog compare programs/bottleneck.py --widths 64 256 1024 --seeds 32
+    tensorprog kernel programs/narrow_layer.py
+    tensorprog kernel programs/narrow_layer.py --set ratio=4
+    tensorprog compare programs/narrow_layer.py --widths 64 256 1024 --seeds 32
 """
 
 from fractions import Fraction
