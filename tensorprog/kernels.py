@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from math import isqrt, prod
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tensorprog.errors import MissingAxis, TensorProgramError
+from tensorprog.language.functions import TINY
 from tensorprog.language.node import Node
 from tensorprog.limits.batched import Block
 from tensorprog.limits.limit import limit
@@ -191,6 +193,9 @@ class KernelFunction:
         for part in parts:
             part.measure(names)
         measured = reduce(Measured.joined, [p.measured for p in parts])
+        strained = any(c.strained for part in parts for c in part.programs)
+        if strained and (measured.tiny or not measured.finite) and gram is None and out is None:  # or 1/inf is 0
+            return self._given(self._by_program(X1, X2, names, rng, "", values), names, get, dtype)
         rough = (
             max(measured.visible.values()) > self.how.rough and measured.finite
         )  # samples do not see what is infinite
@@ -223,7 +228,13 @@ class KernelFunction:
             k: measured.error[k] + (rounding and rounding * float(np.abs(a).max(initial=0.0)))
             for k, a in zip(names, arrays, strict=True)
         }
-        return answer(names, arrays, errors, dict.fromkeys(names, method), dict.fromkeys(names, note))
+        kind = {}
+        if strained and measured.tiny:
+            note = "; ".join(
+                filter(None, [note, "numbers below 2.2e-308 have lost digits: give data in place of gram="])
+            )
+            errors, kind = {k: max(e, TINY) for k, e in errors.items()}, dict.fromkeys(names, "bound")
+        return answer(names, arrays, errors, dict.fromkeys(names, method), dict.fromkeys(names, note), kind)
 
     # ---- the exact route ----
     def _of_data(self, X1: Any, X2: Any, names: tuple[str, ...], values: Any) -> Prepared:
@@ -371,25 +382,29 @@ class KernelFunction:
         for name, a, e in zip(names, arrays, errors, strict=True):
             measured.whole(name, a, e, symmetric=X2 is None)
         notes = {k: "; ".join(filter(None, [note, found[k].note])) for k in names}
-        return Sampled(arrays, measured, {k: found[k].method for k in names}, notes)
+        methods, kinds = [{k: of(found[k]) for k in names} for of in (attrgetter("method"), attrgetter("kind"))]
+        return Sampled(arrays, measured, methods, notes, kinds)
 
     def _given(self, found: Sampled, names: tuple[str, ...], get: Any, dtype: Any) -> Any:
         """What `_by_program` found, as the user wants it."""
         checked(names, found.measured, self.how, found.method, self.network.source)
         arrays = [a.astype(dtype) for a in found.arrays]
         return (
-            arrays[0] if isinstance(get, str) else answer(names, arrays, found.measured.error, found.method, found.note)
+            arrays[0]
+            if isinstance(get, str)
+            else answer(names, arrays, found.measured.error, found.method, found.note, found.kind)
         )
 
 
 @dataclass
 class Sampled:
-    """Kernels by the limit of a program: arrays, their errors, how, and why so."""
+    """Kernels by the limit of a program: arrays, their errors, how, why so, and what the errors mean."""
 
     arrays: list[np.ndarray]
     measured: Measured
     method: dict[str, str]
     note: dict[str, str]
+    kind: dict[str, str]
 
 
 def _blocks(n: int, m: int, same: bool, data: Sequence[Node]) -> list[tuple[slice, slice]]:

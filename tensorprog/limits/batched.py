@@ -87,9 +87,11 @@ class Batched:
         data: The `data` nodes.
         integrals: The integrals by quadrature or sampling.
         others: Operations that have no meaning here.
+        strained: Have numbers left the range of floats?
     """
 
     def __init__(self, outputs: Sequence[Node]) -> None:
+        self.strained = False
         self.shapes = [x.shape for x in outputs]
         outputs = oriented(tidied(on_diagonals(outputs)))
         lifted = _lifted(outputs)
@@ -113,8 +115,12 @@ class Batched:
         """Is anything integrated, as far as is known from what has been evaluated?"""
         return bool(self.integrals) or self.gave_way
 
+    def _strain(self, *_: Any) -> None:
+        self.strained = True
+
     def forget(self) -> None:
-        """Forgets what was integrated for other data."""
+        """Forgets what was integrated for other data, and whether numbers left the range of floats."""
+        self.strained = False
         for c in self.guards:
             c.integrated = False
 
@@ -194,7 +200,7 @@ class Batched:
             trace: Where correlations are 1; filled without noise, and with noise they stay so.
         """
         values: dict[Node, Array] = {}
-        with np.errstate(all="ignore"):
+        with np.errstate(over="call", under="call", divide="ignore", invalid="ignore", call=self._strain):
             for part in self.once.values():
                 for s in part:
                     values[s.node] = s.value(values, block, noise, level, dtype, trace)
@@ -250,7 +256,7 @@ class Batched:
             elif a.width is not None:
                 found = found[..., low:high] if found.shape[-1] > 1 else found
             local[slot] = found
-        with np.errstate(all="ignore"):
+        with np.errstate(over="call", under="call", divide="ignore", invalid="ignore", call=self._strain):
             for s in self.pairs:
                 if s.is_data:
                     given = np.asarray(block.products[s.node.attr][..., low:high, left:right], dtype)

@@ -21,6 +21,7 @@ def answer(
     error: Mapping[str, float],
     method: Mapping[str, str],
     note: Mapping[str, str],
+    kind: Mapping[str, str] | None = None,
 ) -> Any:
     """A named tuple of kernels.
 
@@ -30,6 +31,7 @@ def answer(
         error: Name to the largest error of an entry.
         method: Name to how it was computed.
         note: Name to what a reader should know.
+        kind: Name to what its error means, where that does not follow from the method.
 
     Example:
         >>> answer(["ntk"], [np.eye(1)], {"ntk": 2e-16}, {"ntk": "closed form"}, {"ntk": ""})
@@ -38,6 +40,7 @@ def answer(
     """
     found = _type(tuple(names))(*arrays)
     found.error, found.method, found.note = dict(error), dict(method), dict(note)
+    found.kind = {k: KINDS.get(v, "standard error") for k, v in method.items()} | dict(kind or {})
     return found
 
 
@@ -51,17 +54,14 @@ def _type(names: tuple[str, ...]) -> Any:
         Attributes:
             error: Name to the largest error of an entry, as measured on telling pairs of examples.
             method: Name to how it was computed: `closed form`, `quadrature`, `quasi-Monte-Carlo`, `population`.
+            kind: Name to what the error means: `rounding`, `bound`, `standard error`, see `Estimate`.
             note: Name to why it was computed so, where another way was tried or is over the budget.
         """
 
         error: dict[str, float]
         method: dict[str, str]
         note: dict[str, str]
-
-        @property
-        def kind(self) -> dict[str, str]:
-            """Name to what the error means: `rounding`, `bound`, `standard error`, see `Estimate`."""
-            return {k: KINDS.get(v, "standard error") for k, v in self.method.items()}
+        kind: dict[str, str]
 
         def __repr__(self) -> str:
             lines = []
@@ -74,9 +74,9 @@ def _type(names: tuple[str, ...]) -> Any:
 
         def _replace(self, **arrays: Any) -> Any:
             """With other arrays, and the same errors and notes."""
-            return answer(names, list(super()._replace(**arrays)), self.error, self.method, self.note)
+            return answer(names, list(super()._replace(**arrays)), self.error, self.method, self.note, self.kind)
 
         def __reduce__(self) -> Any:
-            return answer, (names, list(self), self.error, self.method, self.note)
+            return answer, (names, list(self), self.error, self.method, self.note, self.kind)
 
     return Kernel
