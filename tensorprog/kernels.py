@@ -27,7 +27,7 @@ from tensorprog.networks.results import Results
 from tensorprog.networks.routes import How, Part, checked
 from tensorprog.networks.samples import Batch, batches, same_features
 from tensorprog.transforms.dispatch import needs_data
-from tensorprog.transforms.tangent import parametrization as named
+from tensorprog.transforms.parametrization import parametrization as named
 
 __all__ = ["KernelFunction", "kernel_fn"]
 
@@ -55,7 +55,7 @@ def kernel_fn(
 
     Args:
         network: The network.
-        parametrization: `"ntk"`, `"tp"` or `"standard"`, see `transforms/tangent.py`.
+        parametrization: `"ntk"`, `"tp"` or `"standard"`, see `transforms/parametrization.py`.
         width: The reference width, for `"standard"`, whose kernel grows with it.
         gia: Under gradient independence.
         method: `"exact"`: closed forms and integrals; `"population"`: samples, as for `tp.limit`; `"auto"`: exact, and where

@@ -24,7 +24,16 @@ from scipy import stats
 import tensorprog as tp
 from tensorprog.analysis.compare import Comparison, Interrupted, compare
 from tensorprog.analysis.judge import judge, log_slope
-from tensorprog.analysis.means import FAMILY_ERROR, Contrasts, Spread, p_values
+from tensorprog.analysis.means import (
+    FAMILY_ERROR,
+    HEAVY,
+    Contrasts,
+    Spread,
+    _heavy,
+    _kurtosis_score,
+    _skewness_score,
+    p_values,
+)
 from tensorprog.analysis.sweep import run_block
 from tensorprog.errors import TensorProgramError
 from tensorprog.estimate import Estimate, Estimates
@@ -84,6 +93,21 @@ def test_an_array_shares_the_error_probability_among_its_entries() -> None:
         wrong += judge("k", runs, limit, outputs=1).agrees is False
     # At 1e-3 each, four or more of 300 have probability 2.6e-4.
     assert wrong <= 3
+
+
+@pytest.mark.parametrize("count", [8, 9, 40])
+def test_scores_of_skewness_and_kurtosis_are_those_of_the_literature(count: int) -> None:
+    """As SciPy has them; of no skewness the score is 0 (SciPy takes a tiny one for 1)."""
+    rng = np.random.default_rng(15)
+    x = np.concatenate([rng.normal(size=(count, 20)), rng.standard_cauchy((count, 20)), rng.random((count, 20))], 1)
+    score, other = _skewness_score(stats.skew(x), count), _kurtosis_score(stats.kurtosis(x, fisher=False), count)
+    np.testing.assert_allclose(score, stats.skewtest(x).statistic, rtol=1e-10, atol=1e-10)
+    np.testing.assert_allclose(other, stats.kurtosistest(x).statistic, rtol=1e-10, atol=1e-10)
+    assert _skewness_score(np.zeros(1), count) == 0
+    rows = np.stack([x - x.mean(0), np.zeros_like(x)])
+    heavy = (np.abs(score) > HEAVY) | (other > HEAVY)
+    assert np.array_equal(_heavy(rows), heavy) and not _heavy(rows[1:]).any()
+    assert heavy[20:40].any() and not _heavy(rows[:, :7]).any()
 
 
 def test_power_against_a_wrong_limit() -> None:

@@ -121,7 +121,7 @@ def test_marks_are_content_that_numbers_do_not_see():
         one, two = (tp.run(p, 64, 3, weights=weights) for p in (plain, marked))
         assert all(np.array_equal(one[k], two[k]) for k in plain)
     for method in ("auto", "population"):
-        one, two = (tp.limit(p, method=method) for p in (plain, marked))
+        one, two = (tp.limit(p, method=method, samples=2**9, replicates=4) for p in (plain, marked))
         assert {k: (e.value, e.error) for k, e in one.items()} == {k: (e.value, e.error) for k, e in two.items()}
 
 

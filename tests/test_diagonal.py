@@ -13,7 +13,7 @@ import pytest
 import tensorprog as tp
 from tensorprog.language import node
 from tensorprog.networks.pairs import compile_pair
-from tensorprog.transforms.tangent import parametrization
+from tensorprog.transforms.parametrization import parametrization
 
 N = tp.Width("n")
 

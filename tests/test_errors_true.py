@@ -12,6 +12,7 @@ from fractions import Fraction
 import mpmath
 import numpy as np
 import pytest
+from marks import few
 from scipy import stats
 
 import tensorprog as tp
@@ -55,7 +56,7 @@ def truth(f, mean, var, turns=((0, 1),)):
         for centre, scale in turns:
             points |= {(exactly(centre) + k * exactly(scale) - m) / s for k in (-64, -16, -4, -1, 0, 1, 4, 16, 64)}
         edges = sorted([p for p in points if -14 <= p <= 14])
-        return mpmath.quad(lambda t: f(m + s * t) * mpmath.npdf(t), edges)
+        return mpmath.quad(lambda t: f(m + s * t) * mpmath.npdf(t), edges, method="gauss-legendre")
 
 
 def check(estimate, true, worst):
@@ -71,7 +72,7 @@ def exact(**outputs):
     return tp.limit(tp.Program(outputs), method="exact")
 
 
-@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize("name", few(FUNCTIONS, ("relu", "step", "elu", "gelu", "tanh", "softplus")))
 def test_one_variable_over_eighteen_orders_of_variance(name):
     f = FUNCTIONS[name]
     for mean in (0, Fraction(-3, 2)):
@@ -90,7 +91,7 @@ def test_rounding_in_closed_forms_of_large_integers():
         check(tp.limit(p, method="exact", rng=seed)["square"], true, 1e-6)
 
 
-@pytest.mark.parametrize("c", [-0.62, -0.107, 0.033, 0.173, 0.5])
+@pytest.mark.parametrize("c", few([-0.62, -0.107, 0.033, 0.173, 0.5], (-0.107, 0.5)))
 def test_kinks_and_turns_inside_functions(c):
     """They are nowhere near 0, and two resolutions agree by accident where nobody looks for them."""
     y = tp.Vector("y", N)
@@ -135,7 +136,7 @@ def test_cancellation_is_in_the_error():
         assert abs(found["high"].value / math.factorial(20) - 1) < 1e-6 + found["high"].error / math.factorial(20)
 
 
-@pytest.mark.parametrize("m1, m2", [(0, 0), (0, 0.3), (1e-8, 1e-8), (-0.5, 2), (3, -4)])
+@pytest.mark.parametrize("m1, m2", few([(0, 0), (0, 0.3), (1e-8, 1e-8), (-0.5, 2), (3, -4)], [(0, 0.3), (3, -4)]))
 def test_two_signs(m1, m2):
     """E sign sign = E sign(u) E[sign(v) | u], a one-dimensional integral."""
     for r in (0.0, 1e-6, 0.3, -0.9, 1 - 1e-6, -1 + 1e-9):
@@ -167,6 +168,7 @@ def product_of_tanhs(k):
     return tp.moment(parts[0]), float(w @ inner**k / math.sqrt(2 * math.pi))
 
 
+@pytest.mark.slow
 def test_standard_errors_of_quasi_monte_carlo():
     out, true = product_of_tanhs(4)
     scores = []
@@ -209,7 +211,7 @@ STEEP = {  # function of an expression, of a number, and where it turns
 }
 
 
-@pytest.mark.parametrize("var", [Fraction(1, 10**12), 1, 10**6], ids=str)
+@pytest.mark.parametrize("var", few([Fraction(1, 10**12), 1, 10**6], [1]), ids=str)
 @pytest.mark.parametrize("rho", [-1, 0, 1])
 @pytest.mark.parametrize(
     "names", [("relu", "tanh(30 x)"), ("step", "gelu"), ("sigmoid(3 x - 1)", "relu")], ids="*".join

@@ -209,6 +209,7 @@ def test_the_counterexample_in_the_mean(weights):
     assert near(runs["dx2"], 8 + 4 / 200)  # 4 |W.T W 1|^2 / n has mean 4 (2 + 1/n)
 
 
+@pytest.mark.slow
 def test_dense_and_lazy_agree_in_the_mean_at_small_width():
     x = tp.Vector("x", n, mean=Fraction(1, 2))
     y = A.T @ tp.relu(A @ (W.T @ tp.tanh(W @ x)))

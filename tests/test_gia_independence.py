@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from marks import few
 
 import tensorprog as tp
 from tensorprog.analysis import gia_numbers
@@ -52,7 +53,7 @@ def tied_embeddings(depth: int, phi: Any) -> tp.Network:
     return tp.Network(network)
 
 
-@pytest.mark.parametrize(("depth", "phi"), [(0, tp.tanh), (1, bent), (2, bent)])
+@pytest.mark.parametrize(("depth", "phi"), few([(0, tp.tanh), (1, bent), (2, bent)], [(1, bent)]))
 def test_embeddings_by_one_layer_are_as_dependent_as_their_data(depth: int, phi: Any) -> None:
     report = tp.check_gia(tied_embeddings(depth, phi), {"x": [[1.0, 2.0]], "y": [[1.0, 1.0]]})
     assert answers(report) == (False, False, False), report
@@ -137,7 +138,9 @@ NETWORKS = {
 }
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(
+    "name", few(NETWORKS, ("a readout in a scalar", "a fixed embedding by other weights", "layer norm"))
+)
 def test_networks_and_their_programs_get_one_verdict(name: str) -> None:
     outputs, passes = NETWORKS[name]
     net = tp.Network(outputs)
@@ -198,7 +201,12 @@ def paired(p: tp.Program) -> dict[str, tp.Estimate]:
 
 
 @pytest.mark.parametrize(
-    "make", [tied_by_hand, lambda: about(W.T @ (v * slope(h))), lambda: about(W.T @ tp.tanh(W @ x))]
+    "make",
+    [
+        tied_by_hand,
+        pytest.param(lambda: about(W.T @ (v * slope(h))), marks=pytest.mark.slow),
+        pytest.param(lambda: about(W.T @ tp.tanh(W @ x)), marks=pytest.mark.slow),
+    ],
 )
 def test_paired_populations_find_the_difference(make: Any) -> None:
     """Within the stated error (false alarm 1e-6 an entry)."""

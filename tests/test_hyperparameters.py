@@ -1,10 +1,12 @@
 """Standard deviations of layers as hyperparameters: symbols in formulas, numbers in `values=`, the same kernels as numbers."""
 
+import pickle
 from fractions import Fraction
 
 import numpy as np
 import pytest
 import sympy
+from marks import few
 
 import tensorprog as tp
 
@@ -52,7 +54,7 @@ def data(net):
     return np.random.default_rng(0).standard_normal((2, *([3] * len(axes or ())), 2))
 
 
-@pytest.mark.parametrize("parametrization", ["ntk", "tp", "standard"])
+@pytest.mark.parametrize("parametrization", few(["ntk", "tp", "standard"], ["standard"]))
 @pytest.mark.parametrize("build", NETWORKS)
 def test_kernels_are_those_of_the_numbers(build, parametrization):
     options = {"parametrization": parametrization} | ({"width": 64} if parametrization == "standard" else {})
@@ -99,7 +101,7 @@ def test_what_is_no_hyperparameter_is_refused():
         h = tp.dense("U", x, n)
         return tp.readout("v", tp.relu(tp.dense("W", h, n, W_std=s)) + tp.dense("W", h, n, W_std=t))
 
-    with pytest.raises(tp.TensorProgramError, match="two standard deviations"):
+    with pytest.raises(tp.TensorProgramError, match=r"two different matrices are called 'W'.* std [st] .* std [st] "):
         tp.limit(tp.Network(twice), [[1.0]], values=VALUES)
 
 
@@ -145,3 +147,66 @@ def test_kernel_fn_asks_for_the_numbers_it_needs(tmp_path):
     assert f([[1.0]], values={"s": 2}, out=tmp_path).ntk[0, 0] == first
     with pytest.raises(tp.TensorProgramError, match="something else"):
         f([[1.0]], values={"s": 3}, out=tmp_path)
+
+
+def test_standard_deviations_and_shares_are_content():
+    """What a parametrization knows a weight by is printed, parsed and hashed."""
+    s = tp.Scalar("s")
+    h = tp.dense("U", tp.Input("x", axes=("t",)), n, W_std=s)
+    h = tp.conv("C", tp.relu(h), n, 3, axes=("t",), W_std=2 * s, b_std=s)
+    net = tp.Network(tp.readout("v", tp.mean(tp.relu(h), "t"), W_std=s))
+    p = net.program(np.eye(3)[None], parametrization="tp")
+    text = str(p)
+    assert "share 1/3, std 2*s" in text and "trained, std s" in text
+    again = tp.parse(text, arrays=p.arrays)
+    assert again == p and hash(again) == hash(p)
+    plain = tp.Program(q=tp.moment((tp.Matrix("W", n, n) @ tp.Vector("x", n)) ** 2))
+    other = tp.Program(q=tp.moment((tp.Matrix("W", n, n, std=s.node) @ tp.Vector("x", n)) ** 2))
+    assert plain != other
+    for bad in ("matrix W : n x n, var 1, std x", "matrix W : n x n, share 2"):
+        with pytest.raises(tp.TensorProgramError):
+            tp.parse(f"width n\nvector x : n\n{bad}\noutput q = Moment(MatMul(W, x))")
+
+
+# ---- hyperparameters with axes ----
+
+
+def arrays_of_numbers():
+    y = tp.Scalar("y", axes={"b": 3})
+    r = tp.Scalar("r", [1, Fraction(1, 2), 2], axes="b")
+    x = tp.Vector("x", n, axes="b", cov=2 * np.eye(3, dtype=int))
+    return tp.Program(
+        total=tp.moment(tp.sum(y * r * x, "b") ** 2),
+        kept=y * tp.moment(x * x),
+        curved=tp.tanh(y),
+        one=tp.take(r, "b", 1),
+    )
+
+
+def test_hyperparameters_with_axes():
+    p = arrays_of_numbers()
+    assert tp.parse(str(p)) == p and pickle.loads(pickle.dumps(p)) == p and "y_{b}" in tp.latex(p)
+    values = {"y": [1, 2, 3]}
+    found = tp.limit(p, values=values)
+    assert found["total"].value == 76 and found["kept"].value.tolist() == [2, 4, 6]
+    assert found["one"].value == Fraction(1, 2)
+    np.testing.assert_allclose(found["curved"].value, np.tanh([1, 2, 3]), rtol=1e-15)
+    assert tp.limit(p, values={"y": Fraction(1, 2)})["total"].value == Fraction(21, 8)  # one number for all
+    assert tp.limit(p, values={**values, "r": [1, 1, 1]})["total"].value == 28
+    exact = tp.formula(p).evalf(values=values)
+    assert exact["total"] == 76 and list(exact["kept"]) == [2, 4, 6]
+    runs = tp.run(p, n=4096, seeds=4, values=values)
+    assert np.array_equal(runs["curved"][0], np.tanh([1.0, 2.0, 3.0])) and abs(runs["total"].mean() - 76) < 6
+    assert str(tp.formula(p)["kept"]) == "Sigma[b, b]*y[b]"
+
+
+@pytest.mark.parametrize("wrong", [{"y": [1, 2]}, {}, {"y": [[1, 2, 3]]}, {"y": [1, 2, np.nan]}, {"y": "abc"}])
+def test_arrays_of_another_shape_are_refused(wrong):
+    p = arrays_of_numbers()
+    for meaning in (lambda: tp.limit(p, values=wrong), lambda: tp.formula(p).evalf(values=wrong)):
+        with pytest.raises(tp.TensorProgramError):
+            meaning()
+    with pytest.raises(tp.TensorProgramError, match="its axes have"):
+        tp.Scalar("y", [1, 2], axes={"b": 3})
+    with pytest.raises(tp.TensorProgramError):
+        tp.parse("width n\nvector x[i:3] : n\nscalar y[i:3] : default [1, 2]\noutput q = Moment(sum(x*y, i)**2)")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from marks import few
 
 import tensorprog as tp
 from tensorprog.language import algebra
@@ -385,7 +386,7 @@ def tangent_kernel(phi, batch: int, eps: float = 0) -> tuple[tp.Program, np.ndar
 
 
 @pytest.mark.parametrize("eps", [0, 0.1])
-@pytest.mark.parametrize("phi", [tp.tanh, tp.erf, tp.gelu])
+@pytest.mark.parametrize("phi", few([tp.tanh, tp.erf, tp.gelu], [tp.tanh]))
 def test_tangent_kernels_of_other_functions_are_finite_and_cost_little(phi, eps):
     """Powers of the numerator count: E q^-3 c_1 c_2 c_3 c_4 f(c/sqrt(q)) is like E q^-1. Stein's lemma would raise them."""
     lowering = Lowering(tangent_kernel(phi, 4, eps)[0], {}, Expectation())

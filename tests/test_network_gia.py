@@ -60,7 +60,13 @@ def test_an_average_readout() -> None:
     np.testing.assert_allclose(np.diag(runs), 8 * s * (1 + s), rtol=0.1)  # 8 standard deviations or more
 
 
-@pytest.mark.parametrize("inside", [lambda h: W @ tp.tanh(h), lambda h: W.T @ tp.tanh(h)], ids=["W", "W.T"])
+@pytest.mark.parametrize(
+    "inside",
+    [
+        pytest.param(lambda h: W @ tp.tanh(h), id="W", marks=pytest.mark.slow),
+        pytest.param(lambda h: W.T @ tp.tanh(h), id="W.T"),
+    ],
+)
 def test_a_readout_vector_that_is_used_inside(inside: Any) -> None:
     h = inside(hidden())
     reused = h + V
@@ -119,7 +125,7 @@ def test_networks_that_pass() -> None:
         tp.Network([tp.readout("v", tp.tanh(deep)), tp.readout("w", tp.tanh(deep))]),
         tp.Network(tp.readout("v", hidden())),  # no matrix at all
     ):
-        report = tp.check_gia(net, X)
+        report = tp.check_gia(net, X[:1])
         assert report.simple and report.bp_like and report.holds and not report.offenders
 
 

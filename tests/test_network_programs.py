@@ -39,8 +39,8 @@ YES, NO = (True, True, True), (False, False, False)
 GIA = [  # name, parameters, check_gia: simple, bp_like, holds
     *[(name, SMALL.get(name, {}), YES) for name in (
         "batch_norm", "bidirectional_rnn", "causal_attention", "cnn", "cross_attention", "densenet",
-        "gated_cell", "gated_product", "graph_convolution", "gru", "layer_norm", "lstm", "maxout", "mlp", "narrow_layer", "residual", "rnn",
-        "self_attention", "several_outputs", "transformer",
+        "gated_cell", "gated_product", "graph_convolution", "gru", "layer_norm", "lstm", "maxout", "mlp", "narrow_layer",
+        "residual", "rnn", "self_attention", "several_outputs", "transformer",
     )],
     ("average_readout", {}, NO),
     ("reused_readout", {}, NO),
@@ -63,6 +63,13 @@ CASES = [
     for cases, variant in ((GIA, False), (VARIANTS, True))
     for name, given, checks in cases
     for slow in (variant or name in SLOW,)
+]
+
+FEW = {"average_readout", "layer_norm", "mlp", "residual", "reused_readout", "self_attention", "several_outputs"}
+"""Networks of each kind whose finite widths are compared by default; `.ci/run` compares those of every file."""
+FINITE = [
+    pytest.param(*case.values, id=case.id, marks=[pytest.mark.slow] * bool(case.marks or case.values[0] not in FEW))
+    for case in CASES
 ]
 
 
@@ -109,7 +116,7 @@ def test_gradient_independence(name: str, parameters: Any, checks: Any) -> None:
     assert all(f"{name}.py:" in str(o) for o in report.offenders)
 
 
-@pytest.mark.parametrize(("name", "parameters", "checks"), CASES)
+@pytest.mark.parametrize(("name", "parameters", "checks"), FINITE)
 def test_finite_networks_agree(name: str, parameters: Any, checks: Any) -> None:
     m = model(name, **parameters)
     c = tp.compare(m.what, m.X, X2=m.X2, widths=[32, 64, 128], seeds=8)

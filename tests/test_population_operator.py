@@ -15,7 +15,13 @@ import pytest
 from scipy import stats
 
 from tensorprog.errors import TensorProgramError
-from tensorprog.execute.population import Population, PopulationWarning
+from tensorprog.execute.population import (
+    FIRST_DIMENSIONS,
+    REMEMBERED,
+    Population,
+    PopulationWarning,
+    _remembered,
+)
 
 FAMILY = 1e-4
 N = SimpleNamespace(name="n", ratio=1)
@@ -257,3 +263,13 @@ def test_running_out_of_samples_warns_and_then_is_an_error():
 def test_impossible_populations_say_so(samples, options):
     with pytest.raises(TensorProgramError):
         Population(samples, **options)
+
+
+def test_points_are_drawn_once_for_all_runs_of_a_seed():
+    _remembered.cache_clear()
+    one, two, other = [Population(64, rng=seed).vector(vector()) for seed in (5, 5, 6)]
+    assert np.array_equal(one, two) and not np.array_equal(one, other)
+    assert (_remembered.cache_info().hits, _remembered.cache_info().misses) == (1, 2)
+    assert not _remembered(5, "n", 64, 0, FIRST_DIMENSIONS).flags.writeable
+    Population(2 * REMEMBERED // FIRST_DIMENSIONS, rng=5).vector(vector())  # too many to keep
+    assert _remembered.cache_info().misses == 2

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import strategies
+from marks import few
 from random_networks import Builder
 
 import tensorprog as tp
@@ -35,7 +36,7 @@ def turned(a: np.ndarray) -> np.ndarray:
     return a.swapaxes(0, 1).swapaxes(-1, -2) if a.ndim == 4 else a.T
 
 
-@pytest.mark.parametrize("seed", CHOSEN)
+@pytest.mark.parametrize("seed", few(CHOSEN, (1, 15, 16, 18)))
 def test_kernels_of_random_networks(seed: int) -> None:
     built = Builder(seed, steps=2)
     net, data = built.network(), built.data(3)
@@ -95,7 +96,7 @@ def test_several_outputs_are_mirrored_with_their_examples(monkeypatch: pytest.Mo
     np.testing.assert_allclose(pieces.ntk, whole.ntk, rtol=1e-13)
 
 
-@pytest.mark.parametrize("phi", [tp.relu, tp.tanh])
+@pytest.mark.parametrize("phi", few([tp.relu, tp.tanh], [tp.relu]))
 def test_results_do_not_depend_on_threads(phi: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     data = np.random.default_rng(0).standard_normal((300, 4))
     found = []
@@ -147,7 +148,7 @@ def test_single_precision(phi: Any) -> None:
         assert difference.max() <= rough.error[k] <= 1e-4
 
 
-@pytest.mark.parametrize("seed", [516, 538])
+@pytest.mark.parametrize("seed", few([516, 538], [516]))
 def test_errors_of_equal_examples(seed: int) -> None:
     """In float32, too, equal examples have correlations below 1; moved covariances may be indefinite."""
     built = Builder(seed, steps=2)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from marks import few
 
 import tensorprog as tp
 from tensorprog.execute.population import Population
@@ -62,7 +63,7 @@ def variances(x: np.ndarray, t: int, var_w: float, var_u: float, var_b: float) -
     return v
 
 
-@pytest.mark.parametrize("last", [True, False], ids=["last", "mean"])
+@pytest.mark.parametrize("last", few([True, False], [True]), ids=["last", "mean"])
 def test_a_long_recurrence_is_its_recursion(last: bool) -> None:
     x = RNG.standard_normal((3, 12, 4))
     readout = (lambda h: tp.take(h, "t", -1)) if last else (lambda h: tp.mean(h, "t"))
@@ -123,6 +124,7 @@ def test_width_100_000(cell: str, steps: int) -> None:
         assert np.max(error) < 0.02 * np.max(np.abs(limit[k].value))
 
 
+@pytest.mark.slow
 def test_kernel_fn_says_how_each_kernel_was_found() -> None:
     """Three steps of an LSTM have too many variables for integrals: both kernels are sampled."""
     net = network(tp.lstm)

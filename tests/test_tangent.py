@@ -391,7 +391,11 @@ def test_correlated_columns_with_a_learning_rate():
 
 
 @pytest.mark.parametrize(
-    "law", [{"mean": 1, "var": 0}, {"mean": [1.0, 1.0, 2.0], "axes": ("t",), "cov": np.zeros((3, 3))}]
+    "law",
+    [
+        {"mean": 1, "var": 0},
+        pytest.param({"mean": [1.0, 1.0, 2.0], "axes": ("t",), "cov": np.zeros((3, 3))}, marks=pytest.mark.slow),
+    ],
 )
 def test_a_gain_that_would_not_train_is_refused(law):
     g = tp.Vector("g", n, trainable=True, **law)

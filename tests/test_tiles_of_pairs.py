@@ -57,7 +57,7 @@ def test_a_deep_kernel_is_that_of_its_expanded_program(phi):
 def test_common_factors_are_multiplied_once():
     from tensorprog.limits.batched import Batched
     from tensorprog.networks.pairs import compile_pair
-    from tensorprog.transforms.tangent import parametrization
+    from tensorprog.transforms.parametrization import parametrization
 
     def work(depth):
         net = tp.Network(tp.readout("v", mlp(tp.erf, depth)))
@@ -65,7 +65,7 @@ def test_common_factors_are_multiplied_once():
         assert isinstance(pair, Batched)
         return sum(len(s.operands) for s in pair.pairs if s.node.op in ("mul", "add"))
 
-    assert work(40) - work(30) == work(30) - work(20)  # grows by layers, not by their square
+    assert work(20) - work(15) == work(15) - work(10)  # grows by layers, not by their square
 
 
 def test_factoring_leaves_numbers_alone():

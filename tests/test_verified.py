@@ -53,7 +53,9 @@ INVERSES = {  # function, of a Gaussian vector and of mpmath; a value; a guess o
 }
 
 
-@pytest.mark.parametrize("name", INVERSES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(k, marks=[pytest.mark.slow] * (k in ("exp", "gelu + x"))) for k in INVERSES]
+)
 def test_boxes_around_any_value(name):
     f, precise, value, guess = INVERSES[name]
     with mpmath.workdps(40):
@@ -117,10 +119,15 @@ def pair(f, cov=((1, 0.5), (0.5, 1)), mean=(0, 0)):
     return tp.limit(tp.Program(a=tp.moment(f(x, y))), method="exact")["a"]
 
 
-def test_curves_and_windows_in_two_variables():
-    """Discs, strips along curves, and boxes: by polar coordinates, or by conditioning on the first variable."""
+def test_a_disc():
+    """By polar coordinates."""
     disc = pair(lambda x, y: tp.step(1 - x * x - y * y), ((1, 0), (0, 1)))
     assert abs(disc.value + math.expm1(-0.5)) <= disc.error < 1e-12
+
+
+@pytest.mark.slow
+def test_a_strip_along_a_curve():
+    """By conditioning on the first variable."""
     w, s = 1e-3, math.sqrt(0.75)
     x = np.linspace(-9, 9, 400_001)
     with np.errstate(divide="ignore"):
@@ -130,6 +137,11 @@ def test_curves_and_windows_in_two_variables():
     strip = pair(lambda x, y: tp.step(w - tp.abs(tp.tanh(x) + tp.tanh(y) - 0.5)) / w)
     assert strip.kind == "bound" and abs(strip.value - true / w) <= strip.error + 1e-7 * true / w
     assert strip.error < 1e-9
+
+
+@pytest.mark.slow
+def test_a_window_of_one_of_two_variables():
+    """Where the first variable is in the window, it is almost a number."""
     w = 1e-6
     with mpmath.workdps(30):
         ends = [mpmath.atanh(0.5 + v * mpmath.mpf(w)) for v in (-1, 1)]

@@ -235,7 +235,8 @@ def _bind(instruction: _Instruction, space: Space, values: Mapping[str, Any]) ->
         case "vector":
             return partial(space.vector, x.attr)
         case "scalar":
-            return partial(np.float64, values[x.attr[0]])
+            value = np.asarray(values[x.attr[0]], dtype=float)
+            return lambda: value if value.ndim else np.float64(value)
         case "inverse_sqrt":
             return lambda: np.float64(space.inverse_sqrt(x.attr))
         case "outer":

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from functools import lru_cache
 
 import numpy as np
 from scipy.special import ndtri
@@ -28,6 +29,8 @@ __all__ = ["Population", "PopulationMatrix", "PopulationWarning"]
 
 SOBOL_BITS = 30
 FIRST_DIMENSIONS = 32
+REMEMBERED = 2**17
+"""The largest number of points that are kept, 1 MB, for 16 replicates of two widths."""
 
 
 class PopulationWarning(UserWarning):
@@ -102,17 +105,30 @@ class Samples:
     def _draw(self) -> None:
         """Draw more Sobol dimensions, each with a scramble of its own: what was drawn before stays as it was."""
         total = min(self.dimensions, max(FIRST_DIMENSIONS, 2 * self._drawn))
-        rng = stream(self.rng, self.width, "population: Sobol", self.samples, self._drawn)
-        sobol = qmc.Sobol(total, scramble=True, bits=SOBOL_BITS, rng=rng)
-        points = sobol.random_base2(self.samples.bit_length() - 1)[:, self._drawn :]
-        # Points are multiples of 2**-bits from 0 on; the middle of the cell is never 0 or 1.
-        normal = ndtri(np.ascontiguousarray(points.T) + 0.5 ** (SOBOL_BITS + 1))
+        draw = _remembered if total * self.samples <= REMEMBERED else _sobol
+        normal = draw(self.rng, self.width, self.samples, self._drawn, total)
         self._points, self._drawn = np.concatenate([self._points, normal]), total
 
     def _warn(self, message: str) -> None:
         if message not in self._warned:
             self._warned.add(message)
             warnings.warn(message, PopulationWarning, stacklevel=2)
+
+
+def _sobol(rng: int, width: str, samples: int, drawn: int, total: int) -> Array:
+    """Sobol dimensions from `drawn` up to `total`, made normal: (total - drawn, samples), never to be written to."""
+    sobol = qmc.Sobol(
+        total, scramble=True, bits=SOBOL_BITS, rng=stream(rng, width, "population: Sobol", samples, drawn)
+    )
+    points = sobol.random_base2(samples.bit_length() - 1)[:, drawn:]
+    # Points are multiples of 2**-bits from 0 on; the middle of the cell is never 0 or 1.
+    normal = np.asarray(ndtri(np.ascontiguousarray(points.T) + 0.5 ** (SOBOL_BITS + 1)))
+    normal.flags.writeable = False
+    return normal
+
+
+# The populations of one seed draw the same points for every program: they are a third of the cost of a small one.
+_remembered = lru_cache(maxsize=32)(_sobol)
 
 
 class Embedded:

@@ -81,9 +81,9 @@ def initial(spec: VectorSpec) -> Node:
     return Node("vector", (), spec, spec.shape, spec.width)
 
 
-def hyperparameter(name: str, default: Number | None) -> Node:
+def hyperparameter(name: str, default: Number | np.ndarray | None, shape: Sequence[int] = ()) -> Node:
     """A scalar bound at evaluation."""
-    return Node("scalar", (), (name, default))
+    return Node("scalar", (), (name, default), tuple(shape))
 
 
 def inverse_sqrt(width: Width) -> Node:

@@ -210,10 +210,11 @@ class Weights:
     var: Number
     features: int | None
     trainable: bool
+    std: Node | None = None
 
     def encoded(self) -> bytes:
         """What digests know of it."""
-        return encode(("embedding", self.name, self.width, self.var, self.features, self.trainable))
+        return encode(("embedding", self.name, self.width, self.var, self.features, self.trainable, *_std(self.std)))
 
     def __str__(self) -> str:
         return f"{self.width.name} x {self.features} features, var {self.var}"
@@ -231,13 +232,15 @@ class Embedding(VectorSpec):
     trainable: bool = True
 
     @classmethod
-    def of(cls, name: str, width: Width, var: Number, data: Data, trainable: bool = True) -> Embedding:
+    def of(
+        cls, name: str, width: Width, var: Number, data: Data, trainable: bool = True, std: Node | None = None
+    ) -> Embedding:
         """The embedding of data by the matrix of that name."""
-        return cls(name, width, data.shape, 0, var, None, None, trainable, data=data)
+        return cls(name, width, data.shape, 0, var, None, None, trainable, std=std, data=data)
 
     @cached_property
     def _encoded_embedding(self) -> bytes:
-        return encode(("embedding", self.name, self.width, self.var, self.data, self.trainable))
+        return encode(("embedding", self.name, self.width, self.var, self.data, self.trainable, *_std(self.std)))
 
     def encoded(self) -> bytes:
         """What digests know of it."""
@@ -246,8 +249,12 @@ class Embedding(VectorSpec):
     @property
     def weights(self) -> Weights:
         """What U is, whatever it is applied to: the same name with other weights is an error."""
-        return Weights(self.name, self.width, self.var, getattr(self.data, "features", None), self.trainable)
+        return Weights(self.name, self.width, self.var, getattr(self.data, "features", None), self.trainable, self.std)
 
     def covariance_with(self, other: Embedding) -> Node:
         """Cov of its columns with another's: var x.x'/d, shape (*shape, *other.shape); a scalar."""
         return algebra.scale(self.var, self.data.gram(other.data))
+
+
+def _std(x: Node | None) -> tuple[bytes, ...]:
+    return () if x is None else (x.digest,)

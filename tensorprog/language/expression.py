@@ -17,7 +17,6 @@ from tensorprog.language.functions import PRIMITIVES
 from tensorprog.language.node import Node
 from tensorprog.language.symbols import (
     Matrix,
-    Number,
     VectorSpec,
     Width,
     check_distribution,
@@ -332,6 +331,7 @@ def Vector(
     distribution: Any = None,
     trainable: bool = False,
     lr: Any = None,
+    std: Any = None,
 ) -> Expression:
     """An initial vector; with axes, a multi-vector of jointly Gaussian vectors.
 
@@ -356,6 +356,8 @@ def Vector(
             and `"standard"` the coordinates themselves are.
         lr: Trains the coordinates themselves in every parametrization, at this learning rate: its part is lr Moment(dv dv')
             (in `"standard"` times the fan-in if it is a readout). For gains, which start at 1 with variance 0.
+        std: The scalar that the program multiplies it with, as its standard deviation, where that is a hyperparameter: what
+            the parametrizations `"tp"` and `"standard"` train is the product. No part of its law.
 
     Raises:
         TensorProgramError: on a negative variance, a covariance that is not symmetric positive semidefinite, or sizes
@@ -407,7 +409,8 @@ def Vector(
         lr, trainable = number(lr, f"the learning rate of {name}"), True
         if lr < 0:
             raise TensorProgramError(f"vector {name} has the learning rate {lr}", fix="it is at least 0")
-    spec = VectorSpec(name, width, shape, mean, var, cov, distribution, bool(trainable), lr)
+    scalar = None if std is None else as_expression(std).node
+    spec = VectorSpec(name, width, shape, mean, var, cov, distribution, bool(trainable), lr, scalar)
     return Expression(algebra.initial(spec), names)
 
 
@@ -415,9 +418,7 @@ def _axes(name: str, axes: Any, cov: Any, mean: Any, var: Any) -> tuple[tuple[st
     if isinstance(axes, dict):
         for a, k in axes.items():
             if not isinstance(k, (int, np.integer)) or k < 1:
-                raise TensorProgramError(
-                    f"axis {a!r} of vector {name} has size {k!r}", fix="a size is a positive integer"
-                )
+                raise TensorProgramError(f"axis {a!r} of {name} has size {k!r}", fix="a size is a positive integer")
         return _axis_names(name, axes), tuple([int(k) for k in axes.values()])
     names = _axis_names(name, (axes,) if isinstance(axes, str) else axes)
     if not names:
@@ -433,9 +434,7 @@ def _axes(name: str, axes: Any, cov: Any, mean: Any, var: Any) -> tuple[tuple[st
             return names, shape[: len(names)]
         if len(shape) == 2 and len(names) == 1:
             return names, shape[:1]
-    raise TensorProgramError(
-        f"the sizes of the axes {names} of vector {name} are unknown", fix="give axes={name: size, ...}"
-    )
+    raise TensorProgramError(f"the sizes of the axes {names} of {name} are unknown", fix="give axes={name: size, ...}")
 
 
 def _axis_names(name: str, axes: Iterable[Any]) -> tuple[str, ...]:
@@ -486,18 +485,33 @@ def _covariance(name: str, cov: Any, shape: tuple[int, ...]) -> np.ndarray:
     return matrix
 
 
-def Scalar(name: str, default: Number | None = None) -> Expression:
-    """A hyperparameter, bound when the program is evaluated: `values={"eta": 0.1}`.
+def Scalar(name: str, default: Any = None, axes: Iterable[str] | dict[str, int] = ()) -> Expression:
+    """A hyperparameter, bound when the program is evaluated: `values={"eta": 0.1}`; with axes, an array of them.
+
+    Args:
+        name: Its name.
+        default: A number, or an array of them with the shape of the axes; None for no default.
+        axes: Names of the axes, their sizes taken from the default; or a dictionary of names and sizes. `values=` then has an
+            array of that shape, or one number for all.
 
     Example:
         >>> import tensorprog as tp
         >>> tp.Scalar("eta", 1)
         <eta: scalar>
+        >>> rates = tp.Scalar("rates", axes={"step": 3})
+        >>> tp.limit(tp.Program(total=tp.sum(rates, "step")), values={"rates": [1, 2, 3]})
+        total = 6 (exact)
     """
     check_name(name, "a scalar's name")
-    return Expression(
-        algebra.hyperparameter(name, None if default is None else number(default, f"the default of {name}"))
-    )
+    default = None if default is None else numbers(default, f"the default of {name}")
+    if isinstance(axes, dict) or np.ndim(default) or (axes != () and axes != []):
+        names, shape = _axes(name, axes, None, 0 if default is None else default, None)
+        if default is not None and np.shape(default) not in ((), shape):
+            raise TensorProgramError(
+                f"the default of {name} has shape {np.shape(default)}; its axes have {shape}", fix="make them agree"
+            )
+        return Expression(algebra.hyperparameter(name, default, shape), names)
+    return Expression(algebra.hyperparameter(name, default))
 
 
 def inverse_sqrt(width: Width) -> Expression:

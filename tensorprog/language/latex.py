@@ -69,9 +69,12 @@ class _Writer:
         p = self.program
         rows = [self._width(w) for w in p.widths if w.ratio != 1]
         rows += [self._matrix(m) for m in p.matrices] + [self._vector(v) for v in p.vectors]
+        shapes = {x.attr[0]: x.shape for x in p.nodes if x.op == "scalar"}
         for name, default in p.scalars.items():
-            known = "" if default is None else rf"\quad (\text{{default }} {_number(default)[0]})"
-            rows.append((_name(name), rf"\in \mathbb{{R}}{known}", "scalar"))
+            sizes = r" \times ".join(map(str, shapes[name]))
+            space = rf"\mathbb{{R}}^{{{sizes}}}" if sizes else r"\mathbb{R}"
+            known = "" if default is None or np.ndim(default) else rf"\quad (\text{{default }} {_number(default)[0]})"
+            rows.append((_name(name), rf"\in {space}{known}", "scalar"))
         for line in self.parts.lines:
             x = line.node
             index = [letter(i) for i in range(len(x.shape))]

@@ -9,7 +9,7 @@ A program, its limit's Z-program and the scalar program are all graphs of these 
 | op         | operands        | attr                     | meaning                                                      |
 |------------|-----------------|--------------------------|--------------------------------------------------------------|
 | constant   |                 | number or array          | the same number in every coordinate                          |
-| scalar     |                 | (name, default)          | a hyperparameter                                             |
+| scalar     |                 | (name, default)          | a hyperparameter: a number, or an array of them              |
 | inverse_sqrt |               | Width                    | width**-1/2, an initial scalar with limit 0                  |
 | vector     |                 | VectorSpec               | an initial vector                                            |
 | matmul     | x               | (Matrix, transposed)     | W x or W.T x; a mark "backward" or "forward" comes third    |

@@ -2,12 +2,12 @@
 
     program   = { statement }                   one a line; an indented line continues the one before; # comments
     statement = "width" NAME [ ":" "ratio" number ]
-              | "matrix" NAME ":" NAME "x" NAME { "," ( "var" number | "entries" law ) }
+              | "matrix" NAME ":" NAME "x" NAME { "," ( "var" number | "entries" law | "share" number | "std" sum ) }
               | "vector" NAME [ "[" size { "," size } "]" ] ":" NAME
                          { "," ( "mean" value | "var" value | "cov" value | law | "trained"
-                               | "lr" number
+                               | "lr" number | "std" sum
                                | "name" NAME | "data" value | "coordinates" value ) }
-              | "scalar" NAME [ ":" [ "name" NAME "," ] [ "default" number ] ]
+              | "scalar" NAME [ "[" size { "," size } "]" ] [ ":" [ "name" NAME "," ] [ "default" value ] ]
               | "array" NAME ":" ( "float64" | "int64" | "rational" )
                          "," "shape" "(" INT { "," INT } ")" "," "sha" STRING
               | "output" NAME [ "[" axis { "," axis } "]" ] "=" sum
@@ -48,7 +48,8 @@ import numpy as np
 from tensorprog.errors import TensorProgramError
 from tensorprog.language import algebra
 from tensorprog.language.data import ArrayData, Embedding
-from tensorprog.language.expression import Vector
+from tensorprog.language.expression import Expression, Vector
+from tensorprog.language.node import Node
 from tensorprog.language.parse_expressions import MAX_DIGITS, MAX_SIZE, Expressions
 from tensorprog.language.program import Output, Program
 from tensorprog.language.symbols import Matrix, Number, Width, number
@@ -60,7 +61,7 @@ __all__ = ["parse"]
 MAX_CHARACTERS = 50_000_000
 _STATEMENTS = ("width", "matrix", "vector", "scalar", "array", "output")
 _LAWS = ("rademacher", "uniform", "scipy")
-_OF_VECTORS = ("mean", "var", "cov", "data", "coordinates", "name", "trained", "lr", *_LAWS)
+_OF_VECTORS = ("mean", "var", "cov", "data", "coordinates", "name", "trained", "lr", "std", *_LAWS)
 _KINDS = {"float64": "f", "int64": "i", "rational": "O"}
 
 
@@ -174,22 +175,32 @@ class _Parser(Expressions):
         cols = self.width()
         var: Number = 1
         entries = None
+        share: Number = 1
+        std = None
         while self.accept(","):
-            if self.word("var", "entries").text == "var":
-                var = self.number()
-            else:
-                entries = self.law()
-        self.matrices[name.text] = self.checked(name, Matrix, name.text, rows, cols, var, entries, self.source(name))
+            match self.word("var", "entries", "share", "std").text:
+                case "var":
+                    var = self.number()
+                case "entries":
+                    entries = self.law()
+                case "share":
+                    share = self.number()
+                case _:
+                    std = self.deviation(name)
+        self.matrices[name.text] = self.checked(
+            name, Matrix, name.text, rows, cols, var, entries, self.source(name), share, std
+        )
+
+    def deviation(self, name: Token) -> Node:
+        """The hyperparameter that multiplies weights."""
+        std = self.sum()
+        if not std.is_scalar or std.shape:
+            self.fail(name, f"the std of {name.text} is no scalar", "give a hyperparameter, declared before")
+        return std
 
     def declare_vector(self, name: Token) -> None:
         self.new(self.values, name)
-        sizes: list[tuple[int, int]] = self.separated("]", self.size) if self.accept("[") else []
-        if [p for p, _ in sizes] != list(range(len(sizes))) or math.prod([k for _, k in sizes]) > MAX_SIZE:
-            self.fail(
-                name,
-                f"the axes of vector {name.text} are [{', '.join([f'{letter(p)}:{k}' for p, k in sizes])}]",
-                f"write [i:3, j:4] in this order, {MAX_SIZE} entries at most",
-            )
+        sizes = self.sizes(name)
         self.take(":")
         width = self.width()
         options: dict[str, Any] = {}
@@ -203,6 +214,8 @@ class _Parser(Expressions):
                 options[key] = self.law()
             elif key in ("name", "trained"):
                 options[key] = key == "trained" or self.take("name", "a name").text
+            elif key == "std":
+                options[key] = self.deviation(name)
             else:
                 options[key] = self.number() if key == "lr" else self.value()
         real, trained = options.pop("name", name.text), options.pop("trained", False)
@@ -211,6 +224,8 @@ class _Parser(Expressions):
             self.values[name.text] = self.node(name, algebra.initial, spec)
             return
         axes = {letter(p): k for p, k in sizes}
+        if "std" in options:
+            options["std"] = Expression(options["std"])
         x = self.checked(name, Vector, real, width, axes=axes, trainable=trained, **options)
         self.values[name.text] = self.node(name, lambda: x.node)
 
@@ -220,10 +235,10 @@ class _Parser(Expressions):
         """The initial vectors U x of the rows x of some data."""
         var, data = options.get("var", 1), options.get("data")
         coordinates = options.get("coordinates", data)
-        extra = set(options) - {"var", "data", "coordinates"}
+        extra = set(options) - {"var", "data", "coordinates", "std"}
         if extra or data is None:
             what = f"has data, and {sorted(extra)[0]}" if extra else "has coordinates of no data"
-            self.fail(at, f"vector {at.text} {what}", "data go with var, coordinates, name and trained alone")
+            self.fail(at, f"vector {at.text} {what}", "data go with var, coordinates, name, trained and std alone")
         for a in (data, coordinates):
             given = np.shape(a)
             if given[:-1] != shape or not given or given[-1] == 0 or a.dtype == object or not np.isfinite(a).all():
@@ -234,17 +249,32 @@ class _Parser(Expressions):
                 )
         if np.ndim(var) or var < 0:
             self.fail(at, f"vector {at.text} has variance {var}", "of data, it is one number, at least 0")
-        return Embedding.of(name, width, var, ArrayData(data, coordinates), trained)
+        return Embedding.of(name, width, var, ArrayData(data, coordinates), trained, options.get("std"))
+
+    def sizes(self, name: Token) -> list[tuple[int, int]]:
+        """The axes of a declaration, [i:3, j:4]."""
+        sizes: list[tuple[int, int]] = self.separated("]", self.size) if self.accept("[") else []
+        if [p for p, _ in sizes] != list(range(len(sizes))) or math.prod([k for _, k in sizes]) > MAX_SIZE:
+            self.fail(
+                name,
+                f"the axes of {name.text} are [{', '.join([f'{letter(p)}:{k}' for p, k in sizes])}]",
+                f"write [i:3, j:4] in this order, {MAX_SIZE} entries at most",
+            )
+        return sizes
 
     def declare_scalar(self, name: Token) -> None:
         self.new(self.values, name)
-        real, default = name.text, None
+        shape = tuple([k for _, k in self.sizes(name)])
+        real = name.text
+        default: Any = None
         while self.accept(":") or self.accept(","):
             if self.word("name", "default").text == "name":
                 real = self.take("name", "a name").text
             else:
-                default = self.number()
-        self.values[name.text] = self.node(name, algebra.hyperparameter, real, default)
+                default = self.value()
+        if np.shape(default) not in ((), shape):
+            self.fail(name, f"the default of {name.text} has shape {np.shape(default)}", f"its axes have {shape}")
+        self.values[name.text] = self.node(name, algebra.hyperparameter, real, default, shape)
 
     def declare_array(self, name: Token) -> None:
         self.new({**self.arrays, **self.values}, name)

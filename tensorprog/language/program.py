@@ -5,19 +5,22 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from tensorprog.errors import Source, TensorProgramError
 from tensorprog.language.describe import describe
 from tensorprog.language.expression import Expression, as_expression, check_name
 from tensorprog.language.node import Node, topological
-from tensorprog.language.symbols import Matrix, VectorSpec, Width, encode, number
+from tensorprog.language.symbols import Matrix, Number, VectorSpec, Width, encode, numbers
 
 if TYPE_CHECKING:
     import networkx
     import numpy as np
 
-__all__ = ["Output", "Program"]
+__all__ = ["Output", "Program", "value_of"]
 
 
 @dataclass(frozen=True)
@@ -133,7 +136,7 @@ class Program:
     @property
     def scalars(self) -> dict[str, Any]:
         """Its hyperparameters and their defaults (None: no default), by name."""
-        return dict(sorted([x.attr for x in self.nodes if x.op == "scalar"]))
+        return dict(sorted([x.attr for x in self.nodes if x.op == "scalar"], key=lambda attr: attr[0]))
 
     @property
     def arrays(self) -> dict[str, np.ndarray]:
@@ -162,7 +165,8 @@ class Program:
                     why=f"it has {', '.join(scalars) or 'none'}",
                     fix="check the name",
                 )
-        out = {name: number(given.get(name, default), f"hyperparameter {name}") for name, default in scalars.items()
+        shapes = {x.attr[0]: x.shape for x in self.nodes if x.op == "scalar"}
+        out = {name: value_of(name, given.get(name, default), shapes[name]) for name, default in scalars.items()
                if given.get(name, default) is not None}  # fmt: skip
         missing = [name for name in scalars if name not in out]
         if missing:
@@ -225,14 +229,37 @@ def _place(x: Any, node: Node) -> Source | None:
 
 def _attributes(x: Any) -> str:
     if isinstance(x, Matrix):
-        return f"{x.rows.name} x {x.cols.name}, var {x.var}"
+        share = "" if x.share == 1 else f", share {x.share}"
+        return f"{x.rows.name} x {x.cols.name}, var {x.var}{share}{_std(x)}"
     if isinstance(x, Width):
         return f"ratio {x.ratio}"
     if isinstance(x, VectorSpec):
         law = f"var {_short(x.var)}" if x.cov is None else f"cov {_short(x.cov)}"
         trained = "" if not x.trainable else ", trained" if x.lr is None else f", lr {x.lr}"
-        return f"width {x.width.name}, mean {_short(x.mean)}, {law}{trained}"
+        return f"width {x.width.name}, mean {_short(x.mean)}, {law}{trained}{_std(x)}"
     return str(x)
+
+
+def _std(x: Matrix | VectorSpec) -> str:
+    return "" if x.std is None else f", std {describe(x.std)}"
+
+
+def value_of(name: str, given: Any, shape: tuple[int, ...]) -> Number | np.ndarray:
+    """The value of a hyperparameter: a number, or an array of its shape.
+
+    Raises:
+        TensorProgramError: It has another shape.
+    """
+    value: Any = numbers(given, f"hyperparameter {name}")
+    if np.shape(value) not in ((), shape):
+        raise TensorProgramError(
+            f"hyperparameter {name} is given an array of shape {np.shape(value)}",
+            fix=f"give one of shape {shape}, or one number for all" if shape else "give one number",
+        )
+    if shape and not np.shape(value):
+        value = np.full(shape, value, dtype=object if isinstance(value, Fraction) else None)
+        value.setflags(write=False)
+    return value
 
 
 def _short(x: Any) -> str:

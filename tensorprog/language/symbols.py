@@ -140,6 +140,8 @@ def encode(x: Any) -> bytes:
             return hex(x).encode()
         if kind is Fraction:
             return f"{x.numerator:x}/{x.denominator:x}".encode()
+    if kind is bytes:
+        return repr(x).encode()
     if kind is tuple:
         return b"(" + b",".join([encode(e) for e in x]) + b")"
     if isinstance(x, np.ndarray):
@@ -166,6 +168,11 @@ def _remembered(encoded: Any) -> Any:
         return known
 
     return wrapper
+
+
+def _roles(**given: Any) -> tuple[Any, ...]:
+    """What is not None, with its names."""
+    return tuple([y for name, x in given.items() if x is not None for y in (name, getattr(x, "digest", x))])
 
 
 def check_name(name: Any, what: str) -> str:
@@ -263,6 +270,9 @@ class Matrix(_NoArithmetic):
         var: Variance of an entry times the number of columns (sigma_W^2 in the papers); positive or zero.
         entries: None for Gaussian entries; `"rademacher"`, `"uniform"` or a frozen SciPy distribution for the finite widths
             only (standardised): by universality the limit is the Gaussian one (Tensor Programs IVb, 2.6).
+        share: Its part of the fan-in of its layer, where that has several matrices (one for each offset of a filter): what
+            a parametrization knows a weight by, and no part of its law.
+        std: A scalar node that multiplies its products, as the standard deviation of the weights (a hyperparameter); else None.
 
     Example:
         >>> n = Width("n")
@@ -277,6 +287,8 @@ class Matrix(_NoArithmetic):
     var: Number = 1
     entries: Distribution = None
     source: Source | None = field(default=None, compare=False, repr=False)
+    share: Number = 1
+    std: Any = None
 
     def __post_init__(self) -> None:
         check_name(self.name, "a matrix's name")
@@ -289,6 +301,9 @@ class Matrix(_NoArithmetic):
         if not self.var >= 0:
             raise TensorProgramError(f"matrix {self.name} has variance {self.var}", fix="a variance is at least 0")
         object.__setattr__(self, "entries", check_distribution(self.entries, f"matrix {self.name}"))
+        object.__setattr__(self, "share", number(self.share, f"the share of matrix {self.name}"))
+        if not 0 < self.share <= 1:
+            raise TensorProgramError(f"matrix {self.name} has share {self.share}", fix="it is a part of a fan-in")
         if self.source is None:
             object.__setattr__(self, "source", caller())
 
@@ -317,7 +332,8 @@ class Matrix(_NoArithmetic):
     @_remembered
     def encoded(self) -> bytes:
         """What digests know of it."""
-        return encode(("matrix", self.name, self.rows, self.cols, self.var, self.entries))
+        roles = _roles(share=None if self.share == 1 else self.share, std=self.std)
+        return encode(("matrix", self.name, self.rows, self.cols, self.var, self.entries, *roles))
 
     def renamed(self, name: str) -> Matrix:
         """An independent copy: the same law under another name."""
@@ -365,6 +381,7 @@ class VectorSpec:
         distribution: None for Gaussian; "rademacher" and "uniform" with this mean and variance; or a frozen SciPy distribution.
         trainable: Is it a parameter of a network?
         lr: What its part of the tangent kernel is a multiple of, whatever its variance; None: see `expression.py:Vector`.
+        std: A scalar node that multiplies it, as its standard deviation (a hyperparameter); else None.
     """
 
     name: str
@@ -376,12 +393,14 @@ class VectorSpec:
     distribution: Distribution = None
     trainable: bool = False
     lr: Number | None = None
+    std: Any = None
 
     @_remembered
     def encoded(self) -> bytes:
         """What digests know of it."""
         trained: tuple[Any, ...] = ("trainable",) if self.trainable else ()
         trained += () if self.lr is None else (self.lr,)
+        trained += _roles(std=self.std)
         law = (self.mean, self.var, self.cov, self.distribution)
         return encode(("vector", self.name, self.width, self.shape, *law, *trained))
 

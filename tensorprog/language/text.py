@@ -22,6 +22,9 @@ data is declared under another name, and says whose it is. `coordinates` are the
     vector U[i:2] : n, data [[1.0, 0.5], [0.0, 2.0]], var 2, trained
     vector U_2[i:100] : n, name U, data K1, var 2, trained
 
+What a parametrization knows weights by is said, too: `share 1/9`, the part of its layer's fan-in that a matrix stands
+for, and `std s`, the hyperparameter that the program multiplies the weights with, as their standard deviation.
+
 A product of back-propagation is `MatMul(W.T, y)`, one of the forward pass `MatMul(W, x)`. Where it is the other way round, in
 a network that uses W.T, the text says so: `MatMul(W.T, y, forward)`, `MatMul(W, x, backward)`. This is what gradient
 independence replaces or leaves alone; runs and limits do not depend on it.
@@ -56,7 +59,7 @@ import numpy as np
 from tensorprog.errors import TensorProgramError
 from tensorprog.language.algebra import common_type
 from tensorprog.language.data import ArrayData, Embedding
-from tensorprog.language.node import Node
+from tensorprog.language.node import Node, topological
 from tensorprog.language.program import Program
 from tensorprog.language.symbols import Matrix, Number, VectorSpec, Width, encode
 
@@ -304,16 +307,33 @@ class _Writer:
                 raise TensorProgramError(f"two different widths are called {w.name!r}", fix="give them different names")
         for _, w in sorted(widths.items()):
             lines.append(f"width {w.name}" + ("" if encode(w.ratio) == encode(1) else f" : ratio {_number(w.ratio)}"))
-        lines += [self._matrix(m) for m in p.matrices]
-        lines += [self._vector(v) for v in p.vectors]
+        scalars = []
+        shapes = {x.attr[0]: x.shape for x in p.nodes if x.op == "scalar"}
         for name, default in p.scalars.items():
             attributes = [f"name {name}"] if self.scalars[name] != name else []
-            attributes += [f"default {_number(default)}"] if default is not None else []
-            lines.append(f"scalar {self.scalars[name]}" + (f" : {', '.join(attributes)}" if attributes else ""))
+            if default is not None:
+                attributes.append(f"default {self._array(default) if np.ndim(default) else _number(default)}")
+            shape = ", ".join([f"{letter(i)}:{k}" for i, k in enumerate(shapes[name])])
+            head = f"scalar {self.scalars[name]}{f'[{shape}]' if shape else ''}"
+            scalars.append(head + (f" : {', '.join(attributes)}" if attributes else ""))
+        weights = [*[self._matrix(m) for m in p.matrices], *[self._vector(v) for v in p.vectors]]
+        specs: list[Matrix | VectorSpec] = [*p.matrices, *p.vectors]
+        named = any(spec.std is not None for spec in specs)
+        lines += [*scalars, *weights] if named else [*weights, *scalars]
 
     def _matrix(self, m: Matrix) -> str:
-        law = "" if m.entries is None else f", entries {_law(m.entries, f'matrix {m.name}')}"
-        return f"matrix {m.name} : {m.rows.name} x {m.cols.name}, var {_number(m.var)}{law}"
+        parts = [f"{m.rows.name} x {m.cols.name}", f"var {_number(m.var)}"]
+        parts += [] if m.entries is None else [f"entries {_law(m.entries, f'matrix {m.name}')}"]
+        parts += [] if m.share == 1 else [f"share {_number(m.share)}"]
+        return f"matrix {m.name} : {', '.join([*parts, *self._std(m)])}"
+
+    def _std(self, spec: Matrix | VectorSpec) -> list[str]:
+        """The hyperparameter that multiplies weights, as an attribute of them."""
+        if spec.std is None:
+            return []
+        for x in topological([spec.std]):
+            self.pieces[x] = self._piece(x)
+        return [f"std {self.pieces[spec.std].text}"]
 
     def _vector(self, v: VectorSpec) -> str:
         def value(x: Any) -> str:
@@ -337,6 +357,7 @@ class _Writer:
                 parts += [f"mean {value(v.mean)}", f"var {value(v.var)}" if v.cov is None else f"cov {value(v.cov)}"]
         if v.trainable:
             parts.append("trained" if v.lr is None else f"lr {_number(v.lr)}")
+        parts += self._std(v)
         return f"vector {name}{f'[{sizes}]' if sizes else ''} : {', '.join(parts)}"
 
     # ---- instructions ----

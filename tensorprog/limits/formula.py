@@ -11,6 +11,7 @@ import sympy
 
 from tensorprog.errors import TensorProgramError
 from tensorprog.language.given import refuse_no_numbers
+from tensorprog.language.program import value_of
 
 if TYPE_CHECKING:
     from tensorprog.language.program import Program
@@ -141,10 +142,12 @@ class Formula(Mapping[str, Any]):
         for k, v in (values or {}).items():
             refuse_no_numbers(v, f"the value of {k}")
         tables = {k: np.asarray(v) for k, v in (values or {}).items() if k in self.data and k not in self.symbols}
-        if tables:  # inner products of inputs with axes
+        tables |= self._arrays_of_hyperparameters(values or {})
+        if tables:  # inner products of inputs with axes, hyperparameters with axes
             arrays = self.arrays | {sympy.IndexedBase(k, real=True): a for k, a in tables.items()}
+            symbols = {k: v for k, v in self.symbols.items() if k not in tables}
             known = Formula(
-                self._expressions, self.lets, self.symbols, self._program, arrays, self.axes, self._shapes, self.data
+                self._expressions, self.lets, symbols, self._program, arrays, self.axes, self._shapes, self.data
             )
             return known.evalf(digits, {k: v for k, v in (values or {}).items() if k not in tables})
         bound = self._bound(values)
@@ -164,6 +167,14 @@ class Formula(Mapping[str, Any]):
             fix="ask for fewer digits",
         )
 
+    def _arrays_of_hyperparameters(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The hyperparameters with axes as arrays, by name; those without values are missing."""
+        named = {
+            x.attr[0]: x for x in self._program.nodes if x.op == "scalar" and x.shape and x.attr[0] in self.symbols
+        }
+        given = {name: values.get(name, x.attr[1]) for name, x in named.items()}
+        return {k: value_of(k, v, named[k].shape) for k, v in given.items() if v is not None}
+
     def _bound(self, values: Mapping[str, Any] | None) -> dict[Any, Any]:
         given, free = dict(values or {}), set[Any]()
         for _, e in [*self.lets, *self._expressions.items()]:
@@ -178,7 +189,7 @@ class Formula(Mapping[str, Any]):
             value = given.get(name, self._program.scalars.get(name))
             if value is not None:
                 out[symbol] = sympy.sympify(value)
-            elif symbol in free:
+            elif symbol in free or getattr(symbol, "label", None) in free:
                 raise TensorProgramError(f"hyperparameter {name} has no value", fix=f'pass values={{"{name}": ...}}')
         return out
 

@@ -49,7 +49,7 @@ def initial_limit(x: Node, values: Mapping[str, Any]) -> np.ndarray | None:
                 elif y.op == "scalar":
                     if y.attr[0] not in values:
                         return None
-                    done[y] = np.float64(values[y.attr[0]])
+                    done[y] = np.asarray(values[y.attr[0]], dtype=float)
                 else:
                     done[y] = kernel(y)(*[done[a] for a in y.args])
         found.append(np.asarray(done[x], dtype=float))

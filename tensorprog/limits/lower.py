@@ -163,7 +163,7 @@ class Lowering:
             case "scalar":
                 if self.values is None:
                     return x
-                return algebra.constant(self.values[x.attr[0]])
+                return algebra.typed(algebra.constant(self.values[x.attr[0]]), x.shape, None, None)
             case "inverse_sqrt":
                 return ZERO
             case "vector":

@@ -159,7 +159,10 @@ def _bare(x: Node) -> Node:
 class _Writer:
     def __init__(self, program: Program, outputs: dict[str, Node]) -> None:
         self.program, self.outputs = program, outputs
-        self.symbols = {name: sympy.Symbol(name, real=True) for name in program.scalars}
+        self.symbols = {
+            x.attr[0]: sympy.IndexedBase(x.attr[0], real=True) if x.shape else sympy.Symbol(x.attr[0], real=True)
+            for x in sorted([x for x in program.nodes if x.op == "scalar"], key=lambda x: str(x.attr[0]))
+        }
         self.taken = set(self.symbols) | set(outputs)
         self.counts: Counter[str] = Counter()
         self.arrays: dict[Any, np.ndarray] = {}
@@ -307,7 +310,7 @@ class _Writer:
                     index = tuple(sorted(index, key=str))
                 return self._array(value, index, kind if len(self.kinds) == 1 else f"{kind}_{of}", (kind, of))
             case "scalar":
-                return self.symbols[x.attr[0]]
+                return self.symbols[x.attr[0]][index] if x.shape else self.symbols[x.attr[0]]
             case "data":
                 return self._inner_products(x, index)
             case "sum":

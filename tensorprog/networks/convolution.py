@@ -21,10 +21,9 @@ from tensorprog.networks.layers import (
     bias,
     dense,
     deviation,
-    note_deviation,
+    hyperparameter,
     ordered,
     ratio,
-    share,
     times,
     vector,
 )
@@ -177,9 +176,7 @@ def _convolved(
         if shifted.node.is_zero:
             continue
         key = "_".join([name, *map(str, offset)])
-        share(key, part)
-        note_deviation(key, factor)
-        g = Matrix(key, n, x.width, var * part) @ shifted
+        g = Matrix(key, n, x.width, var * part, share=part, std=hyperparameter(factor)) @ shifted
         h = g if h is None else h + g
     return h
 

@@ -11,7 +11,7 @@ from tensorprog.networks.inputs import EXAMPLE
 from tensorprog.networks.network import Network
 from tensorprog.networks.outputs import Body
 from tensorprog.networks.samples import GENERIC, open_data
-from tensorprog.transforms.tangent import parametrization as named
+from tensorprog.transforms.parametrization import parametrization as named
 
 __all__ = ["generic_pair", "is_generic"]
 

@@ -1,4 +1,4 @@
-"""The layer that everything is built from: dense; what layers share, and what they note.
+"""The layer that everything is built from: dense; and what layers share.
 
 A layer is a function of expressions with the decorator `layer`; so are those of the other modules of this folder, and those
 that users write.
@@ -7,9 +7,6 @@ that users write.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
@@ -24,44 +21,8 @@ from tensorprog.language.symbols import Matrix, Number, Width, check_name, is_ex
 from tensorprog.networks.inputs import FEATURES, Bound
 
 __all__ = [
-    "Layers", "beside", "bias", "dense", "deviation", "note_deviation", "note_fan_in", "ordered", "ratio", "recording",
-    "residual", "share", "squared", "times", "vector",
+    "beside", "bias", "dense", "deviation", "hyperparameter", "ordered", "ratio", "residual", "squared", "times", "vector",
 ]  # fmt: skip
-
-
-@dataclass
-class Layers:
-    """What layers know and programs do not: filled while a network is built.
-
-    Attributes:
-        shares: Name of a matrix to its part of the layer's fan-in, where that is not all of it.
-        fan_ins: Name of a readout vector to its fan-in, over the reference width.
-        deviations: Name of weights of variance 1 to the hyperparameter that multiplies them, as their standard deviation.
-    """
-
-    shares: dict[str, Number] = field(default_factory=dict)
-    fan_ins: dict[str, Number] = field(default_factory=dict)
-    deviations: dict[str, Node] = field(default_factory=dict)
-
-
-_LAYERS: ContextVar[Layers | None] = ContextVar("layers", default=None)
-
-
-@contextmanager
-def recording(layers: Layers) -> Any:
-    """While a network is built, its layers are noted here."""
-    token = _LAYERS.set(layers)
-    try:
-        yield layers
-    finally:
-        _LAYERS.reset(token)
-
-
-def share(name: str, part: Number) -> None:
-    """Notes that a matrix stands for a part of a layer's fan-in."""
-    layers = _LAYERS.get()
-    if layers is not None and part != 1:
-        layers.shares[name] = part
 
 
 def deviation(std: Any, what: str) -> tuple[Number, Any]:
@@ -79,15 +40,9 @@ def deviation(std: Any, what: str) -> tuple[Number, Any]:
     return 1, std
 
 
-def note_deviation(name: str, std: Any) -> None:
-    """Notes the hyperparameter that multiplies weights of variance 1."""
-    layers = _LAYERS.get()
-    if layers is None or not isinstance(std, Expression):
-        return
-    if layers.deviations.setdefault(name, std.node) != std.node:
-        raise TensorProgramError(
-            f"the weights {name} have two standard deviations", fix="give shared weights the same one everywhere"
-        )
+def hyperparameter(std: Any) -> Node | None:
+    """The scalar that multiplies weights of variance 1, for their specification; None for the 1 that `deviation` has."""
+    return std.node if isinstance(std, Expression) else None
 
 
 def times(factor: Any, x: Expression) -> Expression:
@@ -114,13 +69,6 @@ def _nearby(v: float) -> Number:
     """What is a short rational but for the rounding of a square root becomes that number again, as a float."""
     near = Fraction(v).limit_denominator(10_000)
     return float(near) if abs(v - float(near)) <= 4e-16 * abs(v) else v
-
-
-def note_fan_in(name: str, fan_in: Number) -> None:
-    """Notes the fan-in of a readout."""
-    layers = _LAYERS.get()
-    if layers is not None:
-        layers.fan_ins[name] = fan_in
 
 
 @layer
@@ -167,8 +115,7 @@ def dense(
     var, factor = deviation(W_std, f"W_std of layer {name}")
     x = beside(x)
     if isinstance(x, Bound):
-        note_deviation(name, factor)
-        node = algebra.initial(Embedding.of(name, n, var, x.data))
+        node = algebra.initial(Embedding.of(name, n, var, x.data, std=hyperparameter(factor)))
         h = Expression(node, x.axes)
     elif isinstance(x, (list, tuple)):
         parts = [vector(y, name) for y in x]
@@ -178,13 +125,11 @@ def dense(
         h = _number(0)
         for i, (p, r) in enumerate(zip(parts, ratios, strict=True)):
             part = ratio(r, sum(ratios))
-            share(f"{name}_{i}", part)
-            note_deviation(f"{name}_{i}", factor)
-            h = h + Matrix(f"{name}_{i}", n, _width(p), var * part) @ p
+            W = Matrix(f"{name}_{i}", n, _width(p), var * part, share=part, std=hyperparameter(factor))
+            h = h + W @ p
     else:
         y = vector(x, name)
-        note_deviation(name, factor)
-        h = Matrix(name, n, _width(y), var) @ y
+        h = Matrix(name, n, _width(y), var, std=hyperparameter(factor)) @ y
     h = times(factor, h)
     return h if b_std is None else h + bias(f"{name}_b", n, b_std)
 
@@ -236,8 +181,8 @@ def ordered(x: Expression, axes: Sequence[str]) -> Expression:
 def bias(name: str, n: Width, b_std: Any) -> Expression:
     """A trained vector with N(0, b_std^2) coordinates."""
     var, factor = deviation(b_std, f"b_std of {name}")
-    note_deviation(name, factor)
-    return times(factor, Vector(name, n, mean=0, var=var, trainable=True))
+    b = Vector(name, n, mean=0, var=var, trainable=True, std=factor if isinstance(factor, Expression) else None)
+    return times(factor, b)
 
 
 def _number(x: Number) -> Expression:

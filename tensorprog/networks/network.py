@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,6 @@ from tensorprog.language.node import Node, topological
 from tensorprog.language.program import Output, Program
 from tensorprog.networks.identity import content, summary
 from tensorprog.networks.inputs import EXAMPLE, Bound, Input
-from tensorprog.networks.layers import Layers, recording
 from tensorprog.networks.outputs import (
     OTHER,
     OUTPUTS,
@@ -32,11 +30,13 @@ from tensorprog.networks.outputs import (
     of_outputs,
     seen,
 )
-from tensorprog.networks.readouts import Readout, axis_names, check_law, positions
+from tensorprog.networks.readouts import Readout, axis_names, check_law, fan_ins, positions
 from tensorprog.networks.samples import Batch, batches, reduced, same_features
 from tensorprog.transforms.backprop import backprop
 from tensorprog.transforms.decouple import in_forward_pass, program_for
-from tensorprog.transforms.tangent import Parametrization, parameters, tangent
+from tensorprog.transforms.parametrization import Parametrization
+from tensorprog.transforms.parametrization import parametrization as named
+from tensorprog.transforms.tangent import parameters, tangent
 
 __all__ = ["Network"]
 
@@ -138,20 +138,14 @@ class Network:
         key = tuple(sorted((k, d.encoded(), a) for k, (d, a) in data.items()))
         found = self._bodies.get(key)  # kept in hand: another thread may clear the memory
         if found is None:
-            layers = Layers()
-            with recording(layers):
-                bound = {
-                    k: Expression(d.node, a) if isinstance(d, Values) else Bound(d, a) for k, (d, a) in data.items()
-                }
-                outputs = _forward(self._outputs(bound))
+            bound = {k: Expression(d.node, a) if isinstance(d, Values) else Bound(d, a) for k, (d, a) in data.items()}
+            outputs = _forward(self._outputs(bound))
             thetas = [o.theta if isinstance(o, Readout) else o for o in outputs]
             _check_names(thetas, self.source)
             backward = tuple([backprop(seen(t, data), has_positions(t)) for t in thetas])
             if len(self._bodies) > 8:
                 self._bodies.clear()
-            found = self._bodies[key] = Body(
-                tuple(outputs), backward, layers, self.several or any(map(has_positions, thetas))
-            )
+            found = self._bodies[key] = Body(tuple(outputs), backward, self.several or any(map(has_positions, thetas)))
             self._parameters.update(parameters(backward))
         return found
 
@@ -234,15 +228,13 @@ class Network:
                 parameter, `"f"` for the outputs themselves, which have no limit: at finite width only.
                 An average readout has no NNGP; its NTK is N Theta, and its `"f"` has a limit. By default
                 `("nngp", "ntk")`, of an average readout `("f", "ntk")`; `"all"` is `"f"` and the kernels there are.
-            parametrization: `"ntk"`, `"tp"` or `"standard"` (with a width), see `transforms/tangent.py`.
+            parametrization: `"ntk"`, `"tp"` or `"standard"` (with a width), see `transforms/parametrization.py`.
             width: For `"standard"`.
             gia: With independent copies of the matrices in back-propagation (gradient independence): `decouple` of the program.
 
         Returns:
             A Program with outputs of the shape (examples, examples of X2), for several outputs with two more axes.
         """
-        from tensorprog.transforms.tangent import parametrization as named
-
         scheme = named(parametrization, width)
         first, second, data = self._batches(X, X2)
         wanted = self.wanted(of, first)
@@ -393,9 +385,7 @@ class Network:
                 fix=f"ask for nngp, ntk, f, or the part of one: {', '.join('ntk_' + k for k in sorted(self._parameters))}",
                 source=self.source,
             )
-        layers = a.layers
-        noted = replace(scheme, shares=layers.shares, fan_ins=layers.fan_ins, deviations=layers.deviations)
-        return algebra.transpose(tangent(p, q, noted, only), order)
+        return algebra.transpose(tangent(p, q, scheme, only, fan_ins([*a.outputs, *b.outputs])), order)
 
 
 def _forward(outputs: list[Any]) -> list[Any]:

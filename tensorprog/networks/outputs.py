@@ -16,7 +16,6 @@ from tensorprog.language.data import Data
 from tensorprog.language.expression import Expression
 from tensorprog.language.node import Node
 from tensorprog.networks.inputs import EXAMPLE
-from tensorprog.networks.layers import Layers
 from tensorprog.transforms.backprop import Backward
 
 __all__ = ["OTHER", "OUTPUTS", "Body", "concatenated", "has_positions", "joined", "joined_blocks", "of_outputs", "seen"]
@@ -33,13 +32,11 @@ class Body:
     Attributes:
         outputs: A `Readout`, or the scalar of an average readout, for every output.
         backward: The gradients of each.
-        layers: What the layers noted.
         several: Are the outputs a list, or at positions, so that kernels have axes for them?
     """
 
     outputs: tuple[Any, ...]
     backward: tuple[Backward, ...]
-    layers: Layers
     several: bool = False
 
     @property

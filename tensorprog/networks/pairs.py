@@ -22,7 +22,7 @@ from tensorprog.networks.outputs import Body
 from tensorprog.networks.readouts import Readout
 from tensorprog.networks.samples import open_data
 from tensorprog.transforms.decouple import program_for
-from tensorprog.transforms.tangent import Parametrization
+from tensorprog.transforms.parametrization import Parametrization
 
 __all__ = ["SAMPLED", "Compiled", "compile_pair", "known_values"]
 

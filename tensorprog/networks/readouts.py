@@ -18,9 +18,9 @@ from tensorprog.language.describe import describe
 from tensorprog.language.expression import Expression, Vector, as_expression
 from tensorprog.language.symbols import Number, Width, number
 from tensorprog.networks.inputs import EXAMPLE
-from tensorprog.networks.layers import bias, deviation, note_deviation, note_fan_in, ratio, vector
+from tensorprog.networks.layers import bias, deviation, ratio, vector
 
-__all__ = ["Part", "Readout", "axis_names", "check_law", "positions", "readout"]
+__all__ = ["Part", "Readout", "axis_names", "check_law", "fan_ins", "positions", "readout"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class Part:
         over: The axes along which v varies.
         own: v, where it is a vector of the network itself.
         factor: What the product is multiplied by.
+        fan_in: That of the readout, over the reference width; None for a bias.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Part:
     over: tuple[str, ...] = ()
     own: Expression | None = None
     factor: Any = 1
+    fan_in: Number | None = None
 
     def covariance(self, other: Part, names: dict[str, str]) -> Any:
         """With a part of another output, given the body; 0 if they have no weights in common."""
@@ -293,18 +295,24 @@ def readout(
         var, factor = deviation(1 if W_std is None else W_std, f"W_std of readout {name}")
         keys = [f"{name}_{i}" for i in range(len(xs))] if len(xs) > 1 else [name]
         vectors = [
-            Vector(key, _width(y), mean=0, var=var, axes=sizes, trainable=True) for key, y in zip(keys, xs, strict=True)
+            Vector(
+                key,
+                _width(y),
+                mean=0,
+                var=var,
+                axes=sizes,
+                trainable=True,
+                std=factor if isinstance(factor, Expression) else None,
+            )
+            for key, y in zip(keys, xs, strict=True)
         ]
     names = ["" if own is not None else v.node.attr.name for v in vectors]
-    for key in filter(None, names):
-        note_fan_in(key, fan_in)
-        note_deviation(key, factor)
     theta: Any = 0
     parts = []
     for key, v, y, r in zip(names, vectors, xs, ratios, strict=True):
         t = build.moment(v * y)
         theta = theta + (build.sum(t, axes) if axes else t) * (_root(ratio(_times(r, r), fan_in)) * factor)
-        parts.append(Part(key, y, ratio(r, fan_in), var, axes, own, factor))
+        parts.append(Part(key, y, ratio(r, fan_in), var, axes, own, factor, fan_in))
     if b_std is not None:
         key = name if isinstance(name, str) else names[0] or "readout"
         b = bias(f"{key}_b", _width(xs[0]), b_std)
@@ -313,6 +321,12 @@ def readout(
         theta = theta + build.moment(b) * _root(ratios[0])
     centred = own is not None or not any(np.any(v.node.attr.mean) for v in vectors)
     return Readout(theta, tuple(parts), _width(xs[0]), centred, positions(kept) or None)
+
+
+def fan_ins(outputs: Sequence[Any]) -> dict[str, Number]:
+    """Readout vectors by name to the fan-in of their readout, over the reference width."""
+    parts = [p for o in outputs if isinstance(o, Readout) for p in o.parts]
+    return {p.name: p.fan_in for p in parts if p.name and p.fan_in is not None}
 
 
 def axis_names(given: Any, what: str) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from tensorprog.language.deferred import layer
 from tensorprog.language.describe import describe
 from tensorprog.language.expression import Expression
 from tensorprog.language.symbols import Matrix, Width
-from tensorprog.networks.layers import bias, dense, deviation, note_deviation, ordered, times
+from tensorprog.networks.layers import bias, dense, deviation, hyperparameter, ordered, times
 
 __all__ = ["bidirectional", "gru", "lstm", "rnn"]
 
@@ -35,8 +35,7 @@ class _Gate:
             )
         self.axis, self.axes, self.steps = axis, u.axes, u.shape[u.axes.index(axis)]
         var, self.factor = deviation(W_std, f"W_std of {name}")
-        note_deviation(f"{name}_W", self.factor)
-        self.W = Matrix(f"{name}_W", n, n, var)
+        self.W = Matrix(f"{name}_W", n, n, var, std=hyperparameter(self.factor))
 
     def __call__(self, t: int, h: Any) -> Any:
         """At time t after the state h; None for no state yet."""

@@ -15,7 +15,6 @@ Source: Yang, Tensor Programs II (arXiv:2006.14548), equations 11 and 12; Jacot 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -25,87 +24,11 @@ from tensorprog.language import algebra
 from tensorprog.language.algebra import ZERO
 from tensorprog.language.data import Embedding
 from tensorprog.language.node import Node
-from tensorprog.language.symbols import Matrix, Number, VectorSpec
+from tensorprog.language.symbols import Number, VectorSpec
 from tensorprog.transforms.backprop import Backward, Gradient, root_of_ratio
+from tensorprog.transforms.parametrization import Parametrization
 
-__all__ = ["Parametrization", "parameters", "parametrization", "tangent"]
-
-
-@dataclass(frozen=True)
-class Parametrization:
-    """What is trained, as factors in front of the parts of the kernel.
-
-    Attributes:
-        name: "ntk", "tp" or "standard".
-        width: The reference width, for "standard".
-        shares: Name of a matrix to its part of the fan-in, where a layer is made of several (the filter of a convolution).
-        fan_ins: Name of a readout vector to its fan-in over the reference width.
-        deviations: Name of weights of variance 1 to the scalar that multiplies them as their standard deviation.
-    """
-
-    name: str
-    width: int | None = None
-    shares: Mapping[str, Number] = field(default_factory=dict)
-    fan_ins: Mapping[str, Number] = field(default_factory=dict)
-    deviations: Mapping[str, Node] = field(default_factory=dict)
-
-    def undone(self, name: str) -> list[tuple[Node, int]]:
-        """Factors that the chain rule brings in, and that are none where omega ~ N(0, sigma^2) itself is trained."""
-        if self.name == "ntk" or name not in self.deviations:
-            return []
-        return [(algebra.fn("reciprocal", algebra.power(self.deviations[name], 2)), 1)]
-
-    def matrix(self, w: Matrix) -> Number:
-        """For W = sigma omega / sqrt(fan-in): sigma^2 / fan-in n_cols, 1 / fan-in n_cols, n_cols."""
-        if self.name == "ntk":
-            return w.var
-        if self.name == "tp":
-            return self.shares.get(w.name, 1)
-        assert self.width is not None
-        return self.width * w.cols.ratio
-
-    def embedding(self, u: Embedding) -> Number:
-        """For an input layer; multiplies x.x'/d."""
-        return u.var if self.name == "ntk" else 1 if self.name == "tp" else u.data.features
-
-    def vector(self, v: VectorSpec) -> Number:
-        """For a trained vector with independent columns: a readout, a bias, a gain. `lr` stands for the variance, everywhere.
-
-        Variances that differ are no part of it: they multiply the columns (`_Pairs._vectors`).
-        """
-        if self.name == "ntk":
-            return v.lr if v.lr is not None else 1 if isinstance(v.var, np.ndarray) else v.var
-        fan_in = 1 if self.name == "tp" or v.name not in self.fan_ins else (self.width or 1) * self.fan_ins[v.name]
-        return fan_in if v.lr is None else v.lr * fan_in
-
-
-def parametrization(name: str, width: int | None = None) -> Parametrization:
-    """The parametrization of that name.
-
-    Args:
-        name: `"ntk"` trains omega ~ N(0, 1) with W = sigma omega / sqrt(n) (Jacot 2018); `"tp"` trains
-            omega ~ N(0, sigma^2) with W = omega / sqrt(n) (Tensor Programs II); `"standard"` trains the entries of W
-            themselves, so that the kernel grows with the width.
-        width: The reference width, for `"standard"` only.
-
-    Raises:
-        TensorProgramError: an unknown name; `"standard"` without a width, or another one with it.
-
-    Example:
-        >>> parametrization("ntk").name
-        'ntk'
-    """
-    if name not in ("ntk", "tp", "standard"):
-        raise TensorProgramError(f"parametrization {name!r}", fix='use "ntk", "tp" or "standard"')
-    if (name == "standard") != (width is not None):
-        raise TensorProgramError(
-            f'parametrization "{name}" with width={width}',
-            why="in standard parametrization the kernel grows with the width; in the others it has a limit",
-            fix='give width=64, say, with "standard" and only there',
-        )
-    if width is not None and (not isinstance(width, int) or isinstance(width, bool) or width < 1):
-        raise TensorProgramError(f"width={width!r}", fix="give a positive integer")
-    return Parametrization(name, width)
+__all__ = ["parameters", "tangent"]
 
 
 def parameters(sides: Iterable[Backward]) -> list[str]:
@@ -117,7 +40,13 @@ def parameters(sides: Iterable[Backward]) -> list[str]:
     return sorted(found)
 
 
-def tangent(left: Backward, right: Backward, scheme: Parametrization, only: str | None = None) -> Node:
+def tangent(
+    left: Backward,
+    right: Backward,
+    scheme: Parametrization,
+    only: str | None = None,
+    fan_ins: Mapping[str, Number] | None = None,
+) -> Node:
     """The tangent kernel of two outputs (the same one twice, or of two networks that share weights).
 
     Args:
@@ -125,16 +54,17 @@ def tangent(left: Backward, right: Backward, scheme: Parametrization, only: str 
         right: Gradients of the second, likewise.
         scheme: The parametrization.
         only: The part of the parameter of this name alone.
+        fan_ins: Readout vectors by name to the fan-in of their readout, over the reference width.
 
     Returns:
         A scalar with the axes of the first output, then those of the second.
     """
-    return _Pairs(left, right, scheme).total(only)
+    return _Pairs(left, right, scheme, fan_ins or {}).total(only)
 
 
 class _Pairs:
-    def __init__(self, left: Backward, right: Backward, scheme: Parametrization) -> None:
-        self.left, self.right, self.scheme = left, right, scheme
+    def __init__(self, left: Backward, right: Backward, scheme: Parametrization, fan_ins: Mapping[str, Number]) -> None:
+        self.left, self.right, self.scheme, self.fan_ins = left, right, scheme, fan_ins
         self.own = 0, len(left.output.shape)  # where a side's axes start
         self.outputs = (*left.output.shape, *right.output.shape)
         # Moment(dg dg') of a pair of gradients, to the sum of what multiplies it, and the shape of both.
@@ -201,7 +131,7 @@ class _Pairs:
                 over_cols = algebra.moment(self._vector(cols, a.matrix.cols))
                 if a.transposed and b.transposed:  # what gradients multiply comes first, so that it is shared
                     over_rows, over_cols = over_cols, over_rows
-                over_cols = algebra.mul([*scale, *self.scheme.undone(a.matrix.name), over_cols])
+                over_cols = algebra.mul([*scale, *self.scheme.undone(a.matrix), over_cols])
                 self._add(over_rows, over_cols, self.scheme.matrix(a.matrix), shape)
 
     def _vector(self, factors: list[Node], width: Any) -> Node:
@@ -221,7 +151,7 @@ class _Pairs:
                     factor = self.scheme.embedding(x.attr)
                 elif x.attr.cov is None or x.attr.lr is not None:
                     places, others, shape, metric = self._columns(x, g, h)
-                    factor = self.scheme.vector(x.attr)
+                    factor = self.scheme.vector(x.attr, self.fan_ins.get(x.attr.name))
                     if isinstance(x.attr.var, np.ndarray) and self.scheme.name == "ntk" and x.attr.lr is None:
                         metric = algebra.mul([metric, self._seen(algebra.constant(x.attr.var), places, shape)])
                 else:
@@ -234,7 +164,7 @@ class _Pairs:
                         source=x.source,
                     )
                 dx, dy = self._jacobian(g, places, 0, shape), self._jacobian(h, others, 1, shape)
-                metric = algebra.mul([*self.scheme.undone(x.attr.name), metric])
+                metric = algebra.mul([*self.scheme.undone(x.attr), metric])
                 self._add(algebra.moment(self._vector([dx, dy], x.width)), metric, factor, shape)
 
     def _columns(self, x: Node, g: Gradient, h: Gradient) -> tuple[Any, ...]:

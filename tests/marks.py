@@ -1,0 +1,16 @@
+"""Parametrisations of which only a few run by default."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from typing import Any
+
+import pytest
+
+
+def few(values: Iterable[Any], fast: Collection[Any]) -> list[Any]:
+    """The values, each but those of `fast` marked slow; a tuple is one value for each of several parameters."""
+    every = list(values)
+    assert fast and all(value in every for value in fast), fast
+    params = [(value if isinstance(value, tuple) else (value,), value in fast) for value in every]
+    return [pytest.param(*value, marks=() if default else pytest.mark.slow) for value, default in params]
