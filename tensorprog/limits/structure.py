@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tensorprog.language import algebra
+from tensorprog.language.calculus import partial
 from tensorprog.language.functions import PRIMITIVES
 from tensorprog.language.node import Node, topological
 from tensorprog.language.symbols import Number
@@ -442,24 +443,18 @@ class Structure:
                 return done[children[0]]
             case "add":
                 return algebra.add([(c, done[a]) for c, a in zip(y.attr, y.args, strict=True)])
-            case "mul":
-                terms = []
-                for a, k in zip(y.args, y.attr, strict=True):
-                    if not done[a].is_zero:
-                        others = [(b, j) for b, j in zip(y.args, y.attr, strict=True) if b is not a]
-                        lower = [(a, k - 1)] if k > 1 else []
-                        terms.append((k, algebra.mul([done[a], *lower, *others])))
+            case "mul" | "fn":
+                terms: list[tuple[Number, Node]] = []
+                for i, a in enumerate(y.args):
+                    if done[a].is_zero:
+                        continue
+                    if y.op == "fn" and y.attr[0] == "sqrt" and range_of(a).low <= 0:
+                        raise Declined("the derivative of a root where its argument is 0")
+                    slope = partial(y, i)
+                    if slope is None:
+                        raise Declined("the derivative of a Dirac delta")
+                    terms.append((1, algebra.mul([done[a], slope])))
                 return algebra.add(terms) if terms else algebra.ZERO
-            case "fn":
-                inner = done[y.args[0]]
-                if inner.is_zero:
-                    return algebra.ZERO
-                row = PRIMITIVES[y.attr[0]]
-                if y.attr[0] == "sqrt" and range_of(y.args[0]).low <= 0:
-                    raise Declined("the derivative of a root where its argument is 0")
-                if row.derivative is None or (y.attr[0] == "bump" and y.attr[1][0] == 0):
-                    raise Declined("the derivative of a Dirac delta")
-                return algebra.mul([inner, row.derivative(algebra, y.args[0], *y.attr[1])])
         raise Declined(f"the derivative of {y.op}")
 
 

@@ -34,7 +34,7 @@ import numpy as np
 
 from tensorprog.errors import TensorProgramError
 from tensorprog.language import algebra
-from tensorprog.language.algebra import ONE
+from tensorprog.language.calculus import partial
 from tensorprog.language.describe import describe
 from tensorprog.language.functions import PRIMITIVES
 from tensorprog.language.node import Node, topological
@@ -268,23 +268,19 @@ class _Pass:
 
     def _slopes(self, x: Node) -> list[tuple[Node, Node]]:
         """Every operand of an elementwise node, and the derivative in it."""
-        if x.op == "add":
-            return [(a, algebra.constant(c)) for c, a in zip(x.attr, x.args, strict=True)]
-        if x.op == "mul":
-            found = []
-            for a, k in zip(x.args, x.attr, strict=True):
-                others = [(b, j) for b, j in zip(x.args, x.attr, strict=True) if b is not a]
-                found.append((a, algebra.scale(k, algebra.mul([*([(a, k - 1)] if k > 1 else []), *others, ONE]))))
-            return found
-        name, parameters = x.attr
-        row = PRIMITIVES[name]
-        if row.jumps:  # flat almost everywhere: a network has no gradient there, at any width
+        if (
+            x.op == "fn" and PRIMITIVES[x.attr[0]].jumps
+        ):  # flat almost everywhere: a network has no gradient there, at any width
             return []
-        if row.derivative is None or (name == "bump" and parameters[0] == 0):
-            raise TensorProgramError(
-                f"{describe(x)} has no derivative", why="back-propagation needs one", source=x.source, label=x.label
-            )
-        return [(x.args[0], row.derivative(algebra, x.args[0], *parameters))]
+        found = []
+        for i, a in enumerate(x.args):
+            slope = partial(x, i)
+            if slope is None:
+                raise TensorProgramError(
+                    f"{describe(x)} has no derivative", why="back-propagation needs one", source=x.source, label=x.label
+                )
+            found.append((a, slope))
+        return found
 
     def _elementwise(self, x: Node, a: Node, g: Gradient, slope: Node) -> None:
         """Gives the operand a of x the gradient g times the slope, summed over what a does not have."""
