@@ -136,3 +136,11 @@ def test_the_wide_evaluation_is_the_ordinary_one(name):
     moved = [p.run(noise=3) for p in (plain, wide)]
     for y in plain.outputs:
         assert np.any(moved[1][y] != two[y]) and np.allclose(moved[1][y], moved[0][y], rtol=1e-10)
+
+
+def test_a_batch_and_its_copy():
+    """What is remembered of one batch is not taken for what two equal ones need."""
+    net = network([1.0], tp.relu)
+    one = tp.limit(net, X, of="nngp")["nngp"].value
+    two = tp.limit(net.program(X, np.array(X), of="nngp"))["nngp"].value
+    np.testing.assert_allclose(one, two, rtol=1e-14)
