@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from math import isqrt, prod
-from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,9 @@ from tensorprog.errors import MissingAxis, TensorProgramError
 from tensorprog.language.functions import TINY
 from tensorprog.language.node import Node
 from tensorprog.limits.batched import Block
+from tensorprog.limits.budget import Budget
 from tensorprog.limits.limit import limit
+from tensorprog.limits.tasks import Exhausted
 from tensorprog.networks.accuracy import Measured
 from tensorprog.networks.answer import answer
 from tensorprog.networks.inputs import EXAMPLE
@@ -35,6 +36,8 @@ BLOCK = 2**24
 """Inner products that are in memory together: pairs of examples, times those of positions."""
 SHARE = 8
 """How much less than quadrature an integral may cost that is sampled anyway: the population samples, too, with fewer numbers."""
+COUNTED = 3
+"""How many times the budget's evaluations integrals may really take: what is announced is rough."""
 REMEMBERED = 16
 """Sets of numbers for hyperparameters that kernels are kept compiled for."""
 
@@ -173,7 +176,7 @@ class KernelFunction:
         )
         over = "budget=" in whole  # expansions
         if not whole:
-            whole = self.how.too_dear(sum([p.evaluations for p in parts]))
+            whole = self.how.too_dear(sum([p.evaluations for p in parts])) or self._measure(parts, names)
             over = bool(whole)
             if over and self.how.method == "exact":
                 raise TensorProgramError(
@@ -188,24 +191,25 @@ class KernelFunction:
             )  # fmt: skip
         if whole:
             return self._given(self._by_program(X1, X2, names, rng, whole if over else "", values), names, get, dtype)
-        for program in [c for part in parts for c in part.programs]:
-            program.forget()
-        for part in parts:
-            part.measure(names)
         measured = reduce(Measured.joined, [p.measured for p in parts])
         strained = any(c.strained for part in parts for c in part.programs)
         if strained and (measured.tiny or not measured.finite) and gram is None and out is None:  # or 1/inf is 0
             return self._given(self._by_program(X1, X2, names, rng, "", values), names, get, dtype)
+        failed = ""
         rough = (
             max(measured.visible.values()) > self.how.rough and measured.finite
         )  # samples do not see what is infinite
         if rough and self.how.method == "auto" and gram is None and out is None:
             note = f"closed forms and integrals have an error of {max(measured.visible.values()):.0e}"
-            other = self._by_program(X1, X2, names, rng, note, values)
-            if max(other.measured.visible.values()) < max(measured.visible.values()):
-                return self._given(other, names, get, dtype)
+            try:
+                other = self._by_program(X1, X2, names, rng, note, values)
+            except TensorProgramError as error:  # samples that were not asked for
+                failed = f"a population has no answer: {str(error).splitlines()[0]}"
+            else:
+                if max(other.measured.visible.values()) < max(measured.visible.values()):
+                    return self._given(other, names, get, dtype)
         method = "quadrature" if any(p.compiled.method == "quadrature" for p in parts) else "closed form"
-        note = "; ".join(dict.fromkeys([p.note for p in parts if p.note]))
+        note = "; ".join(dict.fromkeys([text for text in [p.note for p in parts] + [failed] if text]))
         identity = ""
         if out is not None:
             p = parts[0].products
@@ -215,10 +219,17 @@ class KernelFunction:
                 else [X2 is None, *[b.key for b in (*first, *second)]]
             )
             identity = _identity(parts[0].compiled, keys)
-        with Results(names, first, second, parts[0].compiled.several, dtype, out, identity) as results:
-            for part in parts:
-                self._evaluate(part, results, progress)
-            results.check(self.network)
+        try:
+            with Results(names, first, second, parts[0].compiled.several, dtype, out, identity) as results:
+                for part in parts:
+                    self._evaluate(part, results, progress)
+                results.check(self.network)
+        except Exhausted as error:
+            if self.how.method == "exact" or gram is not None or out is not None:
+                raise TensorProgramError(
+                    "the exact route has no kernel", why=error.reason, fix="raise budget="
+                ) from None
+            return self._given(self._by_program(X1, X2, names, rng, error.reason, values), names, get, dtype)
         checked(names, measured, self.how, dict.fromkeys(names, method), self.network.source)
         if isinstance(get, str):
             return results.arrays[get]
@@ -228,13 +239,14 @@ class KernelFunction:
             k: measured.error[k] + (rounding and rounding * float(np.abs(a).max(initial=0.0)))
             for k, a in zip(names, arrays, strict=True)
         }
-        kind = {}
+        kind = "bound" if method == "quadrature" else "rounding"
         if strained and measured.tiny:
             note = "; ".join(
                 filter(None, [note, "numbers below 2.2e-308 have lost digits: give data in place of gram="])
             )
-            errors, kind = {k: max(e, TINY) for k, e in errors.items()}, dict.fromkeys(names, "bound")
-        return answer(names, arrays, errors, dict.fromkeys(names, method), dict.fromkeys(names, note), kind)
+            errors, kind = {k: max(e, TINY) for k, e in errors.items()}, "bound"
+        methods, kinds, notes = [dict.fromkeys(names, text) for text in (method, kind, note)]
+        return answer(names, arrays, errors, methods, kinds, notes)
 
     # ---- the exact route ----
     def _of_data(self, X1: Any, X2: Any, names: tuple[str, ...], values: Any) -> Prepared:
@@ -335,6 +347,19 @@ class KernelFunction:
             return False
         return True
 
+    def _measure(self, parts: Sequence[Part], names: tuple[str, ...]) -> str:
+        """Measures errors, and counts from now on what integrals cost; why that is over the budget, if it is."""
+        budget = Budget(COUNTED * self.how.budget)
+        for program in [c for part in parts for c in part.programs]:
+            program.forget()
+            program.allow(budget)
+        try:
+            for part in parts:
+                part.measure(names)
+        except Exhausted as error:
+            return error.reason
+        return ""
+
     def _evaluate(self, part: Part, results: Results, progress: bool | None) -> None:
         from tqdm import tqdm
 
@@ -382,18 +407,15 @@ class KernelFunction:
         for name, a, e in zip(names, arrays, errors, strict=True):
             measured.whole(name, a, e, symmetric=X2 is None)
         notes = {k: "; ".join(filter(None, [note, found[k].note])) for k in names}
-        methods, kinds = [{k: of(found[k]) for k in names} for of in (attrgetter("method"), attrgetter("kind"))]
-        return Sampled(arrays, measured, methods, notes, kinds)
+        return Sampled(arrays, measured, {k: found[k].method for k in names}, {k: found[k].kind for k in names}, notes)
 
     def _given(self, found: Sampled, names: tuple[str, ...], get: Any, dtype: Any) -> Any:
         """What `_by_program` found, as the user wants it."""
         checked(names, found.measured, self.how, found.method, self.network.source)
         arrays = [a.astype(dtype) for a in found.arrays]
-        return (
-            arrays[0]
-            if isinstance(get, str)
-            else answer(names, arrays, found.measured.error, found.method, found.note, found.kind)
-        )
+        if isinstance(get, str):
+            return arrays[0]
+        return answer(names, arrays, found.measured.error, found.method, found.kind, found.note)
 
 
 @dataclass
@@ -403,8 +425,8 @@ class Sampled:
     arrays: list[np.ndarray]
     measured: Measured
     method: dict[str, str]
-    note: dict[str, str]
     kind: dict[str, str]
+    note: dict[str, str]
 
 
 def _blocks(n: int, m: int, same: bool, data: Sequence[Node]) -> list[tuple[slice, slice]]:

@@ -38,8 +38,11 @@ def programs(
     matrices: bool = True,
     floats: bool = True,
     labels: bool = False,
+    updates: bool = False,
 ) -> tp.Program:
     """Vectors of two widths, W, W.T and the rectangular V, V.T, scalars, axes, smooth and kinked functions.
+
+    With `updates` also sums of W or V and what has two coordinates, which multiply all that comes after.
 
     Every vector is bounded by a cubic polynomial of Gaussians, so that moments exist and finite widths converge.
     """
@@ -54,16 +57,37 @@ def programs(
         pool.append((tp.Vector("z", N, axes=("a",), cov=[[2, 1], [1, 1]]), 1))
     constants: list[tp.Expression] = [tp.Scalar("eta", Fraction(1, 4)), tp.inverse_sqrt(N)] if scalars else []
     outputs: dict[str, tp.Expression] = {}
+    weights: list[Any] = [W, V]
     for k in range(draw(st.integers(1, max_instructions))):
         x, growth = draw(st.sampled_from(pool))
         kinds = ["function", "combine", "combine", "product", "moment"]
         kinds += ["multiply"] * 3 if matrices else []
+        kinds += ["update"] * 2 if updates else []
         kinds += ["axis"] if x.axes else []
         kinds += ["scale", "outer"] if constants else []
         kind = draw(st.sampled_from(kinds))
         if kind == "multiply":
-            choices = [W, W.T, V] if x.width == N else [V.T]
+            choices = [w for w in weights if _widths(w)[1] == x.width] + [
+                w.T for w in weights if _widths(w)[0] == x.width
+            ]
             new = (draw(st.sampled_from(choices)) @ x, growth)
+        elif kind == "update":
+            w = draw(st.sampled_from(weights))
+            rows, cols = _widths(w)
+            d, _ = draw(st.sampled_from([(y, g) for y, g in pool if y.width == rows]))
+            h, _ = draw(st.sampled_from([(y, g) for y, g in pool if y.width == cols]))
+            c = draw(st.sampled_from([*numbers, *constants]))
+            how = draw(st.sampled_from(["product", "product", "function", "sum"]))
+            if how == "function":
+                g = tp.matrix(lambda d, h: tp.tanh(d * h) + tp.sin(d), d, h)
+            else:
+                g = tp.matrix(lambda d, h: tp.tanh(d) * (tp.tanh(h) + 1), d, h)
+            if how == "sum" and g.axes:
+                g = tp.sum(g, g.axes[0])
+            w = draw(st.sampled_from([w - c * g, c * w + g, w + g / 2]))
+            if not (len(w.axes) > 2 or isinstance(w, tp.Matrix)):
+                weights.append(w)
+            continue
         elif kind == "function":
             new = (draw(st.sampled_from(functions))(x), min(growth, 1))
         elif kind in ("combine", "product"):
@@ -113,6 +137,11 @@ def programs(
 
 
 X = algebra.hyperparameter("x", None)
+
+
+def _widths(w: Any) -> tuple[Any, Any]:
+    """Of the rows and the columns of a matrix."""
+    return (w.rows, w.cols) if isinstance(w, tp.Matrix) else (w.node.width, w.node.inner)
 
 
 def evaluate(node, x):

@@ -99,3 +99,61 @@ def test_numbers_of_too_many_digits_are_refused_before_they_are_made(base):
     c = tp.moment(X) * base**200
     with pytest.raises(tp.TensorProgramError, match="4200 digits"):
         (c**200) ** 200 if isinstance(base, int) else c**190
+
+
+def test_the_first_population_is_counted_before_it_is_run(monkeypatch):
+    """Fewer samples where the usual ones are over budget; refused where the fewest are; the user's own number stays."""
+    from tensorprog.limits import routes
+
+    p, n = tp.Program(hard=hard()), 2**12 * 16
+    cost = routes.population_cost(p, 2**12, 16)
+    monkeypatch.setattr(routes, "FIRST", cost / 4)
+    found = tp.limit(p, method="population")["hard"]
+    assert "replicates of 1024 samples" in found.note and "budget=" in found.note
+    monkeypatch.setattr(routes, "FIRST", cost / n)
+    with pytest.raises(tp.TensorProgramError, match=r"within the budget") as error:
+        tp.limit(p, method="population")
+    assert "budget=" in str(error.value) and "256 samples" in str(error.value)
+    assert "of 512 samples" in tp.limit(p, method="population", samples=512, replicates=2)["hard"].note
+
+
+def test_products_with_all_others_cost_what_they_cost_as_matrix_products():
+    """Their entries count for the population, and less than those of arrays that are made."""
+    from tensorprog.limits.routes import FUSED, population_cost
+
+    n = tp.Width("n")
+    x = tp.Vector("x", n, axes={"t": 64})
+    h = tp.tanh(x)
+    gram, one = tp.Program(k=tp.moment(h * tp.rename(h, t="s"))), tp.Program(k=tp.moment(h))
+    assert population_cost(gram, 1, 1) - population_cost(one, 1, 1) == 64 * 64 * FUSED
+
+
+def test_enclosures_and_panels_count_as_evaluations():
+    """An integral with many turns takes panels by the thousand: over budget the population answers, and the note says why."""
+    p = tp.Program(q=tp.moment(tp.cos(1e9 * X * X)))
+    with pytest.raises(tp.TensorProgramError, match="an integral in 1 variable takes more than"):
+        tp.limit(p, method="exact", budget=0.01)
+    found = tp.limit(p, budget=0.01, samples=2**8, replicates=4)["q"]
+    assert found.method == "population" and "evaluations (budget= allows more)" in found.note
+
+
+def test_what_kernels_really_cost_is_counted(monkeypatch):
+    """Whether it shows when errors are measured or when all pairs are done: the population answers, or it is refused."""
+    from tensorprog import kernels
+
+    x, n = tp.Input("x"), tp.Width("n")
+    net = tp.Network(tp.readout("v", tp.tanh(tp.relu(tp.dense("U", x, n)) - 0.3)))
+    data = np.random.default_rng(0).standard_normal((3, 4))
+    spent = []
+    evaluate = Budget.evaluate
+    monkeypatch.setattr(
+        Budget, "evaluate", lambda self, points, what: (spent.append(points), evaluate(self, points, what))
+    )
+    assert tp.kernel_fn(net)(data, get=("nngp",)).method == {"nngp": "quadrature"}
+    total, last = sum(spent), spent[-1]
+    for allowed in (total / 2, total - last / 2):
+        monkeypatch.setattr(kernels, "COUNTED", allowed / budgets.EVALUATIONS)
+        found = tp.kernel_fn(net)(data, get=("nngp",))
+        assert found.method == {"nngp": "population"} and "evaluations" in found.note["nngp"]
+        with pytest.raises(tp.TensorProgramError, match="exact route"):
+            tp.kernel_fn(net, method="exact")(data)

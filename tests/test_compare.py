@@ -84,6 +84,7 @@ def test_the_rate_is_not_far_below_what_is_stated_either() -> None:
     assert rejections(16, 40_000, np.random.default_rng(6), bias=0.0) >= 40_000 * FAMILY_ERROR / 3
 
 
+@pytest.mark.slow
 def test_an_array_shares_the_error_probability_among_its_entries() -> None:
     rng = np.random.default_rng(7)
     limit = Estimate(np.ones((4, 5)), np.zeros((4, 5)), "quadrature", "bound")

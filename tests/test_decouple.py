@@ -174,11 +174,13 @@ def test_marks_in_text_latex_and_graph():
 
 
 @settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-@given(programs(max_instructions=8), st.randoms(use_true_random=False))
+@given(programs(max_instructions=8, updates=True), st.randoms(use_true_random=False))
 def test_random_marks(p, random):
     def rule(y, args):
         if y.op == "matmul":
             return algebra.matmul(*y.attr[:2], args[0], random.choice([None, True, False]))
+        if y.op == "apply":
+            return algebra.apply(args[0], y.attr[0], args[1], random.choice([None, True, False]))
         return algebra.rebuild(y, args)
 
     marked = rewrite(p, rule)

@@ -19,6 +19,7 @@ import sys
 import tempfile
 import textwrap
 from collections.abc import Iterator
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -185,7 +186,10 @@ def test_table_of_instructions_and_meanings() -> None:
     files = {name: re.findall(r"`(\w+/\w+\.py)`", said) for name, said in columns.items()}
     lines = text.split("\n")
     start = next(i for i, line in enumerate(lines) if line.startswith("| op |"))
-    head, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[start : start + 19]]
+    head, _, *rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in takewhile(lambda s: s.startswith("|"), lines[start:])
+    ]
     from tensorprog.language import node
 
     assert [row[0] for row in rows] == re.findall(r"^\| (\w+) +\| ", node.__doc__ or "", flags=re.MULTILINE)[1:]

@@ -180,6 +180,7 @@ def test_standard_errors_of_quasi_monte_carlo():
     assert np.mean(np.abs(scores) < 2) > 0.6
 
 
+@pytest.mark.slow
 def test_standard_errors_of_the_population():
     n = tp.Width("n")
     W, x = tp.Matrix("W", n, n), tp.Vector("x", n, mean=1)

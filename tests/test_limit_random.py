@@ -117,6 +117,12 @@ def test_the_exact_limit_is_the_populations(p):
     check_limits(p)
 
 
+@settings(options, max_examples=6)
+@given(programs(max_instructions=8, updates=True))
+def test_the_exact_limit_with_updated_matrices_is_the_populations(p):
+    check_limits(p)
+
+
 @settings(options, max_examples=8)
 @given(programs(max_instructions=6))
 def test_the_exact_limit_is_that_of_wide_networks(p):
@@ -133,6 +139,14 @@ def test_dead_code_and_the_order_of_outputs_change_nothing(p):
 @given(plain)
 def test_adjointness(p):
     check_adjointness(p)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@settings(options, max_examples=150)
+@given(programs(updates=True))
+def test_many_more_with_updated_matrices(p):
+    check_limits(p)
 
 
 @pytest.mark.slow

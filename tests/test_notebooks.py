@@ -45,7 +45,7 @@ def test_the_pair_is_in_step(name: str) -> None:
         assert not any(cell.get("outputs") for cell in code), "notebooks are kept without outputs"
 
 
-SLOW = {"ntk_for_any_architecture"}
+SLOW = {"ntk_for_any_architecture", "quickstart"}
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW)) for n in NAMES])

@@ -139,6 +139,40 @@ def test_doubt_reaches_what_is_computed_from_a_moment():
     assert found.kind == "bound" and 1e-5 < found.error < 1e-2
 
 
+def test_rare_events_are_seen_in_every_entry_of_a_large_moment():
+    """Entry 600 of 700 is hit by none of 2048 samples; the others keep errors of their own."""
+    where = np.zeros(700)
+    where[600] = 5.0
+    x, y = tp.Vector("x", N), tp.Vector("y", N)
+    p = tp.Program(
+        alone=tp.moment(tp.step(x - tp.array(where, "t"))),
+        pair=tp.moment(tp.step(x - tp.array(where, "t")) * (y * y + 1)),
+        heavy=tp.moment(tp.exp(x * tp.array(where / 1.25, "t"))),
+    )
+    found = tp.limit(p, method="population", samples=1024, replicates=2)
+    true = {"alone": stats.norm.sf(where), "pair": 2 * stats.norm.sf(where), "heavy": np.exp((where / 1.25) ** 2 / 2)}
+    for name, estimate in found.items():
+        assert abs(estimate.value[600] - true[name][600]) <= 2 * estimate.error[600]
+        assert estimate.kind == "bound" and "Moment" in estimate.note
+    assert found["alone"].value[600] == 0 and found["alone"].error[600] > 1e-3
+    assert np.delete(found["alone"].error, 600).max() < 1e-3
+
+
+def test_rare_events_are_seen_in_gram_matrices_and_in_sums_of_moments():
+    x = tp.Vector("x", N, axes={"t": 40})
+    where = np.zeros(40)
+    where[30] = 5.0
+    z = tp.step(x - tp.array(where, "t"))
+    gram = tp.moment(z * tp.rename(z, t="s") * tp.rename(x * x, t="r"))
+    p = tp.Program(gram=tp.sum(gram, "r"), entries=tp.sum(tp.moment(z * x * x * z), "t"))
+    found = tp.limit(p, method="population", samples=256, replicates=4)
+    at = found["gram"]
+    doubtful = np.zeros((40, 40), dtype=bool)
+    doubtful[30] = doubtful[:, 30] = True
+    assert np.all(at.value[doubtful] == 0) and at.error[doubtful].min() > 1e-3
+    assert found["entries"].kind == "standard error"
+
+
 def test_populations_without_doubt_are_as_before():
     x = tp.Vector("x", N)
     p = tp.Program(
@@ -163,6 +197,7 @@ def test_the_record_says_what_was_tried():
     assert abs(found["out"].value - true) <= ALLOWED * found["out"].error <= ALLOWED * 1e-2 * true
 
 
+@pytest.mark.slow
 def test_more_samples_are_taken_where_they_are_asked_for():
     n = tp.Width("n")
     W, x = tp.Matrix("W", n, n), tp.Vector("x", n)

@@ -135,7 +135,7 @@ def test_closed_forms_at_every_depth(phi, depth):
         assert expanded(f, "k") == pytest.approx(float(f.evalf()["k"]), rel=1e-14)
 
 
-@pytest.mark.parametrize("depth", few([1, 2, 3], (1, 2)))
+@pytest.mark.parametrize("depth", few([1, 2, 3], [1]))
 def test_unevaluated_expectations(depth):
     f = agrees(pair(tp.tanh, depth))
     assert f["k"].has(GaussianExpectation) and len(f.lets) == (0 if depth == 1 else 3 * (depth - 1))

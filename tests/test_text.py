@@ -194,7 +194,7 @@ def test_the_zoo_has_every_operation():
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
-@given(programs(labels=True))
+@given(programs(labels=True, updates=True))
 def test_random_programs_survive_a_round_trip(p):
     again(p)
 

@@ -23,6 +23,7 @@ from tensorprog.language.node import Node
 from tensorprog.language.program import Output, Program
 from tensorprog.limits.domain import EXPONENTIAL, ranges
 from tensorprog.transforms.decouple import program_for
+from tensorprog.transforms.written_out import written_out
 
 __all__ = ["anomalies"]
 
@@ -47,7 +48,7 @@ def anomalies(
     Returns:
         Output to `Anomaly`, for those that have one.
     """
-    program = program_for(program, gia)
+    program = written_out(program_for(program, gia))
     heavy = _heavy(program)
     half = {x: "a power of n**-1/2 enters" for x in program.nodes if x.op == "inverse_sqrt"}
     suspects = _suspects(program)

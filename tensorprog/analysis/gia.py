@@ -46,6 +46,7 @@ from tensorprog.language.expression import Expression
 from tensorprog.language.node import Node, topological
 from tensorprog.language.program import Program
 from tensorprog.networks.network import Network
+from tensorprog.transforms.written_out import written_out
 
 if TYPE_CHECKING:
     from tensorprog.analysis.compare import Comparison
@@ -249,6 +250,7 @@ def check_gia(
     if options:
         raise TensorProgramError(f"check_gia of a Program is given {next(iter(options))}=", fix="leave it out")
     program.values(values)  # refuses missing ones
+    program = written_out(program)
     notes: list[str] = []
     if readouts is None:
         simple, complete = search(program, linearity, symmetric=False)

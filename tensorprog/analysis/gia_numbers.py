@@ -169,7 +169,7 @@ def _one_law(program: Program, values: Mapping[str, Any] | None) -> bool:
     """Have all products the same joint law with the copies as without them? False where that is not seen."""
     from tensorprog.limits.lower import Lowering
 
-    free = rewrite_nodes([o.node for o in program.outputs.values()], with_copies)
+    free = rewrite_nodes([o.node for o in program.outputs.values()], with_copies())
     products = [x for x in program.nodes if x.op == "matmul"]
     originals = {backward_copy(*x.attr[:2]).name: x.attr[0] for x in products if is_backward(x)}
     other = program_for(program, gia=True)

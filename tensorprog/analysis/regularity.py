@@ -43,6 +43,7 @@ from tensorprog.limits.initial import initial_limit, initial_scalars
 from tensorprog.limits.jumps import Met, jumps_met
 from tensorprog.limits.lower import Lowering
 from tensorprog.transforms.dispatch import of_networks
+from tensorprog.transforms.written_out import written_out
 
 __all__ = ["Reason", "RegularityReport", "check_regularity"]
 
@@ -151,6 +152,7 @@ def check_regularity(program: Program, *, values: Mapping[str, Any] | None = Non
     for name in values or {}:
         if name not in program.scalars:
             program.values(values)  # says which names there are
+    program = written_out(program)
     of = Instructions(program)
     try:
         check_domains(program)

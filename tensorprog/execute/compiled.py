@@ -1,7 +1,7 @@
 """A program as a list of instructions over slots, and the one loop that runs it in any space.
 
 What depends on the program alone (kernels, fused contractions, constants, last uses) is settled once and reused over
-seeds and widths. A space adds four things: initial vectors, matrices, the mean over coordinates and sizes of widths.
+seeds and widths. A space adds initial vectors, initial matrices, the mean over coordinates, sizes and ratios of widths.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from tensorprog.errors import TensorProgramError
+from tensorprog.execute.factors import OPERATIONS, MatrixPlan, is_stored, rank
+from tensorprog.execute.matrices import MatrixValue, matrix_rule
 from tensorprog.execute.outer import Outer, boundary
 from tensorprog.execute.random import Array, MatrixSpec, VectorSpec, WidthSpec
 from tensorprog.language.arrays import array_shape
@@ -41,6 +43,7 @@ class Space(Protocol):
     """Where a program runs: `Dense`, `Lazy` or `Population`."""
 
     def size(self, width: WidthSpec) -> int: ...  # noqa: D102
+    def ratio(self, rows: WidthSpec, cols: WidthSpec) -> float: ...  # noqa: D102
     def inverse_sqrt(self, width: WidthSpec) -> float: ...  # noqa: D102
     def vector(self, spec: VectorSpec) -> Array: ...  # noqa: D102
     def matrix(self, spec: MatrixSpec) -> MatrixLike: ...  # noqa: D102
@@ -78,25 +81,36 @@ class Compiled:
         slots: dict[Any, int] = {}
         self._preset: list[Any] = []
         self._code: list[_Instruction] = []
+        self._plan = MatrixPlan()
+
+        def operands(x: Node) -> tuple[Node, ...]:
+            if x.op == "apply":
+                return self._plan.of(x.args[0]), x.args[1]
+            return boundary(x) if x.op == "outer" else x.args
 
         def slot(key: Any, value: Any = None) -> int:
             slots[key] = len(self._preset)
             self._preset.append(value)
             return slots[key]
 
-        for step in schedule(roots, operands=lambda x: boundary(x) if x.op == "outer" else x.args, pairs=pairs):
+        def made(matrix: Matrix, x: Node) -> int:
+            # A matrix is a value like any other: made before its first use, dropped after its last.
+            if matrix.name not in slots:
+                self._code.append(_Instruction(x, slot(matrix.name), (), None, matrix))
+            return slots[matrix.name]
+
+        for step in schedule(roots, operands=operands, pairs=pairs):
             x = step.node
+            if x.op == "matrix":
+                slots[x] = made(x.attr, x)
+                continue
             if x.op == "constant":
                 assert step.compute is not None
                 slot(x, step.compute())
                 continue
             sources = tuple([slots[a] for a in step.operands])
             if x.op == "matmul":
-                # A matrix is a value like any other: made before its first use, dropped after its last.
-                matrix = x.attr[0]
-                if matrix.name not in slots:
-                    self._code.append(_Instruction(x, slot(matrix.name), (), None, matrix))
-                sources = (slots[matrix.name], *sources)
+                sources = (made(x.attr[0], x), *sources)
             outer = Outer(x) if x.op == "outer" else None
             self._code.append(_Instruction(x, slot(x), sources, step.compute, outer=outer))
         self._outputs = {name: (slots[o.node], o.node.shape) for name, o in program.outputs.items()}
@@ -115,9 +129,10 @@ class Compiled:
         out: dict[str, int] = {}
         for instruction in self._code:
             x = instruction.node
-            if x.op == "matmul" and instruction.matrix is None:
-                name = x.attr[0].name
-                out[name] = out.get(name, 0) + int(np.prod(x.shape, dtype=int))
+            if x.op in ("matmul", "apply") and instruction.matrix is None:
+                initial = [x.attr[0]] if x.op == "matmul" else self._plan.initial(x.args[0])
+                for matrix in initial:
+                    out[matrix.name] = out.get(matrix.name, 0) + prod(x.args[-1].shape)
         return out
 
     def peak_entries(self, size: Callable[[WidthSpec], int], kind: str = "dense") -> int:
@@ -129,6 +144,8 @@ class Compiled:
         columns = self.products()
         shapes: list[tuple[int, ...]] = [np.shape(v) for v in self._preset]
         held: dict[int, int] = {}
+        ranks: dict[Node, int] = {}
+        stored: dict[Node, bool] = {}
         total = peak = 0
         for instruction in self._code:
             x, matrix = instruction.node, instruction.matrix
@@ -136,8 +153,16 @@ class Compiled:
             if matrix is not None:
                 rows, cols = size(matrix.rows), size(matrix.cols)
                 entries = rows * cols if kind == "dense" else min(columns[matrix.name], rows + cols) * (rows + cols)
+            elif x.op in OPERATIONS:
+                assert x.width is not None and x.inner is not None
+                rows, cols = size(x.width), size(x.inner)
+                vectors = min(rank(x, ranks), 2 * min(rows, cols)) * (rows + cols)  # of dependent ones some are dropped
+                whole = rows * cols if is_stored(x, stored) else 0
+                if kind == "dense" and vectors > rows * cols:
+                    vectors, whole = 0, rows * cols
+                entries = 0 if x.op == "factors" else prod(x.shape) * (vectors + whole)
             else:
-                given = [shapes[i] for i in instruction.sources][x.op == "matmul" :]
+                given = [shapes[i] for i in instruction.sources][x.op in ("matmul", "apply") :]
                 shape, inside = self._made(instruction, given, size)
                 shapes[instruction.target] = shape
                 entries = 0 if x.op in ("view", "take") else prod(shape)
@@ -157,6 +182,11 @@ class Compiled:
             return instruction.compute.needs(tuple(given))
         return array_shape(instruction.node, given, size), 0
 
+    @property
+    def nodes(self) -> set[Node]:
+        """Those whose arrays are made."""
+        return {instruction.node for instruction in self._code}
+
     # ---- running ----
     def run(self, space: Space, values: Mapping[str, Any], watch: Watch | None = None) -> dict[str, Array]:
         """The outputs in a space, unchecked: name to array of shape (*axes,).
@@ -172,7 +202,7 @@ class Compiled:
                 compute = instruction.compute or _bind(instruction, space, values)
                 arrays = [env[i] for i in instruction.sources]
                 result = compute(*arrays)
-                if watch is not None and instruction.matrix is None:
+                if watch is not None and instruction.matrix is None and not isinstance(result, MatrixValue):
                     result = watch(instruction.node, instruction.compute, arrays, result)
                 env[instruction.target] = result
                 del arrays, result
@@ -202,7 +232,7 @@ class Compiled:
                 compute = instruction.compute or _bind(instruction, space, values)
                 arrays = [env[i] for i in instruction.sources]
                 out = env[instruction.target] = compute(*arrays)
-                if instruction.matrix is None and not np.isfinite(out).all():
+                if instruction.matrix is None and not _finite(out):
                     bad.add(instruction.target)
                     if not any(i in bad for i in instruction.sources):
                         reasons[instruction.target] = _reason(instruction.node, arrays)
@@ -230,6 +260,10 @@ def _bind(instruction: _Instruction, space: Space, values: Mapping[str, Any]) ->
             matrix, transposed = x.attr[:2]
             size = space.size(matrix.rows if transposed else matrix.cols)
             return partial(_multiply, size=size, transposed=transposed)
+        case "apply":
+            wanted = x.args[1].width
+            assert wanted is not None
+            return partial(_multiply, size=space.size(wanted), transposed=x.attr[0])
         case "moment":
             return partial(_moment, space)
         case "vector":
@@ -243,6 +277,8 @@ def _bind(instruction: _Instruction, space: Space, values: Mapping[str, Any]) ->
             inner = x.args[0].inner
             assert instruction.outer is not None and x.width is not None and inner is not None
             return partial(instruction.outer, size=space.size(x.width), inner_size=space.size(inner))
+        case _ if x.op in OPERATIONS:
+            return matrix_rule(x, space)
         case _:
             raise TensorProgramError(f"no rule executes {x.op!r}", fix="please report this", source=x.source)
 
@@ -251,6 +287,10 @@ def _multiply(matrix: MatrixLike, x: Array, *, size: int, transposed: bool) -> A
     if x.shape[-1] != size:  # the same number in every coordinate
         x = np.broadcast_to(x, (*x.shape[:-1], size))
     return matrix.apply_transposed(x) if transposed else matrix.apply(x)
+
+
+def _finite(value: Any) -> bool:
+    return value.is_finite() if isinstance(value, MatrixValue) else bool(np.isfinite(value).all())
 
 
 def _moment(space: Space, x: Array) -> Array:

@@ -34,6 +34,10 @@ class FiniteSpace:
         """Number of coordinates of the vectors of this width."""
         return max(1, round(self.n * width.ratio))
 
+    def ratio(self, rows: WidthSpec, cols: WidthSpec) -> float:
+        """n_rows / n_cols."""
+        return self.size(rows) / self.size(cols)
+
     def inverse_sqrt(self, width: WidthSpec) -> float:
         """The scalar n_w**-1/2."""
         return self.size(width) ** -0.5

@@ -229,6 +229,10 @@ class Population:
         """M, whatever the width."""
         return self.samples
 
+    def ratio(self, rows: WidthSpec, cols: WidthSpec) -> float:
+        """The limit of n_rows / n_cols."""
+        return float(rows.ratio / cols.ratio)
+
     def inverse_sqrt(self, width: WidthSpec) -> float:
         """The limit 0 of n_w**-1/2."""
         return 0.0
@@ -246,7 +250,7 @@ class Population:
 
     def matrix(self, spec: MatrixSpec) -> PopulationMatrix:
         """The limit of the matrix; it does not depend on the law of the entries."""
-        rho = float(spec.rows.ratio / spec.cols.ratio)
+        rho = self.ratio(spec.rows, spec.cols)
         rows, cols = self._population(spec.rows), self._population(spec.cols)
         return PopulationMatrix(rows, cols, float(spec.var), rho, self.tolerance)
 

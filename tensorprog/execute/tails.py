@@ -1,10 +1,11 @@
 """What samples cannot have seen: events that none of them hit, and tails that a few of them carry.
 
 Replicates of a population tell its error by their spread only where every sample carries its share. Watched while it runs, every
-Moment tells how much a few samples carry and whether anything was hit at all. The doubt about a Moment is
+entry of every Moment tells how many samples it is worth and whether it ever varied; where it is worth few, the same populations
+are run once more, and its largest samples kept. The doubt about an entry is
 
-* where nothing was hit: three over the number of samples (with probability 0.95 an event is not rarer for being missed) times
-  what a hit could be;
+* where nothing was hit, or all replicates agree: three over the number of samples (with probability 0.95 an event is not rarer
+  for being missed) times what a hit could be;
 * where a mean is worth few of the samples: what lies beyond the largest one, from how fast the mass of the ranks 1, 2-3,
   4-7, 8-15, ... falls (infinite where it does not fall); where few are not 0, three deviations of their number.
 """
@@ -18,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from tensorprog.language.contraction import Contraction, first_entries
+from tensorprog.language.contraction import Contraction
 from tensorprog.language.functions import PRIMITIVES
 from tensorprog.language.node import Node, topological
 
@@ -26,8 +27,8 @@ __all__ = ["Tails"]
 
 Array = np.ndarray
 
-WATCHED = 2**21
-"""Samples of one Moment that are looked at in one replicate; of larger arrays, the first entries along every axis."""
+CLOSELY = 2**21
+"""Numbers of one Moment whose largest are sought in one replicate: those of the entries that are worth fewest samples."""
 TOP = 512
 FEW = 16
 LEAN, SHARE = 200, 30
@@ -37,28 +38,50 @@ MISSED = 3.0
 """Where none of N samples hits, an event has a probability of at most this over N, with probability 0.95."""
 REACH = 1.0
 """A kink this many ranges of the samples away from them is taken to be out of reach: thirteen standard deviations."""
+STEADY = 1e-11
+"""Replicates that differ by less, relatively, are equal up to rounding."""
 
 
 @dataclass
 class _Seen:
-    """What all replicates have seen of one Moment, for the entries looked at, flattened."""
+    """What all replicates have seen of one Moment; arrays are over its entries."""
 
-    index: tuple[slice, ...]
+    compute: Contraction | None
     shape: tuple[int, ...]
+    below: tuple[Node, ...]
+    inside: int  # terms summed in a sample
     count: int = 0
-    total: Array = field(default_factory=lambda: np.zeros(0))
-    low: Array = field(default_factory=lambda: np.zeros(0))
-    high: Array = field(default_factory=lambda: np.zeros(0))
-    largest: Array = field(default_factory=lambda: np.zeros(0))
-    together: Array = field(default_factory=lambda: np.zeros(0, dtype=bool))
-    top: list[Array] = field(default_factory=list)
+    total: Any = 0.0  # of moduli
+    squares: Any = 0.0
+    low: Any = math.inf  # of the replicates' means
+    high: Any = -math.inf
+    largest: list[Array] = field(default_factory=list)  # moduli of each operand
+    lean: Array = field(default_factory=lambda: np.zeros(0, dtype=int))  # entries worth few samples, the fewest first
+    top: list[Array] = field(default_factory=list)  # of the first of these
+    carried: Any = 0.0  # the sum of the moduli of their samples
+
+    @property
+    def worth(self) -> Array:
+        """How many samples each entry is worth, at most."""
+        with np.errstate(all="ignore"):
+            worth = np.asarray(self.total) ** 2 / self.squares / self.inside
+        return np.where(np.isfinite(worth), worth, np.where(self.total == 0, np.inf, 0.0)).reshape(-1)
+
+    def samples(self, arrays: Sequence[Array], entries: Array) -> Array:
+        """What some entries are the means of, (E, *summed axes, width)."""
+        at = np.unravel_index(entries, self.shape) if self.shape else ()
+        if self.compute is None:
+            return arrays[0][at] if self.shape else arrays[0][None]
+        return self.compute.samples(arrays, at)
 
 
 class Tails:
     """Watches populations, replicate after replicate.
 
     Attributes:
-        doubts: Once `judge` has been called: Moment to (entries looked at, doubt of each), where there is one.
+        doubts: Once `judge` has been called: Moment to the doubt about each entry, where there is one.
+        reasons: Moment to why it is doubted.
+        applied: Set to move Moments by their doubts.
     """
 
     def __init__(self) -> None:
@@ -66,32 +89,25 @@ class Tails:
         self._arguments: dict[
             Node, list[float]
         ] = {}  # of functions with kinks: lowest, highest, sum of deviations, runs
-        self.doubts: dict[Node, tuple[tuple[slice, ...], Array]] = {}
+        self._closely = False
+        self.doubts: dict[Node, Array] = {}
         self.reasons: dict[Node, str] = {}
         self.applied = False
 
     def __call__(self, x: Node, compute: Callable[..., Any] | None, arrays: Sequence[Any], value: Any) -> Any:
         """Called with every instruction; returns its value, moved by the doubt once there is one."""
         if self.applied:
-            if x in self.doubts:
-                index, doubt = self.doubts[x]
-                value = np.array(np.broadcast_to(value, x.shape), dtype=float)
-                inside = value[index] + doubt
-                value += doubt.max()  # entries that were not looked at: as the worst of those that were
-                value[index] = inside
-            return value
+            return value + self.doubts[x] if x in self.doubts else value
         if x.op == "fn" and x.width is not None and PRIMITIVES[x.attr[0]].kinks and x.inner is None:
-            self._argument(x, np.asarray(arrays[0]))
-        elif x.op == "moment" and x.inner is None:
-            if isinstance(compute, Contraction):
-                if compute.ends_in_moment:
-                    self._moment(x, *compute.samples(arrays, WATCHED))
+            if not self._closely:
+                self._argument(x, np.asarray(arrays[0]))
+        elif x.inner is None and (
+            compute.averages if isinstance(compute, Contraction) else x.op == "moment" and compute is None
+        ):
+            if self._closely:
+                self._look(self._moments.get(x), [np.asarray(a) for a in arrays])
             else:
-                a = np.asarray(arrays[0])
-                kept = first_entries(a.shape[:-1], WATCHED // max(a.shape[-1], 1))
-                index = tuple([slice(None) if k == 1 else slice(0, j) for j, k in zip(kept, a.shape, strict=False)])
-                a = a[index]
-                self._moment(x, index, a, np.ones(a.shape[:-1]), np.zeros(a.shape[:-1], dtype=bool))
+                self._moment(x, compute if isinstance(compute, Contraction) else None, arrays, np.asarray(value))
         return value
 
     def _argument(self, x: Node, a: Array) -> None:
@@ -101,22 +117,43 @@ class Tails:
         known = self._arguments.setdefault(x, [math.inf, -math.inf, 0.0, 0.0])
         known[:] = [min(known[0], low), max(known[1], high), known[2] + float(np.std(a)), known[3] + 1]
 
-    def _moment(self, x: Node, index: tuple[slice, ...], samples: Array, largest: Array, together: Array) -> None:
-        if samples.shape[-1] == 1:
+    def _moment(self, x: Node, compute: Contraction | None, arrays: Sequence[Any], value: Array) -> None:
+        below = (x.args[0],) if compute is None else compute.operands
+        wide = [y.width is not None for y in below]
+        samples = max([np.shape(a)[-1] for a, w in zip(arrays, wide, strict=True) if w], default=1)
+        if samples == 1:
             return
-        flat = samples.reshape(-1, samples.shape[-1])
-        size, n = np.abs(flat), len(flat)
+        sizes = [np.abs(a) for a in arrays]
         seen = self._moments.get(x)
         if seen is None:
-            none = np.zeros(n)
-            seen = self._moments[x] = _Seen(
-                index, samples.shape[:-1], 0, none, none + np.inf, none - np.inf, none, none.astype(bool)
-            )
-        seen.count += flat.shape[1]
-        seen.total = seen.total + size.sum(1)
-        seen.low, seen.high = np.minimum(seen.low, flat.min(1)), np.maximum(seen.high, flat.max(1))
-        seen.largest = np.maximum(seen.largest, largest.reshape(-1))
-        seen.together = seen.together | together.reshape(-1)
+            seen = self._moments[x] = _Seen(compute, value.shape, below, compute.inside(arrays) if compute else 1)
+            seen.largest = [np.zeros(())] * len(sizes)
+        seen.count += samples
+        mean: Callable[..., Any] = compute or (lambda a: a.mean(-1))
+        seen.total = seen.total + samples * mean(*sizes)
+        seen.squares = seen.squares + samples * mean(*[a * a for a in sizes])
+        seen.low, seen.high = np.minimum(seen.low, value), np.maximum(seen.high, value)
+        tops = [a.max(-1, keepdims=True) if w else a for a, w in zip(sizes, wide, strict=True)]
+        seen.largest = [np.maximum(a, b) for a, b in zip(seen.largest, tops, strict=True)]
+
+    # ---- a second look ----
+    def closer(self) -> bool:
+        """Are there entries to look at closely? The same populations are then to be run again."""
+        for seen in self._moments.values():
+            worth = seen.worth
+            lean = np.flatnonzero(worth < max(LEAN, seen.count / SHARE))
+            seen.lean = lean[np.argsort(worth[lean], kind="stable")]
+        self._closely = any(len(seen.lean) for seen in self._moments.values())
+        return self._closely
+
+    def _look(self, seen: _Seen | None, arrays: Sequence[Array]) -> None:
+        if seen is None or not len(seen.lean):
+            return
+        samples = max([a.shape[-1] for a in arrays if a.ndim])
+        looked = max(1, CLOSELY // (samples * seen.inside))
+        products = seen.samples(arrays, seen.lean[:looked])
+        size = np.abs(products.sum(tuple(range(1, products.ndim - 1))))
+        seen.carried = seen.carried + size.sum(1)
         few = min(TOP // 8, size.shape[1])
         seen.top.append(np.partition(size, size.shape[1] - few, axis=1)[:, -few:])
 
@@ -124,56 +161,70 @@ class Tails:
     def judge(self) -> bool:
         """Finds the doubts; is there any?"""
         for x, seen in self._moments.items():
-            doubt = np.zeros(len(seen.total))
-            constant = seen.low == seen.high
-            if constant.any():
-                turned = np.where(seen.low == 0, self._turned(x, False), self._turned(x, True))
-                missed = constant & (turned > 0)
-                size = np.where(missed, turned, 1.0) * seen.largest
-                missed |= (
-                    constant & (seen.low == 0) & seen.together
-                )  # every factor was hit, and never all of them together
-                doubt[missed] = MISSED * size[missed] / seen.count
-                if missed.any():
-                    self.reasons[x] = (
-                        f"none of {seen.count} samples hits what a Moment is the mean of: the error is what that allows"
-                    )
-            top = np.sort(np.concatenate(seen.top, axis=1), axis=1)[:, ::-1]
-            with np.errstate(all="ignore"):
-                size = top / top[:, :1]
-                heavy = ~constant & (
-                    (seen.total / top[:, 0]) ** 2 < max(LEAN, seen.count / SHARE) * (size * size).sum(1)
-                )
-            for e in np.flatnonzero(heavy):
-                hits = int(np.count_nonzero(top[e]))
-                most = (
-                    max(float(top[e, 0]), self._turned(x, False) * float(seen.largest[e])) if hits < FEW_HITS else 0.0
-                )
-                missed = MISSED * math.sqrt(hits + 1) * most
-                doubt[e] = (missed if hits < FEW_HITS else _beyond(top[e])) / seen.count
-                share = float(top[e, :FEW].sum() / seen.total[e])
-                self.reasons[x] = (
-                    f"{FEW} of {seen.count} samples carry {share:.0%} of a Moment: the error has what they may have missed"
-                )
+            doubt = np.zeros(math.prod(seen.shape))
+            self._missed(x, seen, doubt)
+            if seen.top:
+                self._heavy(x, seen, doubt)
             if (doubt > 0).any():
-                whole = doubt.reshape(seen.shape)
-                self.doubts[x] = (
-                    seen.index,
-                    np.broadcast_to(
-                        whole, [len(range(*s.indices(k))) for s, k in zip(seen.index, x.shape, strict=False)]
-                    ),
-                )
+                self.doubts[x] = doubt.reshape(seen.shape)
         return bool(self.doubts)
 
-    def _turned(self, x: Node, unseen: bool) -> float:
+    def _missed(self, x: Node, seen: _Seen, doubt: Array) -> None:
+        """Entries whose events no sample has hit, or all samples alike."""
+        total, low, high = [np.asarray(a).reshape(-1) for a in (seen.total, seen.low, seen.high)]
+        none, unseen = total == 0, self._turned(seen, True)
+        steady = ~none & (high - low <= STEADY * np.maximum(np.abs(low), np.abs(high)))
+        entries = np.flatnonzero(none | steady & (unseen > 0))
+        if not len(entries):
+            return
+        hits = [np.where(a > 0, a, 1.0) for a in seen.largest]
+        largest = seen.samples(hits, entries).reshape(len(entries), -1).max(1)
+        together = seen.samples([np.where(a > 0, 1.0, 0.0) for a in seen.largest], entries)
+        # every factor was hit, and never all of them together
+        apart = together.reshape(len(entries), -1).any(1) if seen.compute else np.zeros(len(entries), dtype=bool)
+        turned = np.where(none[entries], self._turned(seen, False), unseen)
+        missed = (turned > 0) | none[entries] & apart
+        size = np.where(turned > 0, turned, 1.0) * largest
+        doubt[entries] = np.where(missed, MISSED * size / seen.count, 0.0)
+        if missed.any():
+            self.reasons[x] = (
+                f"none of {seen.count} samples hits what a Moment is the mean of: the error is what that allows"
+            )
+
+    def _heavy(self, x: Node, seen: _Seen, doubt: Array) -> None:
+        """Entries that few samples carry."""
+        top = np.sort(np.concatenate(seen.top, axis=1), axis=1)[:, ::-1]
+        looked, total = seen.lean[: len(top)], seen.carried
+        turned = self._turned(seen, False)
+        hits = [np.where(a > 0, a, 1.0) for a in seen.largest]
+        largest = seen.samples(hits, looked).reshape(len(looked), -1).max(1) if turned else np.zeros(len(looked))
+        with np.errstate(all="ignore"):
+            size = top / top[:, :1]
+            heavy = (total / top[:, 0]) ** 2 < max(LEAN, seen.count / SHARE) * (size * size).sum(1)
+        for k in np.flatnonzero(heavy):
+            hit = int(np.count_nonzero(top[k]))
+            most = max(float(top[k, 0]), turned * float(largest[k]))
+            beyond = MISSED * math.sqrt(hit + 1) * most if hit < FEW_HITS else _beyond(top[k])
+            doubt[looked[k]] += beyond / seen.count
+            share = float(top[k, :FEW].sum() / total[k])
+            self.reasons[x] = (
+                f"{FEW} of {seen.count} samples carry {share:.0%} of a Moment: the error has what they may have missed"
+            )
+        left = seen.lean[len(top) :]
+        if len(left):  # worth more samples than those: as the worst of them, for its size
+            root = np.sqrt(np.asarray(seen.squares).reshape(-1))
+            with np.errstate(all="ignore"):
+                doubt[left] += np.nan_to_num(np.max(doubt[looked] / root[looked]), nan=np.inf) * root[left]
+
+    def _turned(self, seen: _Seen, unseen: bool) -> float:
         """How large functions with kinks are where they have just turned, as far as samples may get; 0 if none has kinks.
 
         Args:
-            x: A Moment.
+            seen: Of a Moment.
             unseen: Only those whose other side no sample has seen.
         """
         found, size = False, 1.0
-        for y in topological([x.args[0]], lambda y: () if y.op in ("moment", "matmul", "vector") else y.args):
+        for y in topological(seen.below, lambda y: () if y.op in ("moment", "matmul", "vector") else y.args):
             if y in self._arguments:
                 low, high, deviation, runs = self._arguments[y]
                 row, reach = PRIMITIVES[y.attr[0]], REACH * (high - low)

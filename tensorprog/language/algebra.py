@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from tensorprog.errors import TensorProgramError
+from tensorprog.language.describe import describe
 from tensorprog.language.folding import raised, times, unbounded
 from tensorprog.language.functions import PRIMITIVES
 from tensorprog.language.node import Node
@@ -39,8 +40,9 @@ from tensorprog.language.symbols import (
 )
 
 __all__ = [
-    "ONE", "ZERO", "add", "applied", "common_type", "constant", "div", "fn", "hyperparameter", "initial", "inner",
-    "inverse_sqrt", "is_backward", "is_power_of_n", "matmul", "moment", "mul", "neg", "outer", "pick", "pick_transposed", "power",
+    "ONE", "ZERO", "add", "applied", "apply", "common_type", "constant", "div", "fn", "hyperparameter", "initial", "inner",
+    "inverse_sqrt", "is_backward", "is_power_of_n", "matmul", "matrix", "moment", "mul", "neg", "outer", "pick",
+    "pick_transposed", "power",
     "rebuild", "scale",
     "softmax", "spread", "stack", "sub", "sum_axis", "take", "terms", "transpose", "typed", "view",
 ]  # fmt: skip
@@ -208,6 +210,8 @@ def _leaves(value: Any, *parts: Any) -> bool:
 def mul(factors: Iterable[Node | tuple[Node, int]]) -> Node:
     """The product of x_i ** k_i."""
     pairs = [f if isinstance(f, tuple) else (f, 1) for f in factors]
+    if any([x.has_matrix for x, _ in pairs]):
+        _check_scaled(pairs)
     out = None
     for gather, fold in ((True, True), (False, True), (False, False)):
         if out is None:
@@ -313,6 +317,24 @@ def _along_axes(factors: dict[Node, int]) -> list[tuple[Node, int]] | None:
     return out
 
 
+def _check_scaled(factors: Sequence[tuple[Node, int]]) -> None:
+    """An initial matrix is multiplied by scalars only."""
+    (x, k), *more = [f for f in factors if f[0].has_matrix]
+    others = [y for y, _ in factors if not (y.is_scalar or y.has_matrix)]
+    others = [y for y in others if y.op != "constant" or isinstance(y.attr, np.ndarray)]
+    if k > 1 or more or others:
+        by = describe(others[0]) if others else describe(more[0][0] if more else x)
+        raise _not_linear(x, f"is multiplied by {by}, coordinate by coordinate")
+
+
+def _not_linear(x: Node, what: str) -> TensorProgramError:
+    return TensorProgramError(
+        f"{describe(x)}, which has an initial matrix in it, {what}",
+        why="a Tensor Program adds and scales initial matrices and multiplies vectors by them; it sees no single entries",
+        fix="apply functions to tp.matrix(...) alone, before it is added; write M @ x for a product",
+    )
+
+
 def power(x: Node, k: int) -> Node:
     """x ** k for an integer k >= 0."""
     return mul([(x, k)]) if k else constant(1, x.shape, x.width, x.inner)
@@ -326,6 +348,8 @@ def div(x: Node, y: Node) -> Node:
 def fn(name: str, x: Node, *parameters: Number) -> Node:
     """A primitive, elementwise."""
     row = PRIMITIVES[name]
+    if x.has_matrix:
+        raise _not_linear(x, f"is the argument of {name}")
     if row.least is not None and not parameters[0] >= row.least:
         raise TensorProgramError(
             f"{name} with the {row.parameters[0]} {parameters[0]}", fix=f"a {row.parameters[0]} is at least {row.least}"
@@ -538,30 +562,69 @@ def softmax(x: Node, axis: int) -> Node:
     return Node("softmax", (x,), axis, x.shape)
 
 
-def matmul(matrix: Matrix, transposed: bool, x: Node, backward: bool | None = None) -> Node:
+def matmul(of: Matrix, transposed: bool, x: Node, backward: bool | None = None) -> Node:
     """W x, or W.T x.
 
     Args:
-        matrix: W.
+        of: W.
         transposed: Is it W.T?
         x: What is multiplied.
         backward: Is it a product of back-propagation? By default W.T x is, and W x is not; anything else is a mark of the
             instruction, content that gradient independence is about (`transforms/decouple.py`) and no number is.
     """
-    width = matrix.cols if transposed else matrix.rows
-    if x.is_zero or matrix.var == 0:
+    width = of.cols if transposed else of.rows
+    if x.is_zero or of.var == 0:
         return constant(0, x.shape, width)
     y = spread(x)
     if y is not None:  # the same number in every coordinate: a multiple of W 1
-        one = matmul(matrix, transposed, constant(1, (), x.width), backward)
+        one = matmul(of, transposed, constant(1, (), x.width), backward)
         return typed(mul([y, one]), x.shape, width, None)
-    mark = () if backward in (None, transposed) else ("backward" if backward else "forward",)
-    return Node("matmul", (x,), (matrix, transposed, *mark), x.shape, width)
+    return Node("matmul", (x,), (of, transposed, *_mark(transposed, backward)), x.shape, width)
+
+
+def matrix(of: Matrix) -> Node:
+    """An initial matrix as a part of a matrix: cols times its entries, so that M x is the mean over columns of all parts."""
+    return Node("matrix", (), of, (), of.rows, of.cols) if of.var else constant(0, (), of.rows, of.cols)
+
+
+def apply(m: Node, transposed: bool, x: Node, backward: bool | None = None) -> Node:
+    """M x, or M.T x: (M x)_a = (1/cols) sum_b M_ab x_b, (M.T y)_b = (1/cols) sum_a M_ab y_a.
+
+    Numbers and scalars that M is a multiple of are pulled out; of an initial matrix it is `matmul`.
+
+    Args:
+        m: What has two coordinates; of the shape of x, or one of them has none.
+        transposed: Is it M.T?
+        x: What is multiplied.
+        backward: As for `matmul`.
+    """
+    width = m.inner if transposed else m.width
+    shape = m.shape or x.shape
+    if m.is_zero or x.is_zero:
+        return constant(0, shape, width)
+    y = spread(x)
+    if y is not None:
+        one = apply(m, transposed, constant(1, (), x.width), backward)
+        return typed(mul([y, one]), shape, width, None)
+    if m.op == "matrix":
+        return matmul(m.attr, transposed, x, backward)
+    if m.op == "add" and len(m.args) == 1 and m.args[0].width and m.args[0].inner:
+        return typed(scale(m.attr[0], apply(m.args[0], transposed, x, backward)), shape, width, None)
+    if m.op == "mul" and m.has_matrix:
+        (rest,) = [a for a in m.args if a.has_matrix]
+        scalars = [(a, k) for a, k in zip(m.args, m.attr, strict=True) if a is not rest]
+        return typed(mul([*scalars, apply(rest, transposed, x, backward)]), shape, width, None)
+    return Node("apply", (m, x), (transposed, *_mark(transposed, backward)), shape, width)
+
+
+def _mark(transposed: bool, backward: bool | None) -> tuple[str, ...]:
+    return () if backward in (None, transposed) else ("backward" if backward else "forward",)
 
 
 def is_backward(x: Node) -> bool:
     """Is this product one of back-propagation: marked so, or W.T y without a mark?"""
-    return x.attr[2] == "backward" if len(x.attr) > 2 else x.attr[1]
+    last: Any = x.attr[-1]
+    return last == "backward" if isinstance(last, str) else bool(last)
 
 
 def moment(x: Node) -> Node:
@@ -588,6 +651,8 @@ def inner(y: Node) -> Node:
 
 def outer(body: Node) -> Node:
     """OuterNonlin: the mean of the body over its second coordinate."""
+    if body.has_matrix:
+        raise _not_linear(body, "is the body of an OuterNonlin")
     return Node("outer", (body,), None, body.shape, body.width)
 
 
@@ -614,6 +679,8 @@ def applied(x: Node, args: Sequence[Node]) -> Node:
             return softmax(args[0], x.attr)
         case "matmul":
             return matmul(x.attr[0], x.attr[1], args[0], is_backward(x))
+        case "apply":
+            return apply(args[0], x.attr[0], args[1], is_backward(x))
         case "moment":
             return moment(args[0])
         case "inner":

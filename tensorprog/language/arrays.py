@@ -38,15 +38,16 @@ def array_shape(node: Node, given: Sequence[tuple[int, ...]], size: Callable[[An
         given: The shapes of its operands' arrays.
         size: The number of coordinates of a width.
     """
-    if node.op in ("vector", "outer"):
+    if node.op in ("vector", "outer", "apply"):
         return (*node.shape, size(node.width))
     n = len(node.shape)
     lead = [s[: len(a.shape)] for a, s in zip(node.args, given, strict=False)]
-    tail = (
-        ()
-        if node.width is None
-        else (max([s[len(a.shape)] for a, s in zip(node.args, given, strict=False) if a.width] or [1]),)
-    )
+    tail: tuple[int, ...] = ()
+    pairs = list(zip(node.args, given, strict=False))
+    if node.width is not None:
+        tail = (max([s[len(a.shape)] for a, s in pairs if a.width] or [1]),)
+    if node.inner is not None:
+        tail = (*tail, max([s[-1] for a, s in pairs if a.inner or node.op == "inner"] or [1]))
     match node.op:
         case "matmul":
             return (*lead[0], size(node.width))

@@ -12,15 +12,25 @@ from tensorprog.errors import MissingAxis, TensorProgramError
 from tensorprog.language import algebra
 from tensorprog.language.deferred import layer
 from tensorprog.language.describe import describe
-from tensorprog.language.expression import Expression, Vector, align, as_expression, check_name, elementwise
+from tensorprog.language.expression import (
+    Expression,
+    Vector,
+    align,
+    as_expression,
+    check_name,
+    elementwise,
+    in_body,
+    part,
+)
 from tensorprog.language.functions import PRIMITIVES
-from tensorprog.language.symbols import Number, Width, number, numbers
+from tensorprog.language.node import Node
+from tensorprog.language.symbols import Matrix, Number, Width, number, numbers
 
 __all__ = [
     "abs", "arctan", "array", "backward", "cos", "dot", "elu", "erf", "exp", "forward", "gaussian", "gelu", "hermite", "identity",
     "leaky_relu", "log",
-    "log1p", "mean", "moment", "normal_cdf", "outer", "pick", "polynomial", "reciprocal", "rectified_power", "relu", "rename",
-    "sigmoid",
+    "log1p", "matrix", "mean", "moment", "normal_cdf", "outer", "pick", "polynomial", "reciprocal", "rectified_power", "relu",
+    "rename", "sigmoid",
     "sign", "silu", "sin", "softmax", "softplus", "sqrt", "stack", "step", "sum", "take", "tanh", "vectors",
 ]  # fmt: skip
 
@@ -39,6 +49,12 @@ def moment(x: Any) -> Expression:
         m = 5 (exact)
     """
     x = as_expression(x)
+    if x.is_matrix:
+        raise TensorProgramError(
+            f"the Moment of the matrix {describe(x.node)}",
+            why="a Moment is the mean over the coordinates of a vector; two coordinates there are inside an OuterNonlin, too",
+            fix="multiply a vector by the matrix first, M @ x; take Moments outside of tp.outer",
+        )
     if x.node.inner is not None:
         raise TensorProgramError("a Moment inside an OuterNonlin", fix="take it outside of tp.outer")
     return Expression(algebra.moment(x.node), x.order, x.axes)
@@ -93,16 +109,29 @@ def forward(x: Any) -> Expression:
 
 def _marked(x: Any, back: bool) -> Expression:
     x = as_expression(x)
-    factor, y = (x.node.attr[0], x.node.args[0]) if x.node.op == "add" and len(x.node.args) == 1 else (1, x.node)
-    if y.op != "matmul" or y.width != x.node.width:
+    y, factors = x.node, list[tuple[Node, int]]()
+    while y.op == "mul" or (y.op == "add" and len(y.args) == 1):  # a multiple of a product, or one spread over axes
+        if y.op == "add":
+            factors, y = [*factors, (algebra.constant(y.attr[0]), 1)], y.args[0]
+        else:
+            products = [a for a, k in zip(y.args, y.attr, strict=True) if k == 1 and not a.is_scalar]
+            if len(products) != 1 or any(not a.is_scalar for a in y.args if a is not products[0]):
+                break
+            factors += [(a, k) for a, k in zip(y.args, y.attr, strict=True) if a is not products[0]]
+            (y,) = products
+    if y.op not in ("matmul", "apply") or y.width != x.node.width:
         raise TensorProgramError(
             f"{describe(x.node)} is marked as a product",
             why="only a product of a matrix and a vector is one of the forward or of the backward pass",
             fix="write tp.backward(W @ dx), tp.forward(W.T @ y)",
             source=x.node.source,
         )
-    node = algebra.matmul(y.attr[0], y.attr[1], y.args[0], back)
-    return Expression(algebra.typed(algebra.scale(factor, node), x.node.shape, x.width, None), x.order, x.axes)
+    if y.op == "matmul":
+        node = algebra.matmul(y.attr[0], y.attr[1], y.args[0], back)
+    else:
+        node = algebra.apply(y.args[0], y.attr[0], y.args[1], back)
+    node = algebra.mul([*factors, node])
+    return Expression(algebra.typed(node, x.node.shape, x.width, None), x.order, x.axes)
 
 
 def array(values: Any, axes: str | Sequence[str]) -> Expression:
@@ -229,14 +258,14 @@ def stack(xs: Sequence[Any], axis: str) -> Expression:
     """
     if isinstance(xs, (list, tuple)) and xs and all(hasattr(x, "concatenated") and axis not in x.axes for x in xs):
         return xs[0].concatenated(xs[1:], axis)
-    parts = [as_expression(x) for x in xs]
+    parts = [part(x) if isinstance(x, Matrix) else as_expression(x) for x in xs]
     if not parts:
         raise TensorProgramError(f"an empty stack along {axis!r}", fix="give at least one vector")
     for p in parts:
         if axis in p.axes:
             raise TensorProgramError(f"{describe(p.node)} already has an axis {axis!r}", fix="choose another name")
     widths = {p.width for p in parts if p.width is not None}
-    if len(widths) > 1 or any(p.node.inner for p in parts):
+    if len(widths) > 1 or len({p.node.inner for p in parts}) > 1:
         raise TensorProgramError(
             f"vectors of widths {', '.join(sorted(w.name for w in widths))} are stacked",
             why="vectors of different widths never meet",
@@ -488,26 +517,58 @@ def outer(body: Callable[..., Any], xs: Any, ys: Any) -> Expression:
         >>> tp.limit(tp.Program(m=tp.moment(z)))
         m = 2 (exact)
     """
+    result = _body("tp.outer", body, xs, ys)
+    return Expression(algebra.outer(result.node), result.order, result.axes)
+
+
+@layer
+def matrix(body: Callable[..., Any], rows: Any, cols: Any) -> Expression:
+    """The matrix with the entries body(rows_a, cols_b) / n, n the number of its columns: an update of the weights, say.
+
+    Matrices are added, and scaled by numbers and scalars, with `tp.Matrix` among them; what has no `tp.Matrix` in it is also
+    the argument of any function. They multiply vectors, and do nothing else:
+    `((W - eta * G) @ x)_a = (W x)_a - eta / n * sum_b body(rows_a, cols_b) x_b`.
+
+    Args:
+        body: A Python function of the rows and the cols that uses the functions of this package; scalars may be used inside.
+        rows: A vector, or a list of vectors of one width: that of the rows.
+        cols: A vector, or a list of vectors of one width: that of the columns.
+
+    Example:
+        >>> import tensorprog as tp
+        >>> n = tp.Width("n")
+        >>> W, x = tp.Matrix("W", n, n), tp.Vector("x", n)
+        >>> dh = tp.Vector("dh", n)
+        >>> W1 = W - tp.matrix(lambda d, h: d * h, dh, x) / 4
+        >>> tp.limit(tp.Program(h=tp.moment((W1 @ x) ** 2), dx=tp.moment((W1.T @ dh) * x)))
+        h = 17/16 (exact)
+        dx = -1/4 (exact)
+
+    Source: Tensor Programs IVb, section 2.3 (an OuterNonlin averages over the columns).
+    """
+    return _body("tp.matrix", body, rows, cols)
+
+
+def _body(what: str, body: Callable[..., Any], xs: Any, ys: Any) -> Expression:
+    """A function of two blocks of vectors, over both coordinates."""
     first = [as_expression(x) for x in (xs if isinstance(xs, (list, tuple)) else [xs])]
     second = [as_expression(y) for y in (ys if isinstance(ys, (list, tuple)) else [ys])]
     for e in (*first, *second):
         if e.width is None or e.node.inner is not None:
             raise TensorProgramError(
-                f"{describe(e.node)} is not a vector", fix="tp.outer takes vectors; scalars go inside the body"
+                f"{describe(e.node)} is not a vector", fix=f"{what} takes vectors; scalars go inside the body"
             )
     copies = [Expression(algebra.inner(y.node), y.order, y.axes) for y in second]
-    result = as_expression(body(*first, *copies))
+    with in_body():
+        result = body(*first, *copies)
+    result = result + 0 if isinstance(result, Matrix) else as_expression(result)
     widths, inners = {e.width for e in first}, {e.width for e in second}
     if len(widths) != 1 or len(inners) != 1:
-        raise TensorProgramError(
-            "an OuterNonlin of vectors of different widths", fix="each of the two lists has one width"
-        )
+        kind = "an OuterNonlin" if what == "tp.outer" else "a matrix"
+        raise TensorProgramError(f"{kind} of vectors of different widths", fix="each of the two lists has one width")
     node = result.node
-    if node.width is None:
-        node = algebra.typed(node, node.shape, next(iter(widths)), node.inner)
-    if node.inner is None:
-        node = algebra.typed(node, node.shape, node.width, next(iter(inners)))
-    return Expression(algebra.outer(node), result.order, result.axes)
+    node = algebra.typed(node, node.shape, node.width or next(iter(widths)), node.inner or next(iter(inners)))
+    return Expression(node, result.order, result.axes)
 
 
 def vectors(names: Sequence[str], width: Width, mean: Any = 0, cov: Any = None) -> tuple[Expression, ...]:

@@ -17,7 +17,7 @@ from tensorprog.language.arrays import Kernel, raised
 from tensorprog.language.node import Node
 from tensorprog.language.overflow import cleared, overruled
 
-__all__ = ["Contraction", "contraction", "first_entries"]
+__all__ = ["Contraction", "contraction"]
 
 _SMALL = 2048
 """Items of a batch with fewer multiplications than this go to einsum: a BLAS call for each costs more (measured)."""
@@ -66,7 +66,7 @@ class Contraction:
                 averaged = (d,)
             else:
                 positions.pop(x.attr)
-        self._width, self._outermost = d, chain[0].op == "moment"
+        self._width = d
         self._out = positions + [d] * (product.width is not None and not averaged)
         self._out += [d + 1] * (product.inner is not None)
         self._absorbed = absorbed
@@ -142,40 +142,51 @@ class Contraction:
         return self._needs[shapes]
 
     @property
-    def ends_in_moment(self) -> bool:
-        """Is it a Moment of a product, with sums inside only?"""
-        return self._outermost and self._next == self._width + 2 and len(self._terms) == 1
+    def averages(self) -> bool:
+        """Is it a Moment of one product, summed inside or outside of it or not at all?"""
+        return len(self._terms) == 1 and bool(self._terms[0].averaged)
 
-    def samples(self, arrays: Sequence[Any], most: int) -> tuple[tuple[slice, ...], np.ndarray, np.ndarray, np.ndarray]:
-        """What it is the mean of, at the first entries along every axis, at most `most` numbers; a Moment of a product only.
+    def inside(self, arrays: Sequence[Any]) -> int:
+        """How many terms are summed in one sample."""
+        return math.prod(self._extents(arrays)[i] for i in range(self._width) if i not in self._out)
+
+    def samples(self, arrays: Sequence[Any], entries: Sequence[np.ndarray]) -> np.ndarray:
+        """What some entries are the means of, where it `averages`.
+
+        Args:
+            arrays: Of the operands.
+            entries: For every axis of the result the positions, each of shape (E,).
 
         Returns:
-            Which entries of the result; the samples (*entries, width), summed over what it sums; for every entry, the product of
-            the largest moduli of its factors, those that are 0 left out; and whether none is 0.
+            The products, of shape (E, *summed axes, width).
         """
-        d, factors = self._width, self._terms[0].factors
-        width = max([arrays[f.operand].shape[-1] for f in factors if d in f.positions])
-        sizes = first_entries([self._sizes[i] for i in range(d)], most // width)
+        place = {p: entries[i] for i, p in enumerate(self._out)}
+        extents = self._extents(arrays)
+        summed = [p for p in range(self._width) if p not in self._out]
         product: Any = 1.0
-        largest: Any = 1.0
-        none: Any = True
-        for f in factors:
+        for f in self._terms[0].factors:
             a = np.asarray(arrays[f.operand])
-            cut = [slice(0, k if k == 1 or p == d else sizes[p]) for p, k in zip(f.positions, a.shape, strict=True)]
-            a = raised(view_array(a[tuple(cut)], f.positions, d + 1), f.exponent)
-            top = np.abs(a).max(-1, initial=0.0)
-            largest, none = largest * np.where(top > 0, top, 1.0), none & (top > 0)
-            product = product * a
-        full = tuple(sizes)
-        gone = tuple([i for i in range(d) if i not in self._out])
-        product, largest, none = (
-            np.broadcast_to(product, (*full, width)),
-            np.broadcast_to(largest, full),
-            np.broadcast_to(none, full),
-        )
-        if gone:
-            product, largest, none = product.sum(gone), largest.max(gone), none.any(gone)
-        return tuple([slice(0, sizes[i]) for i in self._out]), product, largest, none
+            index: list[Any] = []
+            for p, k in zip(f.positions, a.shape, strict=True):
+                if p == self._width:
+                    continue
+                at = place[p] if p in place else np.arange(extents[p])
+                at = at if k > 1 else np.zeros_like(at)
+                j = summed.index(p) + 1 if p in summed else 0
+                index.append(at.reshape([-1 if i == j else 1 for i in range(1 + len(summed))]))
+            a = a if self._width in f.positions else a[..., None]
+            product = product * raised(
+                a[tuple(index)] if index else a.reshape([1] * (1 + len(summed)) + [-1]), f.exponent
+            )
+        shape = (len(entries[0]) if entries else 1, *[extents[p] for p in summed], np.shape(product)[-1])
+        return np.asarray(np.broadcast_to(product, shape))
+
+    def _extents(self, arrays: Sequence[Any]) -> dict[int, int]:
+        extents = dict.fromkeys(range(self._width), 1)
+        for f in self._terms[0].factors:
+            for p, k in zip(f.positions, np.shape(arrays[f.operand]), strict=True):
+                extents[p] = max(extents.get(p, 1), k)
+        return extents
 
     def _plan(self, shapes: tuple[tuple[int, ...], ...]) -> Callable[[Sequence[Any]], Any]:
         self._largest = 0.0
@@ -250,15 +261,6 @@ class Contraction:
             return finish(values[last])
 
         return run
-
-
-def first_entries(shape: Sequence[int], most: int) -> list[int]:
-    """How many entries along every axis leave at most so many; the longest axes are cut first."""
-    kept = list(shape)
-    while kept and math.prod(kept) > max(most, 1):
-        i = kept.index(max(kept))
-        kept[i] = max(1, kept[i] // 2)
-    return kept
 
 
 def _size(term: Iterable[int], extents: dict[int, int]) -> float:

@@ -24,6 +24,7 @@ _KINDS = {
     "add": "sum",
     "mul": "product",
     "matmul": "product with a matrix",
+    "apply": "product with a matrix",
     "fn": "function",
     "outer": "mean over pairs",
 }
@@ -42,6 +43,14 @@ def _written(node: Node) -> str:
         case "matmul":
             matrix, transposed = node.attr[:2]
             return f"{matrix.name}{'.T' if transposed else ''} @ {describe(node.args[0])}"
+        case "matrix":
+            return node.attr.name
+        case "apply":
+            m = describe(node.args[0])
+            m = f"({m})" if " " in m else m
+            return f"{m}{'.T' if node.attr[0] else ''} @ {describe(node.args[1])}"
+        case "inner":
+            return f"{describe(node.args[0])}'"
         case "fn":
             return f"{node.attr[0]}({describe(node.args[0])})"
         case "view":

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from fractions import Fraction
 from typing import Any
 
@@ -17,6 +19,7 @@ from tensorprog.language.functions import PRIMITIVES
 from tensorprog.language.node import Node
 from tensorprog.language.symbols import (
     Matrix,
+    Transposed,
     VectorSpec,
     Width,
     check_distribution,
@@ -26,11 +29,23 @@ from tensorprog.language.symbols import (
     numbers,
 )
 
-__all__ = ["Expression", "Scalar", "Vector", "as_expression", "inverse_sqrt", "product"]
+__all__ = ["Expression", "Scalar", "Vector", "as_expression", "in_body", "inverse_sqrt", "part", "product"]
+
+_IN_BODY: ContextVar[bool] = ContextVar("in_body", default=False)
+
+
+@contextmanager
+def in_body() -> Iterator[None]:
+    """While the body of an OuterNonlin or of a matrix is written: there a vector has the first of two coordinates."""
+    token = _IN_BODY.set(True)
+    try:
+        yield
+    finally:
+        _IN_BODY.reset(token)
 
 
 class Expression:
-    """A vector, multi-vector or scalar of a program under construction.
+    """A vector, multi-vector, matrix or scalar of a program under construction.
 
     Use Python's operators, `W @ x`, and the functions of this package. Axes are matched by name; the rest broadcasts.
 
@@ -51,8 +66,13 @@ class Expression:
     # ---- description ----
     @property
     def width(self) -> Width | None:
-        """The width it has coordinates over; None for a scalar."""
+        """The width it has coordinates over, of a matrix that of its rows; None for a scalar."""
         return self.node.width
+
+    @property
+    def is_matrix(self) -> bool:
+        """Has it two coordinates: is it a sum of initial matrices and of `tp.matrix(...)`?"""
+        return self.node.width is not None and self.node.inner is not None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -72,6 +92,8 @@ class Expression:
 
     def __repr__(self) -> str:
         kind = "scalar" if self.width is None else f"vector of width {self.width.name}"
+        if self.is_matrix:
+            kind = f"matrix {self.node.width.name} x {self.node.inner.name}"  # type: ignore[union-attr]
         axes = "".join([f", {a}: {k}" for a, k in zip(self.axes, self.shape, strict=True)])
         return f"<{describe(self.node)}: {kind}{axes}>"
 
@@ -95,7 +117,9 @@ class Expression:
 
     @property
     def T(self) -> Any:
-        """No vector has a transpose."""
+        """Of a matrix, for `M.T @ y`; no vector has a transpose."""
+        if self.is_matrix:
+            return Transposed(self)
         raise TensorProgramError(
             f"{describe(self.node)} is transposed", fix="write tp.dot(x, y) for x.y/n; only a tp.Matrix has a transpose"
         )
@@ -113,6 +137,7 @@ class Expression:
         """NumPy's operators, with a number or an array on the left, are ours; its functions have names here."""
         if ufunc in _OPERATORS and method == "__call__" and not settings:
             left, right = inputs
+            left = part(left) if isinstance(left, Matrix) else left
             return _OPERATORS[ufunc](left if isinstance(left, Expression) else as_expression(left), right)
         if ufunc in (np.equal, np.not_equal):  # as ours: identity
             return (inputs[0] is inputs[1]) == (ufunc is np.equal)
@@ -127,15 +152,19 @@ class Expression:
 
     # ---- arithmetic ----
     def __add__(self, other: Any) -> Expression:
+        _check_terms(self, other)
         return elementwise(lambda x, y: algebra.add([(1, x), (1, y)]), self, other)
 
     def __radd__(self, other: Any) -> Expression:
+        _check_terms(self, other)
         return elementwise(lambda x, y: algebra.add([(1, x), (1, y)]), other, self)
 
     def __sub__(self, other: Any) -> Expression:
+        _check_terms(self, other)
         return elementwise(algebra.sub, self, other)
 
     def __rsub__(self, other: Any) -> Expression:
+        _check_terms(self, other)
         return elementwise(algebra.sub, other, self)
 
     def __mul__(self, other: Any) -> Expression:
@@ -188,12 +217,18 @@ class Expression:
         return as_expression(base) ** self
 
     def __matmul__(self, other: Any) -> Expression:
+        if self.is_matrix:
+            return product(self, False, other)
         raise TensorProgramError(
             f"{describe(self.node)} is used as a matrix",
-            fix="only a tp.Matrix or its transpose multiplies: W @ x, W.T @ x",
+            fix="only a tp.Matrix, a tp.matrix(...), or a transpose of one multiplies: W @ x, W.T @ x",
         )
 
-    __rmatmul__ = __matmul__
+    def __rmatmul__(self, other: Any) -> Expression:
+        raise TensorProgramError(
+            f"{describe(self.node)} is multiplied by {other!r}, which is no matrix",
+            fix="only a tp.Matrix, a tp.matrix(...), or a transpose of one multiplies: W @ x, W.T @ x",
+        )
 
 
 def _place(node: Node, source: Source | None) -> None:
@@ -236,7 +271,11 @@ def elementwise(rule: Callable[..., Node], *operands: Any) -> Expression:
     """Aligns the axes of the operands by name, checks their widths, and applies a rule to the nodes."""
     if has_deferred(operands):
         return Deferred(elementwise, (rule, *operands))  # type: ignore[return-value]
-    xs = [as_expression(x) for x in operands]
+    for x in operands:
+        if isinstance(x, Transposed) and any(getattr(y, "is_matrix", isinstance(y, Matrix)) for y in operands):
+            x._refused()
+    xs = [part(x) if isinstance(x, Matrix) else as_expression(x) for x in operands]
+    _check_matrices(xs)
     widths: dict[Width, Expression] = {}
     inners: dict[Width, Expression] = {}
     for x in xs:
@@ -253,6 +292,40 @@ def elementwise(rule: Callable[..., Node], *operands: Any) -> Expression:
         )
     nodes, axes, order = align(xs)
     return Expression(rule(*nodes), axes, order)
+
+
+def part(matrix: Matrix) -> Expression:
+    """An initial matrix as an expression, to be added and scaled."""
+    return Expression(algebra.matrix(matrix))
+
+
+def _check_terms(x: Expression, other: Any) -> None:
+    """Matrices are added to matrices: a number has no place in W. To 0 as well, for Python's sum."""
+    y = other.node if isinstance(other, Expression) else None
+    number_or_scalar = (
+        y.is_scalar and not y.is_zero if y is not None else isinstance(other, (int, float)) and other != 0
+    )
+    for node, scalar in ((x.node, number_or_scalar), (y, x.node.is_scalar and not x.node.is_zero)):
+        if node is not None and node.has_matrix and scalar:
+            raise TensorProgramError(
+                f"a number is added to {describe(node)}, which has an initial matrix in it",
+                why="numbers scale a matrix; the same one in all entries is an update, divided by the number of columns",
+                fix="write W + tp.matrix(lambda d, h: c, rows, cols)",
+            )
+
+
+def _check_matrices(xs: Sequence[Expression]) -> None:
+    """A matrix meets matrices and scalars; in a body also vectors, over either coordinate."""
+    found = next((x for x in xs if x.is_matrix), None)
+    vector = next((x for x in xs if x.width is not None and not x.is_matrix), None)
+    if found is None or vector is None or _IN_BODY.get():
+        return
+    name = f"({text})" if " " in (text := describe(found.node)) else text
+    raise TensorProgramError(
+        f"the matrix {name} and the vector {describe(vector.node)} meet, coordinate by coordinate",
+        why="a vector has one coordinate and a matrix two",
+        fix=f"multiply it by the vector, {name} @ x, or write the matrix with tp.matrix(lambda d, h: ..., rows, cols)",
+    )
 
 
 def align(xs: Sequence[Expression]) -> tuple[list[Node], tuple[str, ...], tuple[str, ...]]:
@@ -285,18 +358,22 @@ def align(xs: Sequence[Expression]) -> tuple[list[Node], tuple[str, ...], tuple[
 
 
 @layer
-def product(matrix: Matrix, transposed: bool, x: Any, backward: bool | None = None) -> Expression:
-    """W @ x or W.T @ x, widths checked; `backward` as in `algebra.matmul`."""
-    name = f"{matrix.name}.T" if transposed else matrix.name
-    if isinstance(x, (Matrix,)) or hasattr(x, "matrix"):
+def product(matrix: Matrix | Expression, transposed: bool, x: Any, backward: bool | None = None) -> Expression:
+    """M @ x or M.T @ x, widths checked, axes matched by name; `backward` as in `algebra.matmul`."""
+    m = part(matrix) if isinstance(matrix, Matrix) else matrix
+    rows, cols = (matrix.rows, matrix.cols) if isinstance(matrix, Matrix) else (m.node.width, m.node.inner)
+    assert rows is not None and cols is not None
+    own = f"({text})" if " " in (text := describe(m.node)) else text
+    name = f"{own}.T" if transposed else own
+    if isinstance(x, Matrix) or hasattr(x, "matrix") or (isinstance(x, Expression) and x.is_matrix):
         raise TensorProgramError(
             f"{name} multiplies a matrix",
             why="a program multiplies matrices with vectors only",
             fix="write A @ (B @ x)",
         )
     x = as_expression(x)
-    wanted = matrix.rows if transposed else matrix.cols
-    if x.node.width is None:
+    wanted = rows if transposed else cols
+    if x.node.width is None and x.node.inner is None:
         raise TensorProgramError(
             f"{name} multiplies the scalar {describe(x.node)}",
             why=f"its operand is a vector of width {wanted.name}",
@@ -305,16 +382,19 @@ def product(matrix: Matrix, transposed: bool, x: Any, backward: bool | None = No
     if x.node.inner is not None:
         raise TensorProgramError(f"{name} multiplies inside an OuterNonlin", fix="multiply outside of tp.outer")
     if x.node.width != wanted:
-        other = matrix.cols if transposed else matrix.rows
-        turned = matrix.name if transposed else f"{matrix.name}.T"
+        other = cols if transposed else rows
+        turned = own if transposed else f"{own}.T"
         fix = f"multiply by {turned}" if x.node.width == other else f"use a matrix with {x.node.width.name} columns"
         raise TensorProgramError(
-            f"{name} is {matrix.rows.name} x {matrix.cols.name}{' transposed' if transposed else ''}, "
+            f"{name} is {rows.name} x {cols.name}{' transposed' if transposed else ''}, "
             f"but {describe(x.node)} has width {x.node.width.name}",
             why=f"{name} @ x needs a vector of width {wanted.name}",
             fix=fix,
         )
-    return Expression(algebra.matmul(matrix, transposed, x.node, backward), x.order, x.axes)
+    if isinstance(matrix, Matrix):
+        return Expression(algebra.matmul(matrix, transposed, x.node, backward), x.order, x.axes)
+    (left, right), axes, order = align([m, x])
+    return Expression(algebra.apply(left, transposed, right, backward), axes, order)
 
 
 # ---- the objects a program starts from ----

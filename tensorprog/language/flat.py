@@ -50,7 +50,7 @@ def flattened(x: Node, i: int, j: int) -> Node:
 def _operands(x: Node, i: int, j: int) -> list[Question]:
     """The operands that have both axes, and where."""
     match x.op:
-        case "add" | "mul" | "fn" | "matmul" | "moment" | "inner" | "outer":
+        case "add" | "mul" | "fn" | "matmul" | "apply" | "moment" | "inner" | "outer":
             return [(a, i, j) for a in x.args if a.shape]
         case "view":
             rows, columns = _sources(x, i, j)
@@ -77,6 +77,9 @@ def _built(x: Node, i: int, j: int, args: Sequence[Node]) -> Node:
         case "add" | "mul" | "fn":
             given = iter(args)
             return algebra.rebuild(x, [next(given) if a.shape else a for a in x.args], shape)
+        case "apply":
+            given = iter(args)
+            return algebra.applied(x, [next(given) if a.shape else a for a in x.args])
         case "matmul" | "moment" | "inner" | "outer":
             return algebra.applied(x, args)
         case "constant":

@@ -21,8 +21,8 @@ def graph(program: Program) -> networkx.DiGraph:
 
     Vertices are named as in the text; an output q is the vertex `output q`. Their attributes: `op` (as in `node.py`, or
     "output"), `text` (the right-hand side), `label`, `width` (the name of a width, None for a scalar), `source` (the
-    user's line), `matrix` (of a MatMul, as `W` or `W.T`; else None), `backward` (is a MatMul one of back-propagation? else
-    None) and `node`. An edge has the operand's `position`.
+    user's line), `matrix` (of a MatMul, as `W` or `W.T`, by the name of a line where it is a sum; else None), `backward` (is a
+    MatMul one of back-propagation? else None) and `node`. An edge has the operand's `position`.
 
     Example:
         >>> import tensorprog as tp
@@ -36,8 +36,11 @@ def graph(program: Program) -> networkx.DiGraph:
     out: networkx.DiGraph = networkx.DiGraph()
 
     def vertex(name: str, op: str, text: str, node: Node, operands: Iterable[str]) -> None:
-        matrix = f"{node.attr[0].name}{'.T' if node.attr[1] else ''}" if op == "matmul" else None
-        backward = is_backward(node) if op == "matmul" else None
+        matrix = backward = None
+        operands = tuple(operands)
+        if op in ("matmul", "apply"):
+            own, transposed = (operands[0], node.attr[0]) if op == "apply" else (node.attr[0].name, node.attr[1])
+            matrix, backward = f"{own}{'.T' if transposed else ''}", is_backward(node)
         width = None if node.width is None else node.width.name
         out.add_node(
             name,

@@ -28,7 +28,7 @@ _GREEK = frozenset(
     "Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega".split()
 )
 TOP = r"^\top"
-_KINDS = {"matmul": "MatMul", "moment": "Moment", "outer": "OuterNonlin"}
+_KINDS = {"matmul": "MatMul", "apply": "MatMul", "moment": "Moment", "outer": "OuterNonlin"}
 
 
 def latex(program: Program) -> str:
@@ -62,7 +62,7 @@ def latex(program: Program) -> str:
 class _Writer:
     def __init__(self, program: Program) -> None:
         self.program, self.parts = program, listing(program)
-        self.names = {node: name for name, node in self.parts.leaves.items()}
+        self.names = {node: name for name, node in self.parts.leaves.items() if node.op != "matrix"}
         self.bound = 0
 
     def rows(self) -> list[tuple[str, str, str]]:
@@ -78,9 +78,9 @@ class _Writer:
         for line in self.parts.lines:
             x = line.node
             index = [letter(i) for i in range(len(x.shape))]
-            kind = _KINDS.get(x.op, "Nonlin" if x.width is not None else "scalar")
-            if x.op == "matmul" and len(x.attr) > 2:
-                kind += f", {x.attr[2]}"
+            kind = _KINDS.get(x.op, "matrix" if x.has_matrix else "scalar" if x.is_scalar else "Nonlin")
+            if x.op in ("matmul", "apply") and isinstance(x.attr[-1], str):
+                kind += f", {x.attr[-1]}"
             rows.append((_name(line.name, index), f":= {self._compute(x, index)[0]}", kind))
             self.names[x] = line.name
         for line in self.parts.outputs:
@@ -160,6 +160,13 @@ class _Writer:
             case "matmul":
                 matrix, transposed = x.attr[:2]
                 return f"{_name(matrix.name)}{TOP if transposed else ''} {at(x.args[0], ATOM)}", PRODUCT
+            case "matrix":  # lines with two coordinates are written times the number of their columns
+                return rf"{_name(x.attr.cols.name)} {_name(x.attr.name)}", PRODUCT
+            case "apply":
+                cols = x.args[0].inner
+                matrix = at(x.args[0], ATOM)
+                matrix = f"{{{matrix}}}{TOP}" if x.attr[0] else matrix
+                return rf"\frac{{1}}{{{_name(cols.name) if cols else 'n'}}} {matrix} {at(x.args[1], ATOM)}", PRODUCT
             case "moment" | "outer":
                 body = x.args[0]
                 width = body.width if x.op == "moment" else body.inner

@@ -4,7 +4,7 @@ A program, its limit's Z-program and the scalar program are all graphs of these 
 
     shape   the sizes of its axes, by position (names attach at the user's end only),
     width   the width its coordinates run over; None for a scalar,
-    inner   the second width inside an OuterNonlin's body; None elsewhere.
+    inner   the second width of a matrix, and inside an OuterNonlin's body; None elsewhere.
 
 | op         | operands        | attr                     | meaning                                                      |
 |------------|-----------------|--------------------------|--------------------------------------------------------------|
@@ -12,7 +12,9 @@ A program, its limit's Z-program and the scalar program are all graphs of these 
 | scalar     |                 | (name, default)          | a hyperparameter: a number, or an array of them              |
 | inverse_sqrt |               | Width                    | width**-1/2, an initial scalar with limit 0                  |
 | vector     |                 | VectorSpec               | an initial vector                                            |
+| matrix     |                 | Matrix                   | an initial matrix as a part of one: cols times its entries   |
 | matmul     | x               | (Matrix, transposed)     | W x or W.T x; a mark "backward" or "forward" comes third    |
+| apply      | M, x            | (transposed,)            | M x or M.T x of what has two coordinates; marks as of matmul |
 | moment     | x               |                          | the mean over the width                                      |
 | add        | x1, ...         | coefficients             | sum of c_i x_i                                               |
 | mul        | x1, ...         | exponents (ints >= 1)    | product of x_i ** k_i                                        |
@@ -25,6 +27,10 @@ A program, its limit's Z-program and the scalar program are all graphs of these 
 | softmax    | scalar          | axis                     | exp(x) / sum exp(x) along an axis                            |
 | inner      | y               |                          | y indexed by the second coordinate of an OuterNonlin         |
 | outer      | body            |                          | OuterNonlin: the mean of the body over its second coordinate |
+
+What has two coordinates, over `width` and `inner`, is a matrix: M multiplies by its values divided by the number of its
+columns, so that W - eta * dh * h' is the sum of an initial matrix and an update. An initial matrix in it is only added and
+scaled (`has_matrix`); what has none is any function.
 
 The limit adds `hat` (a Gaussian leaf), and closed forms and integrals of the scalar program (`limits/`).
 """
@@ -44,7 +50,20 @@ __all__ = ["Node", "topological"]
 class Node:
     """One instruction. Equality is equality of content: build order, axis names and labels play no part."""
 
-    __slots__ = ("_hash", "args", "attr", "digest", "height", "inner", "label", "op", "shape", "source", "width")
+    __slots__ = (
+        "_hash",
+        "args",
+        "attr",
+        "digest",
+        "has_matrix",
+        "height",
+        "inner",
+        "label",
+        "op",
+        "shape",
+        "source",
+        "width",
+    )
 
     op: str
     args: tuple[Node, ...]
@@ -56,6 +75,8 @@ class Node:
     height: int
     source: Source | None
     label: str
+    has_matrix: bool
+    """Is it a sum of initial matrices and what has two coordinates?"""
 
     def __init__(
         self,
@@ -75,6 +96,7 @@ class Node:
         self._hash = int.from_bytes(self.digest[:8], "little", signed=True)
         self.height = 1 + (max([a.height for a in args]) if args else 0)
         self.source, self.label = None, ""
+        self.has_matrix = inner is not None and (op == "matrix" or any([a.has_matrix for a in args]))
 
     def __hash__(self) -> int:
         return self._hash
@@ -101,6 +123,7 @@ class Node:
 
     def __repr__(self) -> str:
         kind = "scalar" if self.width is None else f"vector({self.width.name})"
+        kind = kind if self.width is None or self.inner is None else f"matrix({self.width.name}, {self.inner.name})"
         return f"<{kind} {self.op} {self.shape if self.shape else ''}{self.digest.hex()[:6]}>"
 
 

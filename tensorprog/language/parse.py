@@ -25,7 +25,7 @@
     target    = size | NAME [ "'" ]                            NAME: a width, with ' for the second coordinate
     size      = LETTER ":" INT
     atom      = NUMBER | NAME | list | "(" sum ")" | call
-    call      = ( "MatMul" "(" NAME [ "." "T" ] "," sum [ "," ( "forward" | "backward" ) ]
+    call      = ( "MatMul" "(" NAME [ "." "T" ] "," sum [ "," ( "forward" | "backward" ) ]    (NAME: a matrix, or the line of one)
               | ( "Nonlin" | "Moment" | "OuterNonlin" ) "(" sum
               | ( "sum" | "softmax" ) "(" sum "," LETTER | "stack" "(" LETTER { "," sum } | "inverse_sqrt" "(" NAME
               | "pick" "(" sum "," LETTER "," ( list | NAME )             (list: positions; NAME: an array of them)

@@ -388,13 +388,31 @@ class Expressions(Reader):
             return x
         if token.text in self.arrays:
             return algebra.constant(self.arrays[token.text])
+        if token.text in self.matrices and token.text not in self.values:
+            return self.node(token, algebra.matrix, self.matrices[token.text])
         found: Node = self.lookup(self.values, token, "vector, scalar or earlier line")
         return found
 
     @staticmethod
-    def _multiplied(matrix: Matrix, transposed: bool, x: Node, backward: bool) -> Node:
-        names = [letter(i) for i in range(len(x.shape))]
-        return product(matrix, transposed, Expression(x, names), backward).node
+    def _multiplied(matrix: Matrix | Node, transposed: bool, x: Node, backward: bool) -> Node:
+        def named(y: Node) -> Expression:
+            return Expression(y, [letter(i) for i in range(len(y.shape))])
+
+        if isinstance(matrix, Node) and matrix.shape and x.shape:  # of one shape: axes are matched by position
+            product(named(matrix), transposed, named(x))
+            return algebra.apply(matrix, transposed, x, backward)
+        return product(named(matrix) if isinstance(matrix, Node) else matrix, transposed, named(x), backward).node
+
+    def matrix(self) -> Matrix | Node:
+        """An initial matrix, or a line with two coordinates."""
+        token = self.take("name", "a matrix")
+        if token.text in self.matrices or token.text not in self.values:
+            found: Matrix = self.lookup(self.matrices, token, "matrix")
+            return found
+        x = self.values[token.text]
+        if x.width is None or x.inner is None:
+            self.fail(token, f"{token.text} is no matrix", "multiply by a matrix, or by a line such as W1 = W - dh*h'")
+        return x
 
     def picked(self, at: Token) -> Node:
         """What is between the parentheses of pick(x, i, [2, 0, 0])."""
@@ -420,11 +438,13 @@ class Expressions(Reader):
         at = self.next
         match name.text:
             case "MatMul":
-                matrix: Matrix = self.lookup(self.matrices, self.take("name", "a matrix"), "matrix")
+                matrix = self.matrix()
                 transposed = self.accept(".") is not None and bool(self.word("T"))
                 self.take(",")
                 at, x = self.next, self.sum()
                 backward = self.word("forward", "backward").text == "backward" if self.accept(",") else transposed
+                if isinstance(matrix, Node) and matrix.shape and x.shape:
+                    self.aligned(at, [algebra.constant(0, matrix.shape), algebra.constant(0, x.shape)])
                 return self.node(at, self._multiplied, matrix, transposed, x, backward)
             case "inverse_sqrt":
                 return self.node(at, algebra.inverse_sqrt, self.width())

@@ -66,6 +66,12 @@ class Program:
         for name, value in given.items():
             check_name(name, "an output's name")
             x = as_expression(value) if not isinstance(value, Output) else Expression(value.node, value.axes)
+            if x.is_matrix:
+                raise TensorProgramError(
+                    f"output {name} is the matrix {describe(x.node)}",
+                    why="a matrix has no limit of its own; the Master Theorem is about Moments",
+                    fix="multiply a vector by it and take a Moment: tp.moment(y * (M @ x))",
+                )
             if x.width is not None or x.node.inner is not None:
                 raise TensorProgramError(
                     f"output {name} is the vector {describe(x.node)}",
@@ -97,9 +103,10 @@ class Program:
                 )
 
         for x in self.nodes:
-            if x.op == "matmul":
-                unique("matrices", x.attr[0].name, x.attr[0], x)
-                for w in (x.attr[0].rows, x.attr[0].cols):
+            if x.op in ("matmul", "matrix"):
+                of = x.attr if x.op == "matrix" else x.attr[0]
+                unique("matrices", of.name, of, x)
+                for w in (of.rows, of.cols):
                     unique("widths", w.name, w, x)
             elif x.op == "vector":
                 unique("vectors", x.attr.name, getattr(x.attr, "weights", x.attr), x)
@@ -112,8 +119,9 @@ class Program:
     # ---- contents ----
     @property
     def matrices(self) -> list[Matrix]:
-        """The matrices it multiplies with, by name."""
-        found = {x.attr[0].name: x.attr[0] for x in self.nodes if x.op == "matmul"}
+        """The initial matrices, by name."""
+        of = [x.attr if x.op == "matrix" else x.attr[0] for x in self.nodes if x.op in ("matmul", "matrix")]
+        found = {m.name: m for m in of}
         return [found[name] for name in sorted(found)]
 
     @property

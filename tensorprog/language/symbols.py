@@ -29,6 +29,7 @@ __all__ = [
     "is_exact",
     "number",
     "numbers",
+    "ratio",
 ]
 
 Number = int | Fraction | float
@@ -238,14 +239,21 @@ class Width:
         return encode(("width", self.name, self.ratio))
 
 
+def ratio(rows: Width, cols: Width) -> Number:
+    """The limit of the quotient of two widths."""
+    if is_exact(rows.ratio) and is_exact(cols.ratio):
+        return number(Fraction(rows.ratio) / Fraction(cols.ratio))
+    return float(rows.ratio) / float(cols.ratio)
+
+
 class _NoArithmetic:
     """What a matrix and its transpose are not: numbers."""
 
     def _refused(self, *_: Any, **__: Any) -> Any:
         raise TensorProgramError(
             f"{self!r} is used like numbers",
-            why="a program multiplies matrices with vectors, and does nothing else with them",
-            fix="write 2 * (W @ x), or another var, for 2 * W; A @ x + B @ x for A + B; W.T for the transpose",
+            why="a program adds and scales matrices and multiplies vectors by them; a transpose only multiplies",
+            fix="write (2 * W).T @ y for 2 * W.T, A.T @ y + B @ y for A.T + B; functions are for tp.matrix(...) alone",
         )
 
     __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = _refused
@@ -261,7 +269,8 @@ class Matrix(_NoArithmetic):
     """A rows x cols matrix with iid entries of mean 0 and variance var / cols (fan-in normalisation).
 
     A matrix *is* its name and attributes: the same name with the same attributes is the same matrix.
-    `W @ x` multiplies a vector of width `cols`, `W.T @ y` one of width `rows`.
+    `W @ x` multiplies a vector of width `cols`, `W.T @ y` one of width `rows`. Matrices are added, and scaled by numbers and
+    scalars: `(1 - wd) * W - eta * tp.matrix(lambda d, h: d * h, dh, h)` is the matrix after a step of training.
 
     Args:
         name: Its name.
@@ -315,16 +324,52 @@ class Matrix(_NoArithmetic):
     @property
     def ratio(self) -> Number:
         """rho = lim rows / cols."""
-        return (
-            number(Fraction(self.rows.ratio) / Fraction(self.cols.ratio))
-            if (is_exact(self.rows.ratio) and is_exact(self.cols.ratio))
-            else float(self.rows.ratio) / float(self.cols.ratio)
-        )
+        return ratio(self.rows, self.cols)
 
     def __matmul__(self, x: Expression) -> Expression:
         from tensorprog.language.expression import product
 
         return product(self, False, x)
+
+    # ---- as a part of a matrix ----
+    @property
+    def _part(self) -> Expression:
+        from tensorprog.language.expression import part
+
+        return part(self)
+
+    def __add__(self, other: Any) -> Expression:
+        return self._part + other
+
+    def __radd__(self, other: Any) -> Expression:
+        return other + self._part
+
+    def __sub__(self, other: Any) -> Expression:
+        return self._part - other
+
+    def __rsub__(self, other: Any) -> Expression:
+        return other - self._part
+
+    def __mul__(self, other: Any) -> Expression:
+        return self._part * other
+
+    def __rmul__(self, other: Any) -> Expression:
+        return other * self._part
+
+    def __truediv__(self, other: Any) -> Expression:
+        return self._part / other
+
+    def __neg__(self) -> Expression:
+        return -self._part
+
+    def __pos__(self) -> Expression:
+        return self._part
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **settings: Any) -> Any:
+        """A number of NumPy on the left."""
+        if ufunc not in (np.add, np.subtract, np.multiply, np.divide):
+            self._refused()
+        return getattr(ufunc, method)(*[x._part if x is self else x for x in inputs], **settings)
 
     def __repr__(self) -> str:
         return f"Matrix({self.name!r}, {self.rows.name}, {self.cols.name}, var={self.var})"
@@ -351,10 +396,10 @@ class Matrix(_NoArithmetic):
 class Transposed(_NoArithmetic):
     """The transpose of a matrix, for `W.T @ y`."""
 
-    matrix: Matrix
+    matrix: Matrix | Expression
 
     @property
-    def T(self) -> Matrix:
+    def T(self) -> Matrix | Expression:
         """The matrix itself."""
         return self.matrix
 

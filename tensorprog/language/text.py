@@ -29,6 +29,14 @@ A product of back-propagation is `MatMul(W.T, y)`, one of the forward pass `MatM
 a network that uses W.T, the text says so: `MatMul(W.T, y, forward)`, `MatMul(W, x, backward)`. This is what gradient
 independence replaces or leaves alone; runs and limits do not depend on it.
 
+A matrix that is no initial one has a line of its own. What has an initial matrix in it is no Nonlin, as that is only added and
+scaled; what has none is one, and `x'` is x over its columns.
+
+    W1 = W - 1/4*dh*h'
+    G2 = Nonlin(dh*h')
+    g3 = MatMul(W1, x)
+    g4 = MatMul(W1.T, y)
+
 **Axes** have positions, called i, j, k, ... in the text (names attach to outputs only):
 
 | text           | meaning                                                                                         |
@@ -73,8 +81,8 @@ REGION, DEPTH, LITERAL = 88, 8, 400
 
 SUM, PRODUCT, POWER, ATOM = range(4)  # precedences
 
-LEAVES = frozenset({"constant", "scalar", "vector", "inverse_sqrt"})
-INSTRUCTIONS = frozenset({"matmul", "moment", "outer"})
+LEAVES = frozenset({"constant", "scalar", "vector", "inverse_sqrt", "matrix"})
+INSTRUCTIONS = frozenset({"matmul", "apply", "moment", "outer"})
 _LETTERS = string.ascii_lowercase[8:]  # i, j, k, ...
 
 
@@ -121,7 +129,7 @@ class Listing:
 
     Attributes:
         declarations: Widths, matrices, vectors, hyperparameters, arrays.
-        leaves: Initial vectors and hyperparameters by the names the text gives them.
+        leaves: Initial vectors, hyperparameters, and initial matrices that are parts of others, by the names the text gives them.
         vectors: The names the text gives to initial vectors.
         lines: The instructions, operands first.
         outputs: One line for each output: `name` is the output's.
@@ -260,10 +268,13 @@ class _Writer:
         self.lines: set[Node] = set()
         labels = {x.label for x in program.nodes if x.label and x.op not in LEAVES}
         self.taken = labels | {v.name for v in program.vectors}
-        self.used = {v.name for v in program.vectors}
+        # names of matrices are a table of their own, except where sums are matrices, too
+        sums = any(x.op in ("apply", "matrix") for x in program.nodes)
+        self.used = {m.name for m in program.matrices} if sums else set()
+        self.taken |= self.used
         self.vectors = self.out.vectors
         for v in program.vectors:  # U of a second set of data is called U_2
-            self.vectors[v] = self._free(v.name) if v.name in self.vectors.values() else v.name
+            self.vectors[v] = self._free(v.name) if v.name in self.used else v.name
             self.used.add(self.vectors[v])
         self.scalars: dict[str, str] = {}
         for name in program.scalars:  # an initial vector of the same name has precedence
@@ -364,17 +375,19 @@ class _Writer:
     def _instructions(self) -> None:
         nodes, outputs = self.program.nodes, self.program.outputs
         uses = Counter([a for x in nodes for a in x.args] + [o.node for o in outputs.values()])
-        multiplied = {x.args[0] for x in nodes if x.op == "matmul"}
+        multiplied = {a for x in nodes if x.op in ("matmul", "apply") for a in x.args}
         for x in nodes:
             piece = self._piece(x)
-            if x.op in ("vector", "scalar"):
+            if x.op in ("vector", "scalar", "matrix"):
                 self.out.leaves[piece.text] = x
+            elif x.op == "inner" and not x.label and (x.args[0] in self.lines or x.args[0].op == "vector"):
+                pass  # y' is as short as a name
             elif x.op not in LEAVES and (
                 x.op in INSTRUCTIONS or x.label or uses[x] > 1 or x in multiplied
                 or piece.depth >= DEPTH or len(piece.text) > REGION
             ):  # fmt: skip
                 name = self._name(x)
-                plain = x.op in INSTRUCTIONS or x.is_scalar
+                plain = x.op in INSTRUCTIONS or x.is_scalar or x.has_matrix
                 text = piece.text if plain else f"Nonlin({piece.text})"
                 self.out.lines.append(Line(name, x, text, piece.refs))
                 self.lines.add(x)
@@ -388,7 +401,8 @@ class _Writer:
         if x.label:
             name = x.label if x.label not in self.used else self._free(x.label)
         else:
-            prefix = "g" if x.op == "matmul" else "c" if x.is_scalar else "x"
+            both = x.width is not None and x.inner is not None
+            prefix = "g" if x.op in ("matmul", "apply") else "c" if x.is_scalar else "M" if both else "x"
             name = f"{prefix}{len(self.out.lines) + 1}"
             while name in self.used or name in self.taken:
                 name += "_"
@@ -411,6 +425,8 @@ class _Writer:
             return _Piece(self.scalars[x.attr[0]], refs=(self.scalars[x.attr[0]],))
         if x.op == "inverse_sqrt":
             return _Piece(f"inverse_sqrt({x.attr.name})")
+        if x.op == "matrix":
+            return _Piece(x.attr.name, refs=(x.attr.name,))
         if isinstance(x.attr, np.ndarray):
             return _Piece(self._array(x.attr) + _spread(x, (x.attr.shape, None, None)))
         level = SUM if x.attr < 0 else PRODUCT if isinstance(x.attr, Fraction) else ATOM
@@ -432,6 +448,9 @@ class _Writer:
                 matrix, transposed, *mark = x.attr
                 operands = [matrix.name + ".T" * transposed, first.text, *mark]
                 return f"MatMul({', '.join(operands)})", ATOM
+            case "apply":
+                transposed, *mark = x.attr
+                return f"MatMul({', '.join([first.text + '.T' * transposed, args[1].text, *mark])})", ATOM
             case "moment":
                 return f"Moment({first.text})", ATOM
             case "outer":

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, partial
-from math import isqrt, prod
+from math import inf, isqrt, prod
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from tensorprog.language.arrays import aligned
 from tensorprog.language.node import Node, topological
 from tensorprog.language.schedule import Step, schedule
 from tensorprog.language.symbols import Width
+from tensorprog.limits.budget import Budget
 from tensorprog.limits.diagonal import on_diagonals
 from tensorprog.limits.duals import CORRELATED, DUALS, JOINT, SNAP, apart_by_rounding, unsnapped
 from tensorprog.limits.guard import settled_by
@@ -117,6 +118,11 @@ class Batched:
 
     def _strain(self, *_: Any) -> None:
         self.strained = True
+
+    def allow(self, budget: Budget) -> None:
+        """Integrals are counted there from now on; those over it raise `Exhausted`."""
+        for c in [*self.pairs, *[c for part in self.once.values() for c in part]]:
+            c.budget = budget
 
     def forget(self) -> None:
         """Forgets what was integrated for other data, and whether numbers left the range of floats."""
@@ -291,6 +297,7 @@ class _Carried:
         self.target = 0  # slots, see `Batched._plan`
         self.sources: list[int] = []
         self.frees: list[int] = []
+        self.budget = Budget(inf)  # for what its integrals cost
         self.integrated = False  # has a guarded closed form turned to its integral?
         self.partner_target: int | None = None
         self.edges: list[tuple[int, int, Any]] = []  # the variances that it is a covariance to, see `apart_by_rounding`
@@ -358,15 +365,15 @@ class _Carried:
 
             full = [_with_axes(a, y, x) for a, y in zip(arrays, self.operands, strict=True)]
             if x.op == "guard":
-                integrate = partial(integrate_arrays, level=level, rough=rough or noise is not None)
+                integrate = partial(integrate_arrays, level=level, rough=rough or noise is not None, budget=self.budget)
                 result, integrated = settled_by(x, full, integrate)
                 self.integrated |= integrated
                 return np.asarray(result if noise is None else noise.result(x, np.asarray(result)))
-            result = integrate_arrays(x, full, level, rough or noise is not None)
+            result = integrate_arrays(x, full, level, rough or noise is not None, budget=self.budget)
             if noise is not None:  # an integral that cancels has the rounding of what cancels
                 size = None if trace is None else trace.sizes.get((x, bounds))
                 if size is None:
-                    size = integrate_arrays(x, full, 0, True, absolute=True)
+                    size = integrate_arrays(x, full, 0, True, absolute=True, budget=self.budget)
                 if trace is not None:
                     trace.sizes[x, bounds] = size
                 result = result + (noise.result(x, size) - size)

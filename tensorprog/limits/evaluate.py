@@ -309,11 +309,18 @@ class ScalarProgram:
             if product is not None and len(mean) >= PAIRS_FROM:
                 value[left] = product.listed(mean, cov, level)
             else:
-                value[left] = self._nested(integrand, f, mean, cov, params, level)
+                value[left] = self._nested(integrand, f, mean, cov, params, level, evaluated)
         return np.asarray(value)[back].reshape(shape)
 
     def _nested(
-        self, integrand: Integrand, f: Any, mean: Array, cov: Array, params: Sequence[Array], level: int
+        self,
+        integrand: Integrand,
+        f: Any,
+        mean: Array,
+        cov: Array,
+        params: Sequence[Array],
+        level: int,
+        count: Callable[[int], None],
     ) -> Array:
         from tensorprog.limits.integrate import Curve, Feature, gaussian_expectation
 
@@ -322,12 +329,12 @@ class ScalarProgram:
         deviations = np.sqrt(np.maximum(np.diagonal(cov, axis1=1, axis2=2), 0))
         if not any(turn.parametric for turn in integrand.turns):
             features = [Feature(*at) for at in integrand.located(mean, deviations, [])]
-            return gaussian_expectation(f, mean, cov, params, features, level, curves)
+            return gaussian_expectation(f, mean, cov, params, features, level, curves, count)
         value = np.empty(len(mean))
         for k in range(len(mean)):  # at other places in every row
             row, mine = slice(k, k + 1), [p[k : k + 1] for p in params]
             features = [Feature(*at) for at in integrand.located(mean[row], deviations[row], [p[0] for p in mine])]
-            value[k] = gaussian_expectation(f, mean[row], cov[row], mine, features, level, curves)[0]
+            value[k] = gaussian_expectation(f, mean[row], cov[row], mine, features, level, curves, count)[0]
         return value
 
     def values(self) -> dict[Node, Array]:
@@ -588,14 +595,17 @@ def _plain(value: Any) -> Any:
     return float(value) if np.ndim(value) == 0 else np.asarray(value)
 
 
-def integrate_arrays(x: Node, args: Sequence[Array], level: int, rough: bool = False, absolute: bool = False) -> Array:
+def integrate_arrays(
+    x: Node, args: Sequence[Array], level: int, rough: bool = False, absolute: bool = False, *, budget: Budget
+) -> Array:
     """An integral by quadrature, for arrays of means, covariances (up to rounding, if `rough`) and parameters that broadcast.
 
     Of the integrand's absolute value if `absolute`.
+
+    Raises:
+        Exhausted: It takes more evaluations than the budget has left.
     """
-    program = ScalarProgram(
-        [], budget=Budget(math.inf)
-    )  # what it costs is decided before: `networks/routes.py:How.too_dear`
+    program = ScalarProgram([], budget=budget)
     program.rough = rough
     try:
         return program._integral(x, args, level, 0, absolute)

@@ -28,6 +28,7 @@ from tensorprog.limits.routes import FEWEST_POINTS, ROUGH, Exact, Search, better
 from tensorprog.limits.tasks import Declined, Exhausted
 from tensorprog.transforms.decouple import program_for
 from tensorprog.transforms.dispatch import of_networks
+from tensorprog.transforms.written_out import written_out
 
 __all__ = ["limit"]
 
@@ -89,12 +90,13 @@ def limit(
     if method not in METHODS:
         raise TensorProgramError(f"method {method!r}", fix=f"use one of {', '.join(METHODS)}")
     bound = program.values(values)
-    check_domains(program)
+    written = written_out(program)  # populations run the program as it is
+    check_domains(written)
     rng, allowed = _seed(rng), Budget.of(budget)
-    if method == "population" and suspects(program, bound):  # the Master Theorem decides there, too
-        check_jumps(program, Lowering(program, bound, Expectation(budget=allowed.renewed())))
+    if method == "population" and suspects(written, bound):  # the Master Theorem decides there, too
+        check_jumps(written, Lowering(written, bound, Expectation(budget=allowed.renewed())))
     lost: dict[str, Any] = {}
-    exact = lambda part, points, costs: _exact(part, bound, rng, points, costs, allowed, lost)  # noqa: E731
+    exact = lambda part, points, costs: _exact(written_out(part), bound, rng, points, costs, allowed, lost)  # noqa: E731
     search = Search(program, bound, samples, replicates, rng, tol, exact, allowed.factor)
     found = search.found
     if method == "population":
@@ -116,7 +118,7 @@ def limit(
     search.refine(method)
     for name, error in lost.items():
         found[name] = _widened(found[name], error)
-    for name, remark in _outside(program).items():
+    for name, remark in _outside(written).items():
         found[name] = replace(found[name], note=note(found[name].note, remark))
     axes = {name: o.axes for name, o in program.outputs.items()}
     return Estimates({name: found[name] for name in program}, axes, search.record)

@@ -22,7 +22,7 @@ from tensorprog.limits.factors import variance_factor
 from tensorprog.limits.floats import FloatArithmetic
 from tensorprog.limits.initial import initial_scalars, limit_node
 from tensorprog.limits.laplace import homogeneous
-from tensorprog.limits.pairs import separated
+from tensorprog.limits.pairs import Separation
 from tensorprog.limits.polynomials import root_of_square
 from tensorprog.limits.structure import MOVES, PASSED, opened, root, scalar_version, settled
 from tensorprog.limits.tasks import Declined
@@ -39,6 +39,7 @@ class Lowering:
         declined: Why the exact route has no limit for a node, where it has none.
         expectation: The rules, with what they remember.
         zdot: The rules of Zdot.
+        separation: What bodies of OuterNonlins separate into.
         floats: What rounding may have done to the numbers on the way.
     """
 
@@ -54,6 +55,7 @@ class Lowering:
         self.values = values
         self.expectation = expectation or Expectation()
         self.zdot = Zdot(self.expectation)
+        self.separation = Separation(self.expectation)
         self.z: dict[Node, Node] = {}
         self.declined: dict[Node, str] = {}
         self._first: dict[tuple[Matrix, bool, Node], Node] = {}
@@ -292,7 +294,7 @@ class Lowering:
 
     def _outer(self, x: Node, body: Node) -> Node:
         """E over the second block, where the body is a sum of products of one function of each block."""
-        return typed(separated(self.expectation, body), x.shape, x.width, None)
+        return typed(self.separation.mean(body), x.shape, x.width, None)
 
 
 def _factors(program: Program) -> set[Node]:

@@ -42,6 +42,8 @@ Integrand = Callable[[list[Array], list[Array]], Array]
 
 #: Panels of one evaluation of the integrand hold about this many nodes: the temporaries stay in the cache.
 _BLOCK = 2**17
+PLACES = 2
+"""So many rough places are compared with a panel for what an evaluation costs, as measured."""
 #: Rows whose panels are made together.
 _ROWS = 2**12
 _EPS = float(np.finfo(np.float64).eps)
@@ -227,6 +229,9 @@ class Curve:
     location: Callable[[Sequence[Array], Sequence[Array]], Array]
 
 
+Count = Callable[[int], None]
+
+
 @dataclass(frozen=True)
 class _Roughness:
     """Rough places of one integration variable ``e_k``, as affine functions of the outer ones.
@@ -263,7 +268,9 @@ class _Roughness:
         return place, self.eta[:, entry]
 
 
-def _roughness(mean: Array, factor: Array, features: Sequence[Feature], radius: float) -> list[_Roughness]:
+def _roughness(
+    mean: Array, factor: Array, features: Sequence[Feature], radius: float, count: Count = lambda points: None
+) -> list[_Roughness]:
     """Rough places of every integration variable, for ``z = mean + factor @ e`` with factor (b, d, r)."""
     size, _, rank = factor.shape
     stages: list[_Roughness] = []
@@ -281,6 +288,7 @@ def _roughness(mean: Array, factor: Array, features: Sequence[Feature], radius: 
         # (the integral over e_2 > max(a(e_1), b(e_1)) has a kink at a = b).
         for k in range(rank - 2, -1, -1):
             below, crossings = stages[k + 1], []
+            count(len(below.eta) ** 2 * size // 2)
             for i, j in itertools.combinations(range(len(below.eta)), 2):
                 slope = below.slope[i] - below.slope[j]
                 offset = -(below.offset[i] - below.offset[j]) / slope[k]
@@ -293,7 +301,9 @@ def _roughness(mean: Array, factor: Array, features: Sequence[Feature], radius: 
     return stages
 
 
-def _panels(limit: Array, place: Array, eta: Array, rule: Rule) -> tuple[NDArray[np.intp], Array, Array]:
+def _panels(
+    limit: Array, place: Array, eta: Array, rule: Rule, spend: Count = lambda points: None
+) -> tuple[NDArray[np.intp], Array, Array]:
     """Panels that cover [-limit, limit] in every row and respect the rough places.
 
     Args:
@@ -301,6 +311,7 @@ def _panels(limit: Array, place: Array, eta: Array, rule: Rule) -> tuple[NDArray
         place: Positions of rough places, shape (F, rows).
         eta: Distances of their singularities from the axis, shape (F, rows).
         rule: The resolution.
+        spend: Told what it costs, in evaluations.
 
     Returns:
         Owner (row), lower and upper ends of the panels, each (P,), in no particular order.
@@ -322,10 +333,14 @@ def _panels(limit: Array, place: Array, eta: Array, rule: Rule) -> tuple[NDArray
     ellipse = (rule.ellipse + 1 / rule.ellipse) / 2
     done = []
     while len(row):
-        x, y = place[:, row], eta[:, row]
-        # The foci of the Bernstein ellipse are the ends of the panel.
-        reach = np.hypot(x - low, y) + np.hypot(x - high, y)
-        split = (reach < ellipse * (high - low)).any(axis=0) & (high - low > 1e-14)
+        spend(len(place) * len(row) // PLACES)
+        split = high - low > 1e-14
+        size = max(1, _BLOCK // len(place))
+        for block in [slice(s, s + size) for s in range(0, len(row), size)]:
+            x, y, a, b = place[:, row[block]], eta[:, row[block]], low[block], high[block]
+            # The foci of the Bernstein ellipse are the ends of the panel.
+            reach = np.hypot(x - a, y) + np.hypot(x - b, y)
+            split[block] &= (reach < ellipse * (b - a)).any(axis=0)
         done.append((row[~split], low[~split], high[~split]))
         row, low, high = row[split], low[split], high[split]
         middle = (low + high) / 2
@@ -408,6 +423,7 @@ def nested_rule(
     radius: float,
     rule: Rule,
     curves: Sequence[Curve] = (),
+    count: Callable[[int], None] = lambda points: None,
 ) -> Array:
     """Integrate ``f(mean + factor @ e)`` over standard normal e in the ball of the given radius.
 
@@ -420,12 +436,13 @@ def nested_rule(
         radius: Truncation in whitened coordinates.
         rule: The resolution.
         curves: Kinks of the one variable that depends on the last integration variable.
+        count: Told what finding the panels costs, in evaluations, before it is done.
 
     Returns:
         Shape (B,).
     """
     _, dim, rank = factor.shape
-    rough = _roughness(mean, factor, features, radius)
+    rough = _roughness(mean, factor, features, radius, count)
     limit = radius - rule.shrink
     used = np.asarray(factor.any(axis=0))  # (d, r): which variables depend on which e at all
 
@@ -462,7 +479,7 @@ def nested_rule(
         if curves and k == rank - 1:
             cut = [along(curve, entry, outer) for curve in curves]
             place, eta = np.concatenate([place, cut]), np.concatenate([eta, np.zeros((len(cut), len(entry)))])
-        row, low, high = _panels(left, place, eta, rule)
+        row, low, high = _panels(left, place, eta, rule, count)
         total = np.empty(len(row))
         step = max(1, _BLOCK // rule.nodes)
         for start in range(0, len(row), step):

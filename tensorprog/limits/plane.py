@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tensorprog.limits.enclosure import Box, Enclosure
-from tensorprog.limits.verified import EDGES, NODES, Line, bernstein, gauss, mass, one_root, truncation
+from tensorprog.limits.verified import EDGES, ENCLOSED, NODES, Line, bernstein, gauss, mass, one_root, truncation
 
 __all__ = ["INNER_PANELS", "PLANE_PANELS", "Plane", "Solved"]
 
@@ -143,6 +143,7 @@ class Plane:
     def _enclosed(self, low: Array, high: Array, pieces: Array) -> Enclosure:
         """Ranges on panels times pieces of the inner variable, in this order."""
         count, many = len(low), len(pieces) - 1
+        self.count(ENCLOSED * count * many)
         left, right, height, _ = bernstein(low, high)
         a, b, left, right, height = (np.repeat(x, many, axis=-1) for x in (low, high, left, right, height))
         box = Box(

@@ -44,6 +44,8 @@ def population_estimates(
     values = {name: values[name] for name in program.scalars}  # of some outputs, which may not have all of them
     tails = Tails()
     runs = population(program, samples=samples, rng=rng, replicates=replicates, values=values, watch=tails)
+    if tails.closer():
+        population(program, samples=samples, rng=rng, replicates=replicates, values=values, watch=tails, checked=False)
     moved: dict[str, Any] = {}
     if tails.judge():  # one run more, with the Moments in doubt moved: the first replicate's again
         tails.applied = True

@@ -7,6 +7,7 @@ the smaller error is kept; where neither is good enough, samples are added to th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -43,6 +44,12 @@ OPERATIONS = 2**31
 """Numbers computed for samples of one output, with a budget of 1: seconds."""
 SAMPLES = 2**12
 """Samples of a population, at first."""
+FEWEST_SAMPLES = 2**8
+"""The same where more are over budget, and four for every direction that the program needs."""
+FIRST = 2**33
+"""Numbers computed for the first population of an output, with a budget of 1: a minute."""
+FUSED = 1 / 32
+"""What a number costs that is made inside a matrix product, next to others, as measured."""
 GROWTH = 4
 """Samples are added by this factor."""
 UNASKED = 2**26
@@ -151,9 +158,23 @@ def rough(estimate: Estimate, tol: float) -> bool:
 def population_cost(program: Program, samples: int, replicates: int) -> float:
     """Numbers that a run of the population computes: entries of all instructions, and products with the bases of matrices."""
     code = compiled(program, pairs=True)
-    entries = sum([float(np.prod(x.shape, dtype=float)) for x in program.nodes if x.width is not None])
+    made = code.nodes
+    entries = sum(
+        [
+            float(math.prod(x.shape)) * (1 if x in made else FUSED)
+            for x in code.program.nodes
+            if x.width is not None and x.op not in ("view", "take")
+        ]
+    )
     directions = sum([float(k) ** 2 for k in code.products().values()])
     return float(samples) * replicates * (entries + directions)
+
+
+def fewest_samples(program: Program) -> int:
+    """With fewer samples than this a population has no room for the program's directions, or next to none."""
+    columns = 2 * sum(compiled(program, pairs=True).products().values())
+    columns += sum([math.prod(x.shape) for x in program.nodes if x.op == "vector"])
+    return min(SAMPLES, max(FEWEST_SAMPLES, 1 << (4 * columns - 1).bit_length()))
 
 
 def note(*parts: Any) -> str:
@@ -210,6 +231,7 @@ class Search:
         self.fixed = samples is not None
         self.samples = dict.fromkeys(program, SAMPLES if samples is None else samples)
         self.tol, self.operations = _checked(tol), OPERATIONS * factor
+        self.first, self.factor = FIRST * factor, factor
         self.added = self.operations if tol is not None else UNASKED * factor
         self.points = dict.fromkeys(program, POINTS)
         self.found: dict[str, Estimate] = {}
@@ -266,12 +288,13 @@ class Search:
         from tensorprog.limits.populations import population_estimates
 
         self.why |= why
+        names = [name for name in names if name in self.sampled or self._fits(name)]
         for samples in sorted({self.samples[name] for name in names}):
             group = [name for name in names if self.samples[name] == samples]
             part = self.part(group)
             cost = population_cost(part, samples, self.replicates)
             try:
-                found = population_estimates(part, self.values, samples, self.replicates, self.rng, why)
+                found = population_estimates(part, self.values, samples, self.replicates, self.rng, self.why)
             except TensorProgramError as error:
                 if any(name not in self.found for name in group):
                     raise
@@ -282,6 +305,35 @@ class Search:
             for name in group:
                 self.sampled.add(name)
                 self._offer(name, found[name], cost)
+
+    def _fits(self, name: str) -> bool:
+        """Is the first population within its budget, with fewer samples if need be? The user's number stays.
+
+        Raises:
+            TensorProgramError: It is not, and there is no other answer.
+        """
+        part = self.part([name])
+        cost = population_cost(part, self.samples[name], self.replicates)
+        if self.fixed or cost <= self.first:
+            return True
+        why = f"a population of {self.samples[name]} samples takes {cost:.1g} operations, more than {self.first:.1g}"
+        why += " (budget= allows more)"
+        fewest = fewest_samples(part)
+        while cost > self.first and self.samples[name] > fewest:
+            self.samples[name] //= 2
+            cost /= 2
+        if cost <= self.first:
+            self.why[name] = note(self.why.get(name, ""), why)
+            return True
+        self._log(name, "population", cost, None, "too costly", why)
+        if name not in self.found:
+            raise TensorProgramError(
+                f"no route has a limit of output {name} within the budget",
+                why=note(self.reasons.get(name, ""), f"{why}; with {self.samples[name]} samples {cost:.1g}"),
+                fix=f"raise budget= (to {math.ceil(cost / self.first * self.factor)}, say), or ask for fewer outputs",
+                source=self.program.outputs[name].node.source,
+            )
+        return False
 
     # ---- the choice ----
     def compare(self) -> None:

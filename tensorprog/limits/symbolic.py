@@ -39,6 +39,7 @@ from tensorprog.limits.structure import MOVES, root
 from tensorprog.limits.tasks import Task
 from tensorprog.transforms.decouple import program_for
 from tensorprog.transforms.dispatch import of_networks
+from tensorprog.transforms.written_out import written_out
 
 __all__ = ["formula"]
 
@@ -101,7 +102,7 @@ def formula(program: Program, gia: bool = False) -> Formula:
     Source: Master Theorem: Tensor Programs III, theorems 2.10 and E.15; the recursions: Cho & Saul 2009, Jacot et al.
         2018.
     """
-    program = program_for(program, gia)
+    program = written_out(program_for(program, gia))
     check_domains(program)
     if suspects(program, {}):
         check_jumps(program, Lowering(program))

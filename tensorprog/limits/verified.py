@@ -20,6 +20,7 @@ from tensorprog.limits.enclosure import Box, Enclosure, Range, enclosures, funct
 
 __all__ = [
     "EDGES",
+    "ENCLOSED",
     "LINE_PANELS",
     "NODES",
     "ROUNDED",
@@ -44,6 +45,8 @@ ELLIPSES = (2.2, 3.2, 6.0)
 """Parameters of the Bernstein ellipses that are tried."""
 NEGLIGIBLE = 2e-17
 """A panel's error relative to E |f| that is accepted."""
+ENCLOSED, ROOT = 2 * NODES, 10 * NODES
+"""What enclosing an integrand on a panel costs, and isolating a root: as many evaluations, as measured."""
 GENERATIONS = 90
 NOISES = 3
 """Ways in which the arguments of kinks are moved, to see how far their roots are."""
@@ -268,6 +271,7 @@ class _Problem:
 
     def enclosure(self, panels: _Panels) -> tuple[Enclosure, Array]:
         """Ranges on panels, and errors of their rules."""
+        self.count(ENCLOSED * len(panels.row))
         left, right, height, density = bernstein(panels.low, panels.high)
         box = Box(panels.low[None], panels.high[None], left, right, height)
         d = range(self.mean.shape[1])
@@ -402,6 +406,7 @@ class _Problem:
 
     def root(self, kink: int, panels: _Panels) -> tuple[Array, Array]:
         """Neighbouring numbers between which the argument of a kink changes its sign."""
+        self.count(ROOT * len(panels.row))
         argument = self.functions.arguments[kink]
 
         def sign(e: Array) -> Array:

@@ -9,10 +9,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["KINDS", "answer"]
-
-KINDS = {"closed form": "rounding", "quadrature": "bound", "exact": "exact"}
-"""What the error of a method means, for those that do not sample."""
+__all__ = ["answer"]
 
 
 def answer(
@@ -20,8 +17,8 @@ def answer(
     arrays: Sequence[Any],
     error: Mapping[str, float],
     method: Mapping[str, str],
+    kind: Mapping[str, str],
     note: Mapping[str, str],
-    kind: Mapping[str, str] | None = None,
 ) -> Any:
     """A named tuple of kernels.
 
@@ -30,17 +27,16 @@ def answer(
         arrays: The kernels.
         error: Name to the largest error of an entry.
         method: Name to how it was computed.
+        kind: Name to what the error means.
         note: Name to what a reader should know.
-        kind: Name to what its error means, where that does not follow from the method.
 
     Example:
-        >>> answer(["ntk"], [np.eye(1)], {"ntk": 2e-16}, {"ntk": "closed form"}, {"ntk": ""})
+        >>> answer(["ntk"], [np.eye(1)], {"ntk": 2e-16}, {"ntk": "closed form"}, {"ntk": "rounding"}, {"ntk": ""})
         ntk = array(1, 1) ± 2e-16 (closed form, rounding)
         [[1.]]
     """
     found = _type(tuple(names))(*arrays)
-    found.error, found.method, found.note = dict(error), dict(method), dict(note)
-    found.kind = {k: KINDS.get(v, "standard error") for k, v in method.items()} | dict(kind or {})
+    found.error, found.method, found.kind, found.note = dict(error), dict(method), dict(kind), dict(note)
     return found
 
 
@@ -60,8 +56,8 @@ def _type(names: tuple[str, ...]) -> Any:
 
         error: dict[str, float]
         method: dict[str, str]
-        note: dict[str, str]
         kind: dict[str, str]
+        note: dict[str, str]
 
         def __repr__(self) -> str:
             lines = []
@@ -74,9 +70,9 @@ def _type(names: tuple[str, ...]) -> Any:
 
         def _replace(self, **arrays: Any) -> Any:
             """With other arrays, and the same errors and notes."""
-            return answer(names, list(super()._replace(**arrays)), self.error, self.method, self.note, self.kind)
+            return answer(names, list(super()._replace(**arrays)), self.error, self.method, self.kind, self.note)
 
         def __reduce__(self) -> Any:
-            return answer, (names, list(self), self.error, self.method, self.note, self.kind)
+            return answer, (names, list(self), self.error, self.method, self.kind, self.note)
 
     return Kernel

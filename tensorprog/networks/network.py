@@ -37,6 +37,7 @@ from tensorprog.transforms.decouple import in_forward_pass, program_for
 from tensorprog.transforms.parametrization import Parametrization
 from tensorprog.transforms.parametrization import parametrization as named
 from tensorprog.transforms.tangent import parameters, tangent
+from tensorprog.transforms.written_out import written_out_nodes
 
 __all__ = ["Network"]
 
@@ -393,9 +394,10 @@ def _forward(outputs: list[Any]) -> list[Any]:
     """The outputs with their products marked as those of the forward pass, where these are W.T x."""
     parts = [x for o in outputs for x in (o.expressions if isinstance(o, Readout) else [o])]
     new = in_forward_pass([x.node for x in parts])
+    plain = written_out_nodes([new[x.node] for x in parts])
 
     def marked(x: Expression) -> Expression:
-        return Expression(new[x.node], x.order, x.axes)
+        return Expression(plain[new[x.node]], x.order, x.axes)
 
     return [o.marked(marked) if isinstance(o, Readout) else marked(o) for o in outputs]
 

@@ -39,6 +39,7 @@ from tensorprog.language.describe import describe
 from tensorprog.language.functions import PRIMITIVES
 from tensorprog.language.node import Node, topological
 from tensorprog.language.symbols import Matrix, Width
+from tensorprog.transforms.written_out import swapped
 
 __all__ = ["Backward", "Gradient", "Use", "backprop"]
 
@@ -381,7 +382,7 @@ class _Pass:
         body = x.args[0]
         if y.op == "inner":
             (y,) = y.args
-            node = algebra.mul([root_of_ratio(body.width, y.width), algebra.outer(_swapped(g.node))])
+            node = algebra.mul([root_of_ratio(body.width, y.width), algebra.outer(swapped(g.node))])
         elif y.width is not None:
             node = algebra.outer(g.node)
         else:
@@ -408,20 +409,3 @@ def boundary_of(x: Node) -> tuple[Node, ...]:
         elif y.inner is None:
             found[y] = None
     return tuple(found)
-
-
-def _swapped(body: Node) -> Node:
-    """A body with its two coordinates exchanged."""
-    done: dict[Node, Node] = {}
-    for y in topological([body], _inside):
-        if y.op == "inner":
-            done[y] = y.args[0]
-        elif y.inner is None:
-            done[y] = y if y.width is None else algebra.inner(y)
-        elif y.op == "constant":
-            done[y] = Node("constant", (), y.attr, y.shape, y.inner, y.width)
-        else:
-            args: Sequence[Node] = [done[a] for a in y.args]
-            out = algebra.applied(y, args)
-            done[y] = algebra.typed(out, y.shape, y.inner, y.width)
-    return done[body]

@@ -17,7 +17,7 @@ from tensorprog.language import algebra
 from tensorprog.language.node import Node, topological
 from tensorprog.language.program import Program
 from tensorprog.language.symbols import Matrix
-from tensorprog.transforms.rewrite import rewrite, rewrite_nodes
+from tensorprog.transforms.rewrite import Rule, rewrite, rewrite_nodes
 
 __all__ = ["backward_copy", "copy_of", "decouple", "in_forward_pass", "program_for", "unmarked", "with_copies"]
 
@@ -44,23 +44,30 @@ def in_forward_pass(roots: Iterable[Node]) -> Mapping[Node, Node]:
 
     def rule(x: Node, args: Sequence[Node]) -> Node:
         if _unmarked_transpose(x):
-            return algebra.matmul(x.attr[0], True, args[0], backward=False)
+            return _product(x, args, False)
         return algebra.rebuild(x, args)
 
     return rewrite_nodes(roots, rule)
 
 
 def _unmarked_transpose(x: Node) -> bool:
-    return x.op == "matmul" and x.attr[1:] == (True,)
+    return x.op in ("matmul", "apply") and x.attr[-1] is True
+
+
+def _product(x: Node, args: Sequence[Node], backward: bool | None) -> Node:
+    """A product of other operands with another mark."""
+    if x.op == "matmul":
+        return algebra.matmul(x.attr[0], x.attr[1], args[0], backward)
+    return algebra.apply(args[0], x.attr[0], args[1], backward)
 
 
 def unmarked(program: Program) -> Program:
     """The program without marks, for those who compute numbers: equal products are one."""
-    if not any(x.op == "matmul" and len(x.attr) > 2 for x in program.nodes):
+    if not any(x.op in ("matmul", "apply") and isinstance(x.attr[-1], str) for x in program.nodes):
         return program
 
     def rule(x: Node, args: Sequence[Node]) -> Node:
-        return algebra.matmul(x.attr[0], x.attr[1], args[0]) if x.op == "matmul" else algebra.rebuild(x, args)
+        return _product(x, args, None) if x.op in ("matmul", "apply") else algebra.rebuild(x, args)
 
     return rewrite(program, rule)
 
@@ -89,9 +96,9 @@ def decouple(program: Program) -> Program:
     """The program under the gradient independence assumption (GIA).
 
     Every `W.T y` of back-propagation becomes one of an independent copy `W~`, the same copy wherever it is W.T; every `W x`
-    of back-propagation, where the forward pass used W.T, one of another copy, `W_T~`. Forward products are untouched: at
-    finite width they have the same weights as before. Whether the limit stays right is another question
-    (`analysis/gia.py`).
+    of back-propagation, where the forward pass used W.T, one of another copy, `W_T~`. In a sum of matrices so does every
+    initial one, and updates, made of data, stay. Forward products are untouched: at finite width they have the same weights as
+    before. Whether the limit stays right is another question (`analysis/gia.py`).
 
     Args:
         program: A program. See this module's text for what in it is back-propagation: without marks, every `W.T`.
@@ -113,23 +120,38 @@ def decouple(program: Program) -> Program:
         ['W', 'W~']
     """
     _check_copies(program)
-    return rewrite(program, with_copies)
+    return rewrite(program, with_copies())
 
 
-def with_copies(x: Node, args: Sequence[Node]) -> Node:
-    """The rule of `decouple`, for `rewrite_nodes`."""
-    if x.op == "matmul" and algebra.is_backward(x):
-        matrix, transposed = x.attr[:2]
-        return algebra.matmul(backward_copy(matrix, transposed), transposed, args[0], backward=True)
-    return algebra.rebuild(x, args)
+def with_copies() -> Rule:
+    """The rule of `decouple`, for one call of `rewrite_nodes`."""
+    known: dict[bool, dict[Node, Node]] = {False: {}, True: {}}
+
+    def rule(x: Node, args: Sequence[Node]) -> Node:
+        if x.op == "matmul" and algebra.is_backward(x):
+            matrix, transposed = x.attr[:2]
+            return algebra.matmul(backward_copy(matrix, transposed), transposed, args[0], backward=True)
+        if x.op == "apply" and algebra.is_backward(x):
+            m, y = args
+            done = known[x.attr[0]]
+            for z in topological([m], lambda z: z.args if z.has_matrix and z not in done else ()):
+                if z.op == "matrix":
+                    done[z] = algebra.matrix(backward_copy(z.attr, x.attr[0]))
+                elif z not in done:
+                    done[z] = algebra.rebuild(z, [done[a] for a in z.args]) if z.has_matrix else z
+            return algebra.apply(done[m], x.attr[0], y, backward=True)
+        return algebra.rebuild(x, args)
+
+    return rule
 
 
 def _check_copies(program: Program) -> None:
     """The copy for back-propagation's W x is called W_T~: so is that of a matrix W_T."""
-    copied = {backward_copy(*x.attr[:2]).name: x for x in program.nodes if _copied(x) and x.attr[1]}
-    for x in program.nodes:
-        if _copied(x) and not x.attr[1] and backward_copy(*x.attr[:2]).name in copied:
-            name = x.attr[0].name
+    uses = _copied(program)
+    copied = {backward_copy(matrix, True).name for matrix, transposed, _ in uses if transposed}
+    for matrix, transposed, x in uses:
+        if not transposed and backward_copy(matrix, False).name in copied:
+            name = matrix.name
             raise TensorProgramError(
                 f"under gradient independence the copies of {name}.T and of {name}_T have one name",
                 fix=f"call the matrix {name}_T otherwise",
@@ -137,5 +159,16 @@ def _check_copies(program: Program) -> None:
             )
 
 
-def _copied(x: Node) -> bool:
-    return x.op == "matmul" and algebra.is_backward(x) and not x.attr[0].name.endswith("~")
+def _copied(program: Program) -> list[tuple[Matrix, bool, Node]]:
+    """The initial matrices that copies are made of: which, whether as W.T, and in which product."""
+    found = []
+    seen: dict[bool, set[Node]] = {False: set(), True: set()}
+    for x in program.nodes:
+        if x.op == "matmul" and algebra.is_backward(x):
+            found.append((*x.attr[:2], x))
+        elif x.op == "apply" and algebra.is_backward(x):
+            known = seen[x.attr[0]]
+            new = topological([x.args[0]], lambda y: y.args if y.has_matrix and y not in known else ())  # noqa: B023
+            found += [(y.attr, x.attr[0], x) for y in new if y.op == "matrix" and y not in known]
+            known.update(new)
+    return [use for use in found if not use[0].name.endswith("~")]
