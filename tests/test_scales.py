@@ -264,6 +264,27 @@ def test_shares_against_mpmath(count):
             assert abs(one - want) <= 1e-12 * want
 
 
+def test_quadrants_of_weakly_correlated_variables():
+    """In 25 digits, by another parametrization; the usual way of quadrants of examples that are no relatives."""
+    from tensorprog.limits import shares
+
+    rng = np.random.default_rng(2)
+    h, k = rng.uniform(-4, 4, (2, 24))
+    rho, zero, one = rng.uniform(-0.5, 0.5, 24), np.zeros(24), np.ones(24)
+    both = -(h * h - 2 * rho * h * k + k * k) / (2 * (1 - rho * rho))
+    value, _, poor = shares._correlated(zero, -h * h / 2, -k * k / 2, both, -h, -k, one, rho, one)
+    assert np.mean(poor) < 0.2
+    with mpmath.workdps(25):
+        for i in np.flatnonzero(~poor):
+            x, y, top = mpmath.mpf(h[i]), mpmath.mpf(k[i]), mpmath.asin(mpmath.mpf(rho[i]))
+
+            def density(t, x=x, y=y):
+                return mpmath.exp(-(x * x - 2 * x * y * mpmath.sin(t) + y * y) / (2 * mpmath.cos(t) ** 2))
+
+            want = mpmath.ncdf(-x) * mpmath.ncdf(-y) + mpmath.quad(density, [0, top]) / (2 * mpmath.pi)
+            assert abs(value[i] - want) <= 5e-14 * want, (h[i], k[i], rho[i])
+
+
 @pytest.mark.parametrize("scale", [1.0, 1e2, pytest.param(1e4, marks=pytest.mark.slow)])
 def test_exponentials_that_end_where_they_grow(scale):
     """exp(u) step(-u) is at most 1: a tilt by exp(u) would leave infinity times 0. It occurs in the gradient of elu(u)**2."""

@@ -425,7 +425,7 @@ def transpose(x: Node, order: Sequence[int]) -> Node:
 def take(x: Node, axis: int, index: int) -> Node:
     """The given position of an axis; the axis is dropped."""
     shape = x.shape[:axis] + x.shape[axis + 1 :]
-    if x.op == "stack":
+    if x.op in ("stack", "family"):
         if x.attr == axis:
             return x.args[index]
     elif x.op == "constant":

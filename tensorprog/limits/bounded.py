@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from tensorprog.limits.nested import psd_factor, radius, rule
-from tensorprog.limits.plane import INNER_PANELS, PLANE_PANELS, Plane, Solved
-from tensorprog.limits.verified import LINE_PANELS, NODES, ROUNDED, Line
+from tensorprog.limits.plane import Plane, Solved
+from tensorprog.limits.verified import ROUNDED, Line
 
-__all__ = ["SAFETY", "Bounded", "most_evaluations"]
+__all__ = ["SAFETY", "Bounded"]
 
 Array = np.ndarray
 
@@ -19,13 +19,6 @@ SAFETY = 10.0
 """Errors are this many times the difference between levels: what is known of an error moves level 0 by less."""
 KEPT = 256
 """Planes whose panels are kept for the next numbers."""
-
-
-def most_evaluations(rank: int) -> int:
-    """How often an integrand is evaluated for one Gaussian of rank 0, 1 or 2, at most; mostly it is a hundredth of that."""
-    if rank == 0:
-        return 1
-    return NODES * LINE_PANELS if rank == 1 else NODES * PLANE_PANELS * NODES * INNER_PANELS
 
 
 class Bounded:
@@ -38,6 +31,7 @@ class Bounded:
 
     def __init__(self, line: Line, evaluate: Callable[[Sequence[Any], Sequence[Any]], Any]) -> None:
         self._line, self._evaluate = line, evaluate
+        self.analytic = line.analytic
         self._planes: dict[int, list[tuple[Array, Solved]]] = {}
 
     def __call__(

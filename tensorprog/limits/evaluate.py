@@ -104,6 +104,7 @@ class ScalarProgram:
         self.floating = [x for x in self.outputs if x.op != "constant"]
         self.rng, self.points = rng, points
         self.rough = False  # covariances have the rounding of float32
+        self.compared = False  # errors of analytic integrands are found by comparing with bounds elsewhere
         self.steps: list[Step] = schedule(self.floating, moments=False)
         nodes = [step.node for step in self.steps]
         by_node = {step.node: step for step in self.steps}
@@ -297,7 +298,8 @@ class ScalarProgram:
             cov = _semidefinite(cov)
         value, left = np.empty(size), np.ones(size, dtype=bool)
         ranks = 2 if x in self.planar else 1 if d <= MAX_QUADRATURE and size <= LINES else -1
-        if ranks > 0 and not integrand.conditional and not (d == 1 and x in self.sampled):
+        compared = self.compared and d == 1 and integrand.bounded.analytic
+        if ranks > 0 and not compared and not integrand.conditional and not (d == 1 and x in self.sampled):
             value, done = integrand.bounded(mean, cov, params, ranks, level, noise, absolute, evaluated)
             left = ~(done & np.isfinite(value))  # bounds overflow before exp(-z) step(z) does
         if left.any() and x in self.sampled:
@@ -596,17 +598,24 @@ def _plain(value: Any) -> Any:
 
 
 def integrate_arrays(
-    x: Node, args: Sequence[Array], level: int, rough: bool = False, absolute: bool = False, *, budget: Budget
+    x: Node,
+    args: Sequence[Array],
+    level: int,
+    rough: bool = False,
+    absolute: bool = False,
+    compared: bool = False,
+    *,
+    budget: Budget,
 ) -> Array:
     """An integral by quadrature, for arrays of means, covariances (up to rounding, if `rough`) and parameters that broadcast.
 
-    Of the integrand's absolute value if `absolute`.
+    Of the integrand's absolute value if `absolute`; without bounds, which are dear, if it is `compared` with them elsewhere.
 
     Raises:
         Exhausted: It takes more evaluations than the budget has left.
     """
     program = ScalarProgram([], budget=budget)
-    program.rough = rough
+    program.rough, program.compared = rough, compared
     try:
         return program._integral(x, args, level, 0, absolute)
     except Indefinite:  # the nearest covariance; how wrong that is shows when everything is moved

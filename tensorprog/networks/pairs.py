@@ -69,7 +69,7 @@ class Compiled:
 
     def _compiled(self, program: Program, values: Mapping[str, Any]) -> Batched | None:
         check_domains(program)
-        lowering = Lowering(program, values, Expectation(Budget(self.budget)))
+        lowering = Lowering(program, values, Expectation(Budget(self.budget), integrals=False))
         check_jumps(program, lowering)
         roots = [o.node for o in program.outputs.values()]
         reasons = [lowering.declined[x] for x in roots if x in lowering.declined]

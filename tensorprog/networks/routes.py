@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tensorprog.errors import TensorProgramError
-from tensorprog.limits.batched import Batched
+from tensorprog.limits.batched import Batched, Memory
 from tensorprog.limits.budget import EVALUATIONS, Budget
 from tensorprog.limits.limit import METHODS
 from tensorprog.networks.accuracy import AccuracyWarning, Measured, measure
@@ -22,6 +22,8 @@ __all__ = ["How", "Part", "checked"]
 
 ROUGH = 1e-2
 """Relative error above which another route is tried, and a warning given if none is better."""
+SHARP = 1e-10
+"""Relative error up to which quadrature, compared with bounds on telling examples, is used for all of them."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,7 @@ class Part:
         compiled: What is evaluated.
         measured: Its errors.
         note: Why it is computed so.
+        memory: Integrals that this call has found.
     """
 
     def __init__(
@@ -89,6 +92,7 @@ class Part:
         self.rows, self.columns, self.products, self.mirror, self.compiled = rows, columns, products, mirror, compiled
         self.measured: Measured
         self.note = ""
+        self.memory = Memory()
 
     @property
     def evaluations(self) -> float:
@@ -105,7 +109,12 @@ class Part:
 
     def measure(self, names: Sequence[str]) -> None:
         """Measures errors, and notes where closed forms have given way to integrals."""
-        self.measured = measure(*self.programs, self.products, names, self.compiled.several)
+        self.measured = measure(*self.programs, self.products, names, self.compiled.several, self.memory)
+        if self.memory and max(self.measured.visible.values()) > SHARP:  # with bounds for all examples
+            self.memory = Memory(compared=False)
+            first = self.measured
+            self.measured = measure(*self.programs, self.products, names, self.compiled.several, self.memory)
+            self.measured.pairs += first.pairs
         rows, columns = self.rows.places, self.columns.places
         self.measured.worst = {k: (rows[i], columns[j]) for k, (i, j) in self.measured.worst.items()}
         if any(c.gave_way for c in self.programs):
