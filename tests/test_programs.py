@@ -116,6 +116,11 @@ def test_mlp_covariances_of_the_worked_example(tmp_path: Path) -> None:
     np.testing.assert_allclose(np.diag(np.asarray(found["layer_2"])), s / 4 + 3 / 4, rtol=1e-12)
 
 
+def test_trained_weights() -> None:
+    assert list(exact(program("trained_weights")).values()) == [Fraction(3, 4), Fraction(65345, 65536)]
+    assert list(exact(program("trained_weights"), gia=True).values()) == [Fraction(1, 2), Fraction(3369, 4096)]
+
+
 @pytest.mark.parametrize("entries", ["rademacher", "uniform", None])
 def test_universality(entries: str | None) -> None:
     found = tp.limit(program("universality", entries=entries))

@@ -218,6 +218,7 @@ _ANALYTIC = (
     "sigmoid",
     "softplus",
     "log",
+    "sech2",
 )
 """Functions that are 0, or any other number, with probability 0 only, if their argument has a density."""
 

@@ -179,6 +179,15 @@ def _exact(
     for name, estimate in list(found.items()):
         node = program.outputs[name].node
         if estimate.kind != "exact" and not np.all(np.isfinite(np.asarray(estimate.value, dtype=float))):
+            if estimate.note and estimate.kind != "standard error":
+                raise TensorProgramError(
+                    f"the limit of output {name} is larger than floats go",
+                    why=estimate.note,
+                    fix="rescale the program: smaller standard deviations, or a normalization; tp.formula(..).evalf() has "
+                    "numbers of any size",
+                    source=node.source,
+                    label=describe(node),
+                )
             raise TensorProgramError(
                 f"the limit of output {name} is not finite",
                 why="a number is larger than 1e308, a moment is infinite, or a function met an argument without a value",
@@ -200,7 +209,9 @@ def _moved(program: Program, values: Mapping[str, Any], budget: Budget) -> Itera
             z = Lowering(program, values, Expectation(budget=budget.renewed()), floats).z
             nodes = {name: z[o.node] for name, o in program.outputs.items() if o.node in z}
             scalars = ScalarProgram(list(nodes.values()), budget=budget.renewed())
-            found = scalars.run() | {x: np.asarray(x.attr, dtype=float) for x in scalars.outputs if x.op == "constant"}
+            found = scalars.values() | {
+                x: np.asarray(x.attr, dtype=float) for x in scalars.outputs if x.op == "constant"
+            }
             yield {name: found[x] for name, x in zip(nodes, scalars.outputs, strict=True)}
         except (TensorProgramError, Declined, ValueError):  # what has a limit only by the grace of a last digit
             yield {}

@@ -172,7 +172,8 @@ def population_cost(program: Program, samples: int, replicates: int) -> float:
         ]
     )
     directions = sum([float(k) ** 2 for k in code.products().values()])
-    return float(samples) * replicates * (entries + directions)
+    pairs = float(samples) * code.pairs_of_coordinates()
+    return float(samples) * replicates * (entries + directions + pairs)
 
 
 def fewest_samples(program: Program) -> int:

@@ -253,12 +253,13 @@ class Network:
         same_features(first, second)
         data = (tuple([b.key for b in first]), tuple([b.key for b in second]))
         every = [*first, *([] if second is first else second)]
-        coordinates = self._coordinates.get(data)
+        known_as = (*data, second is first)
+        coordinates = self._coordinates.get(known_as)
         if coordinates is None:  # they cost a factorisation, more than a short run of the program
             reduced(every, self.inputs)
             if len(self._coordinates) > 8:
                 self._coordinates.clear()
-            coordinates = self._coordinates[data] = [b.coordinates for b in every]
+            coordinates = self._coordinates[known_as] = [b.coordinates for b in every]
         for b, known in zip(every, coordinates, strict=True):
             b.coordinates = known
         return first, second, data

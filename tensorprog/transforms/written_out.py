@@ -40,9 +40,9 @@ def written_out(program: Program) -> Program:
         matrix W : n x n, var 1
         vector d : n, mean 0, var 1
         vector x : n, mean 0, var 1
-        g1 = MatMul(W, x)
-        x2 = OuterNonlin(-1/2*x'**2*d)
-        c3 = Moment((g1 + x2)**2)
+        x1 = OuterNonlin(-1/2*x'**2*d)
+        g2 = MatMul(W, x)
+        c3 = Moment((x1 + g2)**2)
         output q = c3
     """
     if not any(x.op == "apply" for x in program.nodes):
