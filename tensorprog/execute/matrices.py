@@ -40,11 +40,12 @@ class _Pairs:
     Where two matrices have the same pairs with coefficients of their own, as weights and their momentum, so has their sum.
     """
 
-    __slots__ = ("_joined", "left", "right")
+    __slots__ = ("_joined", "left", "right", "within")
 
     def __init__(self, left: Array, right: Array) -> None:
         self.left, self.right = left, right
         self._joined: tuple[_Pairs, _Pairs] | None = None
+        self.within: tuple[_Pairs, int] | None = None  # what it has become a part of, and from where on
 
     def joined(self, other: _Pairs) -> _Pairs:
         """Both; the same object if asked again."""
@@ -54,6 +55,7 @@ class _Pairs:
                 shape = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
                 sides.append(np.concatenate([np.broadcast_to(x, (*shape, *x.shape[-2:])) for x in (a, b)], axis=-2))
             self._joined = other, _Pairs(*sides)
+        self.within, other.within = (self._joined[1], 0), (self._joined[1], int(self.left.shape[-2]))
         return self._joined[1]
 
 
@@ -232,6 +234,25 @@ def _merged(chunks: Sequence[_Chunk]) -> tuple[_Chunk, ...]:
     return tuple(out)
 
 
+def _absorbed(chunks: dict[int, _Chunk]) -> tuple[_Chunk, ...]:
+    """The chunks by their pairs' identity; pairs that are a part of others that are there, too, become coefficients of these."""
+    for key in sorted(chunks, key=lambda key: chunks[key].rank):
+        c, whole = chunks[key]
+        start = 0
+        while whole.within is not None:
+            whole, offset = whole.within
+            start += offset
+            if id(whole) in chunks:
+                big = chunks[id(whole)].coefficients
+                shape = np.broadcast_shapes(big.shape[:-1], c.shape[:-1])
+                total = np.array(np.broadcast_to(big, (*shape, big.shape[-1])))
+                total[..., start : start + c.shape[-1]] += c
+                chunks[id(whole)] = _Chunk(total, whole)
+                del chunks[key]
+                break
+    return tuple(chunks.values())
+
+
 # ---- instructions ----
 
 
@@ -298,7 +319,7 @@ def _combined(x: Node, empty: MatrixValue, *values: Any) -> MatrixValue:
         if value.entries is not None:
             term = value.entries if number == 1 else number * value.entries
             entries = term if entries is None else entries + term
-    out = replace(empty, initial=tuple(initial.values()), chunks=tuple(chunks.values()), entries=entries, seen=seen)
+    out = replace(empty, initial=tuple(initial.values()), chunks=_absorbed(chunks), entries=entries, seen=seen)
     return out.settled()
 
 
