@@ -49,7 +49,7 @@ MIRROR = 64
 """Rows of a tile of a symmetric result: what is evaluated on both sides of the diagonal is little."""
 INTEGRALS = ("gauss",)
 KNOWN = ("data", "dual", "stencil", "guard", *INTEGRALS)
-EVALUATIONS = {0: 1, 1: 2**8, 2: 2**13, 3: 2**18, 4: 2**18}
+POINTS = {0: 1, 1: 2**8, 2: 2**13, 3: 2**18, 4: 2**18}
 """Values of an integrand that its integral takes, roughly, by dimension."""
 SERIES = 2**6
 """Terms of a series in place of an integral."""
@@ -91,9 +91,11 @@ class Batched:
         data: The `data` nodes.
         integrals: The integrals by quadrature or sampling.
         others: Operations that have no meaning here.
+        strained: Have numbers left the range of floats?
     """
 
     def __init__(self, outputs: Sequence[Node]) -> None:
+        self.strained = False
         self.shapes = [x.shape for x in outputs]
         outputs = oriented(tidied(on_diagonals(outputs)))
         lifted = _lifted(outputs)
@@ -117,6 +119,9 @@ class Batched:
         """Is anything integrated, as far as is known from what has been evaluated?"""
         return bool(self.integrals) or self.gave_way
 
+    def _strain(self, *_: Any) -> None:
+        self.strained = True
+
     @property
     def two_rules(self) -> bool:
         """Are all integrals found by one rule, a series or one without bounds, and by another where numbers are moved?"""
@@ -133,7 +138,8 @@ class Batched:
             c.budget = budget
 
     def forget(self) -> None:
-        """Forgets what was integrated for other data."""
+        """Forgets what was integrated for other data, and whether numbers left the range of floats."""
+        self.strained = False
         for c in self.guards:
             c.integrated = False
 
@@ -219,7 +225,7 @@ class Batched:
             memory: Of integrals of single examples.
         """
         values: dict[Node, Array] = {}
-        with np.errstate(all="ignore"):
+        with np.errstate(over="call", under="call", divide="ignore", invalid="ignore", call=self._strain):
             for part in self.once.values():
                 for s in part:
                     values[s.node] = s.value(values, block, noise, level, dtype, trace, memory)
@@ -277,7 +283,7 @@ class Batched:
             elif a.width is not None:
                 found = found[..., low:high] if found.shape[-1] > 1 else found
             local[slot] = found
-        with np.errstate(all="ignore"):
+        with np.errstate(over="call", under="call", divide="ignore", invalid="ignore", call=self._strain):
             for s in self.pairs:
                 if s.is_data:
                     given = np.asarray(block.products[s.node.attr][..., low:high, left:right], dtype)
@@ -494,7 +500,7 @@ def _evaluations(s: _Carried, few: bool = False) -> int:
     """Of an integrand, for one integral of many, or of few; 1 of what is none."""
     if s.node.op not in INTEGRALS:
         return 1
-    return SERIES if s.product is not None and not few else EVALUATIONS[min(s.node.attr.dimension, 4)]
+    return SERIES if s.product is not None and not few else POINTS[min(s.node.attr.dimension, 4)]
 
 
 def _separates(x: Node) -> bool:

@@ -113,13 +113,13 @@ def compile_pair(
             no value.
     """
     sides = [network.body(open_data(network.inputs, shapes, slot)) for slot, shapes in enumerate((first, second))]
-    network.same_outputs(sides)
-    several = sides[0].several
-    programs = []
-    for a, b in ((sides[0], sides[1]), (sides[0], sides[0])):
-        outputs = {name: network.kernel_of_pair(name, a, b, scheme) for name in wanted}
-        programs.append(program_for(Program(outputs), gia))
-    return Compiled(programs[0], programs[1], several, budget, [known_values(p, sides, values) for p in programs])
+    first_body, second_body = sides
+    pair, same = [
+        program_for(network.program_of_pair(wanted, first_body, other, scheme), gia)
+        for other in (second_body, first_body)
+    ]
+    known = [known_values(p, sides, values) for p in (pair, same)]
+    return Compiled(pair, same, first_body.several, budget, known)
 
 
 def known_values(program: Program, bodies: Sequence[Body], values: Mapping[str, Any] | None) -> dict[str, Any]:
