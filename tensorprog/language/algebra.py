@@ -40,7 +40,8 @@ from tensorprog.language.symbols import (
 )
 
 __all__ = [
-    "ONE", "ZERO", "add", "applied", "apply", "common_type", "constant", "div", "fn", "hyperparameter", "initial", "inner",
+    "ONE", "ZERO", "add", "applied", "apply", "common_type", "constant", "difference", "div", "fn",
+    "hyperparameter", "initial", "inner",
     "inverse_sqrt", "is_backward", "is_power_of_n", "matmul", "matrix", "moment", "mul", "neg", "outer", "pick",
     "pick_transposed", "power",
     "rebuild", "scale",
@@ -371,6 +372,25 @@ def fn(name: str, x: Node, *parameters: Number) -> Node:
     return Node("fn", (x,), (name, tuple(parameters)), x.shape, x.width, x.inner)
 
 
+def difference(name: str, x: Node, d: Node, eps: Node, *parameters: Number) -> Node:
+    """(phi(x + eps d) - phi(x)) / eps of a primitive phi, elementwise; phi'(x) d at eps = 0.
+
+    Raises:
+        TensorProgramError: phi jumps: there is no bound for it as eps tends to 0.
+    """
+    row = PRIMITIVES[name]
+    shape, width, inner_width = common_type([x, d])
+    if row.derivative is None or row.jumps or (name in ("bump", "smooth_sign") and not parameters[0]):
+        raise TensorProgramError(
+            f"the divided difference of {name}",
+            why="it jumps, and the difference over eps has no limit where it does",
+            fix="use a continuous function",
+        )
+    if d.is_zero:
+        return constant(0, shape, width, inner_width)
+    return Node("difference", (x, d, eps), (name, tuple(parameters)), shape, width, inner_width)
+
+
 def is_power_of_n(x: Node) -> bool:
     """Is it n**-1/2 or n**1/2, of some width?"""
     return x.op == "inverse_sqrt" or (x.op == "fn" and x.attr[0] == "reciprocal" and x.args[0].op == "inverse_sqrt")
@@ -665,6 +685,8 @@ def applied(x: Node, args: Sequence[Node]) -> Node:
             return mul(list(zip(args, x.attr, strict=True)))
         case "fn":
             return fn(x.attr[0], args[0], *x.attr[1])
+        case "difference":
+            return difference(x.attr[0], args[0], args[1], args[2], *x.attr[1])
         case "view":
             return view(args[0], x.attr, x.shape)
         case "take":
@@ -700,7 +722,7 @@ def rebuild(x: Node, args: Sequence[Node], shape: tuple[int, ...] | None = None)
         # an operand is spread over what none of them has; spreading the result would wrap it
         args = [typed(args[0], shape, x.width or args[0].width, x.inner or args[0].inner), *args[1:]]
     out = applied(x, args)
-    if x.op in ("add", "mul", "fn"):
+    if x.op in ("add", "mul", "fn", "difference"):
         out = typed(out, shape, x.width, x.inner)
     if out is not x and out.source is None and out.op == x.op:
         out.source, out.label = x.source, x.label

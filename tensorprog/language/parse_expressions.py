@@ -441,6 +441,22 @@ class Expressions(Reader):
                 if isinstance(matrix, Node) and matrix.shape and x.shape:
                     self.aligned(at, [algebra.constant(0, matrix.shape), algebra.constant(0, x.shape)])
                 return self.node(at, self._multiplied, matrix, transposed, x, backward)
+            case "difference":
+                phi = self.take("name", "a function")
+                self.lookup(PRIMITIVES, phi, "function")
+                operands: list[Node] = []
+                for _ in range(3):
+                    self.take(",")
+                    operands.append(self.sum())
+                if not operands[2].is_scalar:
+                    self.fail(at, "the step of a divided difference has coordinates", "give a scalar")
+                self.aligned(at, operands)
+                given: list[Number] = []
+                while self.accept(","):
+                    given.append(self.number())
+                if len(given) != len(PRIMITIVES[phi.text].parameters):
+                    self.fail(phi, f"{phi.text} with {len(given)} parameters", "give those of the function")
+                return self.node(at, algebra.difference, phi.text, *operands, *given)
             case "inverse_sqrt":
                 return self.node(at, algebra.inverse_sqrt, self.width())
             case "stack":
