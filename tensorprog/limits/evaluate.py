@@ -326,7 +326,7 @@ class ScalarProgram:
     ) -> Array:
         from tensorprog.limits.integrate import Curve, Feature, gaussian_expectation
 
-        level += integrand.blind  # no place to refine at: both resolutions finer
+        level += integrand.oblique  # no place to refine at: both resolutions finer
         curves = [Curve(*c) for c in integrand.curves or ()]
         deviations = np.sqrt(np.maximum(np.diagonal(cov, axis1=1, axis2=2), 0))
         if not any(turn.parametric for turn in integrand.turns):
@@ -395,7 +395,7 @@ class ScalarProgram:
             rough = {
                 x
                 for x in self.integrals - self.sampled
-                if (x.attr.blind or x.attr.dimension == 1 or x in self.planar)
+                if (x.attr.oblique or x.attr.dimension == 1 or x in self.planar)
                 and not self._close(x, base, coarse, RESOLVED)
             }
             if rough:  # turns along curves that the quadrature does not resolve
@@ -493,8 +493,8 @@ class ScalarProgram:
             spread = draws.std(0, ddof=1) / math.sqrt(len(draws)) * student(len(draws) - 1)
             error = spread + SAFETY * np.abs(base[x] - coarse[x])
             unseen = np.abs(missed[x] - base[x]) if missed is not None else np.zeros(())
-            blind = any(s.blind for y, s in self.samplers.items() if x in _downstream([x], {y}))
-            kind = "bound" if blind else "standard error"
+            unhit = any(s.has_missed for y, s in self.samplers.items() if x in _downstream([x], {y}))
+            kind = "bound" if unhit else "standard error"
             return _plain(value), _plain(np.hypot(error, unseen) + rounding), "quasi-Monte-Carlo", kind
         if x in self.integrated_below:
             error = SAFETY * np.abs(base[x] - coarse[x]) + rounding

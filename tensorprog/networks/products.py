@@ -143,8 +143,9 @@ class Products:
                 with np.errstate(all="ignore"):  # those that are 0 have no direction
                     mark = np.sort(np.abs(along / np.sqrt(length)), axis=1)
                 candidates = np.flatnonzero((np.diff(mark) < NEAR * np.sqrt(a.shape[-1])).any(axis=1))
-                for x in a[candidates].reshape(len(candidates), -1, a.shape[-1]):
-                    if nearly_equal(x[x.any(axis=1)]):
+                for i in candidates:
+                    rows = a[i].reshape(-1, a.shape[-1])
+                    if nearly_equal(rows[rows.any(axis=1)]):
                         return True
         return False
 
