@@ -298,8 +298,6 @@ class Structure:
         if x.op in ("leaf", "hat"):
             f = frozenset([family(x)])
             return Facts(f, f | {ALL}, NONE, True, everything, False, {})
-        if x.op == "declined":
-            raise Declined(x.attr)
         parts = [self._facts[a] for a in x.args]
         if x.op in MOVES and parts[0].stacked:  # it may see through the stack
             return self.facts(opened(x))
