@@ -149,6 +149,10 @@ def test_gradient_independence_replaces_initial_matrices(name):
     assert copied == {f"{name}~" for name in used}
 
 
+def test_pythons_sum():
+    assert sum([W, V, outer_product(D, X)]).node == (W + V + outer_product(D, X)).node
+
+
 def test_products_are_normal_forms():
     g = outer_product(D, X)
     assert ((2 * W) @ X).node == (2 * (W @ X)).node
@@ -178,6 +182,8 @@ ERRORS = {
     "a sum times a matrix": (lambda: (W + V) @ S, r"A @ \(B @ x\)"),
     "a transpose in a sum": (lambda: (W + V).T + 1, r"\(2 \* W\)\.T @ y"),
     "a number added to an initial matrix": (lambda: W + 1, "divided by the number of columns"),
+    "a fraction added to an initial matrix": (lambda: Fraction(1, 2) + W, "divided by the number of columns"),
+    "a NumPy number added to an initial matrix": (lambda: np.float64(2) - W, "divided by the number of columns"),
     "a scalar added to an initial matrix": (lambda: ETA - (W + V), "divided by the number of columns"),
     "scalars": (lambda: tp.matrix(lambda a, b: a, ETA, X), r"tp\.matrix takes vectors"),
     "two widths": (lambda: tp.matrix(lambda a, c, b: a * b, [D, X], X), "different widths"),
