@@ -255,8 +255,10 @@ def population(
     children = np.random.SeedSequence(entropy).spawn(int(replicates))
     keys = [int.from_bytes(c.generate_state(4).tobytes(), "little") for c in children]
     given, code = program.values(values), compiled(program, pairs=True)
+    noise = code.noise()
     rows = [
-        _run_checked(code, partial(Population, samples, key), given, "the population", watch, checked) for key in keys
+        _run_checked(code, partial(Population, samples, key, columns=noise), given, "the population", watch, checked)
+        for key in keys
     ]
     return {name: np.stack([row[name] for row in rows]) for name in program}
 
