@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from math import isqrt, prod
 from pathlib import Path
@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from tensorprog.errors import MissingAxis, TensorProgramError
+from tensorprog.language.functions import TINY
 from tensorprog.language.node import Node
-from tensorprog.limits.batched import Block
+from tensorprog.limits.batched import Block, mirrored
 from tensorprog.limits.budget import Budget
 from tensorprog.limits.limit import limit
 from tensorprog.limits.tasks import Exhausted
@@ -191,6 +192,9 @@ class KernelFunction:
         if whole:
             return self._given(self._by_program(X1, X2, names, rng, whole if over else "", values), names, get, dtype)
         measured = reduce(Measured.joined, [p.measured for p in parts])
+        strained = any(c.strained for part in parts for c in part.programs)
+        if strained and (measured.tiny or not measured.finite) and gram is None and out is None:  # or 1/inf is 0
+            return self._given(self._by_program(X1, X2, names, rng, "", values), names, get, dtype)
         failed = ""
         rough = (
             max(measured.visible.values()) > self.how.rough and measured.finite
@@ -236,6 +240,11 @@ class KernelFunction:
             for k, a in zip(names, arrays, strict=True)
         }
         kind = "bound" if method == "quadrature" else "rounding"
+        if strained and measured.tiny:
+            note = "; ".join(
+                filter(None, [note, "numbers below 2.2e-308 have lost digits: give data in place of gram="])
+            )
+            errors, kind = {k: max(e, TINY) for k, e in errors.items()}, "bound"
         methods, kinds, notes = [dict.fromkeys(names, text) for text in (method, kind, note)]
         return answer(names, arrays, errors, methods, kinds, notes)
 
@@ -354,26 +363,41 @@ class KernelFunction:
     def _evaluate(self, part: Part, results: Results, progress: bool | None) -> None:
         from tqdm import tqdm
 
-        pair, same = part.programs
+        pair, _ = part.programs
         p = part.products
         blocks = list(_blocks(p.counts[0], p.counts[1], p.same, pair.data))
         off = True if len(blocks) < 4 and progress is None else None if progress is None else not progress
         for rows, columns in tqdm(blocks, unit="block", delay=2, disable=off):
             if results.done(rows, columns):
                 continue
-            block = p.block(pair.data, rows, columns)
-            found = pair.run(block, dtype=p.dtype)
-            if block.symmetric:
-                own = p.block(same.data, rows, rows)
-                alone = same.run(Block(own.products, own.rows, 1), dtype=p.dtype)
+            symmetric = p.same and rows == columns
+            values = part.measured.values if len(blocks) == 1 else None
+            found, alone = values or self._block(part, rows, columns, symmetric)
+            if symmetric:
                 for x, d in zip(found, alone, strict=True):
                     k = np.arange(x.shape[-1])
                     x[..., k, k] = d[..., 0]
+                if values:
+                    mirrored(found)
             with np.errstate(over="ignore"):
                 found = [x.astype(results.dtype, copy=False) for x in found]
             results.put(
                 found, part.rows.places, part.columns.places, rows, columns, part.mirror or (p.same and rows != columns)
             )
+
+    @staticmethod
+    def _block(part: Part, rows: slice, columns: slice, symmetric: bool) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """The kernels of a block, and those of each example alone where it is on the diagonal."""
+        pair, same = part.programs
+        p = part.products
+        block = p.block(pair.data, rows, columns)
+        if symmetric and pair.guards:
+            block = replace(block, unwanted=np.eye(block.rows, dtype=bool))
+        found = pair.run(block, dtype=p.dtype, memory=part.memory)
+        if not symmetric:
+            return found, []
+        own = p.block(same.data, rows, rows)
+        return found, same.run(Block(own.products, own.rows, 1), dtype=p.dtype, memory=part.memory)
 
     # ---- any other ----
     def _by_program(self, X1: Any, X2: Any, names: tuple[str, ...], rng: int, note: str, values: Any) -> Sampled:
@@ -411,7 +435,7 @@ class KernelFunction:
 
 @dataclass
 class Sampled:
-    """Kernels by the limit of a program: arrays, their errors, how, and why so."""
+    """Kernels by the limit of a program: arrays, their errors, how, why so, and what the errors mean."""
 
     arrays: list[np.ndarray]
     measured: Measured

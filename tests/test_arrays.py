@@ -13,6 +13,7 @@ from tensorprog.language import algebra
 from tensorprog.language import contraction as contraction_module
 from tensorprog.language.arrays import kernel, rank
 from tensorprog.language.contraction import Contraction, contraction
+from tensorprog.language.expression import in_body
 from tensorprog.language.functions import PRIMITIVES
 from tensorprog.language.node import Node, topological
 from tensorprog.language.schedule import schedule
@@ -171,7 +172,9 @@ def test_width_and_inner_width_meet(make):
     s = tp.array([0.5, 2.0], "a") + tp.moment(x)
     shapes = {"x": (N,), "y": (2, N), "i": (M,), "j": (2, M)}
     leaves = {name: rng.normal(size=shape) for name, shape in shapes.items()}
-    agree(make(s, x, y, i, j).node, leaves)
+    with in_body():
+        made = make(s, x, y, i, j)
+    agree(made.node, leaves)
 
 
 def test_a_scalar_spread_over_width_and_axes_has_all_its_axes():

@@ -12,7 +12,8 @@ from marks import few
 from scipy.special import erf
 
 from tensorprog.limits.integral import _crossings
-from tensorprog.limits.integrate import Curve, Feature, gaussian_expectation, pair_expectation, qmc_expectation
+from tensorprog.limits.integrate import Curve, Feature, gaussian_expectation, qmc_expectation
+from tensorprog.limits.series import PairSeries
 
 CORRELATIONS = [0.0, 0.5, -0.5, 1.0, -1.0, 1 - 1e-6, 1 - 1e-12, -1 + 1e-12]
 
@@ -268,6 +269,16 @@ def gram(size, scale=1.0, dim=3):
     k = scale * x @ x.T
     i, j = np.indices(k.shape).reshape(2, -1)
     return k[i, i], k[j, j], k[i, j]
+
+
+def pair_expectation(f, g, mean, var, cov, features_f=(), features_g=(), level=1):
+    """E f(u) g(v) by the series of pairs, each with marginals of its own; the shape of `cov`."""
+    cov = np.asarray(cov, dtype=float)
+    columns = [np.broadcast_to(np.asarray(x, dtype=float), cov.shape).ravel() for x in (*mean, *var)]
+    series = PairSeries(f, g, features_f, features_g, level)
+    series.prepare(columns[0], columns[2], columns[1], columns[3])
+    each = np.arange(cov.size)
+    return series.pairs(each, each, cov.ravel()).reshape(cov.shape)
 
 
 def test_pairs_closed_forms():

@@ -18,6 +18,7 @@ import tensorprog as tp
 import tensorprog.execute.population as space
 from tensorprog.errors import TensorProgramError
 from tensorprog.execute.compiled import compiled
+from tensorprog.execute.executor import population
 from tensorprog.execute.population import (
     FIRST_DIMENSIONS,
     REMEMBERED,
@@ -288,6 +289,6 @@ def test_many_samples_are_drawn_in_the_dimensions_that_the_program_needs(monkeyp
     x = tp.Vector("x", n, axes={"t": 4})
     p = tp.Program(q=tp.moment(tp.tanh(tp.Matrix("W", m, n) @ tp.tanh(tp.take(x, "t", 0)))))
     drawn = set()
-    monkeypatch.setattr(space, "_sobol", lambda rng, *what: drawn.add(what) or _sobol(rng, *what))
-    tp.limit(p, method="population", samples=samples, replicates=2)
+    monkeypatch.setattr(space, "_remembered", lambda rng, *what: drawn.add(what) or _sobol(rng, *what))
+    population(p, samples=samples, replicates=2)
     assert drawn == {("n", samples, 0, 4), ("m", samples, 0, 1)}

@@ -19,7 +19,7 @@ from scipy import integrate
 
 import tensorprog as tp
 from tensorprog.cli import main
-from tensorprog.faces.files import load_program
+from tensorprog.faces.files import load_model
 
 FOLDER = Path(__file__).resolve().parent.parent / "programs"
 # Networks, which have data, are in test_network_programs.py.
@@ -27,7 +27,7 @@ NAMES = sorted(path.stem for path in FOLDER.glob("*.py") if "\ndef data(" not in
 
 
 def program(name: str, **parameters: Any) -> tp.Program:
-    return load_program(str(FOLDER / f"{name}.py"), parameters)
+    return load_model(str(FOLDER / f"{name}.py"), parameters).program()
 
 
 def exact(p: tp.Program, **options: Any) -> dict[str, Any]:
@@ -116,6 +116,11 @@ def test_mlp_covariances_of_the_worked_example(tmp_path: Path) -> None:
     np.testing.assert_allclose(np.diag(np.asarray(found["layer_2"])), s / 4 + 3 / 4, rtol=1e-12)
 
 
+def test_trained_weights() -> None:
+    assert list(exact(program("trained_weights")).values()) == [Fraction(3, 4), Fraction(65345, 65536)]
+    assert list(exact(program("trained_weights"), gia=True).values()) == [Fraction(1, 2), Fraction(3369, 4096)]
+
+
 @pytest.mark.parametrize("entries", ["rademacher", "uniform", None])
 def test_universality(entries: str | None) -> None:
     found = tp.limit(program("universality", entries=entries))
@@ -148,7 +153,7 @@ def test_text_round_trip(name: str, tmp_path: Path) -> None:
     p = program(name)
     assert tp.parse(str(p), arrays=p.arrays) == p
     tp.save(p, tmp_path / "p.tp")
-    assert load_program(str(tmp_path / "p.tp"), {}) == p
+    assert load_model(str(tmp_path / "p.tp"), {}).program() == p
 
 
 @pytest.mark.parametrize("name", NAMES)

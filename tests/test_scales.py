@@ -264,6 +264,27 @@ def test_shares_against_mpmath(count):
             assert abs(one - want) <= 1e-12 * want
 
 
+def test_quadrants_of_weakly_correlated_variables():
+    """In 25 digits, by another parametrization; the usual way of quadrants of examples that are no relatives."""
+    from tensorprog.limits import shares
+
+    rng = np.random.default_rng(2)
+    h, k = rng.uniform(-4, 4, (2, 24))
+    rho, zero, one = rng.uniform(-0.5, 0.5, 24), np.zeros(24), np.ones(24)
+    both = -(h * h - 2 * rho * h * k + k * k) / (2 * (1 - rho * rho))
+    value, _, poor = shares._correlated(zero, -h * h / 2, -k * k / 2, both, -h, -k, one, rho, one)
+    assert np.mean(poor) < 0.2
+    with mpmath.workdps(25):
+        for i in np.flatnonzero(~poor):
+            x, y, top = mpmath.mpf(h[i]), mpmath.mpf(k[i]), mpmath.asin(mpmath.mpf(rho[i]))
+
+            def density(t, x=x, y=y):
+                return mpmath.exp(-(x * x - 2 * x * y * mpmath.sin(t) + y * y) / (2 * mpmath.cos(t) ** 2))
+
+            want = mpmath.ncdf(-x) * mpmath.ncdf(-y) + mpmath.quad(density, [0, top]) / (2 * mpmath.pi)
+            assert abs(value[i] - want) <= 5e-14 * want, (h[i], k[i], rho[i])
+
+
 @pytest.mark.parametrize("scale", [1.0, 1e2, pytest.param(1e4, marks=pytest.mark.slow)])
 def test_exponentials_that_end_where_they_grow(scale):
     """exp(u) step(-u) is at most 1: a tilt by exp(u) would leave infinity times 0. It occurs in the gradient of elu(u)**2."""
@@ -325,3 +346,22 @@ def test_saturated_functions_beyond_all_scales(name):
         assert found["ntk"].method == got.method and got.method in ("closed form", "quadrature")
         assert abs(got.value[0, 0] - want) <= got.error[0, 0] + 1e-13 * want, (scale, got, want)
         assert got.error[0, 0] <= 1e-12 * want, (scale, got)
+
+
+def test_slopes_of_saturated_functions_keep_their_digits():
+    """tanh' is integrated as sech^2, not as 1 - tanh^2, of which nothing is left where tanh is 1; written by hand, too."""
+    _, g, slope = FUNCTIONS["tanh"]
+    for variance, rho in ((1e8, 0.5), (1e16, -0.999)):
+        (found, nngp, change, _) = list(kernels("tanh", variance, (rho,)))[1]
+        size = expected(g, g, variance, 1) + variance * expected(slope, slope, variance, 1)
+        assert abs(float(found.ntk[0, 0]) - nngp - change) <= found.error["ntk"] <= 1e-11 * size
+        z = tp.Vector("z", n, var=variance)
+        ways = {"a": 1 - tp.tanh(z) ** 2, "b": tp.sigmoid(z) * (1 - tp.sigmoid(z)), "c": 3 - 3 * tp.tanh(z) ** 2}
+        means = tp.limit(tp.Program({k: tp.moment(y) for k, y in ways.items()}))
+        squares = tp.limit(tp.Program({k: tp.moment(y * y) for k, y in ways.items()}))
+        for found, power in ((means, 1), (squares, 2)):
+            for k, factor, stretch in (("a", 1, 1.0), ("b", 1 / 4, 0.5), ("c", 3, 1.0)):
+                spread = stretch**2 * variance
+                want = factor**power * expected(slope, slope if power == 2 else np.ones_like, spread, 1)
+                assert abs(found[k].value - want) <= found[k].error + 1e-13 * want
+                assert found[k].error <= 1e-11 * want

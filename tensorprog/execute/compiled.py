@@ -124,6 +124,20 @@ class Compiled:
     def __len__(self) -> int:
         return len(self._code)
 
+    @property
+    def stores_entries(self) -> bool:
+        """Is there a matrix with an array over rows and columns?"""
+        return any(x.node.op == "entries" for x in self._code)
+
+    def pairs_of_coordinates(self) -> int:
+        """How many arrays over rows and columns are made."""
+        both = [
+            x.node
+            for x in self._code
+            if x.node.width is not None and x.node.inner is not None and x.node.op != "factors"
+        ]
+        return sum([prod(x.shape) for x in both]) if self.stores_entries else 0
+
     def products(self) -> dict[str, int]:
         """Name of each matrix to the number of columns that it and its transpose multiply."""
         out: dict[str, int] = {}

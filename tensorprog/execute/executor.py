@@ -255,6 +255,13 @@ def population(
     children = np.random.SeedSequence(entropy).spawn(int(replicates))
     keys = [int.from_bytes(c.generate_state(4).tobytes(), "little") for c in children]
     given, code = program.values(values), compiled(program, pairs=True)
+    needed, free = 8.0 * code.peak_entries(lambda width: samples, "lazy"), _memory()
+    if code.stores_entries and needed > free:
+        raise TensorProgramError(
+            f"a population of {samples} samples needs {needed / 2**30:.3g} GB of memory, and {free / 2**30:.3g} GB are free",
+            why="a matrix whose values are no sum of products of vectors has an entry for every pair of samples",
+            fix="use fewer samples",
+        )
     noise = code.noise()
     rows = [
         _run_checked(code, partial(Population, samples, key, columns=noise), given, "the population", watch, checked)

@@ -19,6 +19,7 @@ A program, its limit's Z-program and the scalar program are all graphs of these 
 | add        | x1, ...         | coefficients             | sum of c_i x_i                                               |
 | mul        | x1, ...         | exponents (ints >= 1)    | product of x_i ** k_i                                        |
 | fn         | x               | (primitive, parameters)  | a primitive of `functions.py`, elementwise                   |
+| difference | x, d, eps       | (primitive, parameters)  | (phi(x + eps d) - phi(x)) / eps, elementwise                 |
 | view       | x               | position of each axis    | axes of x placed in a larger shape; a repeat is a diagonal   |
 | take       | x               | (axis, index)            | one position of an axis, which is dropped                    |
 | pick       | x               | (axis, positions)        | positions of an axis in any order, with repeats              |
@@ -32,7 +33,8 @@ What has two coordinates, over `width` and `inner`, is a matrix: M multiplies by
 columns, so that W - eta * dh * h' is the sum of an initial matrix and an update. An initial matrix in it is only added and
 scaled (`has_matrix`); what has none is any function.
 
-The limit adds `hat` (a Gaussian leaf), and closed forms and integrals of the scalar program (`limits/`).
+The limit adds `hat` (a Gaussian leaf), `family` (a stack that nothing looks through, `limits/families.py`), and closed forms
+and integrals of the scalar program (`limits/`).
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from math import inf, isqrt, prod
 from typing import Any
 
@@ -35,7 +35,7 @@ from tensorprog.limits.stencil import with_stencils
 from tensorprog.limits.tidy import tidied
 from tensorprog.limits.tiles import cores
 
-__all__ = ["Batched", "Block", "Trace"]
+__all__ = ["Batched", "Block", "Memory", "Trace", "mirrored"]
 
 Array = np.ndarray
 ROWS, COLUMNS = Width("rows"), Width("columns")
@@ -49,7 +49,7 @@ MIRROR = 64
 """Rows of a tile of a symmetric result: what is evaluated on both sides of the diagonal is little."""
 INTEGRALS = ("gauss",)
 KNOWN = ("data", "dual", "stencil", "guard", *INTEGRALS)
-EVALUATIONS = {0: 1, 1: 2**8, 2: 2**13, 3: 2**18, 4: 2**18}
+POINTS = {0: 1, 1: 2**8, 2: 2**13, 3: 2**18, 4: 2**18}
 """Values of an integrand that its integral takes, roughly, by dimension."""
 SERIES = 2**6
 """Terms of a series in place of an integral."""
@@ -65,14 +65,17 @@ class Block:
         columns: Of the second.
         symmetric: Are both the same examples, so that the result is symmetric? (With axes, those of two outputs: it is
             symmetric in output and example together.)
+        unwanted: Pairs (rows, columns) that nobody looks at: those of an example with itself, which have a program of their own,
+            and where closed forms of two examples cancel. Not integrated.
     """
 
     products: Mapping[Any, Array]
     rows: int
     columns: int
     symmetric: bool = False
+    unwanted: Array | None = None
 
-    @property
+    @cached_property
     def rough(self) -> bool:
         """Is the rounding that of float32, so that correlations may be a little above 1?"""
         return any(a.dtype == np.float32 for a in self.products.values())
@@ -88,9 +91,11 @@ class Batched:
         data: The `data` nodes.
         integrals: The integrals by quadrature or sampling.
         others: Operations that have no meaning here.
+        strained: Have numbers left the range of floats?
     """
 
     def __init__(self, outputs: Sequence[Node]) -> None:
+        self.strained = False
         self.shapes = [x.shape for x in outputs]
         outputs = oriented(tidied(on_diagonals(outputs)))
         lifted = _lifted(outputs)
@@ -114,13 +119,27 @@ class Batched:
         """Is anything integrated, as far as is known from what has been evaluated?"""
         return bool(self.integrals) or self.gave_way
 
+    def _strain(self, *_: Any) -> None:
+        self.strained = True
+
+    @property
+    def two_rules(self) -> bool:
+        """Are all integrals found by one rule, a series or one without bounds, and by another where numbers are moved?"""
+        steps = [*self.pairs, *[s for part in self.once.values() for s in part]]
+        return not self.gave_way and all(
+            s.product is not None or (s.node.attr.dimension == 1 and s.node.attr.bounded.analytic)
+            for s in steps
+            if s.node.op in INTEGRALS
+        )
+
     def allow(self, budget: Budget) -> None:
         """Integrals are counted there from now on; those over it raise `Exhausted`."""
         for c in [*self.pairs, *[c for part in self.once.values() for c in part]]:
             c.budget = budget
 
     def forget(self) -> None:
-        """Forgets what was integrated for other data."""
+        """Forgets what was integrated for other data, and whether numbers left the range of floats."""
+        self.strained = False
         for c in self.guards:
             c.integrated = False
 
@@ -170,8 +189,12 @@ class Batched:
 
     @property
     def weight(self) -> float:
-        """Entries that are computed for a pair, where there are few: of arrays, and of integrands."""
-        return 1.0 + sum([prod(s.node.shape) * _evaluations(s, few=True) for s in self.pairs])
+        """Entries that are computed for a pair, or for an example if there are no pairs, where there are few of them.
+
+        Of arrays, and of integrands.
+        """
+        steps = self.pairs or [s for part in self.once.values() for s in part]
+        return 1.0 + sum([prod(s.node.shape) * _evaluations(s, few=True) for s in steps])
 
     def evaluations(self, pairs: int, examples: int) -> float:
         """Of integrands, for some pairs of examples and the examples themselves, roughly."""
@@ -189,21 +212,23 @@ class Batched:
         level: int = 1,
         dtype: Any = float,
         trace: Trace | None = None,
+        memory: Memory | None = None,
     ) -> list[Array]:
         """The outputs for a block of pairs, each of shape (*axes, rows, columns).
 
         Args:
             block: The data.
-            noise: Moves every result by a rounding error.
+            noise: Moves every result by a rounding error; then integrals are quadrature with bounds, or nested.
             level: Resolution of integrals.
             dtype: float64, or float32 for speed.
             trace: Where correlations are 1; filled without noise, and with noise they stay so.
+            memory: Of integrals of single examples.
         """
         values: dict[Node, Array] = {}
-        with np.errstate(all="ignore"):
+        with np.errstate(over="call", under="call", divide="ignore", invalid="ignore", call=self._strain):
             for part in self.once.values():
                 for s in part:
-                    values[s.node] = s.value(values, block, noise, level, dtype, trace)
+                    values[s.node] = s.value(values, block, noise, level, dtype, trace, memory)
             n, m = block.rows, block.columns
             series = {
                 s.node: s.series(values, block, level) for s in self.pairs if s.product is not None and noise is None
@@ -248,6 +273,8 @@ class Batched:
         trace: Trace | None,
     ) -> None:
         low, high, left, right = bounds
+        rough = block.rough
+        unwanted = None if block.unwanted is None else block.unwanted[low:high, left:right]
         local: list[Any] = [None] * self.count
         for slot, a in self.given:
             found = known[a]
@@ -256,7 +283,7 @@ class Batched:
             elif a.width is not None:
                 found = found[..., low:high] if found.shape[-1] > 1 else found
             local[slot] = found
-        with np.errstate(all="ignore"):
+        with np.errstate(over="call", under="call", divide="ignore", invalid="ignore", call=self._strain):
             for s in self.pairs:
                 if s.is_data:
                     given = np.asarray(block.products[s.node.attr][..., low:high, left:right], dtype)
@@ -271,7 +298,7 @@ class Batched:
                     if noise is None and trace is None and s.kernel is not None:
                         local[s.target] = s.kernel(*arrays)
                     else:
-                        local[s.target] = s.compute(arrays, noise, level, block.rough, trace, bounds)
+                        local[s.target] = s.compute(arrays, noise, level, rough, trace, bounds, unwanted)
                 if noise is not None and noise.apart:
                     for one, other, move in s.edges:
                         local[s.target] = move(local[one], local[s.target], local[other])
@@ -315,13 +342,21 @@ class _Carried:
         level: int,
         dtype: Any,
         trace: Trace | None,
+        memory: Memory | None,
     ) -> Array:
         """Its array along rows, along columns, or neither."""
         if self.is_data:
             given = np.asarray(block.products[self.node.attr], dtype)
             return given if noise is None else np.asarray(noise.result(self.node, given))
         result = np.asarray(
-            self.compute([values[a] for a in self.operands], noise, level, block.rough or noise is not None, trace)
+            self.compute(
+                [values[a] for a in self.operands],
+                noise,
+                level,
+                block.rough or noise is not None,
+                trace,
+                memory=memory if noise is None else None,
+            )
         )
         return result.astype(dtype, copy=False)
 
@@ -351,6 +386,8 @@ class _Carried:
         rough: bool,
         trace: Trace | None = None,
         bounds: Any = None,
+        unwanted: Array | None = None,
+        memory: Memory | None = None,
     ) -> Array:
         """Its array from its operands' arrays."""
         x = self.node
@@ -360,9 +397,11 @@ class _Carried:
             full = [_with_axes(a, y, x) for a, y in zip(arrays, self.operands, strict=True)]
             if x.op == "guard":
                 integrate = partial(integrate_arrays, level=level, rough=rough or noise is not None, budget=self.budget)
-                result, integrated = settled_by(x, full, integrate)
+                result, integrated = settled_by(x, full, integrate, unwanted)
                 self.integrated |= integrated
                 return np.asarray(result if noise is None else noise.result(x, np.asarray(result)))
+            if memory is not None:
+                return memory.integral(x, full, level, rough, self.budget)
             result = integrate_arrays(x, full, level, rough or noise is not None, budget=self.budget)
             if noise is not None:  # an integral that cancels has the rounding of what cancels
                 size = None if trace is None else trace.sizes.get((x, bounds))
@@ -381,6 +420,39 @@ class _Carried:
             kernel = aligned(partial(trace.value, x, bounds, noise is not None), x)
         result = kernel(*given)
         return np.asarray(result if noise is None else noise.result(x, np.asarray(result)))
+
+
+class Memory:
+    """Integrals of single examples, for as long as one call lasts.
+
+    The variance of an example is asked for as that of a row, of a column and of the example alone: the integral is one.
+
+    Args:
+        compared: Are integrals of analytic functions without bounds, as good as a comparison with bounds elsewhere says?
+    """
+
+    def __init__(self, compared: bool = True) -> None:
+        self.compared = compared
+        self._found: dict[Any, dict[bytes, float]] = {}
+
+    def __bool__(self) -> bool:
+        """Has anything been integrated?"""
+        return bool(self._found)
+
+    def integral(self, x: Node, args: Sequence[Array], level: int, rough: bool, budget: Budget) -> Array:
+        """As `integrate_arrays`; numbers that are known are not integrated again."""
+        from tensorprog.limits.evaluate import integrate_arrays
+
+        shape = np.broadcast_shapes(*[np.shape(a) for a in args])
+        flat = [np.broadcast_to(a, shape).reshape(-1).astype(float, copy=False) for a in args]
+        keys = [row.tobytes() for row in np.stack(flat, -1)]
+        known = self._found.setdefault((x.attr.body, x.attr.dimension, level, rough), {})
+        new = list({k: i for i, k in enumerate(keys) if k not in known}.items())
+        if new:
+            places = [i for _, i in new]
+            found = integrate_arrays(x, [a[places] for a in flat], level, rough, compared=self.compared, budget=budget)
+            known.update(zip([k for k, _ in new], found.tolist(), strict=True))
+        return np.array([known[k] for k in keys]).reshape(shape)
 
 
 class Trace:
@@ -428,7 +500,7 @@ def _evaluations(s: _Carried, few: bool = False) -> int:
     """Of an integrand, for one integral of many, or of few; 1 of what is none."""
     if s.node.op not in INTEGRALS:
         return 1
-    return SERIES if s.product is not None and not few else EVALUATIONS[min(s.node.attr.dimension, 4)]
+    return SERIES if s.product is not None and not few else POINTS[min(s.node.attr.dimension, 4)]
 
 
 def _separates(x: Node) -> bool:
@@ -533,6 +605,12 @@ def _mirror(bounds: tuple[int, int, int, int], out: list[Array]) -> None:
         start = max(left, high)
         if start < right:
             full[..., start:right, low:high] = turned[..., start:right, low:high]
+
+
+def mirrored(out: list[Array]) -> None:
+    """Fills in what lies below the diagonal of whole symmetric results."""
+    size = out[0].shape[-1]
+    _mirror((0, size, 0, size), out)
 
 
 @cache

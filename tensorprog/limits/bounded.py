@@ -31,6 +31,7 @@ class Bounded:
 
     def __init__(self, line: Line, evaluate: Callable[[Sequence[Any], Sequence[Any]], Any]) -> None:
         self._line, self._evaluate = line, evaluate
+        self.analytic = line.analytic
         self._planes: dict[int, list[tuple[Array, Solved]]] = {}
 
     def __call__(

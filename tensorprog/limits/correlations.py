@@ -6,6 +6,7 @@ what is left of a variance is 0 if it is within that of what it is left from.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ def correlation(a: Any, c: Any, b: Any) -> np.ndarray:
     masks, and tell that most arrays need no mending. Where the variances are smaller arrays, along rows or along columns,
     their roots are taken first.
     """
-    if not (np.min(a, initial=1.0) > 0 and np.min(b, initial=1.0) > 0):
+    if not (_least(a) > 0 and _least(b) > 0):
         a, b = np.maximum(a, 0.0), np.maximum(b, 0.0)
         size = root_of_product(a, b, empty(a, c, b))
         rho = np.divide(c, size, out=np.zeros_like(size), where=size > 0)
@@ -38,7 +39,7 @@ def correlation(a: Any, c: Any, b: Any) -> np.ndarray:
             rho *= 1.0 / np.sqrt(b)
         else:
             np.divide(c, root_of_product(a, b, rho), out=rho)
-    near = 8 * np.finfo(rho.dtype).eps
+    near = 8 * _limits(rho.dtype)[0]
     edge = 1.0 - near
     if rho.size and not (rho.max() < edge and rho.min() > -edge):
         np.clip(rho, -1.0, 1.0, out=rho)
@@ -50,13 +51,28 @@ def root_of_product(a: Any, b: Any, out: np.ndarray) -> np.ndarray:
     """sqrt(a b), a and b at least 0, also where the product leaves the range of floats."""
     with np.errstate(over="ignore", under="ignore"):
         np.sqrt(np.multiply(a, b, out=out), out=out)
-    tiny, huge = np.sqrt(np.finfo(out.dtype).tiny), np.sqrt(np.finfo(out.dtype).max)
-    largest = max(np.max(a, initial=0.0), np.max(b, initial=0.0))
-    smallest = min(np.min(a, initial=1.0), np.min(b, initial=1.0))
-    if largest > huge or smallest < tiny:
+    _, tiny, huge = _limits(out.dtype)
+    if max(_most(a), _most(b)) > huge or min(_least(a), _least(b)) < tiny:
         apart = np.sqrt(a) * np.sqrt(b)
         np.copyto(out, apart, where=(apart > huge / 2) | (apart < 2 * tiny))
     return out
+
+
+@cache
+def _limits(dtype: Any) -> tuple[Any, Any, Any]:
+    """The precision of floats, and the numbers whose squares are the smallest and the largest."""
+    found = np.finfo(dtype)
+    return found.eps, np.sqrt(found.tiny), np.sqrt(found.max)
+
+
+def _least(a: Any) -> Any:
+    """The smallest entry, or 1 if there is none below; the method alone costs a third of the function."""
+    return min(a.min(), 1.0) if isinstance(a, np.ndarray) and a.size else np.min(a, initial=1.0)
+
+
+def _most(a: Any) -> Any:
+    """The largest entry, or 0 if there is none above."""
+    return max(a.max(), 0.0) if isinstance(a, np.ndarray) and a.size else np.max(a, initial=0.0)
 
 
 def is_small(a: Any, full: np.ndarray) -> bool:
@@ -87,7 +103,7 @@ def _fits(x: Any, shape: tuple[int, ...]) -> bool:
 
 def residual(x: Any, y: Any, z: Any, q: Any) -> np.ndarray:
     """x - y z / q, and x where q is 0; a difference within rounding of its terms is 0, so that collinear variables stay so."""
-    positive = np.min(q, initial=1.0) > 0
+    positive = _least(q) > 0
     taken = empty(x, y, z, q)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         np.multiply(y, z, out=taken)

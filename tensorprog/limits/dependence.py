@@ -82,7 +82,7 @@ def independent(structure: Structure, x: Node, atoms: Sequence[Node]) -> tuple[l
             continue
         pivot = min(left, key=lambda k: (-abs(float(left[k])), k.digest))
         scale = left[pivot]
-        inverse = Fraction(1) / scale if is_exact(scale) else 1 / scale
+        inverse = Fraction(1) / scale
         reduced.append(
             (
                 pivot,

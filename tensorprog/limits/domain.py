@@ -13,7 +13,7 @@ from tensorprog.language.describe import describe
 from tensorprog.language.functions import PRIMITIVES, TINY
 from tensorprog.language.node import Node, topological
 from tensorprog.language.program import Program
-from tensorprog.limits.polynomials import polynomial_bounds
+from tensorprog.limits.polynomials import interval_product, polynomial_bounds, power
 
 __all__ = ["Range", "check_domains", "check_value", "jumps", "range_of", "ranges"]
 
@@ -195,8 +195,8 @@ def _range(x: Node, args: list[Range]) -> Range:
             )
         case "sum":
             k = x.args[0].shape[x.attr]
-            low = TINY if args[0].low == 0 and _is_square(x.args[0]) and k > 1 else _times(k, args[0].low)
-            return args[0]._replace(low=low, high=_times(k, args[0].high))
+            low = TINY if args[0].low == 0 and _is_square(x.args[0]) and k > 1 else k * args[0].low
+            return args[0]._replace(low=low, high=k * args[0].high)
         case "softmax":
             return Range(TINY, 1, 0)
         case "matmul":
@@ -218,6 +218,7 @@ _ANALYTIC = (
     "sigmoid",
     "softplus",
     "log",
+    "sech2",
 )
 """Functions that are 0, or any other number, with probability 0 only, if their argument has a density."""
 
@@ -297,18 +298,13 @@ def _of_vector(x: Node) -> Range:
     return Range(-INF, INF, 1)
 
 
-def _times(a: float, b: float) -> float:
-    return 0.0 if a == 0 or b == 0 else a * b
-
-
 def _of_product(x: Node, args: list[Range]) -> Range:
     low = high = 1.0
     degree = 0.0
     for r, k in zip(args, x.attr, strict=True):
         a, b = _power(r, k)
-        corners = [_times(low, a), _times(low, b), _times(high, a), _times(high, b)]
         positive = low > 0 and a > 0
-        low, high = min(corners), max(corners)
+        low, high = interval_product((low, high), (a, b))
         if positive and low == 0:
             low = TINY
         degree += r.degree * k if r.degree else 0
@@ -316,13 +312,7 @@ def _of_product(x: Node, args: list[Range]) -> Range:
 
 
 def _power(r: Range, k: int) -> tuple[float, float]:
-    def power(v: float) -> float:
-        try:
-            return v**k
-        except OverflowError:
-            return math.copysign(INF, v) if k % 2 else INF
-
-    a, b = power(r.low), power(r.high)
+    a, b = power(r.low, k), power(r.high, k)
     if r.low > 0:
         return max(a, TINY), b
     if k % 2 == 0:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,6 +29,7 @@ from tensorprog.limits.perturb import NOISE, Perturbation
 from tensorprog.limits.tasks import Exhausted
 from tensorprog.limits.tidy import tidied
 from tensorprog.limits.tiles import LARGE, Tiles, stages
+from tensorprog.limits.wide import Wide, out_of_range, run_wide, stated
 
 if TYPE_CHECKING:
     from tensorprog.limits.sampling import Sampler
@@ -103,6 +104,7 @@ class ScalarProgram:
         self.floating = [x for x in self.outputs if x.op != "constant"]
         self.rng, self.points = rng, points
         self.rough = False  # covariances have the rounding of float32
+        self.compared = False  # errors of analytic integrands are found by comparing with bounds elsewhere
         self.steps: list[Step] = schedule(self.floating, moments=False)
         nodes = [step.node for step in self.steps]
         by_node = {step.node: step for step in self.steps}
@@ -136,6 +138,9 @@ class ScalarProgram:
         self.sampled_below = _downstream(self.floating, self.sampled)
         self.refined = self.integrals | {x for x in nodes if x.op == "laplace"}
         self.opened: set[Node] = set()  # guarded closed forms that had to be integrated
+        self.strained = False  # have numbers left the range of floats?
+        self.wide = False  # evaluated by `wide.py`, since they have
+        self.outside: dict[Node, Wide] = {}  # outputs as they are then
 
     # ---- one evaluation ----
     def run(
@@ -158,30 +163,19 @@ class ScalarProgram:
         values: dict[Node, Array] = dict(known or {})
         recorded = noise is None and not known and rows is None
         perturb = None if noise is None else Perturbation(np.random.default_rng([self.rng, noise]))
-        with np.errstate(all="ignore"):
+        if self.wide:
+            values, wide = run_wide(self, level, noise)
+            self.outside = wide if noise is None else self.outside
+            return values
+        with np.errstate(over="call", under="call", divide="ignore", invalid="ignore", call=self._strain):
             for single, groups in self.stages:
                 for step in single:
                     x = step.node
                     if x in values:
                         continue
                     args = [values[a] for a in step.operands]
-                    if x.op in ("gauss", "guard") and x not in self.sampled:
-                        args = list(self.alike.operands(x, args, values, recorded, perturb is not None))
-                    if x.op == "gauss":
-                        value = np.asarray(
-                            self._integral(x, args, level, replicate, noise=0 if noise is None else noise + 1)
-                        )
-                        if perturb is not None:  # an integral that cancels has the rounding of what cancels
-                            size = self._magnitude(x, args)
-                            value = value + (perturb.result(x, size) - size)
-                    elif x.op == "laplace":
-                        value = x.attr(args, level)
-                    elif x.op == "guard":
-                        value, integrated = settled_by(
-                            x, args, lambda y, arrays: self._integral(y, arrays, level, replicate)
-                        )
-                        if integrated:
-                            self.opened.add(x)
+                    if x.op in ("gauss", "guard", "laplace"):
+                        value = self.carried_out(x, args, values, level, replicate, noise, perturb, recorded)
                     else:
                         given = args if perturb is None else perturb.operands(x, args)
                         given = self.alike.operands(x, given, values, recorded, perturb is not None)
@@ -190,8 +184,50 @@ class ScalarProgram:
                             value = self.alike.left(x, given, value, values, recorded)
                     values[x] = value if perturb is None else perturb.result(x, value)
                 for tiles in groups:
-                    values |= tiles.run(values, perturb, rows)
+                    values |= tiles.run(values, perturb, rows, self._strain)
         return values
+
+    def _strain(self, *_: Any) -> None:
+        """Called where a number leaves the range of floats, in arithmetic and closed forms."""
+        self.strained = True
+
+    def carried_out(
+        self,
+        x: Node,
+        args: Sequence[Array],
+        values: Mapping[Node, Array],
+        level: int,
+        replicate: int,
+        noise: int | None,
+        perturb: Perturbation | None,
+        recorded: bool,
+    ) -> Array:
+        """The values of an integral, a guarded closed form, or a part of a tilted law.
+
+        Args:
+            x: The instruction.
+            args: Arrays of its operands.
+            values: Of all before it.
+            level: Resolution of integrals.
+            replicate: Which sample.
+            noise: The seed of what is moved, inside integrands too.
+            perturb: What moves results.
+            recorded: Is this evaluation the one to look at for variables that are the same?
+        """
+        if x.op == "laplace":
+            return np.asarray(x.attr(args, level))
+        if x not in self.sampled:
+            args = list(self.alike.operands(x, args, values, recorded, perturb is not None))
+        if x.op == "guard":
+            value, integrated = settled_by(x, args, lambda y, arrays: self._integral(y, arrays, level, replicate))
+            if integrated:
+                self.opened.add(x)
+            return value
+        value = np.asarray(self._integral(x, args, level, replicate, noise=0 if noise is None else noise + 1))
+        if perturb is not None:  # an integral that cancels has the rounding of what cancels
+            size = self._magnitude(x, args)
+            value = value + (perturb.result(x, size) - size)
+        return value
 
     def _product(self, x: Node) -> PairProduct | None:
         """The integrand as a product of one function of each of two variables, if it is one."""
@@ -265,7 +301,8 @@ class ScalarProgram:
             cov = _semidefinite(cov)
         value, left = np.empty(size), np.ones(size, dtype=bool)
         ranks = 2 if x in self.planar else 1 if d <= MAX_QUADRATURE and size <= LINES else -1
-        if ranks > 0 and not integrand.conditional and not (d == 1 and x in self.sampled):
+        compared = self.compared and d == 1 and integrand.bounded.analytic
+        if ranks > 0 and not compared and not integrand.conditional and not (d == 1 and x in self.sampled):
             value, done = integrand.bounded(mean, cov, params, ranks, level, noise, absolute, evaluated)
             left = ~(done & np.isfinite(value))  # bounds overflow before exp(-z) step(z) does
         if left.any() and x in self.sampled:
@@ -306,6 +343,14 @@ class ScalarProgram:
             value[k] = gaussian_expectation(f, mean[row], cov[row], mine, features, level, curves, count, foresee)[0]
         return value
 
+    def values(self) -> dict[Node, Array]:
+        """Values of the outputs at least, evaluated once, where floats end if need be."""
+        found = self.run()
+        if self.strained and not self.sampled and not self.wide:
+            self.wide = True
+            found = self.run()
+        return found
+
     # ---- with errors ----
     def _check_memory(self) -> None:
         """Refuses arrays over pairs of pairs of examples and the nodes of an integral that would not fit.
@@ -327,6 +372,13 @@ class ScalarProgram:
     def estimates(self) -> list[tuple[Any, Any, str, str, str]]:
         """(value, error, method, kind, note) of every output."""
         self._check_memory()
+        found = self._estimates()
+        if self.strained and not self.sampled:
+            self.wide = True
+            found = self._estimates()
+        return found
+
+    def _estimates(self) -> list[tuple[Any, Any, str, str, str]]:
         answers = {x: _of_constant(x) for x in self.outputs if x.op == "constant"}
         if self.floating:
             if self.refined:
@@ -356,7 +408,7 @@ class ScalarProgram:
                 self.sampled_below = _downstream(self.floating, self.sampled)
                 base, coarse = self.run(), self.run(level=0)
             runs = self._perturbed_runs()
-            rows = self._telling_rows(base) if self.large and self.tiles_are_last else None
+            rows = self._telling_rows(base) if self.large and self.tiles_are_last and not self.wide else None
             moved = []
             for i in range(runs):
                 found = self.run(noise=i, rows=rows)
@@ -374,10 +426,14 @@ class ScalarProgram:
             for x in self.floating:
                 with np.errstate(all="ignore"):
                     answers[x] = self._judge(x, base, coarse, moved, replicates, rows, missed)
+                    if x in self.outside:
+                        answers[x] = stated(answers[x], self.outside[x])
         return [(*answers[x], self._note(x)) for x in self.outputs]
 
     def _note(self, x: Node) -> str:
-        """Why and how an output is sampled."""
+        """Why and how an output is sampled; how large it is, where that is no float."""
+        if x in self.outside:
+            return out_of_range(self.outside[x])
         if x not in self.sampled_below:
             return ""
         below = [y for y in topological([x]) if y in self.sampled]
@@ -546,17 +602,24 @@ def _plain(value: Any) -> Any:
 
 
 def integrate_arrays(
-    x: Node, args: Sequence[Array], level: int, rough: bool = False, absolute: bool = False, *, budget: Budget
+    x: Node,
+    args: Sequence[Array],
+    level: int,
+    rough: bool = False,
+    absolute: bool = False,
+    compared: bool = False,
+    *,
+    budget: Budget,
 ) -> Array:
     """An integral by quadrature, for arrays of means, covariances (up to rounding, if `rough`) and parameters that broadcast.
 
-    Of the integrand's absolute value if `absolute`.
+    Of the integrand's absolute value if `absolute`; without bounds, which are dear, if it is `compared` with them elsewhere.
 
     Raises:
         Exhausted: It takes more evaluations than the budget has left.
     """
     program = ScalarProgram([], budget=budget)
-    program.rough = rough
+    program.rough, program.compared = rough, compared
     try:
         return program._integral(x, args, level, 0, absolute)
     except Indefinite:  # the nearest covariance; how wrong that is shows when everything is moved

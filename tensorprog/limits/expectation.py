@@ -39,12 +39,14 @@ from tensorprog.limits.factors import (
     variance_factor,
     without,
 )
+from tensorprog.limits.families import MANY, Families
 from tensorprog.limits.guard import guarded, size_of
 from tensorprog.limits.integral import MAX_QUADRATURE, integral
 from tensorprog.limits.laplace import inverse_powers, laplace
 from tensorprog.limits.monomials import MAX_DEGREE, Variables, as_sum
 from tensorprog.limits.picks import Picks, common_picks, split
 from tensorprog.limits.reduce import reduced
+from tensorprog.limits.rows import family_factor, of_family, stack_as_family, sums_over_families
 from tensorprog.limits.structure import (
     MOVES,
     Structure,
@@ -74,13 +76,15 @@ class Expectation:
     Args:
         budget: What it may cost.
         reduce: Integrate what is Gaussian given few variables out (`reduce.py`): not in formulas that people read.
+        integrals: May integrals have axes that the program's vectors have not (`families.py`)?
     """
 
-    def __init__(self, budget: Budget | None = None, reduce: bool = True) -> None:
+    def __init__(self, budget: Budget | None = None, reduce: bool = True, integrals: bool = True) -> None:
         self.reduce = reduce
         self.budget = budget or Budget()
         self.structure = Structure(self.budget)
         self.solver = Solver(self.budget)
+        self.families = Families(integrals)
 
     # ---- E ----
     def mean(self, x: Node) -> Node | Task:
@@ -135,6 +139,10 @@ class Expectation:
         if facts.stacked:
             value = yield from self._unstacked(x)
             return value
+        f = family_factor(x)
+        if f is not None:
+            value = yield from of_family(self, x, f)
+            return typed(value, x.shape, None, None)
         factors = factors_of(x)
         scalars = [(scalar_version(a), k) for a, k in factors if not self.structure.facts(a).families]
         if scalars:
@@ -179,6 +187,10 @@ class Expectation:
     def _unstacked(self, x: Node) -> Task:
         """E of a function of stacks: position by position along the first axis that is one."""
         axis = self.stack_axis(x)
+        together = stack_as_family(self, x, axis) if self.reduce else None
+        if together is not None:
+            value = yield (self.mean, together)
+            return value
         parts = []
         for i in range(x.shape[axis]):
             y = settled(algebra.take(x, axis, i))
@@ -381,6 +393,11 @@ class Expectation:
             spread = [(spread_along(b, inside.shape[-1]), j) for b, j in rest]
             value = yield (self.mean, algebra.mul([inside, *spread]))
             return algebra.sum_axis(typed(value, inside.shape, None, None), len(shape))
+        if len(a.args) >= MANY and self.reduce:
+            shape = next((b.shape for b, _ in factors if b.shape), ())
+            value = yield from sums_over_families(self, a, rest, shape)
+            if value is not None:
+                return value
         for c, b in zip(a.attr, a.args, strict=True):
             value = yield (self.mean, algebra.mul([b, *rest]))
             pairs.append((c, value))

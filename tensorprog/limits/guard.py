@@ -52,7 +52,10 @@ def guarded(value: Node, size: Node, integral: Node) -> Node:
 
 
 def settled_by(
-    node: Node, args: Sequence[Array], integrate: Callable[[Node, Sequence[Array]], Array]
+    node: Node,
+    args: Sequence[Array],
+    integrate: Callable[[Node, Sequence[Array]], Array],
+    unwanted: Array | None = None,
 ) -> tuple[Array, bool]:
     """The values of a guarded closed form, and whether any had to be integrated.
 
@@ -60,11 +63,14 @@ def settled_by(
         node: The node.
         args: Arrays of its operands, which broadcast against each other.
         integrate: Called with the integral's node and arrays of its operands.
+        unwanted: Entries that nobody looks at, which are not integrated; it broadcasts against the operands.
     """
     value, size, *rest = args
     value, size = np.broadcast_arrays(np.asarray(value, dtype=float), np.asarray(size, dtype=float))
     with np.errstate(all="ignore"):
         poor = ~(np.isfinite(value) & (size <= LOST * np.abs(value)))
+    if unwanted is not None and poor.any():
+        poor = poor & ~unwanted
     if not poor.any():
         return value, False
     integral = Node("gauss", node.args[2:], node.attr, node.shape)

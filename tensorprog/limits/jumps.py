@@ -351,7 +351,8 @@ class _Experiment:
                 with np.errstate(invalid="ignore"):  # what is out of range has left no jump
                     change = MOVE * np.where(gone, noise, value * np.sin(1e3 * value + 10 * mark))
             else:
-                step = np.maximum(MOVE * np.maximum(1.0, np.abs(value)), 100 * np.abs(other - value))
+                with np.errstate(invalid="ignore"):
+                    step = np.maximum(MOVE * np.maximum(1.0, np.abs(value)), 100 * np.abs(other - value))
                 self.reach = max(self.reach, float(np.nanmax(step / np.maximum(1.0, np.abs(value)), initial=0.0)))
                 low = self.known_ranges[x].low if x in self.known_ranges else -math.inf
                 change = step * mark * np.where(value - step < low, 1, sign)

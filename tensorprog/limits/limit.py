@@ -24,7 +24,7 @@ from tensorprog.limits.expectation import Expectation
 from tensorprog.limits.floats import FloatArithmetic
 from tensorprog.limits.jumps import check_jumps, suspects
 from tensorprog.limits.lower import Lowering
-from tensorprog.limits.routes import FEWEST_POINTS, ROUGH, Exact, Search, better, note, rough, worst
+from tensorprog.limits.routes import FEWEST_POINTS, ROUGH, Exact, Search, better, checked_method, note, rough, worst
 from tensorprog.limits.tasks import Declined, Exhausted
 from tensorprog.transforms.decouple import program_for
 from tensorprog.transforms.dispatch import of_networks
@@ -32,7 +32,6 @@ from tensorprog.transforms.written_out import written_out
 
 __all__ = ["limit"]
 
-METHODS = ("auto", "exact", "population")
 FOLDED_RUNS = 3
 """Lowerings with moved floats, where these have lost digits."""
 
@@ -87,8 +86,7 @@ def limit(
     Source: Master Theorem: Tensor Programs III, theorems 2.10 and E.15; ZHat and ZDot: Box 1 there.
     """
     program = program_for(program, gia)
-    if method not in METHODS:
-        raise TensorProgramError(f"method {method!r}", fix=f"use one of {', '.join(METHODS)}")
+    checked_method(method)
     bound = program.values(values)
     written = written_out(program)  # populations run the program as it is
     check_domains(written)
@@ -181,6 +179,15 @@ def _exact(
     for name, estimate in list(found.items()):
         node = program.outputs[name].node
         if estimate.kind != "exact" and not np.all(np.isfinite(np.asarray(estimate.value, dtype=float))):
+            if estimate.note and estimate.kind != "standard error":
+                raise TensorProgramError(
+                    f"the limit of output {name} is larger than floats go",
+                    why=estimate.note,
+                    fix="rescale the program: smaller standard deviations, or a normalization; tp.formula(..).evalf() has "
+                    "numbers of any size",
+                    source=node.source,
+                    label=describe(node),
+                )
             raise TensorProgramError(
                 f"the limit of output {name} is not finite",
                 why="a number is larger than 1e308, a moment is infinite, or a function met an argument without a value",
@@ -202,7 +209,9 @@ def _moved(program: Program, values: Mapping[str, Any], budget: Budget) -> Itera
             z = Lowering(program, values, Expectation(budget=budget.renewed()), floats).z
             nodes = {name: z[o.node] for name, o in program.outputs.items() if o.node in z}
             scalars = ScalarProgram(list(nodes.values()), budget=budget.renewed())
-            found = scalars.run() | {x: np.asarray(x.attr, dtype=float) for x in scalars.outputs if x.op == "constant"}
+            found = scalars.values() | {
+                x: np.asarray(x.attr, dtype=float) for x in scalars.outputs if x.op == "constant"
+            }
             yield {name: found[x] for name, x in zip(nodes, scalars.outputs, strict=True)}
         except (TensorProgramError, Declined, ValueError):  # what has a limit only by the grace of a last digit
             yield {}

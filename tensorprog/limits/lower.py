@@ -17,7 +17,7 @@ from tensorprog.language.symbols import LongNumber, Matrix, VectorSpec
 from tensorprog.limits.cases import by_cases
 from tensorprog.limits.domain import check_value, jumps, range_of
 from tensorprog.limits.expectation import Expectation
-from tensorprog.limits.exponentials import logarithm
+from tensorprog.limits.exponentials import logarithm, saturated
 from tensorprog.limits.factors import variance_factor
 from tensorprog.limits.floats import FloatArithmetic
 from tensorprog.limits.initial import initial_scalars, limit_node
@@ -214,6 +214,9 @@ class Lowering:
                 ):
                     return algebra.add([(1, algebra.take(z, x.attr, i)) for i in range(z.shape[x.attr])])
                 return algebra.rebuild(x, args)
+            case "add":
+                z = algebra.rebuild(x, args)
+                return saturated(z) or z
             case _:
                 return algebra.rebuild(x, args)
 

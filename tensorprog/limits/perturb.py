@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,8 @@ NOISE = 4 * EPS
 """Relative perturbation of functions and closed forms: NumPy's are within 4 units in the last place. Arithmetic gets one."""
 INSIDE = 4 * NOISE
 """Of integrals: the arguments of an integrand are rounded, too, and Phi turns that in its tail into more."""
+DRAWN = 2**11
+"""Signs drawn together."""
 _ARITHMETIC = ("add", "mul", "sum", "constant")
 _MOVING = ("view", "take", "pick", "stack")
 
@@ -37,6 +40,8 @@ class Perturbation:
 
     def __init__(self, stream: np.random.Generator, scale: float = 1.0, apart: bool = False) -> None:
         self._stream, self._scale, self.apart = stream, scale, apart
+        self._signs: np.ndarray = np.zeros(0)
+        self._used = 0
 
     def operands(self, x: Node, arrays: Sequence[Any]) -> Sequence[Any]:
         """The operands of a closed form, moved: what it cancels inside shows, even where they are whole numbers."""
@@ -53,4 +58,15 @@ class Perturbation:
         return self._moved(value, EPS if x.op in _ARITHMETIC else INSIDE if x.op in ("gauss", "guard") else NOISE)
 
     def _moved(self, value: Any, size: float) -> Any:
-        return value * (1 + size * self._scale * (2 * self._stream.integers(0, 2, np.shape(value)) - 1))
+        return value * (1 + size * self._scale * self._drawn(np.shape(value)))
+
+    def _drawn(self, shape: tuple[int, ...]) -> Any:
+        """Signs; few are taken from many that are drawn together."""
+        count = prod(shape)
+        if count > DRAWN:
+            return 2.0 * self._stream.integers(0, 2, shape) - 1
+        if self._used + count > len(self._signs):
+            self._signs, self._used = 2.0 * self._stream.integers(0, 2, DRAWN) - 1, 0
+        found = self._signs[self._used : self._used + count].reshape(shape)
+        self._used += count
+        return found

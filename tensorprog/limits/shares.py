@@ -15,6 +15,7 @@ which is exp(-h^2 (1 + x^2)/2) times a number of order one, too: the integral, i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -30,6 +31,13 @@ DEPTH = 40.0
 """The integral is cut where the integrand has fallen to exp(-DEPTH)."""
 SMALL = 0.02
 """T' is a difference as long as it is this share of its terms at least."""
+DIRECT, CENTRAL = 0.05, 4.0
+"""A quadrant is a sum of Owen's functions as long as it is this share of its terms, and the means few deviations from 0: in
+its tails Owen's function, as it is computed, loses digits."""
+WEAK, WEAK_NODES = 0.5, 12
+"""Correlations up to which a Gauss rule integrates over correlations from 0 on, and its nodes."""
+IN_RANGE = 600.0
+"""Logarithms of factors that are multiplied as they are."""
 
 
 def share(logarithm: Any, tail: Any, m: Any, q: Any) -> Array:
@@ -80,41 +88,130 @@ def quadrant(
         b: Var v.
     """
     given = [np.asarray(x, dtype=float) for x in (logarithm, tail1, tail2, both, m1, m2, a, c, b)]
-    logarithm, tail1, tail2, both, m1, m2, a, c, b = np.broadcast_arrays(*given)
-    rho = np.asarray(correlation(a, c, b))
+    scalar = not any(x.ndim for x in given)
     with np.errstate(all="ignore"):
-        regular = (a > 0) & (b > 0)
-        root = np.sqrt((1 - rho) * (1 + rho))
-        h, k = [np.where(regular, -m / np.sqrt(np.where(q > 0, q, 1.0)) + 0.0, 0.0) for m, q in ((m1, a), (m2, b))]
-        one = np.exp(logarithm)
-        parts = []
-        apart = np.where(root > 0, root, 1.0)
-        for x, y, tail in ((h, k, tail1), (k, h, tail2)):
-            size = np.abs(x)
-            slope = (y - rho * x) / apart
-            slope = np.where(size > 0, slope / np.where(size > 0, size, 1.0), np.copysign(np.inf, slope))
-            parts.append(np.where(x < 0, -1.0, 1.0) * _owen(logarithm, tail, both, size, slope))
-        inside = np.where((h < 0) & (k < 0), one, 0.0)
-        value = inside + parts[0] + parts[1]
-        # an angle: how it moves with the rounding of a correlation near 1 or -1
-        size = (inside + np.abs(parts[0]) + np.abs(parts[1])) / apart
-        origin = (h == 0) & (k == 0)
-        value = np.where(origin, one * (0.25 + np.arctan2(rho, root) / (2 * np.pi)), value)
-        # collinear variables: a tail, or an interval
+        value, size = _mended([np.atleast_1d(x) for x in given], [_correlated, _direct, _careful])
+    return (value.reshape(()), size.reshape(())) if scalar else (value, size)
+
+
+def _mended(given: Sequence[Array], ways: Sequence[Any]) -> tuple[Array, Array]:
+    """By the first way, and by those that follow where it is not good enough; the last one is good everywhere."""
+    value, size, poor = ways[0](*given)
+    if len(ways) > 1 and poor.any():
+        value, size = [np.array(np.broadcast_to(x, poor.shape)) for x in (value, size)]
+        value[poor], size[poor] = _mended([np.broadcast_to(x, poor.shape)[poor] for x in given], ways[1:])
+    return value, size
+
+
+def _correlated(
+    logarithm: Array, tail1: Array, tail2: Array, both: Array, m1: Array, m2: Array, a: Array, c: Array, b: Array
+) -> tuple[Array, Array, Array]:
+    """As `quadrant`, from independent variables on, and where that is not good enough: their correlation is not small.
+
+    The derivative of the share with respect to the correlation is the density there (Plackett 1954). It is positive, and for a
+    correlation above 0 nothing cancels.
+    """
+    from scipy.special import ndtr
+
+    rho = np.asarray(correlation(a, c, b))
+    h, k = [-m / np.sqrt(q) for m, q in ((m1, a), (m2, b))]
+    alone = ndtr(-h) * ndtr(-k)
+    good = (np.abs(rho) < WEAK) & (np.abs(logarithm) < IN_RANGE) & (a > 0) & (b > 0)
+    good &= (np.abs(h) < CENTRAL) & (np.abs(k) < CENTRAL)
+    if 2 * np.count_nonzero(good) < good.size:
+        return alone, alone, np.ones(good.shape, bool)
+    product, half = h * k, 0.5 * (h * h + k * k)
+    total = np.zeros(good.shape)
+    for node, weight in zip(*_weak_rule(), strict=True):
+        r = node * rho
+        term = product * r
+        term -= half
+        r *= r
+        np.subtract(1.0, r, out=r)
+        term /= r
+        np.exp(term, out=term)
+        np.sqrt(r, out=r)
+        term /= r
+        term *= weight
+        total += term
+    total *= rho
+    factor = np.exp(logarithm)
+    value, size = factor * (alone + total), factor * (alone + np.abs(total))
+    return value, size, ~(good & (size < value / DIRECT))
+
+
+def _direct(
+    logarithm: Array, tail1: Array, tail2: Array, both: Array, m1: Array, m2: Array, a: Array, c: Array, b: Array
+) -> tuple[Array, Array, Array]:
+    """As `quadrant`, by Owen's functions as they are; and where that is not good enough.
+
+    That is where the share is small beside what it is added up from, a factor is far from 1, and where a number may be singular:
+    a variance of 0, a correlation of 1, both means 0. What varies along rows or columns only stays so.
+    """
+    from scipy.special import ndtr, owens_t
+
+    rho = np.asarray(correlation(a, c, b))
+    root = np.sqrt((1 - rho) * (1 + rho))
+    h, k = [-m / np.sqrt(q) + 0.0 for m, q in ((m1, a), (m2, b))]
+    inside = np.where((h < 0) & (k < 0), 1.0, 0.0)
+    total, size, whole = inside, inside, inside
+    for x, y in ((h, k), (k, h)):
+        far = np.abs(x)
+        slope = (y - rho * x) / (root * far)  # infinite where x is 0: T'(0, inf) = 0, T'(0, -inf) = 1/2
+        one = 0.5 * ndtr(-far)
+        part = np.where(np.isinf(slope), np.where(slope > 0, 0.0, 2 * one), one - owens_t(far, slope))
+        total = total + np.where(x < 0, -part, part)
+        size, whole = size + part, whole + one
+    factor = np.exp(logarithm)
+    value = factor * total
+    # an angle: how it moves with the rounding of a correlation near 1 or -1
+    size = np.maximum(factor * size / root, value)
+    good = (total > DIRECT * whole) & (root > 0) & (a > 0) & (b > 0) & (np.abs(logarithm) < IN_RANGE)
+    good = good & (np.abs(h) < CENTRAL) & (np.abs(k) < CENTRAL)
+    return value, size, ~(good & np.isfinite(value) & np.isfinite(size))
+
+
+def _careful(
+    logarithm: Array, tail1: Array, tail2: Array, both: Array, m1: Array, m2: Array, a: Array, c: Array, b: Array
+) -> tuple[Array, Array, Array]:
+    """As `quadrant`, from the side of the tails, and at singular numbers: arrays of one shape (B,)."""
+    rho = np.asarray(correlation(a, c, b))
+    regular = (a > 0) & (b > 0)
+    root = np.sqrt((1 - rho) * (1 + rho))
+    h, k = [np.where(regular, -m / np.sqrt(np.where(q > 0, q, 1.0)) + 0.0, 0.0) for m, q in ((m1, a), (m2, b))]
+    one = np.exp(logarithm)
+    parts = []
+    apart = np.where(root > 0, root, 1.0)
+    for x, y, tail in ((h, k, tail1), (k, h, tail2)):
+        size = np.abs(x)
+        slope = (y - rho * x) / apart
+        slope = np.where(size > 0, slope / np.where(size > 0, size, 1.0), np.copysign(np.inf, slope))
+        parts.append(np.where(x < 0, -1.0, 1.0) * _owen(logarithm, tail, both, size, slope))
+    inside = np.where((h < 0) & (k < 0), one, 0.0)
+    value = inside + parts[0] + parts[1]
+    size = (inside + np.abs(parts[0]) + np.abs(parts[1])) / apart  # as above
+    origin = (h == 0) & (k == 0)
+    value = np.where(origin, one * (0.25 + np.arctan2(rho, root) / (2 * np.pi)), value)
+    # collinear variables: a tail, or an interval
+    edge = np.abs(rho) >= 1
+    if edge.any():
         tails = [_tail(logarithm, tail, x) for x, tail in ((h, tail1), (k, tail2))]
         value = np.where(rho >= 1, np.where(h > k, tails[0], tails[1]), value)
         first, second = [_tail(logarithm, tail, np.abs(x)) for x, tail in ((h, tail1), (k, tail2))]
         between = np.where(h > 0, first - second, np.where(k > 0, second - first, one * (_half(h) + _half(k))))
         value = np.where(rho <= -1, np.where(h + k < 0, between, 0.0), value)
-        edge = np.abs(rho) >= 1
-        size = np.where(edge & (rho < 0) & ((h > 0) | (k > 0)), first + second, np.where(edge | origin, 0.0, size))
+        size = np.where(edge & (rho < 0) & ((h > 0) | (k > 0)), first + second, np.where(edge, 0.0, size))
+    size = np.where(origin & ~(edge & (rho < 0) & ((h > 0) | (k > 0))), 0.0, size)
+    if regular.all():
+        value = np.maximum(value, 0.0)
+    else:
         fixed = np.where(
             a > 0,
             share(logarithm, tail1, m1, a) * np.heaviside(m2, 0.5),
             share(logarithm, tail2, m2, b) * np.heaviside(m1, 0.5),
         )
         value = np.where(regular, np.maximum(value, 0.0), fixed)
-    return value, np.maximum(np.where(regular, size, 0.0), value)
+    return value, np.maximum(np.where(regular, size, 0.0), value), np.zeros(value.shape, bool)
 
 
 def _half(h: Array) -> Array:
@@ -171,6 +268,13 @@ def _scaled_owen(h: Array, x: Array) -> Array:
     i = np.flatnonzero(~far & (x == 0))
     out[i] = 0.5 * ndtr(-h[i]) * np.exp(0.5 * h[i] ** 2)
     return out
+
+
+@cache
+def _weak_rule() -> tuple[list[float], list[float]]:
+    """Gauss's rule on (0, 1), over 2 pi."""
+    nodes, weights = np.polynomial.legendre.leggauss(WEAK_NODES)
+    return ((nodes + 1) / 2).tolist(), (weights / (4 * np.pi)).tolist()
 
 
 @cache

@@ -121,7 +121,7 @@ def opened(x: Node) -> Node:
         return algebra.rebuild(y, [_past_stacks(algebra.applied(x, [a])) if a.shape else a for a in y.args], x.shape)
     if y.op == "sum":
         return _past_sum(x, y)
-    if y.op == "stack":
+    if y.op in ("stack", "family"):
         return _past_stack(x, y)
     raise Declined(f"a {x.op} of a {y.op}")
 
@@ -177,7 +177,7 @@ def _past_stack(x: Node, y: Node) -> Node:
 
 def opened_fully(x: Node) -> Node:
     """x without views, takes and picks on top, unless it is a variable."""
-    while x.op in MOVES and not is_variable(x) and x.width is not None:
+    while x.op in MOVES and not is_variable(x) and x.width is not None and root(x).op != "family":
         x = opened(x)
     return x
 
@@ -298,8 +298,6 @@ class Structure:
         if x.op in ("leaf", "hat"):
             f = frozenset([family(x)])
             return Facts(f, f | {ALL}, NONE, True, everything, False, {})
-        if x.op == "declined":
-            raise Declined(x.attr)
         parts = [self._facts[a] for a in x.args]
         if x.op in MOVES and parts[0].stacked:  # it may see through the stack
             return self.facts(opened(x))
@@ -338,10 +336,10 @@ class Structure:
             case "sum":
                 odd, affine = parts[0].odd, parts[0].affine
                 support = frozenset([i - (i > x.attr) for i in parts[0].support if i != x.attr])
-            case "stack":
+            case "stack" | "family":
                 odd, more = _parity_of_sum(parts)
                 neither |= more
-                affine = all(p.affine for p in parts)
+                affine = x.op == "stack" and all(p.affine for p in parts)
                 support = frozenset([i + (i >= x.attr) for i in support]) | {x.attr}
             case _:
                 raise Declined(f"the exact route has no rule for {x.op}")
@@ -381,7 +379,7 @@ class Structure:
                     seen[y] = None
                 elif y.op in MOVED:
                     stack.append(opened(y))
-                elif y.op == "stack":
+                elif y.op in ("stack", "family"):
                     raise Declined("a nonlinear function of a stack")
                 else:
                     stack.extend(y.args)

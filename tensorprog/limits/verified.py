@@ -145,6 +145,11 @@ class Line:
         self.jumps = any(jumping(x) for x in topological([body]))
         self._last: _Solved | None = None
 
+    @property
+    def analytic(self) -> bool:
+        """Has the integrand no kinks and no jumps?"""
+        return not self._kinks and not self.jumps
+
     def functions(self, noise: int) -> _Functions:
         """The integrand, its enclosures, and the arguments of its kinks."""
         if noise not in self._functions:

@@ -14,8 +14,9 @@ from math import isqrt
 
 import numpy as np
 
-from tensorprog.limits.batched import Batched, Block, Trace
+from tensorprog.limits.batched import Batched, Block, Memory, Trace
 from tensorprog.limits.perturb import NOISE, Perturbation
+from tensorprog.limits.wide import FLOOR, NORMAL
 from tensorprog.networks.products import GramProducts, Products
 
 __all__ = ["AccuracyWarning", "Measured", "measure"]
@@ -27,7 +28,7 @@ FEWEST = 4
 """Pairs that are looked at even where each is expensive."""
 SHARE = 1 / 16
 """Of the cost of all pairs, where that is much."""
-CHEAP = 2**19
+CHEAP = 2**14
 """Entries of intermediate arrays that are little."""
 CANDIDATES = 128
 """Examples among which the most and the least correlated ones are sought."""
@@ -52,6 +53,9 @@ class Measured:
         worst: Name to the entry where that is.
         pairs: Evaluations of the program of a pair that this took.
         finite: Are the numbers?
+        tiny: Is the size of an example, or of all there is, so small that floats lose digits?
+        values: The kernels themselves, (.., rows, columns), and those of each example alone, (.., rows, 1), if all pairs were
+            looked at: entries of an example with itself are in the latter.
     """
 
     error: dict[str, float]
@@ -60,6 +64,8 @@ class Measured:
     worst: dict[str, tuple[int, int]] = field(default_factory=dict)
     pairs: int = 0
     finite: bool = True
+    tiny: bool = False
+    values: tuple[list[Array], list[Array]] | None = None
 
     @staticmethod
     def nothing(names: Sequence[str]) -> Measured:
@@ -74,7 +80,7 @@ class Measured:
             for a, b in ((self.error, other.error), (self.relative, other.relative), (self.visible, other.visible))
         ]
         worst, finite = {**second.worst, **first.worst}, self.finite and other.finite
-        return Measured(error, relative, visible, worst, self.pairs + other.pairs, finite)
+        return Measured(error, relative, visible, worst, self.pairs + other.pairs, finite, self.tiny or other.tiny)
 
     def note(
         self, name: str, error: Array, scale: Array, rows: Sequence[int], columns: Sequence[int] | None, largest: float
@@ -94,7 +100,8 @@ class Measured:
         error = np.where(np.isfinite(error), error, np.inf)
         with np.errstate(all="ignore"):
             ratios = [error / np.maximum(scale, floor) for floor in (0.0, UNSEEN * largest)]
-            relative, visible = [np.where(error > 0, np.where(np.isnan(r), np.inf, r), 0.0) for r in ratios]
+            # an error that floats end at is nothing that another route would mend
+            relative, visible = [np.where(error > FLOOR, np.where(np.isnan(r), np.inf, r), 0.0) for r in ratios]
         self.error[name] = max(self.error[name], float(error.max()))
         self.relative[name] = max(self.relative[name], float(relative.max()))
         if (most := float(visible.max())) >= self.visible[name]:
@@ -123,7 +130,12 @@ class Measured:
 
 
 def measure(
-    pair: Batched, same: Batched, p: Products | GramProducts, names: Sequence[str], several: bool = False
+    pair: Batched,
+    same: Batched,
+    p: Products | GramProducts,
+    names: Sequence[str],
+    several: bool = False,
+    memory: Memory | None = None,
 ) -> Measured:
     """The errors of compiled kernels on telling pairs.
 
@@ -133,13 +145,14 @@ def measure(
         p: The data.
         names: Of the kernels.
         several: Has the network several outputs, and a kernel two axes for them?
+        memory: Of this call.
     """
     found = Measured.nothing(names)
     n, m = p.counts
     total = n * (n + 1) // 2 if p.same else n * m
     rows, columns = _telling(p, _number(MOST, FEWEST, pair, total))
     alone = sorted({*rows, *(columns if p.same else ()), *_spread(p.sizes(0), _number(1024, FEWEST, same, n))})
-    itself = _diagonal(p.at(alone, None), same, found, names)
+    itself = _diagonal(p.at(alone, None), same, found, memory)
     place = {i: k for k, i in enumerate(alone)}
     sizes = [_sizes(x, several) for x, _ in itself]
     largest = [float(np.max(size, initial=0.0)) ** 2 for size in sizes]
@@ -153,10 +166,12 @@ def measure(
     equal = p.equal(rows, columns)
     on = np.equal.outer(rows, columns) if p.same else np.zeros_like(equal)
     equal &= ~on
-    values, errors = _compared(pair, part, found, apart=True)
+    values, errors = _compared(pair, part, found, apart=True, unwanted=on, memory=memory)
     if equal.any():  # correlations of 1 that are no rounding
-        _, known = _compared(pair, part, found, apart=False)
+        _, known = _compared(pair, part, found, apart=False, unwanted=~equal, memory=memory)
         errors = [np.where(equal, b, a) for a, b in zip(errors, known, strict=True)]
+    if len(rows) == n and len(columns) == m and alone == list(range(n)):
+        found.values = values, [x for x, _ in itself]
     others = None if p.same else _second(p, same, columns, found, several)
     for k, (name, value, error, size, most) in enumerate(zip(names, values, errors, sizes, largest, strict=True)):
         one = size[..., [place[i] for i in rows]]
@@ -182,10 +197,10 @@ def _sizes(value: Array, several: bool) -> Array:
 
 
 def _diagonal(
-    p: Products | GramProducts, same: Batched, found: Measured, names: Sequence[str]
+    p: Products | GramProducts, same: Batched, found: Measured, memory: Memory | None
 ) -> list[tuple[Array, Array]]:
     """Values and errors (.., rows, 1) of the program of one example."""
-    values, errors = _compared(same, p, found, apart=False)
+    values, errors = _compared(same, p, found, apart=False, memory=memory)
     return list(zip(values, errors, strict=True))
 
 
@@ -203,7 +218,14 @@ def _second(
     ]
 
 
-def _compared(c: Batched, p: Products | GramProducts, found: Measured, apart: bool) -> tuple[list[Array], list[Array]]:
+def _compared(
+    c: Batched,
+    p: Products | GramProducts,
+    found: Measured,
+    apart: bool,
+    unwanted: Array | None = None,
+    memory: Memory | None = None,
+) -> tuple[list[Array], list[Array]]:
     """Values and errors: rounding by perturbation, integrals at other resolutions.
 
     A float32 is a number that rounding has moved by 2^29 times as much. It is moved in float64, where nothing else moves it.
@@ -211,13 +233,17 @@ def _compared(c: Batched, p: Products | GramProducts, found: Measured, apart: bo
     scale = float(np.finfo(p.dtype).eps / np.finfo(float).eps)
     everything = slice(0, p.counts[0]), slice(0, p.counts[1])
     block = p.block(c.data, *everything)
-    block = Block(block.products, block.rows, 1 if p.same else block.columns)
+    block = Block(block.products, block.rows, 1 if p.same else block.columns, unwanted=unwanted)
     trace = Trace() if p.dtype == np.float64 else None  # in float32 correlations are below 1 where they should be 1
-    base = c.run(block, trace=trace)
+    base = c.run(block, trace=trace, memory=memory)
     found.pairs += block.rows * block.columns * (3 if c.integrates else 2)
-    found.finite &= all(np.isfinite(x).all() for x in base)
+    found.finite &= all((np.isfinite(x) if unwanted is None else np.isfinite(x) | unwanted).all() for x in base)
+    found.tiny |= any(map(_is_tiny, base))
     noise = Perturbation(np.random.default_rng(0), scale, apart=apart)
-    moved = c.run(block, noise=noise, trace=trace, level=0 if c.integrates else 1)
+    if c.integrates and memory is not None and memory.compared and c.two_rules:
+        moved = base  # the finer one is another rule: a coarse one tells nothing that it does not
+    else:
+        moved = c.run(block, noise=noise, trace=trace, level=0 if c.integrates else 1)
     with np.errstate(invalid="ignore"):  # inf - inf: what is infinite is refused at the end
         differences = [np.abs(x - y) for x, y in zip(base, moved, strict=True)]
     if not c.integrates:
@@ -228,6 +254,12 @@ def _compared(c: Batched, p: Products | GramProducts, found: Measured, apart: bo
         10 * np.abs(x - y) + COARSE * d + NOISE * scale * np.abs(x)
         for x, y, d in zip(base, finer, differences, strict=True)
     ]
+
+
+def _is_tiny(x: Array) -> bool:
+    """Are values (.., rows, columns) where floats lose digits: all of one example, if there is one column, else all?"""
+    size = np.abs(x).max(axis=tuple(range(x.ndim - 2)))
+    return bool(np.any((size if x.shape[-1] == 1 else size.max(initial=0.0)) < NORMAL))
 
 
 def _number(most: int, fewest: int, c: Batched, total: int) -> int:
@@ -243,6 +275,8 @@ def _telling(p: Products | GramProducts, most: int) -> tuple[list[int], list[int
     """Examples of the first and of the second batch; between them are the telling pairs."""
     height = max(1, isqrt(most))
     width = max(1, most // height)
+    if p.counts[0] <= height and p.counts[1] <= width:
+        return list(range(p.counts[0])), list(range(p.counts[1]))
     close = p.close()
     rows = _merged([i for i, _ in close][: height // 3], _spread(p.sizes(0), height), height)
     candidates = _spread(p.sizes(1), CANDIDATES)

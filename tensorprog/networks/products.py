@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from copy import copy
+from functools import cached_property, lru_cache
 from math import prod
 from typing import Any
 
@@ -38,14 +39,29 @@ class Products:
         self.dtype = dtype
         self._views: dict[Any, np.ndarray] = {}
         self._alone: dict[Any, np.ndarray] = {}
-        self.duplicates = self._duplicates()
+        self._marks: dict[tuple[str, int], tuple[np.ndarray, np.ndarray]] = {}
 
-    def _duplicates(self) -> list[tuple[int, int, int]]:
+    @cached_property
+    def duplicates(self) -> list[tuple[int, int, int]]:
         """Pairs (i, j, sign) with x_i = sign x'_j, for data without axes: their products are the squares, to the last bit."""
         if len(self.arrays[0]) != 1 or next(iter(self.arrays[0].values())).ndim != 2:
             return []
-        (a,), (b,) = [list(d.values()) for d in self.arrays]
-        return _equal_rows(a, b, self.same)
+        (name,), (a,), (b,) = self.arrays[0], self.arrays[0].values(), self.arrays[1].values()
+        return _equal_rows(a, b, [self._projected(name, slot)[0].reshape(-1) for slot in range(1 if self.same else 2)])
+
+    def _projected(self, name: str, slot: int) -> tuple[np.ndarray, np.ndarray]:
+        """The sizes of one random coordinate, and the squared lengths, of all positions of an input: (examples, positions).
+
+        vecdot rather than @: all rows in one way, so that equal rows have equal marks, and no threads for so little.
+        """
+        key = name, 0 if self.same else slot
+        if key not in self._marks:
+            a = _rows(self.arrays[slot][name])
+            direction = _direction(a.shape[-1])
+            with np.errstate(all="ignore"):
+                found = [x.reshape(len(a), -1) for x in (np.abs(np.vecdot(a, direction)), np.vecdot(a, a))]
+            self._marks[key] = found[0], found[1]
+        return self._marks[key]
 
     def at(self, rows: Sequence[int], columns: Sequence[int] | None) -> Products:
         """Those of some examples with some of the second batch; of the same ones, each with itself, without columns."""
@@ -66,8 +82,8 @@ class Products:
         """The squared length of every example of a batch, of its longest position."""
         with np.errstate(over="ignore", invalid="ignore"):
             found = [
-                np.vecdot(a, a).reshape(len(a), -1).max(1, initial=0.0) / a.shape[-1]
-                for a in (_rows(b) for _, b in sorted(self.arrays[slot].items()))
+                self._projected(k, slot)[1].max(1, initial=0.0) / _rows(a).shape[-1]
+                for k, a in sorted(self.arrays[slot].items())
             ]
         return np.asarray(sum(found))
 
@@ -93,13 +109,13 @@ class Products:
             if len({a.shape[-1] for a in sides}) > 1:  # coefficients of examples of two shapes
                 continue
             marks, owners = [], []
-            direction = np.random.default_rng(0).standard_normal(sides[0].shape[-1])
             with np.errstate(all="ignore"):
-                for slot, a in enumerate(sides):
-                    positions = a.reshape(-1, a.shape[-1]).astype(float)
-                    marks.append(np.abs(np.vecdot(positions, direction)) / np.sqrt(np.vecdot(positions, positions)))
-                    count = prod(a.shape[1:-1])
-                    owners.append(np.stack([np.full(len(positions), slot), np.arange(len(positions)) // max(count, 1)]))
+                for slot in range(len(sides)):
+                    along, length = self._projected(name, slot)
+                    marks.append((along / np.sqrt(length)).reshape(-1))
+                    owners.append(
+                        np.stack([np.full(along.size, slot), np.arange(along.size) // max(along.shape[1], 1)])
+                    )
             mark, owner = np.concatenate(marks), np.concatenate(owners, 1)
             order = np.argsort(mark, kind="stable")
             mark, owner = mark[order], owner[:, order]
@@ -227,7 +243,13 @@ class Products:
 
 def _rows(a: np.ndarray) -> np.ndarray:
     """An input with a last axis of features, if only one."""
-    return (a if a.ndim > 1 else a[:, None]).astype(float)
+    return (a if a.ndim > 1 else a[:, None]).astype(float, copy=False)
+
+
+@lru_cache(maxsize=8)
+def _direction(features: int) -> np.ndarray:
+    """A random direction, the same in every call."""
+    return np.random.default_rng(0).standard_normal(features)
 
 
 def _moved(value: np.ndarray, lead: int, own: slice, slot: int) -> np.ndarray:
@@ -348,11 +370,9 @@ class GramProducts:
         return Block(products, n, m, self.same and rows == columns)
 
 
-def _equal_rows(a: np.ndarray, b: np.ndarray, same: bool) -> list[tuple[int, int, int]]:
-    """Pairs (i, j, sign) with a[i] = sign b[j] exactly: candidates by one random projection, sorted."""
-    direction = np.random.default_rng(0).standard_normal(a.shape[1])
-    # vecdot rather than @: all rows in one way, so that equal rows have equal marks, and no threads for so little
-    marks = np.abs(np.concatenate([np.vecdot(x, direction) for x in ([a] if same else [a, b])]))
+def _equal_rows(a: np.ndarray, b: np.ndarray, projected: Sequence[np.ndarray]) -> list[tuple[int, int, int]]:
+    """Pairs (i, j, sign) with a[i] = sign b[j] exactly: candidates by one random projection, sorted; of one batch if that is."""
+    same, marks = len(projected) == 1, np.concatenate(projected)
     order = np.argsort(marks, kind="stable")
     near = np.diff(marks[order]) <= 1e-10 * marks[order][1:]
     found: list[tuple[int, int, int]] = []

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from tensorprog.errors import TensorProgramError
-from tensorprog.limits.batched import Batched
+from tensorprog.limits.batched import Batched, Memory
 from tensorprog.limits.budget import EVALUATIONS, Budget
-from tensorprog.limits.limit import METHODS
+from tensorprog.limits.routes import checked_method, checked_tolerance
 from tensorprog.networks.accuracy import AccuracyWarning, Measured, measure
 from tensorprog.networks.pairs import Compiled
 from tensorprog.networks.products import GramProducts, Products
@@ -20,8 +20,10 @@ from tensorprog.networks.samples import Batch
 
 __all__ = ["How", "Part", "checked"]
 
-ROUGH = 1e-2
+POOR = 1e-2
 """Relative error above which another route is tried, and a warning given if none is better."""
+SHARP = 1e-10
+"""Relative error up to which quadrature, compared with bounds on telling examples, is used for all of them."""
 
 
 @dataclass(frozen=True)
@@ -45,11 +47,7 @@ class How:
         Raises:
             TensorProgramError: it is no method, no number above 0.
         """
-        if method not in METHODS:
-            raise TensorProgramError(f"method {method!r}", fix=f"use one of {', '.join(METHODS)}")
-        if tol is not None and (isinstance(tol, bool) or not isinstance(tol, (int, float, np.number)) or not tol > 0):
-            raise TensorProgramError(f"tol={tol!r}", fix="give a relative error, a number above 0, or None")
-        return How(method, None if tol is None else float(tol), Budget.of(budget).factor)
+        return How(checked_method(method), checked_tolerance(tol), Budget.of(budget).factor)
 
     @property
     def changed(self) -> str:
@@ -60,7 +58,7 @@ class How:
     @property
     def rough(self) -> float:
         """The relative error from which on what is sampled is tried in place of what is not."""
-        return ROUGH if self.tol is None else self.tol
+        return POOR if self.tol is None else self.tol
 
     def too_dear(self, evaluations: float) -> str:
         """Why the exact route is over the budget; empty if it is not."""
@@ -81,6 +79,7 @@ class Part:
         compiled: What is evaluated.
         measured: Its errors.
         note: Why it is computed so.
+        memory: Integrals that this call has found.
     """
 
     def __init__(
@@ -89,6 +88,7 @@ class Part:
         self.rows, self.columns, self.products, self.mirror, self.compiled = rows, columns, products, mirror, compiled
         self.measured: Measured
         self.note = ""
+        self.memory = Memory()
 
     @property
     def evaluations(self) -> float:
@@ -105,7 +105,12 @@ class Part:
 
     def measure(self, names: Sequence[str]) -> None:
         """Measures errors, and notes where closed forms have given way to integrals."""
-        self.measured = measure(*self.programs, self.products, names, self.compiled.several)
+        self.measured = measure(*self.programs, self.products, names, self.compiled.several, self.memory)
+        if self.memory and max(self.measured.visible.values()) > SHARP:  # with bounds for all examples
+            self.memory = Memory(compared=False)
+            first = self.measured
+            self.measured = measure(*self.programs, self.products, names, self.compiled.several, self.memory)
+            self.measured.pairs += first.pairs
         rows, columns = self.rows.places, self.columns.places
         self.measured.worst = {k: (rows[i], columns[j]) for k, (i, j) in self.measured.worst.items()}
         if any(c.gave_way for c in self.programs):

@@ -14,7 +14,7 @@ Source: Yang, Tensor Programs II (arXiv:2006.14548), equations 11 and 12; Jacot 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,12 +23,15 @@ from tensorprog.errors import TensorProgramError
 from tensorprog.language import algebra
 from tensorprog.language.algebra import ZERO
 from tensorprog.language.data import Embedding
-from tensorprog.language.node import Node
+from tensorprog.language.node import Node, topological
 from tensorprog.language.symbols import Number, VectorSpec
-from tensorprog.transforms.backprop import Backward, Gradient, root_of_ratio
+from tensorprog.transforms.backprop import Backward, Gradient, Use, root_of_ratio
 from tensorprog.transforms.parametrization import Parametrization
 
 __all__ = ["parameters", "tangent"]
+
+MANY = 12
+"""So many uses of one matrix become one use of a stack."""
 
 
 def parameters(sides: Iterable[Backward]) -> list[str]:
@@ -116,8 +119,9 @@ class _Pairs:
 
     # ---- parameters ----
     def _matrices(self, only: str | None) -> None:
-        for a in self.left.uses:
-            for b in self.right.uses:
+        theirs = _together(self.right.uses)
+        for a in _together(self.left.uses):
+            for b in theirs:
                 if a.matrix.name != b.matrix.name or only not in (None, a.matrix.name):
                     continue
                 places, others, shape = self._shape(a.gradient, b.gradient, a.operand.shape, b.operand.shape)
@@ -198,6 +202,39 @@ class _Pairs:
         places, others, shape = self._shape(g, h, x.shape, x.shape)
         cov = algebra.constant(x.attr.cov.reshape(*x.shape, *x.shape), (*x.shape, *x.shape))
         return places, others, shape, self._seen(cov, [*places, *others], shape), 1
+
+
+def _together(uses: Sequence[Use]) -> list[Use]:
+    """The uses of the forward pass, many of one matrix as one use of a stack: T steps of a recurrence have T^2 pairs."""
+    groups: dict[Any, list[Use]] = {}
+    for use in uses:
+        kind = use.matrix.name, use.transposed, use.operand.shape, use.gradient.node.shape, use.gradient.ties
+        groups.setdefault(kind, []).append(use)
+    found = []
+    for same in groups.values():
+        if len(same) < MANY or not _meet([u.gradient.node for u in same]):
+            found += same
+            continue
+        first = same[0]
+        operand = algebra.stack([u.operand for u in same], len(first.operand.shape))
+        gradient = algebra.stack([u.gradient.node for u in same], len(first.gradient.node.shape))
+        found.append(Use(first.matrix, first.transposed, operand, Gradient(gradient, first.gradient.ties)))
+    return found
+
+
+def _meet(gradients: Sequence[Node]) -> bool:
+    """Do many gradients have the same initial vector as a factor, or in one, outside functions?
+
+    Those of a network that looks at the last state alone have not: gradients of different times are uncorrelated, and what their
+    Moments multiply is not asked for as long as the pairs are apart.
+    """
+    counts: dict[Node, int] = {}
+    for x in gradients:
+        below = topological([x], lambda y: y.args if y.op in ("add", "mul", "view", "take", "pick") else ())
+        for y in below:
+            if y.op == "vector":
+                counts[y] = counts.get(y, 0) + 1
+    return max(counts.values(), default=0) >= MANY
 
 
 def _short(x: Any) -> str:
