@@ -266,6 +266,9 @@ class ScalarProgram:
         def evaluated(points: int) -> None:
             self.budget.evaluate(points, what)
 
+        def foreseen(points: float) -> None:
+            self.budget.foresee(points, what)
+
         values: Callable[..., Any] = integrand
         if noise and integrand.conditional:
             values = integrand.moved(np.random.default_rng([self.rng, noise]))
@@ -311,7 +314,7 @@ class ScalarProgram:
             if product is not None and len(mean) >= PAIRS_FROM:
                 value[left] = product.listed(mean, cov, level)
             else:
-                value[left] = self._nested(integrand, f, mean, cov, params, level, evaluated)
+                value[left] = self._nested(integrand, f, mean, cov, params, level, evaluated, foreseen)
         return np.asarray(value)[back].reshape(shape)
 
     def _nested(
@@ -323,6 +326,7 @@ class ScalarProgram:
         params: Sequence[Array],
         level: int,
         count: Callable[[int], None],
+        foresee: Callable[[float], None],
     ) -> Array:
         from tensorprog.limits.integrate import Curve, Feature, gaussian_expectation
 
@@ -331,12 +335,12 @@ class ScalarProgram:
         deviations = np.sqrt(np.maximum(np.diagonal(cov, axis1=1, axis2=2), 0))
         if not any(turn.parametric for turn in integrand.turns):
             features = [Feature(*at) for at in integrand.located(mean, deviations, [])]
-            return gaussian_expectation(f, mean, cov, params, features, level, curves, count)
+            return gaussian_expectation(f, mean, cov, params, features, level, curves, count, foresee)
         value = np.empty(len(mean))
         for k in range(len(mean)):  # at other places in every row
             row, mine = slice(k, k + 1), [p[k : k + 1] for p in params]
             features = [Feature(*at) for at in integrand.located(mean[row], deviations[row], [p[0] for p in mine])]
-            value[k] = gaussian_expectation(f, mean[row], cov[row], mine, features, level, curves, count)[0]
+            value[k] = gaussian_expectation(f, mean[row], cov[row], mine, features, level, curves, count, foresee)[0]
         return value
 
     def values(self) -> dict[Node, Array]:

@@ -242,13 +242,16 @@ Curve = Callable[[np.ndarray], np.ndarray]
 def _crossings(argument: Curve, location: float, width: float, grid: np.ndarray) -> list[tuple[float, float]]:
     """Where an argument crosses a location, and on what scale of its variable the function turns there."""
     values = argument(grid) - location
-    crossing = np.flatnonzero(np.sign(values[:-1]) * np.sign(values[1:]) < 0)[:MAX_CROSSINGS]
+    sign = np.sign(values)
+    # Where it is 0 in a whole interval, as relu is, the ends alone are crossings.
+    crossing = np.flatnonzero((sign[:-1] != sign[1:]) & ~np.isnan(sign[:-1] + sign[1:]))[:MAX_CROSSINGS]
     a, b = grid[crossing], grid[crossing + 1]
+    at_a, at_b = sign[crossing] == 0, sign[crossing + 1] == 0
     for _ in range(60):
         middle = (a + b) / 2
-        left = np.sign(argument(middle) - location) == np.sign(argument(a) - location)
+        left = np.sign(argument(middle) - location) == sign[crossing]
         a, b = np.where(left, middle, a), np.where(left, b, middle)
-    roots = np.concatenate([(a + b) / 2, grid[values == 0][:MAX_CROSSINGS]])
+    roots = np.unique(np.where(at_a, a, np.where(at_b, b, (a + b) / 2)))
     if not width:
         return [(float(r), 0.0) for r in roots]
     step = 1e-6 * (1 + np.abs(roots))
