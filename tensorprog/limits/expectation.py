@@ -24,7 +24,7 @@ from tensorprog.language import algebra
 from tensorprog.language.algebra import ONE, ZERO, typed
 from tensorprog.language.data import Embedding
 from tensorprog.language.functions import PRIMITIVES
-from tensorprog.language.node import Node, topological
+from tensorprog.language.node import MOVES, Node, topological
 from tensorprog.language.symbols import Number
 from tensorprog.limits.budget import Budget
 from tensorprog.limits.closed import Gaussian, closed_form, expressible
@@ -48,7 +48,6 @@ from tensorprog.limits.picks import Picks, common_picks, split
 from tensorprog.limits.reduce import reduced
 from tensorprog.limits.rows import family_factor, of_family, stack_as_family, sums_over_families
 from tensorprog.limits.structure import (
-    MOVES,
     Structure,
     is_variable,
     opened,
