@@ -303,7 +303,9 @@ def _check_terms(x: Expression, other: Any) -> None:
     """Matrices are added to matrices: a number has no place in W. To 0 as well, for Python's sum."""
     y = other.node if isinstance(other, Expression) else None
     number_or_scalar = (
-        y.is_scalar and not y.is_zero if y is not None else isinstance(other, (int, float)) and other != 0
+        y.is_scalar and not y.is_zero
+        if y is not None
+        else isinstance(other, (int, float, Fraction, np.number)) and other != 0
     )
     for node, scalar in ((x.node, number_or_scalar), (y, x.node.is_scalar and not x.node.is_zero)):
         if node is not None and node.has_matrix and scalar:

@@ -267,6 +267,9 @@ class ScalarProgram:
         def evaluated(points: int) -> None:
             self.budget.evaluate(points, what)
 
+        def foreseen(points: float) -> None:
+            self.budget.foresee(points, what)
+
         values: Callable[..., Any] = integrand
         if noise and integrand.conditional:
             values = integrand.moved(np.random.default_rng([self.rng, noise]))
@@ -312,7 +315,7 @@ class ScalarProgram:
             if product is not None and len(mean) >= PAIRS_FROM:
                 value[left] = product.listed(mean, cov, level)
             else:
-                value[left] = self._nested(integrand, f, mean, cov, params, level, evaluated)
+                value[left] = self._nested(integrand, f, mean, cov, params, level, evaluated, foreseen)
         return np.asarray(value)[back].reshape(shape)
 
     def _nested(
@@ -324,20 +327,21 @@ class ScalarProgram:
         params: Sequence[Array],
         level: int,
         count: Callable[[int], None],
+        foresee: Callable[[float], None],
     ) -> Array:
         from tensorprog.limits.integrate import Curve, Feature, gaussian_expectation
 
-        level += integrand.blind  # no place to refine at: both resolutions finer
+        level += integrand.oblique  # no place to refine at: both resolutions finer
         curves = [Curve(*c) for c in integrand.curves or ()]
         deviations = np.sqrt(np.maximum(np.diagonal(cov, axis1=1, axis2=2), 0))
         if not any(turn.parametric for turn in integrand.turns):
             features = [Feature(*at) for at in integrand.located(mean, deviations, [])]
-            return gaussian_expectation(f, mean, cov, params, features, level, curves, count)
+            return gaussian_expectation(f, mean, cov, params, features, level, curves, count, foresee)
         value = np.empty(len(mean))
         for k in range(len(mean)):  # at other places in every row
             row, mine = slice(k, k + 1), [p[k : k + 1] for p in params]
             features = [Feature(*at) for at in integrand.located(mean[row], deviations[row], [p[0] for p in mine])]
-            value[k] = gaussian_expectation(f, mean[row], cov[row], mine, features, level, curves, count)[0]
+            value[k] = gaussian_expectation(f, mean[row], cov[row], mine, features, level, curves, count, foresee)[0]
         return value
 
     def values(self) -> dict[Node, Array]:
@@ -396,7 +400,7 @@ class ScalarProgram:
             rough = {
                 x
                 for x in self.integrals - self.sampled
-                if (x.attr.blind or x.attr.dimension == 1 or x in self.planar)
+                if (x.attr.oblique or x.attr.dimension == 1 or x in self.planar)
                 and not self._close(x, base, coarse, RESOLVED)
             }
             if rough:  # turns along curves that the quadrature does not resolve
@@ -494,8 +498,8 @@ class ScalarProgram:
             spread = draws.std(0, ddof=1) / math.sqrt(len(draws)) * student(len(draws) - 1)
             error = spread + SAFETY * np.abs(base[x] - coarse[x])
             unseen = np.abs(missed[x] - base[x]) if missed is not None else np.zeros(())
-            blind = any(s.blind for y, s in self.samplers.items() if x in _downstream([x], {y}))
-            kind = "bound" if blind else "standard error"
+            unhit = any(s.has_missed for y, s in self.samplers.items() if x in _downstream([x], {y}))
+            kind = "bound" if unhit else "standard error"
             return _plain(value), _plain(np.hypot(error, unseen) + rounding), "quasi-Monte-Carlo", kind
         if x in self.integrated_below:
             error = SAFETY * np.abs(base[x] - coarse[x]) + rounding

@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from tensorprog.language import algebra
 from tensorprog.language.algebra import ZERO, typed
 from tensorprog.language.data import Embedding
-from tensorprog.language.node import Node
+from tensorprog.language.node import MOVES, Node
 from tensorprog.limits.budget import Budget
 from tensorprog.limits.closed import Gaussian, closed_form
 from tensorprog.limits.columns import covariance_at, covariance_of_columns, sum_of_columns
@@ -43,7 +43,6 @@ from tensorprog.limits.products import few_variables, product
 from tensorprog.limits.reduce import reduced
 from tensorprog.limits.rows import family_factor, of_family, stack_as_family
 from tensorprog.limits.structure import (
-    MOVES,
     Structure,
     is_variable,
     opened,

@@ -48,6 +48,7 @@ def gaussian_expectation(
     level: int = 1,
     curves: Sequence[Curve] = (),
     count: Callable[[int], None] = lambda points: None,
+    foresee: Callable[[float], None] = lambda points: None,
 ) -> Array:
     """Expectations ``E f(z)``, ``z ~ N(mean, cov)``, for a batch of Gaussians.
 
@@ -64,6 +65,7 @@ def gaussian_expectation(
         curves: Kinks of one variable along functions of the others. NaN where that variable is determined by the others:
             a curve cannot be followed then.
         count: Told what finding the panels costs, in evaluations, before it is done; it may object.
+        foresee: Told what is to come, as far as a few inner integrals show; it may object.
 
     Returns:
         Shape (B,). NaN where the mean or covariance is not finite, and where the integrand has not decayed at 32
@@ -121,7 +123,9 @@ def gaussian_expectation(
         entries, active = finite[here], np.flatnonzero(group[dim:-1])
         own = [p[entries] for p in columns]
         slim = original[here][:, :, active]
-        result[entries] = nested_rule(f, mean[entries], slim, own, places, group[-1], resolution, curves, count)
+        result[entries] = nested_rule(
+            f, mean[entries], slim, own, places, group[-1], resolution, curves, count, foresee
+        )
     return result
 
 

@@ -17,7 +17,7 @@ from tensorprog.language.functions import PRIMITIVES
 from tensorprog.language.node import Node
 from tensorprog.language.program import Program
 from tensorprog.limits.budget import Budget
-from tensorprog.limits.correlations import SNAP
+from tensorprog.limits.correlations import nearly_equal
 from tensorprog.limits.domain import check_domains, ranges
 from tensorprog.limits.evaluate import ScalarProgram, sampling_cost
 from tensorprog.limits.expectation import Expectation
@@ -256,13 +256,7 @@ def _by_route(
 def _nearly_equal(program: Program) -> bool:
     """Do inputs differ that have the same inner products in floating point, or opposite ones?"""
     for data in {x.attr.data for x in program.nodes if x.op == "vector" and isinstance(x.attr, Embedding)}:
-        if not isinstance(data, ArrayData) or len(data.rows) < 2:
-            continue
-        rows = np.asarray(data.rows, dtype=float)
-        rows = np.unique(np.concatenate([rows, -rows]), axis=0)  # equal and opposite ones are known to be so
-        gram = rows @ rows.T
-        size = np.sqrt(np.diag(gram))
-        if np.count_nonzero(gram >= (1 - SNAP) * np.outer(size, size)) > len(rows):
+        if isinstance(data, ArrayData) and nearly_equal(data.rows):
             return True
     return False
 

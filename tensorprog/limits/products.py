@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from tensorprog.language import algebra
 from tensorprog.language.algebra import ONE, ZERO, typed
 from tensorprog.language.functions import PRIMITIVES
-from tensorprog.language.node import Node, topological
+from tensorprog.language.node import MOVES, Node, topological
 from tensorprog.language.symbols import Number
 from tensorprog.limits.closed import expressible
 from tensorprog.limits.factors import spread_along, without
@@ -24,7 +24,7 @@ from tensorprog.limits.families import MANY
 from tensorprog.limits.laplace import inverse_powers, laplace
 from tensorprog.limits.monomials import MAX_DEGREE, Variables, as_sum
 from tensorprog.limits.rows import sums_over_families
-from tensorprog.limits.structure import MOVES, opened, ordered, summand
+from tensorprog.limits.structure import opened, ordered, summand
 from tensorprog.limits.tasks import Declined, Task
 
 if TYPE_CHECKING:

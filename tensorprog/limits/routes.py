@@ -55,6 +55,8 @@ FIRST = 2**33
 """Numbers computed for the first population of an output, with a budget of 1: a minute."""
 FUSED = 1 / 32
 """What a number costs that is made inside a matrix product, next to others, as measured."""
+DRAWN = 4
+"""What a number costs that is drawn, next to others, as measured."""
 GROWTH = 4
 """Samples are added by this factor."""
 UNASKED = 2**26
@@ -161,7 +163,7 @@ def rough(estimate: Estimate, tol: float) -> bool:
 
 
 def population_cost(program: Program, samples: int, replicates: int) -> float:
-    """Numbers that a run of the population computes: entries of all instructions, and products with the bases of matrices."""
+    """Numbers that a run of the population computes: noise, entries of all instructions, products with the bases of matrices."""
     code = compiled(program, pairs=True)
     made = code.nodes
     entries = sum(
@@ -172,8 +174,9 @@ def population_cost(program: Program, samples: int, replicates: int) -> float:
         ]
     )
     directions = sum([float(k) ** 2 for k in code.products().values()])
+    drawn = DRAWN * sum(code.noise().values())
     pairs = float(samples) * code.pairs_of_coordinates()
-    return float(samples) * replicates * (entries + directions + pairs)
+    return float(samples) * replicates * (drawn + entries + directions + pairs)
 
 
 def fewest_samples(program: Program) -> int:
