@@ -38,7 +38,7 @@ def test_why_a_route_declined():
     found = why(q=tp.moment(tp.outer(lambda a, b: tp.exp(-abs(a - b)), u, u)), r=tp.moment(u * u))
     q = found["q"]
     assert "does not separate" in q.declined and q.size == 0
-    assert [(a.route, a.outcome) for a in q.attempts][0] == ("exact", "declined")
+    assert (q.attempts[0].route, q.attempts[0].outcome) == ("exact", "declined")
     assert any(a.route == "population" and a.outcome == "kept" and a.cost > 0 for a in q.attempts)
     text = str(found)
     assert "route exact: declined" in text and "no scalar program" in text and "r = 1 (exact)" in text
