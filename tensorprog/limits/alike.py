@@ -150,13 +150,14 @@ class Trace:
 
     Args:
         close: Do positions of an example differ that have the same inner products, up to rounding?
+        rounded: Are some equal, so that correlations of 1 in later layers are those of one variable, rounded?
 
     Attributes:
         sizes: Of integrals, integrated without signs.
     """
 
-    def __init__(self, close: bool = False) -> None:
-        self._alike = Alike(close, rounded=True)
+    def __init__(self, close: bool, rounded: bool) -> None:
+        self._alike = Alike(close, rounded)
         self.sizes: dict[Any, Array] = {}
 
     def value(self, x: Node, bounds: Any, moved: bool, *arrays: Any) -> Array:
