@@ -238,7 +238,8 @@ def _compared(
     trace = None  # in float32 correlations are below 1 where they should be 1
     if p.dtype == np.float64:
         near, repeated = p.positions
-        trace = Trace(near, rounded=repeated or not (apart or p.same))  # or examples are equal, see `measure`
+        equal = repeated or not (apart or p.same)  # positions, or examples: see `measure`
+        trace = Trace(close=near or not equal)
     base = c.run(block, trace=trace, memory=memory)
     found.pairs += block.rows * block.columns * (3 if c.integrates else 2)
     found.finite &= all((np.isfinite(x) if unwanted is None else np.isfinite(x) | unwanted).all() for x in base)
