@@ -164,7 +164,8 @@ class ScalarProgram:
         recorded = noise is None and not known and rows is None
         perturb = None if noise is None else Perturbation(np.random.default_rng([self.rng, noise]))
         if self.wide:
-            values, wide = run_wide(self, level, noise)
+            with np.errstate(all="ignore"):  # what is not finite is looked at in the end
+                values, wide = run_wide(self, level, noise)
             self.outside = wide if noise is None else self.outside
             return values
         with np.errstate(over="call", under="call", divide="ignore", invalid="ignore", call=self._strain):

@@ -21,6 +21,7 @@ from tensorprog.limits.correlations import nearly_equal
 from tensorprog.limits.domain import check_domains, ranges
 from tensorprog.limits.evaluate import ScalarProgram, sampling_cost
 from tensorprog.limits.expectation import Expectation
+from tensorprog.limits.explain import Explanation, reasons
 from tensorprog.limits.floats import FloatArithmetic
 from tensorprog.limits.jumps import check_jumps, suspects
 from tensorprog.limits.lower import Lowering
@@ -119,7 +120,17 @@ def limit(
     for name, remark in _outside(written).items():
         found[name] = replace(found[name], note=note(found[name].note, remark))
     axes = {name: o.axes for name, o in program.outputs.items()}
-    return Estimates({name: found[name] for name in program}, axes, search.record)
+    answers = {name: found[name] for name in program}
+
+    def explain() -> Explanation:
+        out = {}
+        for name, o in program.outputs.items():
+            alone = written_out(Program({name: o}))
+            lowered = lambda rules, alone=alone: Lowering(alone, {k: bound[k] for k in alone.scalars}, rules)  # noqa: E731
+            out[name] = reasons(lowered, alone.outputs[name].node, answers[name], search.record.of(name))
+        return Explanation(out)
+
+    return Estimates(answers, axes, search.record, explain)
 
 
 def _seed(rng: Any) -> int:
