@@ -31,8 +31,8 @@ class Alike:
 
     Args:
         close: May variables differ that have the same variances and covariance, up to rounding?
-        rounded: Are correlations within rounding of 1 those of one variable, unless variables are close? Else variances
-            and covariance have to be one number, to the last bit.
+        rounded: Is this for tiles? Correlations within rounding of 1 are those of one variable then, unless variables are
+            close. Else variances and covariance have to be one number, to the last bit.
     """
 
     def __init__(self, close: bool, rounded: bool = False) -> None:
@@ -133,6 +133,8 @@ class Alike:
             return before[..., None] if before.ndim else before
         first, both, second = arrays
         size = np.abs(both)
+        if self.rounded and nodes[0] == c == nodes[2]:  # at all positions: of data, which are no constants here
+            return np.ones(np.broadcast_shapes(*[np.shape(a) for a in arrays]), dtype=bool)
         same = _itself(*nodes) & (np.abs(size - first) <= SNAP * size) & (np.abs(size - second) <= SNAP * size)
         if self.close:
             return np.asarray(same)
@@ -149,13 +151,14 @@ class Trace:
     would show an error that it does not have.
 
     Args:
-        close: Do positions of an example differ that have the same inner products, up to rounding?
+        close: May variables at different positions differ that have the same variances and covariance, up to rounding? Else
+            some are equal, and correlations of 1 in later layers are theirs, rounded.
 
     Attributes:
         sizes: Of integrals, integrated without signs.
     """
 
-    def __init__(self, close: bool = False) -> None:
+    def __init__(self, close: bool) -> None:
         self._alike = Alike(close, rounded=True)
         self.sizes: dict[Any, Array] = {}
 
