@@ -104,10 +104,10 @@ def test_run(file: str, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def _saved(file: str) -> Path:
-    from tensorprog.faces.files import load_program
+    from tensorprog.faces.files import load_model
 
     path = Path(file).with_suffix(".tp")
-    tp.save(load_program(file, {}), path)
+    tp.save(load_model(file, {}).program(), path)
     return path
 
 

@@ -63,6 +63,17 @@ def test_what_has_no_formula_without_data_says_so():
         tp.formula(tp.Network(tp.readout("v", tp.dense("U", tp.Input("x", axes=("t",)), n))), (2, 3))
 
 
+def test_a_formula_is_of_as_many_outputs_on_both_sides():
+    calls = []
+
+    def forgetful(x):
+        calls.append(x)
+        return [tp.readout(f"v{k}", tp.dense("U", x, n)) for k in range(len(calls))]
+
+    with pytest.raises(tp.TensorProgramError, match="1 or 2 outputs"):
+        tp.formula(tp.Network(forgetful, [tp.Input("x")]), of="nngp")
+
+
 def test_data_gives_numbers_as_before():
     f = tp.formula(mlp(tp.relu, depth=1), [[1.0, 1.0], [1.0, -1.0]])
     assert f.evalf(15)["nngp"].shape == (2, 2)

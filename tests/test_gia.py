@@ -22,7 +22,7 @@ from tensorprog.analysis.gia_numbers import agree
 from tensorprog.analysis.instructions import Instructions
 from tensorprog.analysis.readouts import linearity, parity, search
 from tensorprog.cli import main
-from tensorprog.faces.files import load_program
+from tensorprog.faces.files import load_model
 from tensorprog.language.node import topological
 
 FOLDER = Path(__file__).resolve().parent.parent / "programs"
@@ -290,7 +290,7 @@ BARE = [path for path in sorted(FOLDER.glob("*.py")) if "\ndef data(" not in pat
 @pytest.mark.parametrize("path", BARE, ids=lambda path: path.stem)  # networks: test_network_programs.py
 def test_docstrings_say_what_the_checks_say(path: Path) -> None:
     small = {"mlp_covariances": {"images": 3}, "semicircle": {"order": 4}, "marchenko_pastur": {"order": 3}}
-    p = load_program(str(path), small.get(path.stem, {}))
+    p = load_model(str(path), small.get(path.stem, {})).program()
     report, cover = tp.check_gia(p), tp.check_regularity(p)
     doc = " ".join((ast.get_docstring(ast.parse(path.read_text())) or "").split())
     assert f"check_gia: simple {report.simple}, bp_like {report.bp_like}, holds {report.holds}" in doc

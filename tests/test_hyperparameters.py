@@ -128,6 +128,20 @@ def test_kernel_fn_compiles_once_for_each_set_of_numbers(monkeypatch):
     assert len(f._compiled) == kernels.REMEMBERED
 
 
+def test_values_are_a_dictionary_everywhere():
+    p = tp.Program(q=tp.Scalar("s") * tp.moment(tp.Vector("x", n) ** 2))
+    for call in (
+        lambda v: tp.limit(p, values=v),
+        lambda v: tp.run(p, n=4, values=v),
+        lambda v: tp.formula(p).evalf(15, values=v),
+    ):
+        for wrong in (3, [1], "s"):
+            with pytest.raises(tp.TensorProgramError, match="give a dictionary"):
+                call(wrong)
+        with pytest.raises(tp.TensorProgramError, match="no hyperparameter 'q'"):
+            call({"s": 1, "q": 2})
+
+
 def test_kernel_fn_asks_for_the_numbers_it_needs(tmp_path):
     f = tp.kernel_fn(mlp(tp.Scalar("s"), tp.Scalar("t", 0.5)))
     h = tp.batch_norm(tp.dense("U", tp.Input("x"), n, W_std=tp.Scalar("s")))

@@ -11,7 +11,9 @@ import pytest
 from marks import few
 from scipy.special import erf
 
-from tensorprog.limits.integrate import Curve, Feature, gaussian_expectation, pair_expectation, qmc_expectation
+from tensorprog.limits.integral import _crossings
+from tensorprog.limits.integrate import Curve, Feature, gaussian_expectation, qmc_expectation
+from tensorprog.limits.series import PairSeries
 
 CORRELATIONS = [0.0, 0.5, -0.5, 1.0, -1.0, 1 - 1e-6, 1 - 1e-12, -1 + 1e-12]
 
@@ -269,6 +271,16 @@ def gram(size, scale=1.0, dim=3):
     return k[i, i], k[j, j], k[i, j]
 
 
+def pair_expectation(f, g, mean, var, cov, features_f=(), features_g=(), level=1):
+    """E f(u) g(v) by the series of pairs, each with marginals of its own; the shape of `cov`."""
+    cov = np.asarray(cov, dtype=float)
+    columns = [np.broadcast_to(np.asarray(x, dtype=float), cov.shape).ravel() for x in (*mean, *var)]
+    series = PairSeries(f, g, features_f, features_g, level)
+    series.prepare(columns[0], columns[2], columns[1], columns[3])
+    each = np.arange(cov.size)
+    return series.pairs(each, each, cov.ravel()).reshape(cov.shape)
+
+
 def test_pairs_closed_forms():
     a, b, c = gram(30)
     for level, accuracy in ((0, 1e-10), (1, 1e-13)):
@@ -361,3 +373,40 @@ def test_a_kink_along_a_curve_is_followed():
     assert abs(value[0] - exact) < 1e-13
     singular = gaussian_expectation(lambda z, p: z[0], np.zeros((1, 2)), np.ones((1, 2, 2)), curves=curves)
     assert np.isnan(singular[0])  # the variable is determined by the other: nothing can be followed
+
+
+def test_inner_integrals_are_foreseen_from_a_few():
+    """Their number is told before any is done, and what they really cost is near it."""
+    told, spent, values = [], [], []
+
+    def f(z, p):
+        values.append(np.broadcast(*z).size)
+        return np.tanh(30 * z[0]) * np.tanh(30 * z[1])
+
+    cov = np.array([[[1.0, 0.3], [0.3, 1.0]]])
+    places = [Feature(i, c / 8, 1 / 30) for i in range(2) for c in range(-8, 9)]
+
+    def object_to(points):
+        raise OverflowError(points)
+
+    with pytest.raises(OverflowError):
+        gaussian_expectation(f, np.zeros((1, 2)), cov, (), places, foresee=object_to)
+    assert sum(values) < 1000, "no more than what finds the range"
+    gaussian_expectation(f, np.zeros((1, 2)), cov, (), places, count=spent.append, foresee=told.append)
+    assert len(told) == 1 and 0.7 < told[0] / (sum(values) + sum(spent)) < 1.5
+
+
+def test_an_argument_that_is_0_on_an_interval_crosses_at_its_ends():
+    """Whether or not the ends are on the grid; a 0 at one point is one crossing, and where there is no value is none."""
+    grid = np.linspace(-12, 12, 4001)
+    for low, high in ((-1 / 3, 0.7), (grid[1000], grid[3000])):
+
+        def flat(z, low=low, high=high):
+            return np.where((z > low) & (z < high), 0.0, 1.0)
+
+        found = _crossings(flat, 0.0, 0.0, grid)
+        np.testing.assert_allclose([r for r, _ in found], [low, high], rtol=0, atol=1e-14)
+    assert _crossings(lambda z: np.maximum(z, 0), 0.0, 0.0, grid) == [(0.0, 0.0)]
+    assert _crossings(lambda z: z * z, 0.0, 0.0, grid) == [(0.0, 0.0)]
+    with np.errstate(invalid="ignore"):
+        assert _crossings(lambda z: np.sqrt(z) - 1, 0.0, 0.0, grid) == [(1.0, 0.0)]

@@ -1,7 +1,9 @@
 """The errors of kernels are looked at before a number leaves: what is measured, what is chosen, what is said."""
 
 import copy
+import math
 import pickle
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -336,3 +338,12 @@ def test_the_worst_pair_of_ragged_data_is_named_as_the_user_counts():
     for part in seen:
         for i, j in part.measured.worst.values():
             assert i in part.rows.places and j in part.columns.places
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("power", [Fraction(1, 2), Fraction(3, 2)])
+def test_a_root_of_relu_is_rough_where_relu_begins(power):
+    """It is 0 on an interval: none of its points is a place to refine at, and the end is."""
+    found = tp.kernel_fn(shallow(lambda h: tp.relu(h) ** power))([[2.0, 0.0]], [[0.0, 2.0]], get=("nngp",))
+    right = (2 ** (power / 2) * math.gamma((power + 1) / 2) / (2 * math.sqrt(math.pi)) * 2 ** (power / 2)) ** 2
+    assert abs(found.nngp[0, 0] - right) <= found.error["nngp"] < 1e-12

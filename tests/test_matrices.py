@@ -149,6 +149,10 @@ def test_gradient_independence_replaces_initial_matrices(name):
     assert copied == {f"{name}~" for name in used}
 
 
+def test_pythons_sum():
+    assert sum([W, V, outer_product(D, X)]).node == (W + V + outer_product(D, X)).node
+
+
 def test_products_are_normal_forms():
     g = outer_product(D, X)
     assert ((2 * W) @ X).node == (2 * (W @ X)).node
@@ -178,6 +182,8 @@ ERRORS = {
     "a sum times a matrix": (lambda: (W + V) @ S, r"A @ \(B @ x\)"),
     "a transpose in a sum": (lambda: (W + V).T + 1, r"\(2 \* W\)\.T @ y"),
     "a number added to an initial matrix": (lambda: W + 1, "divided by the number of columns"),
+    "a fraction added to an initial matrix": (lambda: Fraction(1, 2) + W, "divided by the number of columns"),
+    "a NumPy number added to an initial matrix": (lambda: np.float64(2) - W, "divided by the number of columns"),
     "a scalar added to an initial matrix": (lambda: ETA - (W + V), "divided by the number of columns"),
     "scalars": (lambda: tp.matrix(lambda a, b: a, ETA, X), r"tp\.matrix takes vectors"),
     "two widths": (lambda: tp.matrix(lambda a, c, b: a * b, [D, X], X), "different widths"),
@@ -226,7 +232,7 @@ def test_random_programs(p):
 # ---- training by hand ----
 
 
-def sgd(steps, batch=3, wd=0.0):
+def sgd(steps, batch=3, wd=0.0, mu=0.0):
     """Two hidden layers of two widths, muP, trained on one batch: outputs f_0, ..., and what NumPy needs to do the same.
 
     h1 = U x, h2 = W tanh(h1), f = v.tanh(h2)/m; loss sum (f - y)^2 / 2.
@@ -235,7 +241,7 @@ def sgd(steps, batch=3, wd=0.0):
     y = np.array([1.0, -1.0, 0.5])[:batch]
     targets, lr = tp.array(y, "b"), 0.5
     u = tp.Vector("u", N, axes="b", cov=gram)
-    v, w = tp.Vector("v", M), W
+    v, w, m = tp.Vector("v", M), W, None
     outputs = {}
     for t in range(steps):
         h1, x1 = u, tp.tanh(u)
@@ -247,6 +253,8 @@ def sgd(steps, batch=3, wd=0.0):
         dh2 = chi * v * (1 - x2**2)  # m df/dh2, times chi
         dh1 = (w.T @ dh2) * (1 - x1**2)  # n df/dh1 = n/m ... : the body of W.T is over n columns
         g = tp.sum(tp.matrix(lambda d, x: d * x, dh2, x1), "b")
+        if mu:
+            g = m = g if m is None else mu * m + g
         w = (1 - wd) * w - lr * g if wd else w - lr * g
         v = v - lr * tp.sum(chi * x2, "b")
         k = tp.array(gram, ("b", "s"))
@@ -254,19 +262,21 @@ def sgd(steps, batch=3, wd=0.0):
     return tp.Program(outputs)
 
 
-def sgd_numpy(steps, w, u, v, gram, y, lr=0.5, wd=0.0):
+def sgd_numpy(steps, w, u, v, gram, y, lr=0.5, wd=0.0, mu=0.0):
     """The same with arrays: w (m, n), u (batch, n), v (m,)."""
-    m, n = w.shape
+    rows, n = w.shape
+    moved = np.zeros_like(w)
     found = []
     for _ in range(steps):
         x1 = np.tanh(u)
         x2 = np.tanh(x1 @ w.T)
-        f = x2 @ v / m
+        f = x2 @ v / rows
         found.append(f)
         chi = f - y
         dh2 = chi[:, None] * v * (1 - x2**2)
         dh1 = (dh2 @ w) * (1 - x1**2)
-        w = (1 - wd) * w - lr * dh2.T @ x1 / n
+        moved = mu * moved + dh2.T @ x1
+        w = (1 - wd) * w - lr * moved / n
         v = v - lr * (chi[:, None] * x2).sum(0)
         u = u - lr * gram @ dh1
     return found
@@ -282,11 +292,14 @@ def drawn(n, seed):
     return w, np.linalg.cholesky(GRAM) @ rng.standard_normal((3, n)), rng.standard_normal(2 * n)
 
 
-@pytest.mark.parametrize("wd", [0.0, 0.125])
-def test_twenty_steps_of_sgd_are_those_of_numpy(wd):
-    w, u, v = drawn(12, 1)
-    runs = tp.run(sgd(20, wd=wd), n=12, parameters={"W": w, "u": u, "v": v})
-    wanted = sgd_numpy(20, w, u, v, GRAM, TARGETS, wd=wd)
+@pytest.mark.parametrize(
+    ("n", "wd", "mu"), [(12, 0.0, 0.0), (12, 0.125, 0.0), (12, 0.125, 0.5), (128, 0.0, 0.75), (128, 0.125, 0.5)]
+)
+def test_twenty_steps_of_sgd_are_those_of_numpy(n, wd, mu):
+    """Wide enough, the pairs of vectors of the weights and of their momentum stay pairs all the way."""
+    w, u, v = drawn(n, 1)
+    runs = tp.run(sgd(20, wd=wd, mu=mu), n=n, parameters={"W": w, "u": u, "v": v})
+    wanted = sgd_numpy(20, w, u, v, GRAM, TARGETS, wd=wd, mu=mu)
     for t in range(20):
         assert np.abs(runs[f"f{t}"][0] - wanted[t]).max() <= 1e-12, t
 

@@ -14,13 +14,18 @@ import numpy as np
 import pytest
 from scipy import stats
 
+import tensorprog as tp
+import tensorprog.execute.population as space
 from tensorprog.errors import TensorProgramError
+from tensorprog.execute.compiled import compiled
+from tensorprog.execute.executor import population
 from tensorprog.execute.population import (
     FIRST_DIMENSIONS,
     REMEMBERED,
     Population,
     PopulationWarning,
     _remembered,
+    _sobol,
 )
 
 FAMILY = 1e-4
@@ -273,3 +278,17 @@ def test_points_are_drawn_once_for_all_runs_of_a_seed():
     assert not _remembered(5, "n", 64, 0, FIRST_DIMENSIONS).flags.writeable
     Population(2 * REMEMBERED // FIRST_DIMENSIONS, rng=5).vector(vector())  # too many to keep
     assert _remembered.cache_info().misses == 2
+
+
+def test_many_samples_are_drawn_in_the_dimensions_that_the_program_needs(monkeypatch):
+    """Each width by its own count: vectors, inputs of fewer features than examples, products."""
+    n, m, samples = tp.Width("n"), tp.Width("m"), 2 * REMEMBERED // FIRST_DIMENSIONS
+    net = tp.Network(tp.readout("v", tp.tanh(tp.dense("U", tp.Input("x"), n))))
+    inputs = net.program(np.random.default_rng(0).standard_normal((5, 3)))
+    assert compiled(inputs, pairs=True).noise() == {"n": 3 + 1}, "and the readout"
+    x = tp.Vector("x", n, axes={"t": 4})
+    p = tp.Program(q=tp.moment(tp.tanh(tp.Matrix("W", m, n) @ tp.tanh(tp.take(x, "t", 0)))))
+    drawn = set()
+    monkeypatch.setattr(space, "_remembered", lambda rng, *what: drawn.add(what) or _sobol(rng, *what))
+    population(p, samples=samples, replicates=2)
+    assert drawn == {("n", samples, 0, 4), ("m", samples, 0, 1)}

@@ -19,7 +19,7 @@ from scipy import integrate
 
 import tensorprog as tp
 from tensorprog.cli import main
-from tensorprog.faces.files import load_program
+from tensorprog.faces.files import load_model
 
 FOLDER = Path(__file__).resolve().parent.parent / "programs"
 # Networks, which have data, are in test_network_programs.py.
@@ -27,7 +27,7 @@ NAMES = sorted(path.stem for path in FOLDER.glob("*.py") if "\ndef data(" not in
 
 
 def program(name: str, **parameters: Any) -> tp.Program:
-    return load_program(str(FOLDER / f"{name}.py"), parameters)
+    return load_model(str(FOLDER / f"{name}.py"), parameters).program()
 
 
 def exact(p: tp.Program, **options: Any) -> dict[str, Any]:
@@ -153,7 +153,7 @@ def test_text_round_trip(name: str, tmp_path: Path) -> None:
     p = program(name)
     assert tp.parse(str(p), arrays=p.arrays) == p
     tp.save(p, tmp_path / "p.tp")
-    assert load_program(str(tmp_path / "p.tp"), {}) == p
+    assert load_model(str(tmp_path / "p.tp"), {}).program() == p
 
 
 @pytest.mark.parametrize("name", NAMES)

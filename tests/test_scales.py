@@ -346,3 +346,22 @@ def test_saturated_functions_beyond_all_scales(name):
         assert found["ntk"].method == got.method and got.method in ("closed form", "quadrature")
         assert abs(got.value[0, 0] - want) <= got.error[0, 0] + 1e-13 * want, (scale, got, want)
         assert got.error[0, 0] <= 1e-12 * want, (scale, got)
+
+
+def test_slopes_of_saturated_functions_keep_their_digits():
+    """tanh' is integrated as sech^2, not as 1 - tanh^2, of which nothing is left where tanh is 1; written by hand, too."""
+    _, g, slope = FUNCTIONS["tanh"]
+    for variance, rho in ((1e8, 0.5), (1e16, -0.999)):
+        (found, nngp, change, _) = list(kernels("tanh", variance, (rho,)))[1]
+        size = expected(g, g, variance, 1) + variance * expected(slope, slope, variance, 1)
+        assert abs(float(found.ntk[0, 0]) - nngp - change) <= found.error["ntk"] <= 1e-11 * size
+        z = tp.Vector("z", n, var=variance)
+        ways = {"a": 1 - tp.tanh(z) ** 2, "b": tp.sigmoid(z) * (1 - tp.sigmoid(z)), "c": 3 - 3 * tp.tanh(z) ** 2}
+        means = tp.limit(tp.Program({k: tp.moment(y) for k, y in ways.items()}))
+        squares = tp.limit(tp.Program({k: tp.moment(y * y) for k, y in ways.items()}))
+        for found, power in ((means, 1), (squares, 2)):
+            for k, factor, stretch in (("a", 1, 1.0), ("b", 1 / 4, 0.5), ("c", 3, 1.0)):
+                spread = stretch**2 * variance
+                want = factor**power * expected(slope, slope if power == 2 else np.ones_like, spread, 1)
+                assert abs(found[k].value - want) <= found[k].error + 1e-13 * want
+                assert found[k].error <= 1e-11 * want

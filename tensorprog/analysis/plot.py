@@ -38,14 +38,7 @@ def plot_deviations(comparison: Comparison, path: str | Path | None = None) -> F
     Raises:
         TensorProgramError: matplotlib is not installed, or the file cannot be written.
     """
-    try:
-        from matplotlib.figure import Figure
-        from matplotlib.ticker import FixedLocator, NullLocator
-    except ImportError:
-        raise TensorProgramError(
-            "drawing needs matplotlib", fix="install the extra: pip install 'tensorprog[plot]'"
-        ) from None
-
+    Figure, ticker = _matplotlib()
     widths = np.asarray(comparison.widths, dtype=float)
     outputs = comparison.outputs.values()
     figure = Figure(figsize=(8.6, 4.8), layout="constrained")
@@ -65,8 +58,8 @@ def plot_deviations(comparison: Comparison, path: str | Path | None = None) -> F
     if top > 0 and len(widths) > 1:
         guide = 1.6 * top / np.sqrt(widths)  # starts above every curve
         ax.plot(widths, guide, color="0.45", linestyle=":", linewidth=1.6, label="guide: $n^{-1/2}$")
-    ax.xaxis.set_major_locator(FixedLocator(list(_spaced(widths))))
-    ax.xaxis.set_minor_locator(NullLocator())
+    ax.xaxis.set_major_locator(ticker.FixedLocator(list(_spaced(widths))))
+    ax.xaxis.set_minor_locator(ticker.NullLocator())
     ax.xaxis.set_major_formatter(lambda x, _: f"{x:.0f}")
     relative = [np.ndim(item.limit.value) > 0 for item in outputs]
     kind = "relative " if all(relative) else "absolute or, of arrays, relative " if any(relative) else ""
@@ -97,14 +90,7 @@ def plot_kernels(kernels: Mapping[str, Any], path: str | Path | None = None) -> 
     Raises:
         TensorProgramError: matplotlib is not installed, or the file cannot be written.
     """
-    try:
-        from matplotlib.figure import Figure
-        from matplotlib.ticker import MaxNLocator
-    except ImportError:
-        raise TensorProgramError(
-            "drawing needs matplotlib", fix="install the extra: pip install 'tensorprog[plot]'"
-        ) from None
-
+    Figure, ticker = _matplotlib()
     arrays = {name: np.asarray(k, dtype=float) for name, k in kernels.items()}
     panels: dict[str, np.ndarray] = {}
     for name, a in arrays.items():
@@ -120,10 +106,26 @@ def plot_kernels(kernels: Mapping[str, Any], path: str | Path | None = None) -> 
         figure.colorbar(shown, ax=ax, shrink=0.85)
         ax.set(title=name.replace("$", r"\$"), xlabel="example", ylabel="example")
         for side in (ax.xaxis, ax.yaxis):
-            side.set_major_locator(MaxNLocator(integer=True))
+            side.set_major_locator(ticker.MaxNLocator(integer=True))
     if path is not None:
         _save(figure, path)
     return figure
+
+
+def _matplotlib() -> tuple[type[Figure], Any]:
+    """The class of figures and the module of ticks.
+
+    Raises:
+        TensorProgramError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib import ticker
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise TensorProgramError(
+            "drawing needs matplotlib", fix="install the extra: pip install 'tensorprog[plot]'"
+        ) from None
+    return Figure, ticker
 
 
 def _colours(a: np.ndarray) -> dict[str, Any]:

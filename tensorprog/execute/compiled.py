@@ -149,6 +149,26 @@ class Compiled:
                     out[matrix.name] = out.get(matrix.name, 0) + prod(x.args[-1].shape)
         return out
 
+    def noise(self) -> dict[str, int]:
+        """Name of each width to the noise columns that a population of it takes at most."""
+        out: dict[str, int] = {}
+        inputs: dict[str, tuple[str, int, int]] = {}  # rows and features of the data that one input layer sees
+        for instruction in self._code:
+            x = instruction.node
+            if x.op == "vector":
+                data = getattr(x.attr, "data", None)
+                if data is not None:
+                    seen = inputs.get(x.attr.name, ("", 0, 0))[1]
+                    inputs[x.attr.name] = x.attr.width.name, seen + prod(x.shape), data.coordinates.shape[-1]
+                    continue
+            elif x.op not in ("matmul", "apply") or instruction.matrix is not None:
+                continue
+            assert x.width is not None
+            out[x.width.name] = out.get(x.width.name, 0) + prod(x.args[-1].shape if x.args else x.shape)
+        for width, rows, features in inputs.values():
+            out[width] = out.get(width, 0) + min(rows, features)
+        return out
+
     def peak_entries(self, size: Callable[[WidthSpec], int], kind: str = "dense") -> int:
         """The largest number of stored entries that exist at one time.
 

@@ -262,8 +262,10 @@ def population(
             why="a matrix whose values are no sum of products of vectors has an entry for every pair of samples",
             fix="use fewer samples",
         )
+    noise = code.noise()
     rows = [
-        _run_checked(code, partial(Population, samples, key), given, "the population", watch, checked) for key in keys
+        _run_checked(code, partial(Population, samples, key, columns=noise), given, "the population", watch, checked)
+        for key in keys
     ]
     return {name: np.stack([row[name] for row in rows]) for name in program}
 

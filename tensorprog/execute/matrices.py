@@ -25,6 +25,8 @@ DROPPED = 1e-15
 """Directions of an update that are smaller than this, relative to its largest, are rounding."""
 FEW = 16
 """Up to this many pairs of vectors are not looked at for dependence."""
+GROWTH = 3
+"""They are looked at when their number has grown by this: with momentum the weights share the momentum's own pairs."""
 
 
 class _Sizes(Protocol):
@@ -32,16 +34,40 @@ class _Sizes(Protocol):
     def ratio(self, rows: WidthSpec, cols: WidthSpec) -> float: ...
 
 
-class _Chunk(NamedTuple):
-    """sum_r left_ra right_rb times a coefficient: arrays (*axes, r, rows) and (*axes, r, cols), and (*axes,)."""
+class _Pairs:
+    """Pairs of vectors, arrays (*axes, r, rows) and (*axes, r, cols), which several matrices may share.
 
-    coefficient: Array
-    left: Array
-    right: Array
+    Where two matrices have the same pairs with coefficients of their own, as weights and their momentum, so has their sum.
+    """
+
+    __slots__ = ("_joined", "left", "right", "within")
+
+    def __init__(self, left: Array, right: Array) -> None:
+        self.left, self.right = left, right
+        self._joined: tuple[_Pairs, _Pairs] | None = None
+        self.within: tuple[_Pairs, int] | None = None  # what it has become a part of, and from where on
+
+    def joined(self, other: _Pairs) -> _Pairs:
+        """Both; the same object if asked again."""
+        if self._joined is None or self._joined[0] is not other:
+            sides = []
+            for a, b in ((self.left, other.left), (self.right, other.right)):
+                shape = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+                sides.append(np.concatenate([np.broadcast_to(x, (*shape, *x.shape[-2:])) for x in (a, b)], axis=-2))
+            self._joined = other, _Pairs(*sides)
+        self.within, other.within = (self._joined[1], 0), (self._joined[1], int(self.left.shape[-2]))
+        return self._joined[1]
+
+
+class _Chunk(NamedTuple):
+    """sum_r c_r left_ra right_rb: the coefficients are an array (*axes, r)."""
+
+    coefficients: Array
+    pairs: _Pairs
 
     @property
     def rank(self) -> int:
-        return int(self.left.shape[-2])
+        return int(self.pairs.left.shape[-2])
 
 
 @dataclass(frozen=True)
@@ -77,7 +103,8 @@ class MatrixValue:
 
     def is_finite(self) -> bool:
         """Are all numbers in it finite, those of initial matrices apart?"""
-        arrays = [a for c in self.chunks for a in c] + [c for c, _ in self.initial]
+        arrays = [a for c in self.chunks for a in (c.coefficients, c.pairs.left, c.pairs.right)]
+        arrays += [c for c, _ in self.initial]
         arrays += [] if self.entries is None else [self.entries]
         return all(bool(np.isfinite(a).all()) for a in arrays)
 
@@ -94,9 +121,9 @@ class MatrixValue:
         if x.ndim - 1 < self.axes:
             x = x.reshape((1,) * (self.axes - x.ndim + 1) + x.shape)
         total: Any = 0.0
-        for c, left, right in self.chunks:
-            here, there = (left, right) if transposed else (right, left)
-            total = total + c[..., None] * _times(_times(x, np.swapaxes(here, -1, -2)), there)
+        for c, pairs in self.chunks:
+            here, there = (pairs.left, pairs.right) if transposed else (pairs.right, pairs.left)
+            total = total + _times(_times(x, np.swapaxes(here, -1, -2)) * c, there)
         if self.entries is not None:
             total = total + _times(x, self.entries if transposed else np.swapaxes(self.entries, -1, -2))
         total = total * (self.backward if transposed else self.forward)
@@ -115,7 +142,7 @@ class MatrixValue:
             self,
             axes=axes,
             initial=tuple([(c[new], m) for c, m in self.initial]),
-            chunks=tuple([_Chunk(*[a[new] for a in c]) for c in self.chunks]),
+            chunks=tuple([_Chunk(c[new], _Pairs(p.left[new], p.right[new])) for c, p in self.chunks]),
             entries=None if self.entries is None else self.entries[new],
         )
 
@@ -126,21 +153,21 @@ class MatrixValue:
             entries = entries * coefficient[..., None, None]
             entries = entries if left is None else entries * left[..., :, None]
             entries = entries if right is None else entries * right[..., None, :]
-        chunks = [
-            _Chunk(
-                c.coefficient * coefficient,
-                c.left if left is None else c.left * left[..., None, :],
-                c.right if right is None else c.right * right[..., None, :],
-            )
-            for c in self.chunks
-        ]
+        chunks = []
+        for c, pairs in self.chunks:
+            if left is not None or right is not None:
+                pairs = _Pairs(
+                    pairs.left if left is None else pairs.left * left[..., None, :],
+                    pairs.right if right is None else pairs.right * right[..., None, :],
+                )
+            chunks.append(_Chunk(c * coefficient[..., None], pairs))
         initial = tuple([(c * coefficient, m) for c, m in self.initial])
         return replace(self, initial=initial, chunks=tuple(chunks), entries=entries)
 
     def settled(self) -> MatrixValue:
         """The same matrix with fewer numbers: dependent pairs left out, a stored matrix and its update in one."""
         value = replace(self, chunks=_merged(self.chunks))
-        if value.rank >= max(FEW, 2 * value.seen):
+        if value.rank >= max(FEW, GROWTH * value.seen):
             value = value._compressed()
         dense = all(isinstance(m, DenseMatrix) and c.size == 1 for c, m in value.initial)
         costly = value.rank * (value.rows + value.cols) > value.rows * value.cols
@@ -161,7 +188,8 @@ class MatrixValue:
         kept = max(1, int((sizes > DROPPED * largest).sum(-1).max(initial=0)))
         left = np.swapaxes(q @ (u[..., :kept] * sizes[..., None, :kept]), -1, -2)
         right = np.swapaxes(p @ np.swapaxes(v[..., :kept, :], -1, -2), -1, -2)
-        one = _Chunk(np.ones((1,) * self.axes), np.ascontiguousarray(left), np.ascontiguousarray(right))
+        pairs = _Pairs(np.ascontiguousarray(left), np.ascontiguousarray(right))
+        one = _Chunk(np.ones((*(1,) * self.axes, kept)), pairs)
         return replace(self, chunks=(one,), seen=max(kept, FEW // 2))
 
     def _stored(self, with_chunks: bool) -> MatrixValue:
@@ -170,8 +198,8 @@ class MatrixValue:
         for c, m in self.initial:
             total = total + (c[..., None, None] / self.forward) * m.weights
         if with_chunks:
-            for c, left, right in self.chunks:
-                total = total + c[..., None, None] * (np.swapaxes(left, -1, -2) @ right)
+            for c, pairs in self.chunks:
+                total = total + np.swapaxes(c[..., None] * pairs.left, -1, -2) @ pairs.right
         chunks, seen = ((), FEW // 2) if with_chunks else (self.chunks, self.seen)
         return replace(self, initial=(), entries=total, chunks=chunks, seen=seen)
 
@@ -186,12 +214,10 @@ def _times(x: Array, matrix: Array) -> Array:
 
 def _whole(chunks: Sequence[_Chunk]) -> tuple[Array, Array]:
     """All pairs as two arrays (*axes, r, size), coefficients multiplied."""
-    shape = np.broadcast_shapes(
-        *[a.shape[:-2] for c in chunks for a in (c.left, c.right)], *[c.coefficient.shape for c in chunks]
-    )
-    left = [np.broadcast_to(c.coefficient[..., None, None] * c.left, (*shape, *c.left.shape[-2:])) for c in chunks]
-    right = [np.broadcast_to(c.right, (*shape, *c.right.shape[-2:])) for c in chunks]
-    return np.concatenate(left, axis=-2), np.concatenate(right, axis=-2)
+    both = [(c[..., None] * p.left, p.right) for c, p in chunks]
+    shape = np.broadcast_shapes(*[a.shape[:-2] for sides in both for a in sides])
+    full = [[np.broadcast_to(a, (*shape, *a.shape[-2:])) for a in side] for side in zip(*both, strict=True)]
+    return np.concatenate(full[0], axis=-2), np.concatenate(full[1], axis=-2)
 
 
 def _merged(chunks: Sequence[_Chunk]) -> tuple[_Chunk, ...]:
@@ -201,9 +227,30 @@ def _merged(chunks: Sequence[_Chunk]) -> tuple[_Chunk, ...]:
         out.append(c)
         while len(out) > 1 and out[-2].rank <= out[-1].rank:
             second, first = out.pop(), out.pop()
-            left, right = _whole([first, second])
-            out.append(_Chunk(np.ones((1,) * first.coefficient.ndim), left, right))
+            both = (first.coefficients, second.coefficients)
+            shape = np.broadcast_shapes(*[a.shape[:-1] for a in both])
+            joined = np.concatenate([np.broadcast_to(a, (*shape, a.shape[-1])) for a in both], axis=-1)
+            out.append(_Chunk(joined, first.pairs.joined(second.pairs)))
     return tuple(out)
+
+
+def _absorbed(chunks: dict[int, _Chunk]) -> tuple[_Chunk, ...]:
+    """The chunks by their pairs' identity; pairs that are a part of others that are there, too, become coefficients of these."""
+    for key in sorted(chunks, key=lambda key: chunks[key].rank):
+        c, whole = chunks[key]
+        start = 0
+        while whole.within is not None:
+            whole, offset = whole.within
+            start += offset
+            if id(whole) in chunks:
+                big = chunks[id(whole)].coefficients
+                shape = np.broadcast_shapes(big.shape[:-1], c.shape[:-1])
+                total = np.array(np.broadcast_to(big, (*shape, big.shape[-1])))
+                total[..., start : start + c.shape[-1]] += c
+                chunks[id(whole)] = _Chunk(total, whole)
+                del chunks[key]
+                break
+    return tuple(chunks.values())
 
 
 # ---- instructions ----
@@ -239,7 +286,7 @@ def _factors(x: Node, empty: MatrixValue, left: Any, right: Any) -> MatrixValue:
     one = (1,) * empty.axes
     first = np.ones((*one, empty.rows)) if first is None else first
     second = np.ones((*one, empty.cols)) if second is None else second
-    return replace(empty, chunks=(_Chunk(c * d, first[..., None, :], second[..., None, :]),))
+    return replace(empty, chunks=(_Chunk((c * d)[..., None], _Pairs(first[..., None, :], second[..., None, :])),))
 
 
 def _entries(x: Node, empty: MatrixValue, array: Array) -> MatrixValue:
@@ -256,7 +303,7 @@ def _valued(value: Any, empty: MatrixValue, axes: int) -> MatrixValue:
 
 def _combined(x: Node, empty: MatrixValue, *values: Any) -> MatrixValue:
     initial: dict[int, tuple[Array, Any]] = {}
-    chunks: list[_Chunk] = []
+    chunks: dict[int, _Chunk] = {}
     entries: Array | None = None
     seen = FEW // 2
     for c, given in zip(x.attr, values, strict=True):
@@ -265,12 +312,14 @@ def _combined(x: Node, empty: MatrixValue, *values: Any) -> MatrixValue:
         for k, m in value.initial:
             known = initial.get(id(m))
             initial[id(m)] = (number * k if known is None else known[0] + number * k, m)
-        chunks += [k._replace(coefficient=number * k.coefficient) for k in value.chunks]
+        for k, pairs in value.chunks:
+            own = chunks.get(id(pairs))
+            chunks[id(pairs)] = _Chunk(number * k if own is None else own.coefficients + number * k, pairs)
         seen = max(seen, value.seen)
         if value.entries is not None:
             term = value.entries if number == 1 else number * value.entries
             entries = term if entries is None else entries + term
-    out = replace(empty, initial=tuple(initial.values()), chunks=tuple(chunks), entries=entries, seen=seen)
+    out = replace(empty, initial=tuple(initial.values()), chunks=_absorbed(chunks), entries=entries, seen=seen)
     return out.settled()
 
 
@@ -304,7 +353,7 @@ def _moved(x: Node, empty: MatrixValue, *values: Any) -> MatrixValue:
         value,
         axes=empty.axes,
         initial=tuple([(moved(c, 0), m) for c, m in value.initial]),
-        chunks=tuple([_Chunk(moved(c, 0), moved(left, 2), moved(right, 2)) for c, left, right in value.chunks]),
+        chunks=tuple([_Chunk(moved(c, 1), _Pairs(moved(p.left, 2), moved(p.right, 2))) for c, p in value.chunks]),
         entries=None if value.entries is None else moved(value.entries, 2),
     )
 
@@ -316,20 +365,22 @@ def _summed(value: MatrixValue, axis: int, size: int) -> MatrixValue:
         return np.asarray(a.sum(axis) if a.shape[axis] == size else a[_at(axis, 0)] * size)
 
     chunks = []
-    for c, left, right in value.chunks:
+    drop = _at(axis, 0)
+    for c, pairs in value.chunks:
+        left, right = pairs.left, pairs.right
         if c.shape[axis] > 1:
-            c, left = np.ones((1,) * value.axes), left * c[..., None, None]
+            c, left = np.ones((*(1,) * value.axes, c.shape[-1])), left * c[..., None]
         if left.shape[axis] == 1 or right.shape[axis] == 1:
             over = left.shape[axis] > 1 or right.shape[axis] == 1
-            first, second = (total(left), right) if over else (left, total(right))
-            drop = _at(axis, 0)
-            chunks.append(_Chunk(c[drop], first if over else first[drop], second[drop] if over else second))
+            chunks.append(
+                _Chunk(c[drop], _Pairs(total(left), right[drop]) if over else _Pairs(left[drop], total(right)))
+            )
             continue
         sides = []
         for a in (left, right):
             a = np.moveaxis(a, axis, -3)
             sides.append(a.reshape(*a.shape[:-3], a.shape[-3] * a.shape[-2], a.shape[-1]))
-        chunks.append(_Chunk(c[_at(axis, 0)], *sides))
+        chunks.append(_Chunk(np.tile(c[drop], size), _Pairs(*sides)))
     return replace(
         value,
         axes=value.axes - 1,
@@ -355,10 +406,9 @@ def _stacked(axis: int, empty: MatrixValue, values: Sequence[MatrixValue]) -> Ma
         mask[i] = 1.0
         mask = mask.reshape(shape)
         initial += [(np.expand_dims(c, axis) * mask, m) for c, m in value.initial]
-        for c, left, right in value.chunks:
-            chunks.append(
-                _Chunk(np.expand_dims(c, axis) * mask, np.expand_dims(left, axis), np.expand_dims(right, axis))
-            )
+        for c, p in value.chunks:
+            pairs = _Pairs(np.expand_dims(p.left, axis), np.expand_dims(p.right, axis))
+            chunks.append(_Chunk(np.expand_dims(c, axis) * mask[..., None], pairs))
         if value.entries is not None:
             term = np.expand_dims(value.entries, axis) * mask[..., None, None]
             entries = term if entries is None else entries + term

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Mapping
 from functools import lru_cache
 
 import numpy as np
@@ -23,14 +24,21 @@ from scipy.stats import qmc
 
 from ..errors import TensorProgramError
 from .basis import PANEL, Basis, ImplicitMatrix, Rows
-from .random import Array, MatrixSpec, VectorSpec, WidthSpec, initial_vector, stream
+from .random import (
+    FIRST_DIMENSIONS,
+    REMEMBERED,
+    Array,
+    MatrixSpec,
+    VectorSpec,
+    WidthSpec,
+    first_dimensions,
+    initial_vector,
+    stream,
+)
 
 __all__ = ["Population", "PopulationMatrix", "PopulationWarning"]
 
 SOBOL_BITS = 30
-FIRST_DIMENSIONS = 32
-REMEMBERED = 2**17
-"""The largest number of points that are kept, 1 MB, for 16 replicates of two widths."""
 
 
 class PopulationWarning(UserWarning):
@@ -48,9 +56,11 @@ class Samples:
         samples: M.
         rng: Seed of the run.
         dimensions: How many Sobol dimensions may be used; 0 for pseudo-random noise.
+        expected: Noise columns that will be asked for, about.
     """
 
-    def __init__(self, width: str, samples: int, rng: int, dimensions: int) -> None:
+    def __init__(self, width: str, samples: int, rng: int, dimensions: int, expected: int = FIRST_DIMENSIONS) -> None:
+        self._first = first_dimensions(expected, samples)
         self.width, self.samples, self.rng, self.dimensions = width, samples, rng, dimensions
         self._span = Basis(samples, 1e-10)
         self._span.extend(np.ones((1, samples)))
@@ -104,7 +114,7 @@ class Samples:
 
     def _draw(self) -> None:
         """Draw more Sobol dimensions, each with a scramble of its own: what was drawn before stays as it was."""
-        total = min(self.dimensions, max(FIRST_DIMENSIONS, 2 * self._drawn))
+        total = min(self.dimensions, max(self._first, 2 * self._drawn))
         draw = _remembered if total * self.samples <= REMEMBERED else _sobol
         normal = draw(self.rng, self.width, self.samples, self._drawn, total)
         self._points, self._drawn = np.concatenate([self._points, normal]), total
@@ -191,6 +201,8 @@ class Population:
         dimensions: Largest number of Sobol dimensions a width may use, one a noise column; 0 for pseudo-random noise.
         tolerance: Vectors closer than this to the span of earlier ones, relative to their length, count as lying in it.
             It bounds the number of directions of long smooth programs.
+        columns: Name of each width to the noise columns that the program needs at most, where that is known: many samples
+            are drawn in no more dimensions than that.
 
     Warns:
         PopulationWarning: The noise is not Sobol's, or the samples are too few.
@@ -205,6 +217,7 @@ class Population:
         *,
         dimensions: int = qmc.Sobol.MAXDIM,
         tolerance: float = 1e-8,
+        columns: Mapping[str, int] | None = None,
     ) -> None:
         if samples < 2 or samples != int(samples):
             raise TensorProgramError(f"a population of {samples} samples", fix="give a power of two, 2048 for example")
@@ -222,6 +235,7 @@ class Population:
                 stacklevel=2,
             )
         self._rng = int(rng.integers(2**63)) if isinstance(rng, np.random.Generator) else int(rng)
+        self._columns = columns or {}
         self._widths: dict[str, Samples] = {}
         self._embedded: dict[str, Embedded] = {}
 
@@ -260,5 +274,6 @@ class Population:
 
     def _population(self, width: WidthSpec) -> Samples:
         if width.name not in self._widths:
-            self._widths[width.name] = Samples(width.name, self.samples, self._rng, self._dimensions)
+            expected = self._columns.get(width.name, FIRST_DIMENSIONS)
+            self._widths[width.name] = Samples(width.name, self.samples, self._rng, self._dimensions, expected)
         return self._widths[width.name]

@@ -21,10 +21,26 @@ from scipy.special import ndtr
 
 from ..errors import TensorProgramError
 
-__all__ = ["Array", "MatrixSpec", "VectorSpec", "WidthSpec", "initial_vector", "semidefinite_factor", "stream"]
+__all__ = [
+    "FIRST_DIMENSIONS",
+    "REMEMBERED",
+    "Array",
+    "MatrixSpec",
+    "VectorSpec",
+    "WidthSpec",
+    "first_dimensions",
+    "initial_vector",
+    "semidefinite_factor",
+    "stream",
+]
 
 Array = npt.NDArray[np.float64]
 Number = int | float | Fraction
+
+FIRST_DIMENSIONS = 32
+"""Sobol dimensions of a width that are drawn at first, at most."""
+REMEMBERED = 2**17
+"""The largest number of points that are kept, 1 MB, for 16 replicates of two widths."""
 
 
 class WidthSpec(Protocol):
@@ -81,6 +97,20 @@ def stream(seed: int, name: str, role: str, *sizes: int) -> np.random.Generator:
     key = repr((int(seed), str(name), str(role), *map(int, sizes))).encode()
     entropy = int.from_bytes(hashlib.blake2b(key, digest_size=16).digest(), "big")
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(entropy)))
+
+
+def first_dimensions(columns: int, samples: int) -> int:
+    """How many Sobol dimensions a population draws at first.
+
+    Few samples are drawn in as many dimensions for every program, and kept; many in those that the program needs.
+
+    Args:
+        columns: Noise columns that it needs, about.
+        samples: In the population.
+    """
+    if FIRST_DIMENSIONS * samples <= REMEMBERED:
+        return FIRST_DIMENSIONS
+    return max(1, min(FIRST_DIMENSIONS, columns))
 
 
 def semidefinite_factor(cov: Any, name: str) -> Array:

@@ -20,7 +20,7 @@ from tensorprog.language.program import Program
 from tensorprog.networks.network import Network
 from tensorprog.transforms.dispatch import needs_data
 
-__all__ = ["CommandError", "Model", "assignments", "literal", "load_model", "load_module", "load_program"]
+__all__ = ["CommandError", "Model", "assignments", "literal", "load_model", "load_module"]
 
 
 class CommandError(Exception):
@@ -58,21 +58,6 @@ class Model:
     def program(self, **options: Any) -> Program:
         """The program; for a network, with the options of `Network.program`."""
         return self.what if isinstance(self.what, Program) else self.what.program(self.X, self.X2, **options)
-
-
-def load_program(file: str, parameters: Mapping[str, Any], settings: Sequence[str] = ()) -> Program:
-    """The program of a FILE; of a network, that of its kernels on its data. See `load_model`.
-
-    Example:
-        >>> import tempfile, tensorprog as tp
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     path = Path(folder) / "square.py"
-        ...     text = "import tensorprog as tp; x = tp.Vector('x', tp.Width('n'), mean=2)"
-        ...     _ = path.write_text(text + chr(10) + "def build(k=1): return tp.Program(m=tp.moment(k * x))")
-        ...     print(tp.limit(load_program(str(path), {"k": 3})))
-        m = 6 (exact)
-    """
-    return load_model(file, parameters, settings).program()
 
 
 def load_model(

@@ -15,6 +15,7 @@ these.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from typing import Any
@@ -24,12 +25,23 @@ import numpy as np
 from tensorprog.errors import TensorProgramError
 from tensorprog.language.describe import describe
 from tensorprog.language.folding import raised, times, unbounded
-from tensorprog.language.functions import PRIMITIVES
+from tensorprog.language.functions import NORMAL, PRIMITIVES
 from tensorprog.language.node import Node
-from tensorprog.language.symbols import Matrix, Number, VectorSpec, Width, check_length, is_exact, number, numbers
+from tensorprog.language.symbols import (
+    LongNumber,
+    Matrix,
+    Number,
+    VectorSpec,
+    Width,
+    check_length,
+    is_exact,
+    number,
+    numbers,
+)
 
 __all__ = [
-    "ONE", "ZERO", "add", "applied", "apply", "common_type", "constant", "div", "fn", "hyperparameter", "initial", "inner",
+    "ONE", "ZERO", "add", "applied", "apply", "common_type", "constant", "difference", "div", "fn",
+    "hyperparameter", "initial", "inner",
     "inverse_sqrt", "is_backward", "is_power_of_n", "matmul", "matrix", "moment", "mul", "neg", "outer", "pick",
     "pick_transposed", "power",
     "rebuild", "scale",
@@ -126,13 +138,19 @@ def add(pairs: Iterable[tuple[Number, Node]]) -> Node:
     merged: dict[Node, Number] = {}
     for c, x in pairs:
         while x.op == "add" and len(x.args) == 1:  # a multiple, or a broadcast
-            if abs(c) != 1 and not _in_range(c * x.attr[0], c):
+            gathered = c * x.attr[0]
+            if abs(c) != 1 and (not _in_range(gathered, c) or _leaves(gathered, c, x.attr[0])):
                 break
-            c, x = c * x.attr[0], x.args[0]
+            c, x = gathered, x.args[0]
         if x.op == "constant" and isinstance(c, Fraction) and _is_long(x):
             merged[x] = merged.get(x, 0) + c
         elif x.op == "constant" and not (isinstance(x.attr, np.ndarray) and x.attr.size > FOLD_LIMIT):
-            bias = bias + times(c, x.attr)
+            term = times(c, x.attr)
+            total = bias + term
+            if _leaves(term, c, x.attr) or _leaves(total):
+                merged[x] = merged.get(x, 0) + c
+            else:
+                bias = total
         else:
             merged[x] = merged.get(x, 0) + c
     kept = [(x, c) for x, c in merged.items() if c != 0]
@@ -176,20 +194,36 @@ def _in_range(c: Any, *parts: Any) -> bool:
     return bool(1 / LARGEST <= size <= LARGEST) or c == 0 or not all(1 / LARGEST <= abs(p) <= LARGEST for p in parts)
 
 
+def _leaves(value: Any, *parts: Any) -> bool:
+    """Is a number no float, or so small that digits are lost? Then it is not folded: other factors may bring it back."""
+    if isinstance(value, float):
+        return not math.isfinite(value) or (abs(value) < NORMAL and bool(parts) and all(parts))
+    if not isinstance(value, np.ndarray) or value.dtype.kind != "f":
+        return False
+    lost = np.asarray(np.abs(value) < NORMAL) & bool(parts)
+    for p in parts:
+        lost = lost & np.not_equal(p, 0)
+    return bool(lost.any()) or not np.isfinite(value).all()
+
+
 def mul(factors: Iterable[Node | tuple[Node, int]]) -> Node:
     """The product of x_i ** k_i."""
     pairs = [f if isinstance(f, tuple) else (f, 1) for f in factors]
     if any([x.has_matrix for x, _ in pairs]):
         _check_scaled(pairs)
-    out = _product(pairs, True)
-    if out is None:
-        out = _product(pairs, False)
+    out = None
+    for gather, fold in ((True, True), (False, True), (False, False)):
+        if out is None:
+            out = _product(pairs, gather, fold)
     assert out is not None
     return out
 
 
-def _product(pairs: list[tuple[Node, int]], gather: bool) -> Node | None:
-    """A product, coefficients gathered in front; None if they would leave the range. Else multiples stay factors."""
+def _product(pairs: list[tuple[Node, int]], gather: bool, fold: bool) -> Node | None:
+    """A product, coefficients gathered in front if wanted, numbers folded if wanted; None if they would leave the range.
+
+    Else they stay factors.
+    """
     todo = list(pairs)
     shape, width, inner_width = common_type([x for x, _ in todo])
     coefficient: Any = 1
@@ -200,15 +234,24 @@ def _product(pairs: list[tuple[Node, int]], gather: bool) -> Node | None:
         if x.op == "mul":
             todo.extend([(y, j * k) for y, j in zip(x.args, x.attr, strict=True)])
         elif x.op == "add" and len(x.args) == 1 and (gather or x.attr[0] == 1):
-            coefficient = coefficient * raised(x.attr[0], k)
+            coefficient = _times_power(coefficient, x.attr[0], k)
             todo.append((x.args[0], k))
-            if gather and not _in_range(coefficient):
+            if coefficient is None or (gather and not _in_range(coefficient)):
                 return None
         elif x.op == "constant" and not (isinstance(x.attr, np.ndarray) and x.attr.size > FOLD_LIMIT):
-            if isinstance(x.attr, np.ndarray):
+            if not fold and not is_exact(x.attr):
+                c = constant(x.attr)
+                merged[c] = merged.get(c, 0) + k
+            elif isinstance(x.attr, np.ndarray):
+                before = array
                 array = times(array, x.attr, k)
+                if fold and _leaves(array, before, x.attr):
+                    return None
             else:
-                coefficient = coefficient * raised(x.attr, k)
+                before = coefficient
+                coefficient = _times_power(before, x.attr, k)
+                if coefficient is None or (fold and _leaves(coefficient, before, x.attr)):
+                    return None
         elif x.op == "fn" and x.attr[0] == "reciprocal" and x.args[0].op == "inverse_sqrt":
             merged[x.args[0]] = merged.get(x.args[0], 0) - k  # powers of n cancel exactly
         else:
@@ -218,8 +261,12 @@ def _product(pairs: list[tuple[Node, int]], gather: bool) -> Node | None:
         folded = constant(array)
         if isinstance(folded.attr, np.ndarray) and isinstance(coefficient, Fraction) and _is_long(folded):
             merged[folded] = 1
+        elif _leaves(whole := times(coefficient, folded.attr), coefficient, folded.attr):
+            if fold:
+                return None
+            merged[folded] = merged.get(folded, 0) + 1
         else:
-            folded = constant(times(coefficient, folded.attr))
+            folded = constant(whole)
             coefficient = folded.attr if not isinstance(folded.attr, np.ndarray) else 1
             if isinstance(folded.attr, np.ndarray):
                 merged[folded] = 1
@@ -241,6 +288,17 @@ def _product(pairs: list[tuple[Node, int]], gather: bool) -> Node | None:
     else:
         out = Node("mul", tuple([x for x, _ in kept]), tuple([k for _, k in kept]), shape, width, inner_width)
     return out if coefficient == 1 else add([(coefficient, out)])
+
+
+def _times_power(a: Any, b: Any, k: int) -> Any:
+    """a b**k for numbers; None where the power is no float, or one that has lost digits."""
+    try:
+        power = raised(b, k)
+    except LongNumber:
+        raise
+    except TensorProgramError:
+        return None
+    return None if _leaves(power, b) else a * power
 
 
 def _along_axes(factors: dict[Node, int]) -> list[tuple[Node, int]] | None:
@@ -310,6 +368,25 @@ def fn(name: str, x: Node, *parameters: Number) -> Node:
     if name == "reciprocal" and x.op == "fn" and is_power_of_n(x):
         return x.args[0]
     return Node("fn", (x,), (name, tuple(parameters)), x.shape, x.width, x.inner)
+
+
+def difference(name: str, x: Node, d: Node, eps: Node, *parameters: Number) -> Node:
+    """(phi(x + eps d) - phi(x)) / eps of a primitive phi, elementwise; phi'(x) d at eps = 0.
+
+    Raises:
+        TensorProgramError: phi jumps: there is no bound for it as eps tends to 0.
+    """
+    row = PRIMITIVES[name]
+    shape, width, inner_width = common_type([x, d])
+    if row.derivative is None or row.jumps or (name in ("bump", "smooth_sign") and not parameters[0]):
+        raise TensorProgramError(
+            f"the divided difference of {name}",
+            why="it jumps, and the difference over eps has no limit where it does",
+            fix="use a continuous function",
+        )
+    if d.is_zero:
+        return constant(0, shape, width, inner_width)
+    return Node("difference", (x, d, eps), (name, tuple(parameters)), shape, width, inner_width)
 
 
 def is_power_of_n(x: Node) -> bool:
@@ -606,6 +683,8 @@ def applied(x: Node, args: Sequence[Node]) -> Node:
             return mul(list(zip(args, x.attr, strict=True)))
         case "fn":
             return fn(x.attr[0], args[0], *x.attr[1])
+        case "difference":
+            return difference(x.attr[0], args[0], args[1], args[2], *x.attr[1])
         case "view":
             return view(args[0], x.attr, x.shape)
         case "take":
@@ -641,7 +720,7 @@ def rebuild(x: Node, args: Sequence[Node], shape: tuple[int, ...] | None = None)
         # an operand is spread over what none of them has; spreading the result would wrap it
         args = [typed(args[0], shape, x.width or args[0].width, x.inner or args[0].inner), *args[1:]]
     out = applied(x, args)
-    if x.op in ("add", "mul", "fn"):
+    if x.op in ("add", "mul", "fn", "difference"):
         out = typed(out, shape, x.width, x.inner)
     if out is not x and out.source is None and out.op == x.op:
         out.source, out.label = x.source, x.label

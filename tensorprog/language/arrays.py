@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from tensorprog.language.algebra import view_array
+from tensorprog.language.differences import array_of_difference
 from tensorprog.language.functions import PRIMITIVES
 from tensorprog.language.node import Node
 from tensorprog.language.overflow import cleared, overruled
@@ -131,8 +132,8 @@ def aligned(function: Kernel, node: Node) -> Kernel:
 def kernel(node: Node) -> Kernel:
     """The function that computes the node's array from its operands' arrays.
 
-    For constant, add, mul, fn, view, take, pick, stack, sum, softmax and inner; the others mean different things to different
-    evaluators. Operands are never written to, and the result may share memory with them.
+    For constant, add, mul, fn, difference, view, take, pick, stack, sum, softmax and inner; the others mean different
+    things to different evaluators. Operands are never written to, and the result may share memory with them.
 
     Args:
         node: One instruction.
@@ -250,6 +251,10 @@ def _fn(node: Node) -> Kernel:
     return _aligned(lambda x: function(x, *parameters), _alignments(node))
 
 
+def _difference(node: Node) -> Kernel:
+    return _aligned(array_of_difference(*node.attr), _alignments(node))
+
+
 def _view(node: Node) -> Kernel:
     positions, ndim = node.attr, len(node.shape)
     trailing = rank(node) - ndim
@@ -332,6 +337,7 @@ def _softmax(node: Node) -> Kernel:
 
 
 KERNELS: dict[str, Callable[[Node], Kernel]] = {
-    "constant": _constant, "add": _add, "mul": _mul, "fn": _fn, "view": _view, "take": _take, "pick": _pick,
+    "constant": _constant, "add": _add, "mul": _mul, "fn": _fn, "difference": _difference,
+    "view": _view, "take": _take, "pick": _pick,
     "stack": _stack, "sum": _sum, "softmax": _softmax, "inner": lambda node: lambda y: y,
 }  # fmt: skip

@@ -12,6 +12,7 @@ from tensorprog.errors import MissingAxis, TensorProgramError
 from tensorprog.language import algebra
 from tensorprog.language.deferred import layer
 from tensorprog.language.describe import describe
+from tensorprog.language.differences import increment
 from tensorprog.language.expression import (
     Expression,
     Vector,
@@ -27,7 +28,8 @@ from tensorprog.language.node import Node
 from tensorprog.language.symbols import Matrix, Number, Width, number, numbers
 
 __all__ = [
-    "abs", "arctan", "array", "backward", "cos", "dot", "elu", "erf", "exp", "forward", "gaussian", "gelu", "hermite", "identity",
+    "abs", "arctan", "array", "backward", "cos", "divided_difference",
+    "dot", "elu", "erf", "exp", "forward", "gaussian", "gelu", "hermite", "identity",
     "leaky_relu", "log",
     "log1p", "matrix", "mean", "moment", "normal_cdf", "outer", "pick", "polynomial", "reciprocal", "rectified_power", "relu",
     "rename", "sigmoid",
@@ -569,6 +571,65 @@ def _body(what: str, body: Callable[..., Any], xs: Any, ys: Any) -> Expression:
     node = result.node
     node = algebra.typed(node, node.shape, node.width or next(iter(widths)), node.inner or next(iter(inners)))
     return Expression(node, result.order, result.axes)
+
+
+@layer
+def divided_difference(phi: Callable[..., Any], xs: Any, ds: Any, eps: Any) -> Expression:
+    """The Nonlin (phi(x + eps d) - phi(x)) / eps, whose limit is the derivative of phi along d where eps tends to 0.
+
+    Accurate for every eps, also where eps d is less than a rounding error of x; a population has the limit.
+
+    Args:
+        phi: A Python function of the xs that uses the functions of this package, continuous ones.
+        xs: A vector or scalar, or a list of them.
+        ds: Its increments, one for each.
+        eps: A scalar, such as `tp.inverse_sqrt(n)`.
+
+    Raises:
+        TensorProgramError: phi jumps, or is no function of coordinates.
+
+    Example:
+        >>> import tensorprog as tp
+        >>> n = tp.Width("n")
+        >>> x, d = tp.Vector("x", n), tp.Vector("d", n)
+        >>> dx = tp.divided_difference(lambda x: x**2, x, d, tp.inverse_sqrt(n))
+        >>> print(tp.Program(q=tp.moment(dx * dx)))
+        width n
+        vector d : n, mean 0, var 1
+        vector x : n, mean 0, var 1
+        c1 = Moment((x*d + (x + inverse_sqrt(n)*d)*d)**2)
+        output q = c1
+        >>> tp.limit(tp.Program(q=tp.moment(dx * dx)))
+        q = 4 (exact)
+
+    Source: Yang and Littwin, Tensor Programs IIb (arXiv:2105.03703), section 3: what moves increments on.
+    """
+    first = [as_expression(x) for x in (xs if isinstance(xs, (list, tuple)) else [xs])]
+    moves = [as_expression(d) for d in (ds if isinstance(ds, (list, tuple)) else [ds])]
+    step = as_expression(eps)
+    if len(first) != len(moves):
+        raise TensorProgramError(
+            f"{len(first)} arguments of a divided difference have {len(moves)} increments", fix="give one for each"
+        )
+    if step.width is not None or step.node.inner is not None:
+        raise TensorProgramError(f"the step {describe(step.node)} of a divided difference", fix="give a scalar")
+    for x, d in zip(first, moves, strict=True):
+        if not set(d.axes) <= set(x.axes) or d.width not in (None, x.width):
+            raise TensorProgramError(
+                f"the increment {describe(d.node)} of {describe(x.node)} has axes {d.axes or 'none'}",
+                why="it has no coordinates or axes that the argument lacks",
+                fix=f"give the argument the same axes, or sum over them: it has {x.axes or 'none'}",
+            )
+    if step.axes:
+        raise TensorProgramError(
+            f"the step {describe(step.node)} of a divided difference has axes", fix="give one scalar"
+        )
+    result = as_expression(phi(*first))
+    known: dict[Any, Any] = {}
+    for x, d in zip(first, moves, strict=True):
+        seen = algebra.view(d.node, [x.order.index(a) for a in d.order], x.node.shape) if d.order else d.node
+        known[x.node] = algebra.typed(seen, x.node.shape, x.width, None)
+    return Expression(increment(result.node, known, step.node), result.order, result.axes)
 
 
 def vectors(names: Sequence[str], width: Width, mean: Any = 0, cov: Any = None) -> tuple[Expression, ...]:

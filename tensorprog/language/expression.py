@@ -303,7 +303,9 @@ def _check_terms(x: Expression, other: Any) -> None:
     """Matrices are added to matrices: a number has no place in W. To 0 as well, for Python's sum."""
     y = other.node if isinstance(other, Expression) else None
     number_or_scalar = (
-        y.is_scalar and not y.is_zero if y is not None else isinstance(other, (int, float)) and other != 0
+        y.is_scalar and not y.is_zero
+        if y is not None
+        else isinstance(other, (int, float, Fraction, np.number)) and other != 0
     )
     for node, scalar in ((x.node, number_or_scalar), (y, x.node.is_scalar and not x.node.is_zero)):
         if node is not None and node.has_matrix and scalar:
@@ -456,7 +458,7 @@ def Vector(
         raise TensorProgramError(f"vector {name} is given {width!r} as its width", fix='make one with tp.Width("n")')
     mean = numbers(mean, f"the mean of {name}")
     distribution = check_distribution(distribution, f"vector {name}")
-    names, shape = _axes(name, axes, cov, mean, var)
+    names, shape = _axes(f"vector {name}", axes, cov, mean, var)
     if isinstance(mean, np.ndarray) and mean.shape != shape:
         raise TensorProgramError(
             f"the mean of {name} has shape {mean.shape}; its axes have {shape}", fix="make them agree"
@@ -503,7 +505,7 @@ def _axes(name: str, axes: Any, cov: Any, mean: Any, var: Any) -> tuple[tuple[st
     names = _axis_names(name, (axes,) if isinstance(axes, str) else axes)
     if not names:
         if cov is not None and np.ndim(cov):
-            raise TensorProgramError(f"vector {name} has a covariance but no axes", fix='name its axis: axes=("b",)')
+            raise TensorProgramError(f"{name} has a covariance but no axes", fix='name its axis: axes=("b",)')
         return (), ()
     for given in (mean, var):
         if np.ndim(given) == len(names):
@@ -520,7 +522,7 @@ def _axes(name: str, axes: Any, cov: Any, mean: Any, var: Any) -> tuple[tuple[st
 def _axis_names(name: str, axes: Iterable[Any]) -> tuple[str, ...]:
     names = tuple([check_name(a, "an axis") for a in axes])
     if len(set(names)) != len(names):
-        raise TensorProgramError(f"vector {name} has axes {names}", fix="every axis needs its own name")
+        raise TensorProgramError(f"{name} has axes {names}", fix="every axis needs its own name")
     return names
 
 
@@ -585,7 +587,7 @@ def Scalar(name: str, default: Any = None, axes: Iterable[str] | dict[str, int] 
     check_name(name, "a scalar's name")
     default = None if default is None else numbers(default, f"the default of {name}")
     if isinstance(axes, dict) or np.ndim(default) or (axes != () and axes != []):
-        names, shape = _axes(name, axes, None, 0 if default is None else default, None)
+        names, shape = _axes(f"scalar {name}", axes, None, 0 if default is None else default, None)
         if default is not None and np.shape(default) not in ((), shape):
             raise TensorProgramError(
                 f"the default of {name} has shape {np.shape(default)}; its axes have {shape}", fix="make them agree"

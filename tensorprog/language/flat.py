@@ -50,7 +50,7 @@ def flattened(x: Node, i: int, j: int) -> Node:
 def _operands(x: Node, i: int, j: int) -> list[Question]:
     """The operands that have both axes, and where."""
     match x.op:
-        case "add" | "mul" | "fn" | "matmul" | "apply" | "moment" | "inner" | "outer":
+        case "add" | "mul" | "fn" | "difference" | "matmul" | "apply" | "moment" | "inner" | "outer":
             return [(a, i, j) for a in x.args if a.shape]
         case "view":
             rows, columns = _sources(x, i, j)
@@ -74,7 +74,7 @@ def _built(x: Node, i: int, j: int, args: Sequence[Node]) -> Node:
     rest[place] = rows * columns
     shape = tuple(rest)
     match x.op:
-        case "add" | "mul" | "fn":
+        case "add" | "mul" | "fn" | "difference":
             given = iter(args)
             return algebra.rebuild(x, [next(given) if a.shape else a for a in x.args], shape)
         case "apply":
@@ -89,7 +89,7 @@ def _built(x: Node, i: int, j: int, args: Sequence[Node]) -> Node:
             return algebra.typed(algebra.constant(merged(a, i, j), shape), shape, x.width, x.inner)
         case "vector" if isinstance(x.attr, Embedding):
             s = x.attr
-            return algebra.initial(Embedding.of(s.name, s.width, s.var, s.data.flattened(i, j), s.trainable))
+            return algebra.initial(Embedding.of(s.name, s.width, s.var, s.data.flattened(i, j), s.trainable, s.std))
         case "view":
             return _view(x, i, j, args, shape)
         case "take":

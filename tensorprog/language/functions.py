@@ -19,8 +19,10 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["PRIMITIVES", "TINY", "Primitive"]
+__all__ = ["NORMAL", "PRIMITIVES", "TINY", "Primitive"]
 
+NORMAL = float(np.finfo(float).tiny)
+"""Floats below this have fewer digits."""
 TINY = 5e-324
 """The smallest positive number: as a lower bound it stands for an open 0."""
 
@@ -107,6 +109,11 @@ def _bump(x: Any, t: Any) -> Any:
     if t == 0:
         raise ValueError("a Dirac delta has no values")
     return np.exp(x * x / (-2 * float(t))) / math.sqrt(2 * math.pi * float(t))
+
+
+def _sech2(x: Any) -> Any:
+    e = np.exp(-2 * np.abs(x))
+    return 4 * e / (1 + e) ** 2
 
 
 def _leaky(x: Any, a: Any) -> Any:
@@ -284,6 +291,12 @@ _ROWS = [
               parity=1, growth="singular", lipschitz=False, exact=_exact_reciprocal, domain=(0.0, False),
               latex=r"\frac{{1}}{{{x}}}"),
     # ---- what derivatives and the limit need ----
+    Primitive(
+        "sech2", _sech2, lambda s, x: s.sech(x)**2,
+        lambda a, x: a.scale(-2, a.mul([a.fn("tanh", x), a.fn("sech2", x)])), parity=0, exact=_at_zero(1),
+        bounds=(TINY, 1), decay=1,
+        latex=r"\mathrm{{sech}}^2({x})", source="1/cosh(x)^2 = 1 - tanh(x)^2, which keeps no digits where tanh is near 1",
+    ),
     Primitive(
         "smooth_sign", _smooth_sign, lambda s, x, t: s.sign(x) if t == 0 else s.erf(x / s.sqrt(2 * t)),
         lambda a, x, t: a.scale(2, a.fn("bump", x, t)), parity=1, exact=lambda v, t: _sign(v) if t == 0 or v == 0 else None,

@@ -183,6 +183,14 @@ class _Writer:
                 row = PRIMITIVES[name]
                 given = dict(zip(row.parameters, [_number(c)[0] for c in parameters], strict=True))
                 return row.latex.format(x=at(x.args[0], SUM), **given), POWER
+            case "difference":
+                name, parameters = x.attr
+                row = PRIMITIVES[name]
+                values = dict(zip(row.parameters, [_number(c)[0] for c in parameters], strict=True))
+                y, d, eps = x.args
+                moved = rf"{at(y, SUM)} + {at(eps, POWER)} {at(d, POWER)}"
+                both = [row.latex.format(x=z, **values) for z in (moved, at(y, SUM))]
+                return rf"\frac{{{both[0]} - {both[1]}}}{{{at(eps, SUM)}}}", PRODUCT
             case "add":
                 out = ""
                 for c, a in zip(x.attr, x.args, strict=True):

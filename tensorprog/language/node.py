@@ -19,6 +19,7 @@ A program, its limit's Z-program and the scalar program are all graphs of these 
 | add        | x1, ...         | coefficients             | sum of c_i x_i                                               |
 | mul        | x1, ...         | exponents (ints >= 1)    | product of x_i ** k_i                                        |
 | fn         | x               | (primitive, parameters)  | a primitive of `functions.py`, elementwise                   |
+| difference | x, d, eps       | (primitive, parameters)  | (phi(x + eps d) - phi(x)) / eps, elementwise                 |
 | view       | x               | position of each axis    | axes of x placed in a larger shape; a repeat is a diagonal   |
 | take       | x               | (axis, index)            | one position of an axis, which is dropped                    |
 | pick       | x               | (axis, positions)        | positions of an axis in any order, with repeats              |
@@ -45,7 +46,10 @@ from typing import Any
 from tensorprog.errors import Source
 from tensorprog.language.symbols import Width, encode
 
-__all__ = ["Node", "topological"]
+__all__ = ["MOVES", "Node", "topological"]
+
+MOVES = ("view", "take", "pick")
+"""What moves positions, and commutes with everything elementwise."""
 
 
 class Node:

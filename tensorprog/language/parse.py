@@ -28,6 +28,7 @@
     call      = ( "MatMul" "(" NAME [ "." "T" ] "," sum [ "," ( "forward" | "backward" ) ]    (NAME: a matrix, or the line of one)
               | ( "Nonlin" | "Moment" | "OuterNonlin" ) "(" sum
               | ( "sum" | "softmax" ) "(" sum "," LETTER | "stack" "(" LETTER { "," sum } | "inverse_sqrt" "(" NAME
+              | "difference" "(" FUNCTION "," sum "," sum "," sum { "," number }
               | "pick" "(" sum "," LETTER "," ( list | NAME )             (list: positions; NAME: an array of them)
               | "rational" "(" list | FUNCTION "(" sum { "," number } ) ")"
 
@@ -200,7 +201,7 @@ class _Parser(Expressions):
 
     def declare_vector(self, name: Token) -> None:
         self.new(self.values, name)
-        sizes = self.sizes(name)
+        sizes = self.sizes("vector", name)
         self.take(":")
         width = self.width()
         options: dict[str, Any] = {}
@@ -251,20 +252,20 @@ class _Parser(Expressions):
             self.fail(at, f"vector {at.text} has variance {var}", "of data, it is one number, at least 0")
         return Embedding.of(name, width, var, ArrayData(data, coordinates), trained, options.get("std"))
 
-    def sizes(self, name: Token) -> list[tuple[int, int]]:
+    def sizes(self, what: str, name: Token) -> list[tuple[int, int]]:
         """The axes of a declaration, [i:3, j:4]."""
         sizes: list[tuple[int, int]] = self.separated("]", self.size) if self.accept("[") else []
         if [p for p, _ in sizes] != list(range(len(sizes))) or math.prod([k for _, k in sizes]) > MAX_SIZE:
             self.fail(
                 name,
-                f"the axes of {name.text} are [{', '.join([f'{letter(p)}:{k}' for p, k in sizes])}]",
+                f"the axes of {what} {name.text} are [{', '.join([f'{letter(p)}:{k}' for p, k in sizes])}]",
                 f"write [i:3, j:4] in this order, {MAX_SIZE} entries at most",
             )
         return sizes
 
     def declare_scalar(self, name: Token) -> None:
         self.new(self.values, name)
-        shape = tuple([k for _, k in self.sizes(name)])
+        shape = tuple([k for _, k in self.sizes("scalar", name)])
         real = name.text
         default: Any = None
         while self.accept(":") or self.accept(","):

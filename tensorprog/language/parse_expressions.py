@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Sequence
-from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from tensorprog.language.describe import describe
 from tensorprog.language.expression import Expression, product
 from tensorprog.language.functions import PRIMITIVES
 from tensorprog.language.node import Node
-from tensorprog.language.symbols import Matrix, Number, Width, number
+from tensorprog.language.symbols import Matrix, Number, Width, number, quotient
 from tensorprog.language.text import letter
 from tensorprog.language.tokens import Reader, Token
 
@@ -31,10 +30,6 @@ def _letter_position(text: str) -> int | None:
         return ord(text) - ord("i")
     digits = text[1:]
     return int(digits) if text[:1] == "i" and digits.isascii() and digits.isdigit() and len(digits) < 4 else None
-
-
-def _quotient(a: Number, b: Number) -> Number:
-    return a / b if isinstance(a, float) or isinstance(b, float) else number(Fraction(a) / b)
 
 
 class Expressions(Reader):
@@ -114,7 +109,7 @@ class Expressions(Reader):
             below = self.literal(self.take("number", "a number"))
             if below == 0:
                 self.fail(slash, "a division by 0", "divide by something else")
-            value = self.checked(slash, _quotient, value, below)
+            value = self.checked(slash, quotient, value, below)
         return sign * value
 
     def value(self) -> Any:
@@ -235,7 +230,7 @@ class Expressions(Reader):
             elif factors and isinstance(x, float):  # as in Python: x / 0.5 is x * reciprocal(0.5)
                 factors.append(self.node(token, algebra.fn, "reciprocal", algebra.constant(x)))
             else:
-                coefficient = self.checked(token, _quotient, coefficient, x)
+                coefficient = self.checked(token, quotient, coefficient, x)
             operator = self.accept("*") or self.accept("/")
             if operator is None:
                 break
@@ -446,6 +441,22 @@ class Expressions(Reader):
                 if isinstance(matrix, Node) and matrix.shape and x.shape:
                     self.aligned(at, [algebra.constant(0, matrix.shape), algebra.constant(0, x.shape)])
                 return self.node(at, self._multiplied, matrix, transposed, x, backward)
+            case "difference":
+                phi = self.take("name", "a function")
+                self.lookup(PRIMITIVES, phi, "function")
+                operands: list[Node] = []
+                for _ in range(3):
+                    self.take(",")
+                    operands.append(self.sum())
+                if not operands[2].is_scalar:
+                    self.fail(at, "the step of a divided difference has coordinates", "give a scalar")
+                self.aligned(at, operands)
+                given: list[Number] = []
+                while self.accept(","):
+                    given.append(self.number())
+                if len(given) != len(PRIMITIVES[phi.text].parameters):
+                    self.fail(phi, f"{phi.text} with {len(given)} parameters", "give those of the function")
+                return self.node(at, algebra.difference, phi.text, *operands, *given)
             case "inverse_sqrt":
                 return self.node(at, algebra.inverse_sqrt, self.width())
             case "stack":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import networkx
     import numpy as np
 
-__all__ = ["Output", "Program", "value_of"]
+__all__ = ["Output", "Program", "checked_values", "value_of"]
 
 
 @dataclass(frozen=True)
@@ -165,14 +165,8 @@ class Program:
         Raises:
             TensorProgramError: for a name the program does not have, and for one without a value.
         """
-        given, scalars = dict(given or {}), self.scalars
-        for name in given:
-            if name not in scalars:
-                raise TensorProgramError(
-                    f"the program has no hyperparameter {name!r}",
-                    why=f"it has {', '.join(scalars) or 'none'}",
-                    fix="check the name",
-                )
+        scalars = self.scalars
+        given = checked_values(given, scalars, "the program")
         shapes = {x.attr[0]: x.shape for x in self.nodes if x.op == "scalar"}
         out = {name: value_of(name, given.get(name, default), shapes[name]) for name, default in scalars.items()
                if given.get(name, default) is not None}  # fmt: skip
@@ -250,6 +244,31 @@ def _attributes(x: Any) -> str:
 
 def _std(x: Matrix | VectorSpec) -> str:
     return "" if x.std is None else f", std {describe(x.std)}"
+
+
+def checked_values(given: Any, names: Collection[str], whose: str) -> dict[str, Any]:
+    """What a user gives for hyperparameters, as a dictionary.
+
+    Args:
+        given: What may be one, or None.
+        names: Of the hyperparameters there are.
+        whose: They are, for the message.
+
+    Raises:
+        TensorProgramError: It is no dictionary, or has a name that there is not.
+    """
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping):
+        raise TensorProgramError(f"values={given!r}", fix='give a dictionary: values={"s": 2}')
+    for name in given:
+        if name not in names:
+            raise TensorProgramError(
+                f"{whose} has no hyperparameter {name!r}",
+                why=f"it has {', '.join(names) or 'none'}",
+                fix="check the name",
+            )
+    return dict(given)
 
 
 def value_of(name: str, given: Any, shape: tuple[int, ...]) -> Number | np.ndarray:

@@ -180,6 +180,12 @@ def _stacked(x: Node) -> bool:
     )
 
 
+def _family(x: Node) -> bool:
+    return x.shape[0] == len(x.args) and all(
+        a.shape in ((), x.shape[1:]) and (a.width, a.inner) == (x.width, x.inner) for a in x.args
+    )
+
+
 def _viewed(x: Node) -> bool:
     (a,) = x.args
     return (a.width, a.inner) == (x.width, x.inner) and all(
@@ -256,6 +262,7 @@ SPEC: dict[str, Row] = {
     "add": _row(_EVERYWHERE, (1, None), _are_coefficients, _elementwise, "a sum of multiples"),
     "mul": _row(_EVERYWHERE, (1, None), _are_exponents, _elementwise, "a product of powers"),
     "fn": _row(_EVERYWHERE, 1, _is_primitive, _elementwise, "a primitive function"),
+    "difference": _row({PROGRAM, RUN}, 3, _is_primitive, _elementwise, "a divided difference of a primitive"),
     # what is structure
     "view": _row(_WITH_AXES, 1, _are_places, _viewed, "axes placed in a larger shape"),
     "take": _row(_WITH_AXES, 1, _is_position, _over_shape(lambda x: _without(x.args[0].shape, x.attr[0])), "one position"),
@@ -275,6 +282,7 @@ SPEC: dict[str, Row] = {
     "moment": _row({PROGRAM, RUN}, 1, _nothing, _mean, "the mean over the width"),
     "inner": _row({PROGRAM, Z, RUN}, 1, _nothing, _moved, "over the second coordinate"),
     "outer": _row({PROGRAM, Z, RUN}, 1, _nothing, _averaged, "the mean over the second coordinate"),
+    "family": _row({Z}, (1, None), lambda x: x.attr == 0, _family, "vectors made alike, along an axis in front"),
     # matrices of a run
     "factors": _row({RUN}, 2, _nothing, _both, "left_a right_b"),
     "entries": _row({RUN}, 1, _nothing, _both, "an array over rows and columns"),

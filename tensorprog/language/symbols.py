@@ -29,6 +29,7 @@ __all__ = [
     "is_exact",
     "number",
     "numbers",
+    "quotient",
     "ratio",
 ]
 
@@ -128,6 +129,11 @@ def is_exact(x: Any) -> bool:
 
 
 _SIMPLE = {int, float, str, Fraction, type(None)}
+
+
+def quotient(a: Number, b: Number) -> Number:
+    """a / b, exactly where both are."""
+    return number(Fraction(a) / Fraction(b)) if is_exact(a) and is_exact(b) else float(a) / float(b)
 
 
 def encode(x: Any) -> bytes:
@@ -241,9 +247,7 @@ class Width:
 
 def ratio(rows: Width, cols: Width) -> Number:
     """The limit of the quotient of two widths."""
-    if is_exact(rows.ratio) and is_exact(cols.ratio):
-        return number(Fraction(rows.ratio) / Fraction(cols.ratio))
-    return float(rows.ratio) / float(cols.ratio)
+    return quotient(rows.ratio, cols.ratio)
 
 
 class _NoArithmetic:

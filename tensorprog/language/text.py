@@ -444,6 +444,9 @@ class _Writer:
             case "fn":
                 name, parameters = x.attr
                 return f"{name}({', '.join([first.text, *map(_number, parameters)])})", ATOM
+            case "difference":
+                name, parameters = x.attr
+                return f"difference({', '.join([name, *[a.text for a in args], *map(_number, parameters)])})", ATOM
             case "matmul":
                 matrix, transposed, *mark = x.attr
                 operands = [matrix.name + ".T" * transposed, first.text, *mark]

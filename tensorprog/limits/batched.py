@@ -23,17 +23,18 @@ from tensorprog.language.arrays import aligned
 from tensorprog.language.node import Node, topological
 from tensorprog.language.schedule import Step, schedule
 from tensorprog.language.symbols import Width
+from tensorprog.limits.alike import Trace
 from tensorprog.limits.budget import Budget
 from tensorprog.limits.diagonal import on_diagonals
-from tensorprog.limits.duals import CORRELATED, DUALS, JOINT, SNAP, apart_by_rounding, unsnapped
+from tensorprog.limits.duals import CORRELATED, DUALS, JOINT, apart_by_rounding, unsnapped
 from tensorprog.limits.guard import settled_by
 from tensorprog.limits.horner import factored
-from tensorprog.limits.orient import oriented
 from tensorprog.limits.pairseries import PairProduct
 from tensorprog.limits.perturb import Perturbation
 from tensorprog.limits.stencil import with_stencils
 from tensorprog.limits.tidy import tidied
 from tensorprog.limits.tiles import cores
+from tensorprog.limits.transposition import with_transpositions_outside
 
 __all__ = ["Batched", "Block", "Memory", "Trace", "mirrored"]
 
@@ -49,7 +50,7 @@ MIRROR = 64
 """Rows of a tile of a symmetric result: what is evaluated on both sides of the diagonal is little."""
 INTEGRALS = ("gauss",)
 KNOWN = ("data", "dual", "stencil", "guard", *INTEGRALS)
-EVALUATIONS = {0: 1, 1: 2**8, 2: 2**13, 3: 2**18, 4: 2**18}
+POINTS = {0: 1, 1: 2**8, 2: 2**13, 3: 2**18, 4: 2**18}
 """Values of an integrand that its integral takes, roughly, by dimension."""
 SERIES = 2**6
 """Terms of a series in place of an integral."""
@@ -91,11 +92,13 @@ class Batched:
         data: The `data` nodes.
         integrals: The integrals by quadrature or sampling.
         others: Operations that have no meaning here.
+        strained: Have numbers left the range of floats?
     """
 
     def __init__(self, outputs: Sequence[Node]) -> None:
+        self.strained = False
         self.shapes = [x.shape for x in outputs]
-        outputs = oriented(tidied(on_diagonals(outputs)))
+        outputs = with_transpositions_outside(tidied(on_diagonals(outputs)))
         lifted = _lifted(outputs)
         self.outputs = factored(with_stencils([lifted[x] for x in outputs]))
         self.data = [x for x in topological(outputs) if x.op == "data"]
@@ -117,6 +120,9 @@ class Batched:
         """Is anything integrated, as far as is known from what has been evaluated?"""
         return bool(self.integrals) or self.gave_way
 
+    def _strain(self, *_: Any) -> None:
+        self.strained = True
+
     @property
     def two_rules(self) -> bool:
         """Are all integrals found by one rule, a series or one without bounds, and by another where numbers are moved?"""
@@ -133,7 +139,8 @@ class Batched:
             c.budget = budget
 
     def forget(self) -> None:
-        """Forgets what was integrated for other data."""
+        """Forgets what was integrated for other data, and whether numbers left the range of floats."""
+        self.strained = False
         for c in self.guards:
             c.integrated = False
 
@@ -219,7 +226,7 @@ class Batched:
             memory: Of integrals of single examples.
         """
         values: dict[Node, Array] = {}
-        with np.errstate(all="ignore"):
+        with np.errstate(over="call", under="call", divide="ignore", invalid="ignore", call=self._strain):
             for part in self.once.values():
                 for s in part:
                     values[s.node] = s.value(values, block, noise, level, dtype, trace, memory)
@@ -277,7 +284,7 @@ class Batched:
             elif a.width is not None:
                 found = found[..., low:high] if found.shape[-1] > 1 else found
             local[slot] = found
-        with np.errstate(all="ignore"):
+        with np.errstate(over="call", under="call", divide="ignore", invalid="ignore", call=self._strain):
             for s in self.pairs:
                 if s.is_data:
                     given = np.asarray(block.products[s.node.attr][..., low:high, left:right], dtype)
@@ -449,52 +456,11 @@ class Memory:
         return np.array([known[k] for k in keys]).reshape(shape)
 
 
-class Trace:
-    """Where the correlations of closed forms are 1 or -1, so that they stay so when all numbers are moved.
-
-    A variable's correlation with itself is computed as one of two variables, where their positions are alike: moved apart, it
-    would show an error that it does not have.
-
-    Attributes:
-        sizes: Of integrals, integrated without signs.
-    """
-
-    def __init__(self) -> None:
-        self._places: dict[Any, Array] = {}
-        self.sizes: dict[Any, Array] = {}
-
-    def value(self, x: Node, bounds: Any, moved: bool, *arrays: Any) -> Array:
-        """A closed form of its operands.
-
-        Args:
-            x: The closed form.
-            bounds: Of the tile.
-            moved: Are the operands moved, so that correlations that were 1 are to be made 1 again?
-            arrays: The operands.
-        """
-        function, key = DUALS[x.attr].array, (x, bounds)
-        if x.attr == "residual":
-            result = np.asarray(function(*arrays))
-            if not moved:
-                self._places[key] = result == 0
-            elif key in self._places:
-                result = np.where(self._places[key], 0.0, result)
-            return result
-        if x.attr in CORRELATED:
-            a, c, b = arrays[-3:]
-            size = np.sqrt(np.maximum(a, 0.0)) * np.sqrt(np.maximum(b, 0.0))
-            if not moved:
-                self._places[key] = (np.abs(c) >= (1 - SNAP) * size) & (size > 0)
-            elif key in self._places:
-                arrays = (*arrays[:-3], a, np.where(self._places[key], np.sign(c) * size, c), b)
-        return function(*arrays)
-
-
 def _evaluations(s: _Carried, few: bool = False) -> int:
     """Of an integrand, for one integral of many, or of few; 1 of what is none."""
     if s.node.op not in INTEGRALS:
         return 1
-    return SERIES if s.product is not None and not few else EVALUATIONS[min(s.node.attr.dimension, 4)]
+    return SERIES if s.product is not None and not few else POINTS[min(s.node.attr.dimension, 4)]
 
 
 def _separates(x: Node) -> bool:

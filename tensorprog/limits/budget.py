@@ -16,7 +16,7 @@ import numpy as np
 from tensorprog.errors import TensorProgramError
 from tensorprog.limits.tasks import Exhausted
 
-__all__ = ["EVALUATIONS", "EXPANSIONS", "Budget"]
+__all__ = ["EVALUATIONS", "EXPANSIONS", "Budget", "is_positive"]
 
 EXPANSIONS = 30_000
 """Questions and terms for one output: some seconds."""
@@ -25,6 +25,11 @@ EACH, PAIR, PAIRS = 100, 3, 300_000
 them, which meet where long sums are multiplied, up to a number."""
 EVALUATIONS = 2**26
 """Points at which integrands are evaluated, for one output."""
+
+
+def is_positive(x: Any) -> bool:
+    """Is this, which a user gives, a number above 0?"""
+    return isinstance(x, (int, float, np.integer, np.floating)) and not isinstance(x, bool) and bool(x > 0)
 
 
 class Budget:
@@ -60,8 +65,7 @@ class Budget:
         Raises:
             TensorProgramError: It is no number above 0.
         """
-        number = isinstance(factor, (int, float, np.integer, np.floating)) and not isinstance(factor, bool)
-        if not number or not factor > 0:
+        if not is_positive(factor):
             raise TensorProgramError(
                 f"budget={factor!r}",
                 why="it says how many times the usual work (terms, integrand evaluations) an output may cost",

@@ -289,8 +289,7 @@ def _tilt_bell(f: Factor, g: Gaussian) -> tuple[Node, Gaussian]:
     number = fn("sqrt", weight)
     if not m.is_zero:
         number = mul([number, fn("exp", scale(-a, mul([(m, 2), weight])))])
-    half = Fraction(1, 2) if is_exact(a) else 0.5
-    return number, _given(i, half / a, g)
+    return number, _given(i, Fraction(1, 2) / a, g)
 
 
 def _tilted(rates: dict[int, Number], g: Gaussian) -> tuple[Gaussian, Node]:
@@ -308,9 +307,8 @@ def _logarithm(rates: dict[int, Number], g: Gaussian) -> Node:
     pairs = [(b, g.means[i]) for i, b in rates.items()]
     for i, b in rates.items():
         for j, c in rates.items():
-            half = Fraction(1, 2) if is_exact(b * c) else 0.5
             if j <= i:
-                pairs.append((half * b * c * (1 + (j < i)), g.cov(i, j)))
+                pairs.append((Fraction(1, 2) * b * c * (1 + (j < i)), g.cov(i, j)))
     return add(pairs) if pairs else ZERO
 
 
@@ -389,7 +387,7 @@ def _trigonometric(monomial: Monomial, g: Gaussian, logarithm: Node = ZERO) -> N
             new: list[tuple[Number, str, dict[int, Number]]] = []
             for c, other, w in waves:
                 up, down = {**w, i: w.get(i, 0) + b}, {**w, i: w.get(i, 0) - b}
-                half = c * Fraction(1, 2) if is_exact(c) else c / 2
+                half = c * Fraction(1, 2)
                 if kind == "cos":
                     new += [(half, other, up), (half, other, down)]
                 elif other == "cos":  # cos w sin z = (sin(w + z) - sin(w - z))/2

@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 from tensorprog.language import algebra
 from tensorprog.language.functions import PRIMITIVES
-from tensorprog.language.node import Node, topological
+from tensorprog.language.node import MOVES, Node, topological
 from tensorprog.language.symbols import Number, is_exact
-from tensorprog.limits.structure import MOVES, Structure, is_variable, opened, root, scalar_version
+from tensorprog.limits.structure import Structure, is_variable, opened, root, scalar_version
 
 __all__ = ["Combination", "independent"]
 
@@ -82,7 +82,7 @@ def independent(structure: Structure, x: Node, atoms: Sequence[Node]) -> tuple[l
             continue
         pivot = min(left, key=lambda k: (-abs(float(left[k])), k.digest))
         scale = left[pivot]
-        inverse = Fraction(1) / scale if is_exact(scale) else 1 / scale
+        inverse = Fraction(1) / scale
         reduced.append(
             (
                 pivot,

@@ -11,9 +11,9 @@ import numpy as np
 from tensorprog.errors import TensorProgramError
 from tensorprog.language.describe import describe
 from tensorprog.language.functions import PRIMITIVES, TINY
-from tensorprog.language.node import Node, topological
+from tensorprog.language.node import MOVES, Node, topological
 from tensorprog.language.program import Program
-from tensorprog.limits.polynomials import polynomial_bounds
+from tensorprog.limits.polynomials import interval_product, polynomial_bounds, power
 
 __all__ = ["Range", "check_domains", "check_value", "jumps", "range_of", "ranges"]
 
@@ -55,7 +55,7 @@ def _asked(nodes: Sequence[Node]) -> set[Node]:
     for x in nodes:
         if x.op == "fn" and (PRIMITIVES[x.attr[0]].domain is not None or PRIMITIVES[x.attr[0]].growth == "exponential"):
             y = x.args[0]
-            while y.op in ("view", "take", "pick"):
+            while y.op in MOVES:
                 y = y.args[0]
             if y.op in ("add", "mul") and y.width is not None:
                 found.add(y)
@@ -195,8 +195,8 @@ def _range(x: Node, args: list[Range]) -> Range:
             )
         case "sum":
             k = x.args[0].shape[x.attr]
-            low = TINY if args[0].low == 0 and _is_square(x.args[0]) and k > 1 else _times(k, args[0].low)
-            return args[0]._replace(low=low, high=_times(k, args[0].high))
+            low = TINY if args[0].low == 0 and _is_square(x.args[0]) and k > 1 else k * args[0].low
+            return args[0]._replace(low=low, high=k * args[0].high)
         case "softmax":
             return Range(TINY, 1, 0)
         case "matmul":
@@ -218,6 +218,7 @@ _ANALYTIC = (
     "sigmoid",
     "softplus",
     "log",
+    "sech2",
 )
 """Functions that are 0, or any other number, with probability 0 only, if their argument has a density."""
 
@@ -231,7 +232,7 @@ def positive_almost_surely(x: Node, known: Mapping[Node, Range]) -> bool:
             continue
         if y.op == "mul":
             todo += [a for a, k in zip(y.args, y.attr, strict=True) if k % 2 or not _has_density(a)]
-        elif y.op in ("view", "take", "pick", "sum") or (y.op == "fn" and y.attr[0] == "sqrt"):
+        elif y.op in (*MOVES, "sum") or (y.op == "fn" and y.attr[0] == "sqrt"):
             todo.append(y.args[0])
         elif not (
             (y.op == "fn" and y.attr[0] == "abs" and _has_density(y.args[0])) or (y.op == "add" and _has_density(y))
@@ -274,7 +275,7 @@ def _is_square(x: Node) -> bool:
     Whether the moments of its inverse powers are finite depends on the rank of the covariance and on what else is in the
     product; `tilt.py:Weights` finds out.
     """
-    while x.op in ("view", "take", "pick", "sum"):
+    while x.op in (*MOVES, "sum"):
         x = x.args[0]
     return x.op == "mul" and x.width is not None and all(k % 2 == 0 for k in x.attr)
 
@@ -297,18 +298,13 @@ def _of_vector(x: Node) -> Range:
     return Range(-INF, INF, 1)
 
 
-def _times(a: float, b: float) -> float:
-    return 0.0 if a == 0 or b == 0 else a * b
-
-
 def _of_product(x: Node, args: list[Range]) -> Range:
     low = high = 1.0
     degree = 0.0
     for r, k in zip(args, x.attr, strict=True):
         a, b = _power(r, k)
-        corners = [_times(low, a), _times(low, b), _times(high, a), _times(high, b)]
         positive = low > 0 and a > 0
-        low, high = min(corners), max(corners)
+        low, high = interval_product((low, high), (a, b))
         if positive and low == 0:
             low = TINY
         degree += r.degree * k if r.degree else 0
@@ -316,13 +312,7 @@ def _of_product(x: Node, args: list[Range]) -> Range:
 
 
 def _power(r: Range, k: int) -> tuple[float, float]:
-    def power(v: float) -> float:
-        try:
-            return v**k
-        except OverflowError:
-            return math.copysign(INF, v) if k % 2 else INF
-
-    a, b = power(r.low), power(r.high)
+    a, b = power(r.low, k), power(r.high, k)
     if r.low > 0:
         return max(a, TINY), b
     if k % 2 == 0:

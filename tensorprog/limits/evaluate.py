@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,6 +29,7 @@ from tensorprog.limits.perturb import NOISE, Perturbation
 from tensorprog.limits.tasks import Exhausted
 from tensorprog.limits.tidy import tidied
 from tensorprog.limits.tiles import LARGE, Tiles, stages
+from tensorprog.limits.wide import Wide, out_of_range, run_wide, stated
 
 if TYPE_CHECKING:
     from tensorprog.limits.sampling import Sampler
@@ -137,6 +138,9 @@ class ScalarProgram:
         self.sampled_below = _downstream(self.floating, self.sampled)
         self.refined = self.integrals | {x for x in nodes if x.op == "laplace"}
         self.opened: set[Node] = set()  # guarded closed forms that had to be integrated
+        self.strained = False  # have numbers left the range of floats?
+        self.wide = False  # evaluated by `wide.py`, since they have
+        self.outside: dict[Node, Wide] = {}  # outputs as they are then
 
     # ---- one evaluation ----
     def run(
@@ -159,30 +163,20 @@ class ScalarProgram:
         values: dict[Node, Array] = dict(known or {})
         recorded = noise is None and not known and rows is None
         perturb = None if noise is None else Perturbation(np.random.default_rng([self.rng, noise]))
-        with np.errstate(all="ignore"):
+        if self.wide:
+            with np.errstate(all="ignore"):  # what is not finite is looked at in the end
+                values, wide = run_wide(self, level, noise)
+            self.outside = wide if noise is None else self.outside
+            return values
+        with np.errstate(over="call", under="call", divide="ignore", invalid="ignore", call=self._strain):
             for single, groups in self.stages:
                 for step in single:
                     x = step.node
                     if x in values:
                         continue
                     args = [values[a] for a in step.operands]
-                    if x.op in ("gauss", "guard") and x not in self.sampled:
-                        args = list(self.alike.operands(x, args, values, recorded, perturb is not None))
-                    if x.op == "gauss":
-                        value = np.asarray(
-                            self._integral(x, args, level, replicate, noise=0 if noise is None else noise + 1)
-                        )
-                        if perturb is not None:  # an integral that cancels has the rounding of what cancels
-                            size = self._magnitude(x, args)
-                            value = value + (perturb.result(x, size) - size)
-                    elif x.op == "laplace":
-                        value = x.attr(args, level)
-                    elif x.op == "guard":
-                        value, integrated = settled_by(
-                            x, args, lambda y, arrays: self._integral(y, arrays, level, replicate)
-                        )
-                        if integrated:
-                            self.opened.add(x)
+                    if x.op in ("gauss", "guard", "laplace"):
+                        value = self.carried_out(x, args, values, level, replicate, noise, perturb, recorded)
                     else:
                         given = args if perturb is None else perturb.operands(x, args)
                         given = self.alike.operands(x, given, values, recorded, perturb is not None)
@@ -191,8 +185,50 @@ class ScalarProgram:
                             value = self.alike.left(x, given, value, values, recorded)
                     values[x] = value if perturb is None else perturb.result(x, value)
                 for tiles in groups:
-                    values |= tiles.run(values, perturb, rows)
+                    values |= tiles.run(values, perturb, rows, self._strain)
         return values
+
+    def _strain(self, *_: Any) -> None:
+        """Called where a number leaves the range of floats, in arithmetic and closed forms."""
+        self.strained = True
+
+    def carried_out(
+        self,
+        x: Node,
+        args: Sequence[Array],
+        values: Mapping[Node, Array],
+        level: int,
+        replicate: int,
+        noise: int | None,
+        perturb: Perturbation | None,
+        recorded: bool,
+    ) -> Array:
+        """The values of an integral, a guarded closed form, or a part of a tilted law.
+
+        Args:
+            x: The instruction.
+            args: Arrays of its operands.
+            values: Of all before it.
+            level: Resolution of integrals.
+            replicate: Which sample.
+            noise: The seed of what is moved, inside integrands too.
+            perturb: What moves results.
+            recorded: Is this evaluation the one to look at for variables that are the same?
+        """
+        if x.op == "laplace":
+            return np.asarray(x.attr(args, level))
+        if x not in self.sampled:
+            args = list(self.alike.operands(x, args, values, recorded, perturb is not None))
+        if x.op == "guard":
+            value, integrated = settled_by(x, args, lambda y, arrays: self._integral(y, arrays, level, replicate))
+            if integrated:
+                self.opened.add(x)
+            return value
+        value = np.asarray(self._integral(x, args, level, replicate, noise=0 if noise is None else noise + 1))
+        if perturb is not None:  # an integral that cancels has the rounding of what cancels
+            size = self._magnitude(x, args)
+            value = value + (perturb.result(x, size) - size)
+        return value
 
     def _product(self, x: Node) -> PairProduct | None:
         """The integrand as a product of one function of each of two variables, if it is one."""
@@ -230,6 +266,9 @@ class ScalarProgram:
 
         def evaluated(points: int) -> None:
             self.budget.evaluate(points, what)
+
+        def foreseen(points: float) -> None:
+            self.budget.foresee(points, what)
 
         values: Callable[..., Any] = integrand
         if noise and integrand.conditional:
@@ -276,7 +315,7 @@ class ScalarProgram:
             if product is not None and len(mean) >= PAIRS_FROM:
                 value[left] = product.listed(mean, cov, level)
             else:
-                value[left] = self._nested(integrand, f, mean, cov, params, level, evaluated)
+                value[left] = self._nested(integrand, f, mean, cov, params, level, evaluated, foreseen)
         return np.asarray(value)[back].reshape(shape)
 
     def _nested(
@@ -288,21 +327,30 @@ class ScalarProgram:
         params: Sequence[Array],
         level: int,
         count: Callable[[int], None],
+        foresee: Callable[[float], None],
     ) -> Array:
         from tensorprog.limits.integrate import Curve, Feature, gaussian_expectation
 
-        level += integrand.blind  # no place to refine at: both resolutions finer
+        level += integrand.oblique  # no place to refine at: both resolutions finer
         curves = [Curve(*c) for c in integrand.curves or ()]
         deviations = np.sqrt(np.maximum(np.diagonal(cov, axis1=1, axis2=2), 0))
         if not any(turn.parametric for turn in integrand.turns):
             features = [Feature(*at) for at in integrand.located(mean, deviations, [])]
-            return gaussian_expectation(f, mean, cov, params, features, level, curves, count)
+            return gaussian_expectation(f, mean, cov, params, features, level, curves, count, foresee)
         value = np.empty(len(mean))
         for k in range(len(mean)):  # at other places in every row
             row, mine = slice(k, k + 1), [p[k : k + 1] for p in params]
             features = [Feature(*at) for at in integrand.located(mean[row], deviations[row], [p[0] for p in mine])]
-            value[k] = gaussian_expectation(f, mean[row], cov[row], mine, features, level, curves, count)[0]
+            value[k] = gaussian_expectation(f, mean[row], cov[row], mine, features, level, curves, count, foresee)[0]
         return value
+
+    def values(self) -> dict[Node, Array]:
+        """Values of the outputs at least, evaluated once, where floats end if need be."""
+        found = self.run()
+        if self.strained and not self.sampled and not self.wide:
+            self.wide = True
+            found = self.run()
+        return found
 
     # ---- with errors ----
     def _check_memory(self) -> None:
@@ -325,6 +373,13 @@ class ScalarProgram:
     def estimates(self) -> list[tuple[Any, Any, str, str, str]]:
         """(value, error, method, kind, note) of every output."""
         self._check_memory()
+        found = self._estimates()
+        if self.strained and not self.sampled:
+            self.wide = True
+            found = self._estimates()
+        return found
+
+    def _estimates(self) -> list[tuple[Any, Any, str, str, str]]:
         answers = {x: _of_constant(x) for x in self.outputs if x.op == "constant"}
         if self.floating:
             if self.refined:
@@ -345,7 +400,7 @@ class ScalarProgram:
             rough = {
                 x
                 for x in self.integrals - self.sampled
-                if (x.attr.blind or x.attr.dimension == 1 or x in self.planar)
+                if (x.attr.oblique or x.attr.dimension == 1 or x in self.planar)
                 and not self._close(x, base, coarse, RESOLVED)
             }
             if rough:  # turns along curves that the quadrature does not resolve
@@ -354,7 +409,7 @@ class ScalarProgram:
                 self.sampled_below = _downstream(self.floating, self.sampled)
                 base, coarse = self.run(), self.run(level=0)
             runs = self._perturbed_runs()
-            rows = self._telling_rows(base) if self.large and self.tiles_are_last else None
+            rows = self._telling_rows(base) if self.large and self.tiles_are_last and not self.wide else None
             moved = []
             for i in range(runs):
                 found = self.run(noise=i, rows=rows)
@@ -372,10 +427,14 @@ class ScalarProgram:
             for x in self.floating:
                 with np.errstate(all="ignore"):
                     answers[x] = self._judge(x, base, coarse, moved, replicates, rows, missed)
+                    if x in self.outside:
+                        answers[x] = stated(answers[x], self.outside[x])
         return [(*answers[x], self._note(x)) for x in self.outputs]
 
     def _note(self, x: Node) -> str:
-        """Why and how an output is sampled."""
+        """Why and how an output is sampled; how large it is, where that is no float."""
+        if x in self.outside:
+            return out_of_range(self.outside[x])
         if x not in self.sampled_below:
             return ""
         below = [y for y in topological([x]) if y in self.sampled]
@@ -439,8 +498,8 @@ class ScalarProgram:
             spread = draws.std(0, ddof=1) / math.sqrt(len(draws)) * student(len(draws) - 1)
             error = spread + SAFETY * np.abs(base[x] - coarse[x])
             unseen = np.abs(missed[x] - base[x]) if missed is not None else np.zeros(())
-            blind = any(s.blind for y, s in self.samplers.items() if x in _downstream([x], {y}))
-            kind = "bound" if blind else "standard error"
+            unhit = any(s.has_missed for y, s in self.samplers.items() if x in _downstream([x], {y}))
+            kind = "bound" if unhit else "standard error"
             return _plain(value), _plain(np.hypot(error, unseen) + rounding), "quasi-Monte-Carlo", kind
         if x in self.integrated_below:
             error = SAFETY * np.abs(base[x] - coarse[x]) + rounding

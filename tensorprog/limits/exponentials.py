@@ -5,16 +5,18 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import NamedTuple
 
+import numpy as np
+
 from tensorprog.language import algebra
-from tensorprog.language.algebra import ONE
+from tensorprog.language.algebra import ONE, typed
 from tensorprog.language.functions import PRIMITIVES
 from tensorprog.language.node import Node, topological
-from tensorprog.language.symbols import Number, is_exact
+from tensorprog.language.symbols import Number
 from tensorprog.limits.closed import Gaussian
 from tensorprog.limits.domain import range_of
 from tensorprog.limits.structure import MOVED, Structure, carrier, opened, slope_and_shift
 
-__all__ = ["Tilt", "logarithm", "tilt"]
+__all__ = ["Tilt", "logarithm", "saturated", "tilt"]
 
 Factors = list[tuple[Node, int]]
 
@@ -31,8 +33,6 @@ def logarithm(x: Node) -> Node | None:
             return None
         logs = [algebra.fn("log", a) if p is None else p for a, p in zip(x.args, parts, strict=True)]
         return algebra.add(list(zip(x.attr, logs, strict=True)))
-    if x.op == "add":
-        return _of_difference(x)
     if x.op != "fn":
         return None
     (u,) = x.args
@@ -41,6 +41,9 @@ def logarithm(x: Node) -> Node | None:
             return u
         case "sigmoid":
             return algebra.neg(algebra.fn("softplus", algebra.neg(u)))
+        case "sech2":  # 4 sigmoid(2 u) sigmoid(-2 u)
+            both = [(-1, algebra.fn("softplus", algebra.scale(c, u))) for c in (2, -2)]
+            return algebra.add([*both, (1, algebra.fn("log", algebra.constant(4)))])
         case "gaussian":
             return algebra.neg(algebra.power(u, 2))
         case "gauss_exp":
@@ -52,20 +55,18 @@ def logarithm(x: Node) -> Node | None:
     return None
 
 
-def _of_difference(x: Node) -> Node | None:
-    """log of 1 - sigmoid(u) and of 1 - tanh(u)^2 = 4 sigmoid(2 u) sigmoid(-2 u)."""
-    pairs = dict(zip(x.args, x.attr, strict=True))
-    one = [a for a, c in pairs.items() if a.op == "constant" and not a.shape and c * a.attr == 1]
-    others = [a for a, c in pairs.items() if a not in one and c == -1]
-    if len(one) != 1 or len(others) != 1 or len(pairs) != 2:
+def saturated(x: Node) -> Node | None:
+    """c - c tanh(u)^2 as c sech(u)^2 and c - c sigmoid(u) as c sigmoid(-u), which keep their digits far out; else None."""
+    if x.op != "add" or len(x.args) != 2 or x.width is None:
         return None
-    y = others[0]
+    pairs = list(zip(x.args, x.attr, strict=True))
+    (one, a), (y, c) = pairs if pairs[0][0].op == "constant" else pairs[::-1]
+    if one.op != "constant" or isinstance(one.attr, np.ndarray) or one.shape or a * one.attr != -c:
+        return None
     if y.op == "fn" and y.attr[0] == "sigmoid":
-        return algebra.neg(algebra.fn("softplus", y.args[0]))
+        return typed(algebra.scale(-c, algebra.fn("sigmoid", algebra.neg(y.args[0]))), x.shape, x.width, x.inner)
     if y.op == "mul" and y.attr == (2,) and y.args[0].op == "fn" and y.args[0].attr[0] == "tanh":
-        u = y.args[0].args[0]
-        both = [(-1, algebra.fn("softplus", algebra.scale(c, u))) for c in (2, -2)]
-        return algebra.add([*both, (1, algebra.fn("log", algebra.constant(4)))])
+        return typed(algebra.scale(-c, algebra.fn("sech2", y.args[0].args[0])), x.shape, x.width, x.inner)
     return None
 
 
@@ -101,8 +102,7 @@ def tilt(structure: Structure, factors: Factors, atoms: tuple[Node, ...], g: Gau
     if not rest or not (b == 0 or all(_grows(structure, a, u, b) and not _ends(a, u, b) for a, _ in rest)):
         return None
     i = atoms.index(u)
-    half = Fraction(1, 2) if is_exact(b) else 0.5
-    exponent = algebra.add([(b, g.means[i]), (half * b * b, g.cov(i, i)), (shift, ONE)])
+    exponent = algebra.add([(b, g.means[i]), (Fraction(1, 2) * b * b, g.cov(i, i)), (shift, ONE)])
     used = structure.atoms(algebra.mul(rest))
     kept = [atoms.index(a) for a in used]
     means = tuple([algebra.add([(1, g.means[j]), (b, g.cov(j, i))]) for j in kept])

@@ -11,7 +11,7 @@ import sympy
 
 from tensorprog.errors import TensorProgramError
 from tensorprog.language.given import refuse_no_numbers
-from tensorprog.language.program import value_of
+from tensorprog.language.program import checked_values, value_of
 
 if TYPE_CHECKING:
     from tensorprog.language.program import Program
@@ -139,18 +139,19 @@ class Formula(Mapping[str, Any]):
                 and a value
                 that is no finite real number.
         """
-        for k, v in (values or {}).items():
+        given = checked_values(values, self.symbols | self.data, "the formula")
+        for k, v in given.items():
             refuse_no_numbers(v, f"the value of {k}")
-        tables = {k: np.asarray(v) for k, v in (values or {}).items() if k in self.data and k not in self.symbols}
-        tables |= self._arrays_of_hyperparameters(values or {})
+        tables = {k: np.asarray(v) for k, v in given.items() if k in self.data and k not in self.symbols}
+        tables |= self._arrays_of_hyperparameters(given)
         if tables:  # inner products of inputs with axes, hyperparameters with axes
             arrays = self.arrays | {sympy.IndexedBase(k, real=True): a for k, a in tables.items()}
             symbols = {k: v for k, v in self.symbols.items() if k not in tables}
             known = Formula(
                 self._expressions, self.lets, symbols, self._program, arrays, self.axes, self._shapes, self.data
             )
-            return known.evalf(digits, {k: v for k, v in (values or {}).items() if k not in tables})
-        bound = self._bound(values)
+            return known.evalf(digits, {k: v for k, v in given.items() if k not in tables})
+        bound = self._bound(given)
         last: dict[str, list[Any]] | None = None
         for guard in GUARD:
             found = _Numbers(self, bound, digits + guard).outputs()
@@ -175,15 +176,10 @@ class Formula(Mapping[str, Any]):
         given = {name: values.get(name, x.attr[1]) for name, x in named.items()}
         return {k: value_of(k, v, named[k].shape) for k, v in given.items() if v is not None}
 
-    def _bound(self, values: Mapping[str, Any] | None) -> dict[Any, Any]:
-        given, free = dict(values or {}), set[Any]()
+    def _bound(self, given: Mapping[str, Any]) -> dict[Any, Any]:
+        free = set[Any]()
         for _, e in [*self.lets, *self._expressions.items()]:
             free |= e.free_symbols
-        for name in given:
-            if name not in self.symbols:
-                raise TensorProgramError(
-                    f"the formula has no hyperparameter {name!r}", fix=f"it has {', '.join(self.symbols) or 'none'}"
-                )
         out = {}
         for name, symbol in self.symbols.items():
             value = given.get(name, self._program.scalars.get(name))

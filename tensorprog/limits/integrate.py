@@ -1,8 +1,7 @@
 """Gaussian expectations by quadrature, at two resolutions, and by randomised quasi-Monte-Carlo.
 
 `gaussian_expectation` does one to three dimensions by nested rules that know where the integrand is rough.
-`pair_expectation` does large arrays of ``E f(u) g(v)`` by Mehler's series, and by nested rules where it converges too
-slowly. Neither states an error: the caller evaluates everything it depends on at level 0 and at level 1, and the
+It states no error: the caller evaluates everything it depends on at level 0 and at level 1, and the
 difference bounds the error of level 1, since level 0 has fewer nodes, other panels and a smaller range.
 `qmc_expectation` gives one unbiased replicate of an integral in more dimensions.
 """
@@ -26,7 +25,6 @@ __all__ = [
     "cholesky_in_order",
     "gaussian_expectation",
     "normal_points",
-    "pair_expectation",
     "qmc_expectation",
 ]
 
@@ -50,6 +48,7 @@ def gaussian_expectation(
     level: int = 1,
     curves: Sequence[Curve] = (),
     count: Callable[[int], None] = lambda points: None,
+    foresee: Callable[[float], None] = lambda points: None,
 ) -> Array:
     """Expectations ``E f(z)``, ``z ~ N(mean, cov)``, for a batch of Gaussians.
 
@@ -66,6 +65,7 @@ def gaussian_expectation(
         curves: Kinks of one variable along functions of the others. NaN where that variable is determined by the others:
             a curve cannot be followed then.
         count: Told what finding the panels costs, in evaluations, before it is done; it may object.
+        foresee: Told what is to come, as far as a few inner integrals show; it may object.
 
     Returns:
         Shape (B,). NaN where the mean or covariance is not finite, and where the integrand has not decayed at 32
@@ -123,55 +123,10 @@ def gaussian_expectation(
         entries, active = finite[here], np.flatnonzero(group[dim:-1])
         own = [p[entries] for p in columns]
         slim = original[here][:, :, active]
-        result[entries] = nested_rule(f, mean[entries], slim, own, places, group[-1], resolution, curves, count)
+        result[entries] = nested_rule(
+            f, mean[entries], slim, own, places, group[-1], resolution, curves, count, foresee
+        )
     return result
-
-
-def pair_expectation(
-    f: Callable[[Array], Array],
-    g: Callable[[Array], Array],
-    mean: tuple[ArrayLike, ArrayLike],
-    var: tuple[ArrayLike, ArrayLike],
-    cov: ArrayLike,
-    features_f: Sequence[Feature] = (),
-    features_g: Sequence[Feature] = (),
-    level: int = 1,
-) -> Array:
-    """Expectations ``E f(u) g(v)`` over many pairs with few distinct marginals.
-
-    Mehler's series where it converges fast enough (`tensorprog.limits.series.PairSeries`), nested rules elsewhere.
-
-    Args:
-        f: Elementwise function of one array.
-        g: Elementwise function of one array.
-        mean: Means of u and v, each broadcastable to the shape of `cov`.
-        var: Variances of u and v, likewise.
-        cov: Covariances, shape (B,) (or any shape).
-        features_f: Where f is rough; the field `variable` is not used.
-        features_g: Where g is rough; the field `variable` is not used.
-        level: As in `gaussian_expectation`; a level also sets how long the series is.
-
-    Returns:
-        The shape of `cov`. Level 1 is accurate to about 1e-14 of ``sqrt(E f(u)**2 E g(v)**2)``. NaN as in
-        `gaussian_expectation`.
-
-    Raises:
-        ValueError: a variance is negative or ``|cov|`` exceeds ``sqrt(var[0] * var[1])`` by more than rounding.
-
-    Example:
-        >>> value = pair_expectation(np.sin, np.sin, (0.0, 0.0), (1.0, 1.0), [0.5])
-        >>> print(f"{value[0]:.12f} {np.exp(-1) * np.sinh(0.5):.12f}")
-        0.191700249782 0.191700249782
-    """
-    from tensorprog.limits.series import PairSeries  # which uses this module
-
-    cov = np.asarray(cov, dtype=np.float64)
-    shape = cov.shape
-    columns = [np.broadcast_to(np.asarray(x, dtype=np.float64), shape).ravel() for x in (*mean, *var)]
-    series = PairSeries(f, g, features_f, features_g, level)
-    series.prepare(columns[0], columns[2], columns[1], columns[3])
-    each = np.arange(cov.size)
-    return np.asarray(series.pairs(each, each, cov.ravel())).reshape(shape)
 
 
 def qmc_expectation(

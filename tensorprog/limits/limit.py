@@ -17,14 +17,15 @@ from tensorprog.language.functions import PRIMITIVES
 from tensorprog.language.node import Node
 from tensorprog.language.program import Program
 from tensorprog.limits.budget import Budget
-from tensorprog.limits.correlations import SNAP
+from tensorprog.limits.correlations import nearly_equal
 from tensorprog.limits.domain import check_domains, ranges
 from tensorprog.limits.evaluate import ScalarProgram, sampling_cost
 from tensorprog.limits.expectation import Expectation
+from tensorprog.limits.explain import Explanation, reasons
 from tensorprog.limits.floats import FloatArithmetic
 from tensorprog.limits.jumps import check_jumps, suspects
 from tensorprog.limits.lower import Lowering
-from tensorprog.limits.routes import FEWEST_POINTS, ROUGH, Exact, Search, better, note, rough, worst
+from tensorprog.limits.routes import FEWEST_POINTS, ROUGH, Exact, Search, better, checked_method, note, rough, worst
 from tensorprog.limits.tasks import Declined, Exhausted
 from tensorprog.transforms.decouple import program_for
 from tensorprog.transforms.dispatch import of_networks
@@ -32,7 +33,6 @@ from tensorprog.transforms.written_out import written_out
 
 __all__ = ["limit"]
 
-METHODS = ("auto", "exact", "population")
 FOLDED_RUNS = 3
 """Lowerings with moved floats, where these have lost digits."""
 
@@ -87,8 +87,7 @@ def limit(
     Source: Master Theorem: Tensor Programs III, theorems 2.10 and E.15; ZHat and ZDot: Box 1 there.
     """
     program = program_for(program, gia)
-    if method not in METHODS:
-        raise TensorProgramError(f"method {method!r}", fix=f"use one of {', '.join(METHODS)}")
+    checked_method(method)
     bound = program.values(values)
     written = written_out(program)  # populations run the program as it is
     check_domains(written)
@@ -121,7 +120,17 @@ def limit(
     for name, remark in _outside(written).items():
         found[name] = replace(found[name], note=note(found[name].note, remark))
     axes = {name: o.axes for name, o in program.outputs.items()}
-    return Estimates({name: found[name] for name in program}, axes, search.record)
+    answers = {name: found[name] for name in program}
+
+    def explain() -> Explanation:
+        out = {}
+        for name, o in program.outputs.items():
+            alone = written_out(Program({name: o}))
+            lowered = lambda rules, alone=alone: Lowering(alone, {k: bound[k] for k in alone.scalars}, rules)  # noqa: E731
+            out[name] = reasons(lowered, alone.outputs[name].node, answers[name], search.record.of(name))
+        return Explanation(out)
+
+    return Estimates(answers, axes, search.record, explain)
 
 
 def _seed(rng: Any) -> int:
@@ -181,6 +190,15 @@ def _exact(
     for name, estimate in list(found.items()):
         node = program.outputs[name].node
         if estimate.kind != "exact" and not np.all(np.isfinite(np.asarray(estimate.value, dtype=float))):
+            if estimate.note and estimate.kind != "standard error":
+                raise TensorProgramError(
+                    f"the limit of output {name} is larger than floats go",
+                    why=estimate.note,
+                    fix="rescale the program: smaller standard deviations, or a normalization; tp.formula(..).evalf() has "
+                    "numbers of any size",
+                    source=node.source,
+                    label=describe(node),
+                )
             raise TensorProgramError(
                 f"the limit of output {name} is not finite",
                 why="a number is larger than 1e308, a moment is infinite, or a function met an argument without a value",
@@ -202,7 +220,9 @@ def _moved(program: Program, values: Mapping[str, Any], budget: Budget) -> Itera
             z = Lowering(program, values, Expectation(budget=budget.renewed()), floats).z
             nodes = {name: z[o.node] for name, o in program.outputs.items() if o.node in z}
             scalars = ScalarProgram(list(nodes.values()), budget=budget.renewed())
-            found = scalars.run() | {x: np.asarray(x.attr, dtype=float) for x in scalars.outputs if x.op == "constant"}
+            found = scalars.values() | {
+                x: np.asarray(x.attr, dtype=float) for x in scalars.outputs if x.op == "constant"
+            }
             yield {name: found[x] for name, x in zip(nodes, scalars.outputs, strict=True)}
         except (TensorProgramError, Declined, ValueError):  # what has a limit only by the grace of a last digit
             yield {}
@@ -236,13 +256,7 @@ def _by_route(
 def _nearly_equal(program: Program) -> bool:
     """Do inputs differ that have the same inner products in floating point, or opposite ones?"""
     for data in {x.attr.data for x in program.nodes if x.op == "vector" and isinstance(x.attr, Embedding)}:
-        if not isinstance(data, ArrayData) or len(data.rows) < 2:
-            continue
-        rows = np.asarray(data.rows, dtype=float)
-        rows = np.unique(np.concatenate([rows, -rows]), axis=0)  # equal and opposite ones are known to be so
-        gram = rows @ rows.T
-        size = np.sqrt(np.diag(gram))
-        if np.count_nonzero(gram >= (1 - SNAP) * np.outer(size, size)) > len(rows):
+        if isinstance(data, ArrayData) and nearly_equal(data.rows):
             return True
     return False
 

@@ -11,20 +11,20 @@ from tensorprog.errors import TensorProgramError
 from tensorprog.language import algebra
 from tensorprog.language.algebra import ZERO, typed
 from tensorprog.language.describe import describe
-from tensorprog.language.node import Node, topological
+from tensorprog.language.node import MOVES, Node, topological
 from tensorprog.language.program import Program
 from tensorprog.language.symbols import LongNumber, Matrix, VectorSpec
 from tensorprog.limits.cases import by_cases
 from tensorprog.limits.domain import check_value, jumps, range_of
 from tensorprog.limits.expectation import Expectation
-from tensorprog.limits.exponentials import logarithm
+from tensorprog.limits.exponentials import logarithm, saturated
 from tensorprog.limits.factors import variance_factor
 from tensorprog.limits.floats import FloatArithmetic
 from tensorprog.limits.initial import initial_scalars, limit_node
 from tensorprog.limits.laplace import homogeneous
 from tensorprog.limits.pairs import Separation
 from tensorprog.limits.polynomials import root_of_square
-from tensorprog.limits.structure import MOVES, PASSED, opened, root, scalar_version, settled
+from tensorprog.limits.structure import PASSED, opened, root, scalar_version, settled
 from tensorprog.limits.tasks import Declined
 from tensorprog.limits.zdot import Zdot, combined
 
@@ -214,6 +214,9 @@ class Lowering:
                 ):
                     return algebra.add([(1, algebra.take(z, x.attr, i)) for i in range(z.shape[x.attr])])
                 return algebra.rebuild(x, args)
+            case "add":
+                z = algebra.rebuild(x, args)
+                return saturated(z) or z
             case _:
                 return algebra.rebuild(x, args)
 

@@ -19,7 +19,7 @@ from tensorprog.language import algebra
 from tensorprog.language.algebra import scale
 from tensorprog.language.functions import PRIMITIVES
 from tensorprog.language.node import Node
-from tensorprog.language.symbols import Number, is_exact, number
+from tensorprog.language.symbols import Number, quotient
 from tensorprog.limits.budget import Budget
 from tensorprog.limits.structure import carrier, slope_and_shift
 
@@ -125,7 +125,7 @@ def _function(x: Node, atoms: Variables) -> Sum | None:
     c, d = slope_and_shift(x.args[0])
     if not 0 < float(c * c) < float("inf"):
         return None  # a scale beyond floating point: leave it to the integral
-    i = atoms.shifted(atoms.index[argument], _over(d, c))
+    i = atoms.shifted(atoms.index[argument], quotient(d, c))
     match name:
         case "exp" | "sin" | "cos":
             sign = -1 if name == "sin" and c < 0 else 1
@@ -135,9 +135,9 @@ def _function(x: Node, atoms: Variables) -> Sum | None:
         case "gauss_exp":
             return {((("gauss_exp", i, parameters[0] * c * c), 1),): 1}
         case "smooth_sign":
-            return {((("sign", i, _over(parameters[0], c * c)), 1),): 1 if c > 0 else -1}
+            return {((("sign", i, quotient(parameters[0], c * c)), 1),): 1 if c > 0 else -1}
         case "bump":
-            return {((("bump", i, _over(parameters[0], c * c)), 1),): _over(1, c if c > 0 else -c)}
+            return {((("bump", i, quotient(parameters[0], c * c)), 1),): quotient(1, c if c > 0 else -c)}
     return _in_basis(name, parameters, i, c, tuple([type(p) for p in (*parameters, c)]))
 
 
@@ -154,10 +154,6 @@ def _in_basis(name: str, parameters: tuple[Number, ...], i: int, c: Number, type
     variables = Variables([z], Budget())
     variables.index[z] = i
     return as_sum(basis(algebra, scale(c, z), *parameters), variables)
-
-
-def _over(a: Number, b: Number) -> Number:
-    return number(Fraction(a) / Fraction(b)) if is_exact(a) and is_exact(b) else float(a) / float(b)
 
 
 def halved(total: Sum) -> Sum:

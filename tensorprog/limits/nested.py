@@ -16,7 +16,7 @@ Panels are kept as a ragged list (owner, lower, upper), so that each row of a ba
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -51,6 +51,8 @@ _EPS = float(np.finfo(np.float64).eps)
 _WIDE = 6.0
 #: At most this many places stand for a transition that moves from row to row.
 _MOVING = 24
+#: So many inner integrals tell what all of them cost.
+_PROBES = 16
 #: Effective distance of the singularity of a step smoothed by a Gaussian, in standard deviations of the Gaussian.
 #: It is entire, but grows like exp(y**2 / 2) off the axis: by a factor 23 at 2.5.
 _SMOOTHED = 2.5
@@ -230,6 +232,7 @@ class Curve:
 
 
 Count = Callable[[int], None]
+Foresee = Callable[[float], None]
 
 
 @dataclass(frozen=True)
@@ -287,18 +290,30 @@ def _roughness(
         # Where two rough places of e_{k+1} cross as functions of e_k, the integral over e_{k+1} changes character
         # (the integral over e_2 > max(a(e_1), b(e_1)) has a kink at a = b).
         for k in range(rank - 2, -1, -1):
-            below, crossings = stages[k + 1], []
+            below = stages[k + 1]
             count(len(below.eta) ** 2 * size // 2)
-            for i, j in itertools.combinations(range(len(below.eta)), 2):
-                slope = below.slope[i] - below.slope[j]
-                offset = -(below.offset[i] - below.offset[j]) / slope[k]
-                eta = (below.eta[i] + below.eta[j]) / np.abs(slope[k])
-                if k == 0:  # a crossing outside the range of e_2 is harmless
-                    height = np.abs(below.offset[i] + below.slope[i, 0] * offset)
-                    eta = np.where(height < radius + np.maximum(below.eta[i], below.eta[j]), eta, np.inf)
-                crossings.append(_Roughness.make(offset, -slope[:k] / slope[k], np.where(np.isnan(eta), np.inf, eta)))
-            stages[k] = _Roughness.join([stages[k], *(c for c in crossings if c is not None)], k, size)
+            stages[k] = _Roughness.join([stages[k], *_crossings(below, k, radius)], k, size)
     return stages
+
+
+def _crossings(below: _Roughness, k: int, radius: float) -> Iterator[_Roughness]:
+    """Where two places of the variable after e_k cross, as functions of e_k: those that some entry of the batch need see."""
+    places, size = below.eta.shape
+    first, second = np.triu_indices(places, 1)
+    step = max(1, _BLOCK // (16 * size))  # the temporaries stay in the cache
+    for start in range(0, len(first), step):
+        i, j = first[start : start + step], second[start : start + step]
+        slope = below.slope[i] - below.slope[j]
+        offset = -(below.offset[i] - below.offset[j]) / slope[:, k]
+        eta = (below.eta[i] + below.eta[j]) / np.abs(slope[:, k])
+        if k == 0:  # a crossing outside the range of e_2 is harmless
+            height = np.abs(below.offset[i] + below.slope[i, 0] * offset)
+            eta = np.where(height < radius + np.maximum(below.eta[i], below.eta[j]), eta, np.inf)
+        seen = (eta < _WIDE) & np.isfinite(offset)
+        some = seen.any(1)
+        seen, offset, slope, eta = seen[some], offset[some], slope[some], eta[some]
+        moving = np.where(seen[:, None], -slope[:, :k] / slope[:, k, None], 0)
+        yield _Roughness(np.where(seen, offset, 0), moving, np.where(seen, eta, np.inf))
 
 
 def _panels(
@@ -423,7 +438,8 @@ def nested_rule(
     radius: float,
     rule: Rule,
     curves: Sequence[Curve] = (),
-    count: Callable[[int], None] = lambda points: None,
+    count: Count = lambda points: None,
+    foresee: Foresee = lambda points: None,
 ) -> Array:
     """Integrate ``f(mean + factor @ e)`` over standard normal e in the ball of the given radius.
 
@@ -437,6 +453,7 @@ def nested_rule(
         rule: The resolution.
         curves: Kinks of the one variable that depends on the last integration variable.
         count: Told what finding the panels costs, in evaluations, before it is done.
+        foresee: Told what is to come, as far as a few inner integrals show; it may object.
 
     Returns:
         Shape (B,).
@@ -468,18 +485,38 @@ def nested_rule(
         there = np.broadcast_to(target, (len(entry), 1))[:, 0]
         return (there - z[curve.variable]) / factor[entry, curve.variable, -1]
 
-    def integrate(k: int, entry: NDArray[np.intp], outer: list[Array]) -> Array:
-        """Integral over e_k, e_{k+1}, ... for every row (entry and outer values, each (rows,))."""
-        if len(entry) > _ROWS:
-            parts = [slice(s, s + _ROWS) for s in range(0, len(entry), _ROWS)]
-            return np.concatenate([integrate(k, entry[p], [e[p] for e in outer]) for p in parts])
+    def panels(
+        k: int, entry: NDArray[np.intp], outer: list[Array], spend: Count
+    ) -> tuple[NDArray[np.intp], Array, Array]:
         # A ball instead of a cube: the corners weigh nothing.
         left = np.sqrt(np.maximum(limit**2 - sum((e**2 for e in outer), np.zeros(len(entry))), 0))
         place, eta = rough[k].at(entry, outer)
         if curves and k == rank - 1:
             cut = [along(curve, entry, outer) for curve in curves]
             place, eta = np.concatenate([place, cut]), np.concatenate([eta, np.zeros((len(cut), len(entry)))])
-        row, low, high = _panels(left, place, eta, rule, count)
+        return _panels(left, place, eta, rule, spend)
+
+    def probe(k: int, entry: NDArray[np.intp], outer: list[Array], low: Array, high: Array) -> float:
+        """What the integrals over e_k take for every node of panels of e_{k-1}, from those of a few panels."""
+        some = np.unique(np.linspace(0, len(entry) - 1, _PROBES).astype(np.intp))
+        spent = 0
+
+        def spend(points: int) -> None:
+            nonlocal spent
+            spent += points
+            count(points)
+
+        row, _, _ = panels(k, entry[some], [*(x[some] for x in outer), (low[some] + high[some]) / 2], spend)
+        return (spent + rule.nodes * len(row)) / len(some) * rule.nodes * len(entry)
+
+    def integrate(k: int, entry: NDArray[np.intp], outer: list[Array]) -> Array:
+        """Integral over e_k, e_{k+1}, ... for every row (entry and outer values, each (rows,))."""
+        if len(entry) > _ROWS:
+            parts = [slice(s, s + _ROWS) for s in range(0, len(entry), _ROWS)]
+            return np.concatenate([integrate(k, entry[p], [e[p] for e in outer]) for p in parts])
+        row, low, high = panels(k, entry, outer, count)
+        if k == 0 and rank > 1 and len(row):
+            foresee(probe(1, entry[row], [], low, high))
         total = np.empty(len(row))
         step = max(1, _BLOCK // rule.nodes)
         for start in range(0, len(row), step):

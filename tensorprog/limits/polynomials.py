@@ -16,7 +16,7 @@ import numpy as np
 from tensorprog.language import algebra
 from tensorprog.language.node import Node
 
-__all__ = ["polynomial_bounds", "root_of_square"]
+__all__ = ["interval_product", "polynomial_bounds", "power", "root_of_square"]
 
 INF = math.inf
 MANY = 60
@@ -192,7 +192,7 @@ def _bounds(part: Polynomial, interval: Callable[[Node], Interval]) -> Interval 
         return _quadratic(part, sorted(generators, key=lambda g: g.digest))
     low = high = 0.0
     for m, c in part.items():
-        a, b = _scaled(c, _monomial(m, interval))
+        a, b = interval_product((c, c), _monomial(m, interval))
         low, high = low + a, high + b
     return None if math.isnan(low) or math.isnan(high) else (low, high)
 
@@ -201,23 +201,18 @@ def _monomial(m: Monomial, interval: Callable[[Node], Interval]) -> Interval:
     out: Interval = (1.0, 1.0)
     for g, k in m:
         a, b = interval(g)
-        ends = [_power(a, k), _power(b, k)]
+        ends = [power(a, k), power(b, k)]
         here = (min(ends), max(ends)) if k % 2 or a >= 0 or b <= 0 else (0.0, max(ends))
-        corners = [0.0 if u == 0 or v == 0 else u * v for u in out for v in here]
-        out = min(corners), max(corners)
+        out = interval_product(out, here)
     return out
 
 
-def _power(v: float, k: int) -> float:
+def power(v: float, k: int) -> float:
+    """v^k, infinite where it leaves the range of floats."""
     try:
         return v**k
     except OverflowError:
         return math.copysign(INF, v) if k % 2 else INF
-
-
-def _scaled(c: float, r: Interval) -> Interval:
-    ends = [0.0 if v == 0 else c * v for v in r]
-    return min(ends), max(ends)
 
 
 def _in_one(part: Polynomial, base: Node, bounded: set[Node], interval: Callable[[Node], Interval]) -> Interval | None:
@@ -233,14 +228,14 @@ def _in_one(part: Polynomial, base: Node, bounded: set[Node], interval: Callable
             power, coefficient = 0, (c, c)
             for g, k in m:
                 if g in bounded and _base(g)[0] != base:
-                    coefficient = _times(coefficient, _monomial(((g, k),), interval))
+                    coefficient = interval_product(coefficient, _monomial(((g, k),), interval))
                 elif g == base:
                     power += k
                 else:
                     factor, one = SIDES[g.attr[0]](side * _base(g)[1], g.attr[1])
                     slope = abs(float(g.args[0].attr[0])) if g.args[0] != base else 1.0
                     signed = slope * (_base(g)[1] if one else 1)
-                    coefficient = _times(coefficient, ((factor * signed**one) ** k,) * 2)
+                    coefficient = interval_product(coefficient, ((factor * signed**one) ** k,) * 2)
                     power += k * one
             turned = side < 0 and power % 2  # t^k is negative here
             least[power] = least.get(power, 0.0) + coefficient[1 if turned else 0]
@@ -250,7 +245,8 @@ def _in_one(part: Polynomial, base: Node, bounded: set[Node], interval: Callable
     return None if math.isnan(low) or math.isnan(high) or low > high else (low, high)
 
 
-def _times(a: Interval, b: Interval) -> Interval:
+def interval_product(a: Interval, b: Interval) -> Interval:
+    """All products; 0 times what is unbounded is 0."""
     corners = [0.0 if u == 0 or v == 0 else u * v for u in a for v in b]
     return min(corners), max(corners)
 

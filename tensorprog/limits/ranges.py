@@ -162,6 +162,14 @@ def _steepest_tanh(low: Array, high: Array, height: Array) -> Array:
     return np.where(np.isnan(height), np.nan, 1 / (np.sinh(x) ** 2 + cosine**2))
 
 
+def _steepest_sech2(low: Array, high: Array, height: Array) -> Array:
+    """2 |tanh z| / |cosh z|^2, and |tanh(x + i y)|^2 = (sinh(x)^2 + sin(y)^2) / (sinh(x)^2 + cos(y)^2) is monotone in x^2."""
+    sine, cosine = (f(np.minimum(height, math.pi / 2)) ** 2 for f in (np.sin, np.cos))
+    ends = [np.sinh(np.minimum(x, 300)) ** 2 for x in (_closest(low, high), _farthest(low, high))]
+    largest = np.maximum(*[(s + sine) / np.where(s + cosine > 0, s + cosine, np.nan) for s in ends])
+    return 2 * np.sqrt(np.where(np.isnan(largest), np.inf, largest)) * _steepest_tanh(low, high, height)
+
+
 def _largest_sigmoid(low: Array, high: Array, height: Array) -> Array:
     """1/|1 + exp(-z)|; the nearest poles are at i pi, and all have real part 0: away from there the height does not matter."""
     e = np.exp(-np.minimum(high, 700))
@@ -218,6 +226,8 @@ def _reciprocal_like(f: Callable[[Array], Array]) -> Bounds:
 
 
 _ZERO, _ONE, _IDENTITY, _OPPOSITE = _line(0, 0), _line(0, 1), _line(1, 0), _line(-1, 0)
+_TURN = math.atanh(3**-0.5)
+"""Where sech^2 is steepest."""
 _ROOT_SLOPE = _between(lambda x: 0.5 / np.sqrt(x))
 
 #: Name of a primitive: its shape for given parameters, or a pair: the sides below and above its kink at 0.
@@ -236,6 +246,10 @@ SHAPES: dict[str, Callable[..., Shape | tuple[Shape, Shape]]] = {
     ),
     "tanh": lambda: Shape(
         _between(np.tanh), _between(lambda x: 4 * _sigmoid_slope(2 * x), [0.0]), _steepest_tanh
+    ),
+    "sech2": lambda: Shape(
+        _between(_analytic("sech2"), [0.0]),
+        _between(lambda x: -2 * np.tanh(x) * 4 * _sigmoid_slope(2 * x), [-_TURN, _TURN]), _steepest_sech2,
     ),
     "sigmoid": lambda: Shape(_between(_analytic("sigmoid")), _between(_sigmoid_slope, [0.0]), _steepest_sigmoid),
     "softplus": lambda: Shape(_between(_analytic("softplus")), _between(_analytic("sigmoid")), _largest_sigmoid),

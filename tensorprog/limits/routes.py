@@ -18,12 +18,14 @@ from tensorprog.errors import TensorProgramError
 from tensorprog.estimate import Estimate
 from tensorprog.execute.compiled import compiled
 from tensorprog.language.program import Program
+from tensorprog.limits.budget import is_positive
 from tensorprog.limits.integral import POINTS
 
 __all__ = [
     "FEWEST_POINTS",
     "GOOD",
     "GROWTH",
+    "METHODS",
     "OPERATIONS",
     "ROUGH",
     "Attempt",
@@ -31,11 +33,14 @@ __all__ = [
     "Record",
     "Search",
     "better",
+    "checked_method",
+    "checked_tolerance",
     "population_cost",
     "relative",
     "worst",
 ]
 
+METHODS = ("auto", "exact", "population")
 ROUGH = 1e-4
 """Relative error beyond which another route is tried."""
 GOOD = 1e-2
@@ -50,6 +55,8 @@ FIRST = 2**33
 """Numbers computed for the first population of an output, with a budget of 1: a minute."""
 FUSED = 1 / 32
 """What a number costs that is made inside a matrix product, next to others, as measured."""
+DRAWN = 4
+"""What a number costs that is drawn, next to others, as measured."""
 GROWTH = 4
 """Samples are added by this factor."""
 UNASKED = 2**26
@@ -156,7 +163,7 @@ def rough(estimate: Estimate, tol: float) -> bool:
 
 
 def population_cost(program: Program, samples: int, replicates: int) -> float:
-    """Numbers that a run of the population computes: entries of all instructions, and products with the bases of matrices."""
+    """Numbers that a run of the population computes: noise, entries of all instructions, products with the bases of matrices."""
     code = compiled(program, pairs=True)
     made = code.nodes
     entries = sum(
@@ -167,8 +174,9 @@ def population_cost(program: Program, samples: int, replicates: int) -> float:
         ]
     )
     directions = sum([float(k) ** 2 for k in code.products().values()])
+    drawn = DRAWN * sum(code.noise().values())
     pairs = float(samples) * code.pairs_of_coordinates()
-    return float(samples) * replicates * (entries + directions + pairs)
+    return float(samples) * replicates * (drawn + entries + directions + pairs)
 
 
 def fewest_samples(program: Program) -> int:
@@ -231,7 +239,7 @@ class Search:
         self.program, self.values, self.replicates, self.rng, self.exact = program, values, replicates, rng, exact
         self.fixed = samples is not None
         self.samples = dict.fromkeys(program, SAMPLES if samples is None else samples)
-        self.tol, self.operations = _checked(tol), OPERATIONS * factor
+        self.tol, self.operations = checked_tolerance(tol), OPERATIONS * factor
         self.first, self.factor = FIRST * factor, factor
         self.added = self.operations if tol is not None else UNASKED * factor
         self.points = dict.fromkeys(program, POINTS)
@@ -419,10 +427,29 @@ class Search:
         self.record.add(Attempt(name, route, cost, error, outcome, why or ("" if estimate is None else estimate.note)))
 
 
-def _checked(tol: Any) -> float | None:
-    number = isinstance(tol, (int, float, np.integer, np.floating)) and not isinstance(tol, bool)
-    if tol is None or (number and tol > 0):
-        return None if tol is None else float(tol)
-    raise TensorProgramError(
-        f"tol={tol!r}", why="it is a relative error", fix="give a number above 0, 1e-3 for example"
-    )
+def checked_method(method: Any) -> str:
+    """A method as users give it.
+
+    Raises:
+        TensorProgramError: There is none of that name.
+    """
+    if method not in METHODS:
+        raise TensorProgramError(f"method {method!r}", fix=f"use one of {', '.join(METHODS)}")
+    return str(method)
+
+
+def checked_tolerance(tol: Any) -> float | None:
+    """The relative error wanted, as users give it; None for what is usual.
+
+    Raises:
+        TensorProgramError: It is no number above 0.
+    """
+    if tol is None:
+        return None
+    if not is_positive(tol):
+        raise TensorProgramError(
+            f"tol={tol!r}",
+            why="it is a relative error",
+            fix="give a number above 0 (1e-3, say), or None for what is usual",
+        )
+    return float(tol)

@@ -22,7 +22,7 @@ LINE: Intervals = ((-math.inf, math.inf),)
 POSITIVE: Intervals = ((0.0, math.inf),)
 REACH = 1e18
 """Arguments beyond this are infinite."""
-BELLS = ("gaussian", "gauss_exp", "bump")
+BELLS = ("gaussian", "gauss_exp", "bump", "sech2")
 """Even functions that fall with the distance from 0."""
 
 

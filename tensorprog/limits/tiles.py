@@ -103,9 +103,16 @@ class Tiles:
         )
 
     def run(
-        self, values: Mapping[Node, Array], noise: Perturbation | None = None, rows: np.ndarray | None = None
+        self,
+        values: Mapping[Node, Array],
+        noise: Perturbation | None = None,
+        rows: np.ndarray | None = None,
+        strain: Callable[..., Any] = lambda *_: None,
     ) -> dict[Node, Array]:
-        """The arrays of the wanted nodes; of some rows only, if `rows` is given."""
+        """The arrays of the wanted nodes; of some rows only, if `rows` is given.
+
+        `strain` is called where numbers leave the range of floats.
+        """
         given = [np.asarray(values[a]) for a in self.inputs]
         if rows is not None:
             given = [a[rows] if a.ndim and a.shape[0] > 1 else a for a in given]
@@ -117,7 +124,7 @@ class Tiles:
             low, high = bounds
             start = low if symmetric else 0
             cache: list[Any] = [_part(a, low, high, start) for a in given] + [None] * len(self.steps)
-            with np.errstate(all="ignore"):
+            with np.errstate(over="call", under="call", divide="ignore", invalid="ignore", call=strain):
                 for (slot, compute, args, dead), x in zip(self.steps, self.nodes, strict=True):
                     arrays = [cache[i] for i in args]
                     if noise is None:

@@ -14,8 +14,10 @@ from math import isqrt
 
 import numpy as np
 
-from tensorprog.limits.batched import Batched, Block, Memory, Trace
+from tensorprog.limits.alike import Trace
+from tensorprog.limits.batched import Batched, Block, Memory
 from tensorprog.limits.perturb import NOISE, Perturbation
+from tensorprog.limits.wide import FLOOR, NORMAL
 from tensorprog.networks.products import GramProducts, Products
 
 __all__ = ["AccuracyWarning", "Measured", "measure"]
@@ -52,6 +54,7 @@ class Measured:
         worst: Name to the entry where that is.
         pairs: Evaluations of the program of a pair that this took.
         finite: Are the numbers?
+        tiny: Is the size of an example, or of all there is, so small that floats lose digits?
         values: The kernels themselves, (.., rows, columns), and those of each example alone, (.., rows, 1), if all pairs were
             looked at: entries of an example with itself are in the latter.
     """
@@ -62,6 +65,7 @@ class Measured:
     worst: dict[str, tuple[int, int]] = field(default_factory=dict)
     pairs: int = 0
     finite: bool = True
+    tiny: bool = False
     values: tuple[list[Array], list[Array]] | None = None
 
     @staticmethod
@@ -77,7 +81,7 @@ class Measured:
             for a, b in ((self.error, other.error), (self.relative, other.relative), (self.visible, other.visible))
         ]
         worst, finite = {**second.worst, **first.worst}, self.finite and other.finite
-        return Measured(error, relative, visible, worst, self.pairs + other.pairs, finite)
+        return Measured(error, relative, visible, worst, self.pairs + other.pairs, finite, self.tiny or other.tiny)
 
     def note(
         self, name: str, error: Array, scale: Array, rows: Sequence[int], columns: Sequence[int] | None, largest: float
@@ -97,7 +101,8 @@ class Measured:
         error = np.where(np.isfinite(error), error, np.inf)
         with np.errstate(all="ignore"):
             ratios = [error / np.maximum(scale, floor) for floor in (0.0, UNSEEN * largest)]
-            relative, visible = [np.where(error > 0, np.where(np.isnan(r), np.inf, r), 0.0) for r in ratios]
+            # an error that floats end at is nothing that another route would mend
+            relative, visible = [np.where(error > FLOOR, np.where(np.isnan(r), np.inf, r), 0.0) for r in ratios]
         self.error[name] = max(self.error[name], float(error.max()))
         self.relative[name] = max(self.relative[name], float(relative.max()))
         if (most := float(visible.max())) >= self.visible[name]:
@@ -230,10 +235,15 @@ def _compared(
     everything = slice(0, p.counts[0]), slice(0, p.counts[1])
     block = p.block(c.data, *everything)
     block = Block(block.products, block.rows, 1 if p.same else block.columns, unwanted=unwanted)
-    trace = Trace() if p.dtype == np.float64 else None  # in float32 correlations are below 1 where they should be 1
+    trace = None  # in float32 correlations are below 1 where they should be 1
+    if p.dtype == np.float64:
+        near, repeated = p.positions
+        equal = repeated or not (apart or p.same)  # positions, or examples: see `measure`
+        trace = Trace(close=near or not equal)
     base = c.run(block, trace=trace, memory=memory)
     found.pairs += block.rows * block.columns * (3 if c.integrates else 2)
     found.finite &= all((np.isfinite(x) if unwanted is None else np.isfinite(x) | unwanted).all() for x in base)
+    found.tiny |= any(map(_is_tiny, base))
     noise = Perturbation(np.random.default_rng(0), scale, apart=apart)
     if c.integrates and memory is not None and memory.compared and c.two_rules:
         moved = base  # the finer one is another rule: a coarse one tells nothing that it does not
@@ -249,6 +259,12 @@ def _compared(
         10 * np.abs(x - y) + COARSE * d + NOISE * scale * np.abs(x)
         for x, y, d in zip(base, finer, differences, strict=True)
     ]
+
+
+def _is_tiny(x: Array) -> bool:
+    """Are values (.., rows, columns) where floats lose digits: all of one example, if there is one column, else all?"""
+    size = np.abs(x).max(axis=tuple(range(x.ndim - 2)))
+    return bool(np.any((size if x.shape[-1] == 1 else size.max(initial=0.0)) < NORMAL))
 
 
 def _number(most: int, fewest: int, c: Batched, total: int) -> int:

@@ -14,7 +14,7 @@ from tensorprog.errors import TensorProgramError
 from tensorprog.language import build
 from tensorprog.language.deferred import layer
 from tensorprog.language.expression import Expression
-from tensorprog.language.symbols import Matrix, Number, Width, number
+from tensorprog.language.symbols import Matrix, Number, Width, number, quotient
 from tensorprog.networks.inputs import EXAMPLE, Bound
 from tensorprog.networks.layers import (
     beside,
@@ -23,7 +23,6 @@ from tensorprog.networks.layers import (
     deviation,
     hyperparameter,
     ordered,
-    ratio,
     times,
     vector,
 )
@@ -156,7 +155,7 @@ def conv(
             whole = [reads.get(a, (tuple(range(y.size(a))),)) for a in y.axes if a != EXAMPLE]
             return dense(name, y.transformed(("patches", tuple(whole))), n, W_std=W_std, b_std=b_std)
         key = f"{name}_{i}" if listed else name
-        part = ratio(y.width.ratio, sum([z.width.ratio for z in parts]))
+        part = quotient(y.width.ratio, sum([z.width.ratio for z in parts]))
         g = _convolved(key, y, n, reads, number(part * Fraction(1, prod(windows))), var, factor)
         h = g if h is None else h + g
     h = times(factor, ordered(h, parts[0].axes))

@@ -44,19 +44,15 @@ def generic_pair(
     """
     scheme = named(parametrization, width)
     shapes = _shapes(network, X)
-    sides = [_side(network, shapes, slot) for slot in (0, 1)]
-    if of is None:
-        averages = any(not hasattr(o, "covariance") for o in sides[0].outputs)
-        of = ("ntk",) if averages else ("nngp", "ntk")
-    outputs = {}
-    for name in (of,) if isinstance(of, str) else of:
+    one, other = [_side(network, shapes, slot) for slot in (0, 1)]
+    wanted = network.kernels(one) if of is None else (of,) if isinstance(of, str) else tuple(of)
+    for name in wanted:
         if name in ("f", "all"):
             raise TensorProgramError(
                 f"a formula of {name!r} without data",
                 fix="give data as an array, or ask for kernels: of=('nngp', 'ntk')",
             )
-        outputs[name] = network.kernel_of_pair(name, sides[0], sides[1], scheme)
-    return Program(outputs)
+    return network.program_of_pair(wanted, one, other, scheme)
 
 
 def _shapes(network: Network, X: Any) -> dict[str, tuple[int, ...]]:

@@ -17,11 +17,11 @@ from tensorprog.language.deferred import layer
 from tensorprog.language.describe import describe
 from tensorprog.language.expression import Expression, Vector, as_expression
 from tensorprog.language.node import Node, topological
-from tensorprog.language.symbols import Matrix, Number, Width, check_name, is_exact, number
+from tensorprog.language.symbols import Matrix, Number, Width, check_name, is_exact, number, quotient
 from tensorprog.networks.inputs import FEATURES, Bound
 
 __all__ = [
-    "beside", "bias", "dense", "deviation", "hyperparameter", "ordered", "ratio", "residual", "squared", "times", "vector",
+    "beside", "bias", "dense", "deviation", "hyperparameter", "ordered", "residual", "squared", "times", "vector",
 ]  # fmt: skip
 
 
@@ -124,7 +124,7 @@ def dense(
         ratios = [_width(p).ratio for p in parts]
         h = _number(0)
         for i, (p, r) in enumerate(zip(parts, ratios, strict=True)):
-            part = ratio(r, sum(ratios))
+            part = quotient(r, sum(ratios))
             W = Matrix(f"{name}_{i}", n, _width(p), var * part, share=part, std=hyperparameter(factor))
             h = h + W @ p
     else:
@@ -139,11 +139,6 @@ def beside(x: Any) -> Any:
     if isinstance(x, (list, tuple)) and x and all(isinstance(y, Bound) for y in x):
         return x[0].concatenated(x[1:], FEATURES) if len(x) > 1 else x[0]
     return x
-
-
-def ratio(a: Number, b: Number) -> Number:
-    """a / b, exactly where both are."""
-    return number(Fraction(a) / Fraction(b)) if is_exact(a) and is_exact(b) else float(a) / float(b)
 
 
 def vector(x: Any, name: str) -> Expression:

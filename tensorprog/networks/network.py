@@ -202,12 +202,6 @@ class Network:
                 outputs[i] = flatten(o, here, together)
         return outputs
 
-    @property
-    def averages(self) -> bool:
-        """Is an output an average readout, which has no NNGP? Known once the network has seen data."""
-        bodies = list(self._bodies.values())
-        return any(not isinstance(o, Readout) for body in bodies for o in body.outputs)
-
     # ---- programs ----
     def program(
         self,
@@ -259,12 +253,13 @@ class Network:
         same_features(first, second)
         data = (tuple([b.key for b in first]), tuple([b.key for b in second]))
         every = [*first, *([] if second is first else second)]
-        coordinates = self._coordinates.get(data)
+        known_as = (*data, second is first)
+        coordinates = self._coordinates.get(known_as)
         if coordinates is None:  # they cost a factorisation, more than a short run of the program
             reduced(every, self.inputs)
             if len(self._coordinates) > 8:
                 self._coordinates.clear()
-            coordinates = self._coordinates[data] = [b.coordinates for b in every]
+            coordinates = self._coordinates[known_as] = [b.coordinates for b in every]
         for b, known in zip(every, coordinates, strict=True):
             b.coordinates = known
         return first, second, data
@@ -273,9 +268,13 @@ class Network:
         """The outputs that `of` means, of `program`."""
         if of is not None and of != "all":
             return (of,) if isinstance(of, str) else tuple([str(name) for name in of])
-        kinds = {isinstance(o, Readout) for o in self.body(first[0].data).outputs}
-        kernels = ("ntk",) if False in kinds else ("nngp", "ntk")
-        return ("f", *kernels) if of == "all" or True not in kinds else kernels
+        body = self.body(first[0].data)
+        kernels = self.kernels(body)
+        return ("f", *kernels) if of == "all" or not any(isinstance(o, Readout) for o in body.outputs) else kernels
+
+    def kernels(self, body: Body) -> tuple[str, ...]:
+        """The kernels that all outputs have: an average readout has no NNGP."""
+        return ("nngp", "ntk") if all(isinstance(o, Readout) for o in body.outputs) else ("ntk",)
 
     def program_of(
         self, first: list[Batch], second: list[Batch], wanted: tuple[str, ...], scheme: Parametrization
@@ -309,7 +308,6 @@ class Network:
                 fix="return as many outputs for every shape; or call once for each shape",
                 source=self.source,
             )
-        self.several = bodies[0].several
 
     def _f(self, bodies: list[Body], parts: list[Batch]) -> tuple[Any, tuple[str, ...]]:
         columns = []
@@ -339,8 +337,16 @@ class Network:
         node = of_outputs(block, left[0], right[0], 2)
         return node, (EXAMPLE, OTHER, *(OUTPUTS if left[0].several else ()))
 
-    def kernel_of_pair(self, name: str, a: Body, b: Body, scheme: Parametrization) -> Output:
-        """One kernel of two examples; with two axes where there are several outputs."""
+    def program_of_pair(self, names: Sequence[str], a: Body, b: Body, scheme: Parametrization) -> Program:
+        """The kernels of two examples; with two axes where there are several outputs.
+
+        Raises:
+            TensorProgramError: the examples have different numbers of outputs.
+        """
+        self.same_outputs([a, b])
+        return Program({name: self._kernel_of_pair(name, a, b, scheme) for name in names})
+
+    def _kernel_of_pair(self, name: str, a: Body, b: Body, scheme: Parametrization) -> Output:
         node = of_outputs(lambda i, j: self.block(name, a, b, i, j, scheme), a, b, 0)
         return Output(node, OUTPUTS if a.several else ())
 

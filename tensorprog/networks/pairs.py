@@ -6,10 +6,9 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tensorprog.errors import TensorProgramError
 from tensorprog.language import algebra
 from tensorprog.language.node import topological
-from tensorprog.language.program import Program
+from tensorprog.language.program import Program, checked_values
 from tensorprog.language.symbols import encode
 from tensorprog.limits.batched import Batched
 from tensorprog.limits.budget import Budget
@@ -113,13 +112,13 @@ def compile_pair(
             no value.
     """
     sides = [network.body(open_data(network.inputs, shapes, slot)) for slot, shapes in enumerate((first, second))]
-    network.same_outputs(sides)
-    several = sides[0].several
-    programs = []
-    for a, b in ((sides[0], sides[1]), (sides[0], sides[0])):
-        outputs = {name: network.kernel_of_pair(name, a, b, scheme) for name in wanted}
-        programs.append(program_for(Program(outputs), gia))
-    return Compiled(programs[0], programs[1], several, budget, [known_values(p, sides, values) for p in programs])
+    first_body, second_body = sides
+    pair, same = [
+        program_for(network.program_of_pair(wanted, first_body, other, scheme), gia)
+        for other in (second_body, first_body)
+    ]
+    known = [known_values(p, sides, values) for p in (pair, same)]
+    return Compiled(pair, same, first_body.several, budget, known)
 
 
 def known_values(program: Program, bodies: Sequence[Body], values: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -133,17 +132,8 @@ def known_values(program: Program, bodies: Sequence[Body], values: Mapping[str, 
     Raises:
         TensorProgramError: the network has no hyperparameter of that name.
     """
-    if values is not None and not isinstance(values, Mapping):
-        raise TensorProgramError(f"values={values!r}", fix='give a dictionary: values={"s": 2}')
-    if not values:
+    if values is None:
         return {}
     thetas = [o.theta if isinstance(o, Readout) else o for body in bodies for o in body.outputs]
     names = sorted({x.attr[0] for x in topological([t.node for t in thetas]) if x.op == "scalar"})
-    for name in values:
-        if name not in names:
-            raise TensorProgramError(
-                f"the network has no hyperparameter {name!r}",
-                why=f"it has {', '.join(names) or 'none'}",
-                fix="check the name",
-            )
-    return {name: v for name, v in values.items() if name in program.scalars}
+    return {name: v for name, v in checked_values(values, names, "the network").items() if name in program.scalars}

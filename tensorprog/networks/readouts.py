@@ -16,9 +16,9 @@ from tensorprog.language.data import Embedding
 from tensorprog.language.deferred import Deferred, layer
 from tensorprog.language.describe import describe
 from tensorprog.language.expression import Expression, Vector, as_expression
-from tensorprog.language.symbols import Number, Width, number
+from tensorprog.language.symbols import Number, Width, number, quotient
 from tensorprog.networks.inputs import EXAMPLE
-from tensorprog.networks.layers import bias, deviation, ratio, vector
+from tensorprog.networks.layers import bias, deviation, vector
 
 __all__ = ["Part", "Readout", "axis_names", "check_law", "fan_ins", "positions", "readout"]
 
@@ -311,8 +311,8 @@ def readout(
     parts = []
     for key, v, y, r in zip(names, vectors, xs, ratios, strict=True):
         t = build.moment(v * y)
-        theta = theta + (build.sum(t, axes) if axes else t) * (_root(ratio(_times(r, r), fan_in)) * factor)
-        parts.append(Part(key, y, ratio(r, fan_in), var, axes, own, factor, fan_in))
+        theta = theta + (build.sum(t, axes) if axes else t) * (_root(quotient(_times(r, r), fan_in)) * factor)
+        parts.append(Part(key, y, quotient(r, fan_in), var, axes, own, factor, fan_in))
     if b_std is not None:
         key = name if isinstance(name, str) else names[0] or "readout"
         b = bias(f"{key}_b", _width(xs[0]), b_std)

@@ -12,7 +12,7 @@ import numpy as np
 from tensorprog.errors import TensorProgramError
 from tensorprog.limits.batched import Batched, Memory
 from tensorprog.limits.budget import EVALUATIONS, Budget
-from tensorprog.limits.limit import METHODS
+from tensorprog.limits.routes import checked_method, checked_tolerance
 from tensorprog.networks.accuracy import AccuracyWarning, Measured, measure
 from tensorprog.networks.pairs import Compiled
 from tensorprog.networks.products import GramProducts, Products
@@ -20,7 +20,7 @@ from tensorprog.networks.samples import Batch
 
 __all__ = ["How", "Part", "checked"]
 
-ROUGH = 1e-2
+POOR = 1e-2
 """Relative error above which another route is tried, and a warning given if none is better."""
 SHARP = 1e-10
 """Relative error up to which quadrature, compared with bounds on telling examples, is used for all of them."""
@@ -47,11 +47,7 @@ class How:
         Raises:
             TensorProgramError: it is no method, no number above 0.
         """
-        if method not in METHODS:
-            raise TensorProgramError(f"method {method!r}", fix=f"use one of {', '.join(METHODS)}")
-        if tol is not None and (isinstance(tol, bool) or not isinstance(tol, (int, float, np.number)) or not tol > 0):
-            raise TensorProgramError(f"tol={tol!r}", fix="give a relative error, a number above 0, or None")
-        return How(method, None if tol is None else float(tol), Budget.of(budget).factor)
+        return How(checked_method(method), checked_tolerance(tol), Budget.of(budget).factor)
 
     @property
     def changed(self) -> str:
@@ -62,7 +58,7 @@ class How:
     @property
     def rough(self) -> float:
         """The relative error from which on what is sampled is tried in place of what is not."""
-        return ROUGH if self.tol is None else self.tol
+        return POOR if self.tol is None else self.tol
 
     def too_dear(self, evaluations: float) -> str:
         """Why the exact route is over the budget; empty if it is not."""

@@ -16,12 +16,15 @@ from collections.abc import Mapping, Sequence
 
 from tensorprog.language import algebra
 from tensorprog.language.algebra import ONE, ZERO, typed
+from tensorprog.language.calculus import partial
 from tensorprog.language.node import Node, topological
 from tensorprog.language.program import Output, Program
 from tensorprog.language.symbols import Matrix, ratio
 from tensorprog.transforms.rewrite import rewrite_nodes
 
 __all__ = ["swapped", "written_out", "written_out_nodes"]
+
+_WRITTEN = ("apply", "difference")
 
 Form = tuple[dict[Matrix, Node], Node]
 """A matrix as the coefficients of initial matrices, scalars of its axes, and the update."""
@@ -45,7 +48,7 @@ def written_out(program: Program) -> Program:
         c3 = Moment((x1 + g2)**2)
         output q = c3
     """
-    if not any(x.op == "apply" for x in program.nodes):
+    if not any(x.op in _WRITTEN for x in program.nodes):
         return program
     if "written out" not in program._derived:
         new = written_out_nodes([o.node for o in program.outputs.values()])
@@ -57,7 +60,7 @@ def written_out(program: Program) -> Program:
 
 def written_out_nodes(roots: Sequence[Node]) -> Mapping[Node, Node]:
     """Every node below the roots, the roots included, to what takes its place."""
-    if not any(x.op == "apply" for x in topological(roots)):
+    if not any(x.op in _WRITTEN for x in topological(roots)):
         return {x: x for x in roots}
     return rewrite_nodes(roots, _Writer().rule)
 
@@ -68,6 +71,8 @@ class _Writer:
         self.swapped: dict[Node, Node] = {}
 
     def rule(self, x: Node, args: Sequence[Node]) -> Node:
+        if x.op == "difference":
+            return typed(_difference(x, args), x.shape, x.width, x.inner)
         if x.op != "apply":
             return algebra.rebuild(x, args)
         m, y = args
@@ -124,6 +129,29 @@ class _Writer:
         if not update.is_zero:
             update = typed(update, x.shape, x.width, x.inner)
         return {of: c for of, c in sums.items() if not c.is_zero}, update
+
+
+def _difference(x: Node, args: Sequence[Node]) -> Node:
+    """A divided difference: phi'(y) d where its step tends to 0, else what it says."""
+    y, d, eps = args
+    phi = algebra.fn(x.attr[0], y, *x.attr[1])
+    if _vanishes(eps):
+        slope = partial(phi, 0) if phi.op == "fn" else ZERO  # of a number, folded: the same everywhere
+        assert slope is not None
+        return algebra.mul([d, slope])
+    step = algebra.add([(1, y), (1, algebra.mul([eps, d]))])
+    return algebra.mul([algebra.sub(algebra.fn(x.attr[0], step, *x.attr[1]), phi), algebra.fn("reciprocal", eps)])
+
+
+def _vanishes(eps: Node) -> bool:
+    """Does a scalar tend to 0 with n: is it a power of n**-1/2, or such a power times numbers and hyperparameters?"""
+    if eps.op == "add":
+        return all(map(_vanishes, eps.args))
+    if eps.op == "mul":
+        return any(map(_vanishes, eps.args)) and all(
+            a.op in ("inverse_sqrt", "scalar", "constant") or _vanishes(a) for a in eps.args
+        )
+    return eps.op == "inverse_sqrt"
 
 
 def swapped(body: Node, known: dict[Node, Node] | None = None) -> Node:
