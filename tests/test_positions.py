@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from math import prod
+
 import numpy as np
 import pytest
 from marks import few
 
 import tensorprog as tp
 from tensorprog.language.node import topological
+from tensorprog.limits.evaluate import ScalarProgram
+from tensorprog.limits.lower import Lowering
 from tensorprog.networks.pairs import compile_pair
 from tensorprog.transforms.parametrization import parametrization
 
@@ -205,3 +209,21 @@ def test_what_is_refused(make, words):
     with pytest.raises(tp.TensorProgramError) as error:
         make().program(X)
     assert words in str(error.value)
+
+
+def test_graph_kernels_of_all_positions_hold_no_more_than_pairs_of_pairs() -> None:
+    """Sums over neighbours are contracted although transpositions are between them and their products: no array of five axes."""
+    nodes = 5
+    edges = np.random.default_rng(0).random((nodes, nodes))
+    h = tp.Input("x", axes=("node",))
+    for name in ("A", "B"):
+        h = tp.relu(tp.graph_conv(name, h, tp.Width("n"), edges))
+    net = tp.Network(tp.readout("v", h, per="node"))
+    data = np.random.default_rng(1).standard_normal((1, nodes, 3))
+    program = net.program(data)
+    lowering = Lowering(program)
+    steps = ScalarProgram([lowering.z[o.node] for o in program.outputs.values()]).steps
+    assert max(prod(s.node.shape) for s in steps) == nodes**4
+    found, right = tp.limit(net, data), tp.kernel_fn(net)(data)
+    for k in ("nngp", "ntk"):
+        assert np.abs(found[k].value - getattr(right, k)).max() <= 1e-13 * np.abs(getattr(right, k)).max()

@@ -32,7 +32,7 @@ from tensorprog.limits.horner import factored
 from tensorprog.limits.pairseries import PairProduct
 from tensorprog.limits.perturb import Perturbation
 from tensorprog.limits.stencil import with_stencils
-from tensorprog.limits.tidy import tidied
+from tensorprog.limits.tidy import summed_inside, tidied
 from tensorprog.limits.tiles import cores
 from tensorprog.limits.transposition import with_transpositions_outside
 
@@ -98,7 +98,7 @@ class Batched:
     def __init__(self, outputs: Sequence[Node]) -> None:
         self.strained = False
         self.shapes = [x.shape for x in outputs]
-        outputs = with_transpositions_outside(tidied(on_diagonals(outputs)))
+        outputs = with_transpositions_outside(summed_inside(tidied(on_diagonals(outputs))))
         lifted = _lifted(outputs)
         self.outputs = factored(with_stencils([lifted[x] for x in outputs]))
         self.data = [x for x in topological(outputs) if x.op == "data"]

@@ -27,7 +27,7 @@ from tensorprog.limits.nested import Indefinite
 from tensorprog.limits.pairseries import SAFETY, PairProduct
 from tensorprog.limits.perturb import NOISE, Perturbation
 from tensorprog.limits.tasks import Exhausted
-from tensorprog.limits.tidy import tidied
+from tensorprog.limits.tidy import summed_inside, tidied
 from tensorprog.limits.tiles import LARGE, Tiles, stages
 from tensorprog.limits.wide import Wide, out_of_range, run_wide, stated
 
@@ -100,7 +100,7 @@ class ScalarProgram:
     ) -> None:
         self.alike = Alike(close)
         self.budget = budget or Budget()
-        self.outputs = tidied(on_diagonals(outputs))
+        self.outputs = summed_inside(tidied(on_diagonals(outputs)))
         self.floating = [x for x in self.outputs if x.op != "constant"]
         self.rng, self.points = rng, points
         self.rough = False  # covariances have the rounding of float32
