@@ -16,13 +16,13 @@ from tensorprog.language.describe import describe
 from tensorprog.language.differences import increment
 from tensorprog.language.expression import (
     Expression,
-    Vector,
     align,
     as_expression,
     check_name,
     in_body,
     part,
 )
+from tensorprog.language.leaves import Vector
 from tensorprog.language.node import Node
 from tensorprog.language.symbols import Matrix, Width, numbers
 
