@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
+
+from tensorprog.errors import TensorProgramError
 
 __all__ = ["Estimate", "Estimates"]
 
@@ -97,6 +99,8 @@ class Estimates(Mapping[str, Estimate]):
     Attributes:
         axes: Output to the names of its axes.
         record: What was tried for every output, what it cost and why it was not kept (`limits/routes.py:Record`), if anything.
+        explain: Called without arguments: output by output, the route and the rules that gave it, what it cost, and why others
+            declined (`limits/explain.py:Explanation`).
 
     Example:
         >>> Estimates({"a": Estimate(2, 0, "exact", "exact")})
@@ -104,11 +108,29 @@ class Estimates(Mapping[str, Estimate]):
     """
 
     def __init__(
-        self, items: Mapping[str, Estimate], axes: Mapping[str, tuple[str, ...]] | None = None, record: Any = None
+        self,
+        items: Mapping[str, Estimate],
+        axes: Mapping[str, tuple[str, ...]] | None = None,
+        record: Any = None,
+        explain: Callable[[], Any] | None = None,
     ) -> None:
         self._items = dict(items)
+        self._explain = explain
         self.record = record
         self.axes = dict(axes or {})
+
+    def explain(self) -> Any:
+        """Why the numbers are what they are, see `explain` above.
+
+        Raises:
+            TensorProgramError: they do not come from `tp.limit` of this process.
+        """
+        if self._explain is None:
+            raise TensorProgramError("estimates without a program", fix="call explain() on the result of tp.limit")
+        return self._explain()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_explain": None}
 
     def __getitem__(self, name: str) -> Estimate:
         try:

@@ -12,6 +12,7 @@ import pytest
 
 import tensorprog as tp
 from tensorprog.language import node
+from tensorprog.limits import batched
 from tensorprog.networks.pairs import compile_pair
 from tensorprog.transforms.parametrization import parametrization
 
@@ -72,6 +73,52 @@ def test_strides_and_shapes(strides, shape, phi):
         np.asarray(right["nngp"]).mean(0) - found.nngp
     )  # 8,192 channels: errors below 1/60, 6 deviations in 1/10
     assert np.abs(deviation).max() < 0.1 * np.abs(found.nngp).max()
+
+
+def largest(shape, strides, padding):
+    """Positions of the layer that has most of them."""
+    sizes, found = list(shape[:2]), 0
+    for s in strides:
+        sizes = [-(-(k if padding == "SAME" else k - 2) // s) for k in sizes]
+        found = max(found, prod(sizes))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("strides", "shape", "padding"),
+    [
+        ((2, 2, 2), (6, 6, 1), "SAME"),
+        ((2, 2), (7, 7, 1), "VALID"),
+        pytest.param((3, 3), (6, 5, 1), "SAME", marks=pytest.mark.slow),
+        pytest.param((2, 2), (8, 8, 1), "VALID", marks=pytest.mark.slow),
+    ],
+)
+def test_layers_of_a_single_position(strides, shape, padding):
+    """The one position of the last layer asks for pairs of equal positions below, too; what a stride skips is not computed."""
+    names = [f"C{i}" for i in range(len(strides))]
+    assert depth(flattened(names, strides, padding=padding), shape) <= largest(shape, strides, padding)
+
+
+@pytest.mark.slow
+def test_no_array_of_pairs_of_positions():
+    for strides, shape in [((2, 2, 2), (15, 15, 1)), ((3, 2, 2), (13, 13, 1)), ((2, 1, 2), (9, 8, 1))]:
+        for padding in ("SAME", "VALID")[: 1 + (strides == (2, 2, 2))]:
+            for names in [("A", "B", "C"), ("C", "B", "A"), ("x", "C", "q")]:
+                found = depth(flattened(names, strides, padding=padding), shape)
+                assert found <= largest(shape, strides, padding), (strides, padding, names)
+
+
+@pytest.mark.parametrize(
+    ("strides", "shape"), [((3, 1), (6, 5, 1)), pytest.param((2, 2), (5, 5, 1), marks=pytest.mark.slow)]
+)
+def test_the_same_kernels_as_without(strides, shape, monkeypatch):
+    """Every pair of positions computed, and those that are looked at: rounding apart the same."""
+    data = np.random.default_rng(0).standard_normal((2, *shape))
+    found = tp.kernel_fn(flattened(("w", "C"), strides))(data)
+    monkeypatch.setattr(batched, "on_diagonals", list)
+    right = tp.kernel_fn(flattened(("w", "C"), strides))(data)
+    for k in ("nngp", "ntk"):
+        assert np.abs(getattr(found, k) - getattr(right, k)).max() <= 1e-13 * np.abs(getattr(right, k)).max()
 
 
 @pytest.mark.slow

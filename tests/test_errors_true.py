@@ -253,3 +253,31 @@ def test_standard_errors_cover_as_they_say_over_many_seeds():
         scores.append(abs(found.value - true) / found.error)
     assert abs(np.mean(np.array(scores) < 1) - 0.683) < 5 * math.sqrt(0.683 * 0.317 / count)
     assert np.mean(np.array(scores) < 2) > 0.93 - 5 * math.sqrt(0.07 * 0.93 / count)
+
+
+@pytest.mark.parametrize("move", [1e-7, 1e-8, 1e-9])
+@pytest.mark.parametrize("second", [False, True])
+def test_positions_of_an_example_that_floats_hardly_tell_apart(move, second):
+    """The angle between them is lost in rounding: both ways to the kernel say so. Equal positions are known to be one."""
+    net = tp.Network(tp.readout("v", tp.mean(tp.sign(tp.dense("U", tp.Input("x", axes=("t",)), tp.Width("n"))), "t")))
+    X = np.array([[[1.0, 0.0, 2.0], [1.0, move, 2.0]]])
+    right = 1 - np.arctan(move / 5**0.5) / np.pi
+    found, limit = tp.kernel_fn(net)(X, X if second else None, get="nngp"), tp.limit(net, X, of="nngp")["nngp"]
+    assert abs(found[0, 0] - right) <= tp.kernel_fn(net)(X, X if second else None).error["nngp"] < 1e-6
+    assert abs(limit.value[0, 0] - right) <= limit.error[0, 0] < 1e-6
+    equal = tp.kernel_fn(net)(X[:, [0, 0]])
+    assert equal.nngp[0, 0] == 1 and equal.error["nngp"] < 1e-13
+
+
+@pytest.mark.parametrize("b_std", [1e7, 1e8])
+def test_positions_that_a_bias_brings_together(b_std):
+    """Inputs that are far from equal have hidden vectors that floats hardly tell apart."""
+    h = tp.dense("U", tp.Input("x", axes=("t",)), N, b_std=b_std)
+    net = tp.Network(tp.readout("v", tp.mean(tp.sign(h), "t")))
+    X = np.array([[[1.0, -0.5], [-0.25, 1.0]]])
+    with mpmath.workdps(DIGITS):
+        x, y = [[mpmath.mpf(v) / mpmath.sqrt(2) for v in row] + [mpmath.mpf(b_std)] for row in X[0]]
+        rho = mpmath.fdot(x, y) / mpmath.sqrt(mpmath.fdot(x, x) * mpmath.fdot(y, y))
+        right = float(1 - mpmath.acos(rho) / mpmath.pi)
+    found = tp.kernel_fn(net)(X)
+    assert abs(found.nngp[0, 0] - right) <= found.error["nngp"] < 1e-6

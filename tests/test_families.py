@@ -5,7 +5,7 @@ import pytest
 
 import tensorprog as tp
 from tensorprog.language import algebra
-from tensorprog.limits import expectation, families, rows
+from tensorprog.limits import families, products, rows
 from tensorprog.transforms import tangent
 
 N = tp.Width("n")
@@ -28,7 +28,7 @@ NETWORKS = {
 
 
 def many(monkeypatch, count):
-    for module in (expectation, families, rows, tangent):
+    for module in (products, families, rows, tangent):
         monkeypatch.setattr(module, "MANY", count)
 
 

@@ -47,7 +47,7 @@ from tensorprog.analysis.instructions import Instructions
 from tensorprog.analysis.readouts import Analysis, parity, search
 from tensorprog.errors import TensorProgramError
 from tensorprog.language.describe import describe
-from tensorprog.language.node import Node, topological
+from tensorprog.language.node import MOVES, Node, topological
 from tensorprog.language.symbols import Matrix
 from tensorprog.networks.network import Network
 from tensorprog.networks.outputs import Body
@@ -198,7 +198,7 @@ def _of_readouts(body: Body) -> list[_Breach]:
         if x.op == "vector" and x.attr.name in names:
             seen[x] = x.attr.name
         used = [seen[a] for a in x.args if a in seen]
-        if used and x.op in ("view", "take", "pick"):
+        if used and x.op in MOVES:
             seen[x] = used[0]
         else:
             found += [_Breach(x, "used", name) for name in used]

@@ -25,7 +25,7 @@ import numpy as np
 from tensorprog.errors import TensorProgramError
 from tensorprog.language.describe import describe
 from tensorprog.language.folding import raised, times, unbounded
-from tensorprog.language.functions import PRIMITIVES
+from tensorprog.language.functions import NORMAL, PRIMITIVES
 from tensorprog.language.node import Node
 from tensorprog.language.symbols import (
     LongNumber,
@@ -51,8 +51,6 @@ __all__ = [
 MAX_POWER = 200
 LARGEST = 1e60
 """Coefficients up to this, and down to its inverse, are pulled out of sums and products."""
-NORMAL = float(np.finfo(float).tiny)
-"""Floats below this have fewer digits."""
 FOLD_LIMIT = 4096
 """Arrays of constants are folded up to this many entries; larger ones are left to the evaluator."""
 SMALL = 64

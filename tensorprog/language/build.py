@@ -597,7 +597,7 @@ def divided_difference(phi: Callable[..., Any], xs: Any, ds: Any, eps: Any) -> E
         width n
         vector d : n, mean 0, var 1
         vector x : n, mean 0, var 1
-        c1 = Moment((d*x + d*(x + inverse_sqrt(n)*d))**2)
+        c1 = Moment((x*d + (x + inverse_sqrt(n)*d)*d)**2)
         output q = c1
         >>> tp.limit(tp.Program(q=tp.moment(dx * dx)))
         q = 4 (exact)

@@ -89,8 +89,8 @@ def array_of_difference(name: str, parameters: Sequence[Any]) -> Callable[[Any, 
 
     Example:
         >>> tanh = array_of_difference("tanh", ())
-        >>> float(tanh(0.5, 2.0, 1e-12)), float(tanh(0.5, 2.0, 0.0))
-        (1.572895465928967, 1.572895465930854)
+        >>> round(float(tanh(0.5, 2.0, 1e-12)), 9), round(float(tanh(0.5, 2.0, 0.0)), 9)
+        (1.572895466, 1.572895466)
     """
     row = PRIMITIVES[name]
     slope = _slope(name, tuple(parameters))

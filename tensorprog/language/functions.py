@@ -19,8 +19,10 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["PRIMITIVES", "TINY", "Primitive"]
+__all__ = ["NORMAL", "PRIMITIVES", "TINY", "Primitive"]
 
+NORMAL = float(np.finfo(float).tiny)
+"""Floats below this have fewer digits."""
 TINY = 5e-324
 """The smallest positive number: as a lower bound it stands for an open 0."""
 

@@ -46,7 +46,10 @@ from typing import Any
 from tensorprog.errors import Source
 from tensorprog.language.symbols import Width, encode
 
-__all__ = ["Node", "topological"]
+__all__ = ["MOVES", "Node", "topological"]
+
+MOVES = ("view", "take", "pick")
+"""What moves positions, and commutes with everything elementwise."""
 
 
 class Node:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from tensorprog.language.functions import PRIMITIVES
-from tensorprog.language.node import Node, topological
+from tensorprog.language.node import MOVES, Node, topological
 
 __all__ = ["cleared", "overruled"]
 
@@ -51,7 +51,7 @@ def _grows(x: Node) -> bool:
     """Does it contain an exponential, and nothing that is infinite at a finite point?"""
     if len(_KNOWN) > 2**16:
         _KNOWN.clear()
-    below = ("add", "mul", "fn", "view", "take", "pick")
+    below = ("add", "mul", "fn", *MOVES)
     for y in topological([x], lambda y: y.args if y.op in below and y.digest not in _KNOWN else ()):
         if y.digest in _KNOWN:  # each node once: a residual network is a sum of sums
             continue
@@ -69,7 +69,7 @@ def _exact(x: Node) -> bool:
     """Is it exactly 0 where it is 0: kinked functions, and sums of them and numbers?"""
     if x.op == "fn":
         return x.attr[0] in _KINKED or x.attr == ("smooth_sign", (0,))
-    if x.op in ("add", "mul", "view", "take", "pick"):
+    if x.op in ("add", "mul", *MOVES):
         return all(a.op == "constant" or _exact(a) for a in x.args)
     return x.op == "constant"
 

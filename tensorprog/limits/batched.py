@@ -23,17 +23,18 @@ from tensorprog.language.arrays import aligned
 from tensorprog.language.node import Node, topological
 from tensorprog.language.schedule import Step, schedule
 from tensorprog.language.symbols import Width
+from tensorprog.limits.alike import Trace
 from tensorprog.limits.budget import Budget
 from tensorprog.limits.diagonal import on_diagonals
-from tensorprog.limits.duals import CORRELATED, DUALS, JOINT, SNAP, apart_by_rounding, unsnapped
+from tensorprog.limits.duals import CORRELATED, DUALS, JOINT, apart_by_rounding, unsnapped
 from tensorprog.limits.guard import settled_by
 from tensorprog.limits.horner import factored
-from tensorprog.limits.orient import oriented
 from tensorprog.limits.pairseries import PairProduct
 from tensorprog.limits.perturb import Perturbation
 from tensorprog.limits.stencil import with_stencils
 from tensorprog.limits.tidy import tidied
 from tensorprog.limits.tiles import cores
+from tensorprog.limits.transposition import with_transpositions_outside
 
 __all__ = ["Batched", "Block", "Memory", "Trace", "mirrored"]
 
@@ -97,7 +98,7 @@ class Batched:
     def __init__(self, outputs: Sequence[Node]) -> None:
         self.strained = False
         self.shapes = [x.shape for x in outputs]
-        outputs = oriented(tidied(on_diagonals(outputs)))
+        outputs = with_transpositions_outside(tidied(on_diagonals(outputs)))
         lifted = _lifted(outputs)
         self.outputs = factored(with_stencils([lifted[x] for x in outputs]))
         self.data = [x for x in topological(outputs) if x.op == "data"]
@@ -453,47 +454,6 @@ class Memory:
             found = integrate_arrays(x, [a[places] for a in flat], level, rough, compared=self.compared, budget=budget)
             known.update(zip([k for k, _ in new], found.tolist(), strict=True))
         return np.array([known[k] for k in keys]).reshape(shape)
-
-
-class Trace:
-    """Where the correlations of closed forms are 1 or -1, so that they stay so when all numbers are moved.
-
-    A variable's correlation with itself is computed as one of two variables, where their positions are alike: moved apart, it
-    would show an error that it does not have.
-
-    Attributes:
-        sizes: Of integrals, integrated without signs.
-    """
-
-    def __init__(self) -> None:
-        self._places: dict[Any, Array] = {}
-        self.sizes: dict[Any, Array] = {}
-
-    def value(self, x: Node, bounds: Any, moved: bool, *arrays: Any) -> Array:
-        """A closed form of its operands.
-
-        Args:
-            x: The closed form.
-            bounds: Of the tile.
-            moved: Are the operands moved, so that correlations that were 1 are to be made 1 again?
-            arrays: The operands.
-        """
-        function, key = DUALS[x.attr].array, (x, bounds)
-        if x.attr == "residual":
-            result = np.asarray(function(*arrays))
-            if not moved:
-                self._places[key] = result == 0
-            elif key in self._places:
-                result = np.where(self._places[key], 0.0, result)
-            return result
-        if x.attr in CORRELATED:
-            a, c, b = arrays[-3:]
-            size = np.sqrt(np.maximum(a, 0.0)) * np.sqrt(np.maximum(b, 0.0))
-            if not moved:
-                self._places[key] = (np.abs(c) >= (1 - SNAP) * size) & (size > 0)
-            elif key in self._places:
-                arrays = (*arrays[:-3], a, np.where(self._places[key], np.sign(c) * size, c), b)
-        return function(*arrays)
 
 
 def _evaluations(s: _Carried, few: bool = False) -> int:

@@ -13,7 +13,7 @@ import numpy as np
 from tensorprog.errors import TensorProgramError
 from tensorprog.language import algebra
 from tensorprog.language.data import Embedding
-from tensorprog.language.node import Node
+from tensorprog.language.node import MOVES, Node
 from tensorprog.language.symbols import VectorSpec
 from tensorprog.limits.structure import Structure, is_variable, root, scalar_version
 
@@ -100,7 +100,7 @@ def _summed(spec: VectorSpec, factors: Factors, u: Node, v: Node) -> Node | None
 def _seats(u: Node) -> Seats:
     """For every axis of the leaf below u: the axis of u it is seen along (or none), and its position for each one there."""
     moves = [u]
-    while moves[-1].op in ("view", "take", "pick"):
+    while moves[-1].op in MOVES:
         moves.append(moves[-1].args[0])
     sizes = moves.pop().shape
     for size in sizes:

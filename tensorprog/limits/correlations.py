@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["SNAP", "WIDE", "correlation", "empty", "is_small", "residual", "root_of_product", "widened"]
+__all__ = ["SNAP", "WIDE", "correlation", "empty", "is_small", "nearly_equal", "residual", "root_of_product", "widened"]
 
 SNAP = 8 * np.finfo(float).eps
 """Correlations closer to +-1 than this are +-1: the rounding of duplicate inputs, not information."""
@@ -45,6 +45,17 @@ def correlation(a: Any, c: Any, b: Any) -> np.ndarray:
         np.clip(rho, -1.0, 1.0, out=rho)
         np.sign(rho, out=rho, where=1.0 - np.abs(rho) < near)
     return rho
+
+
+def nearly_equal(rows: np.ndarray) -> bool:
+    """Do some rows (n, d) differ that have the same inner products in floating point, or opposite ones?"""
+    if len(rows) < 2:
+        return False
+    rows = np.asarray(rows, dtype=float)
+    rows = np.unique(np.concatenate([rows, -rows]), axis=0)  # equal and opposite ones are known to be so
+    gram = rows @ rows.T
+    size = np.sqrt(np.diag(gram))
+    return bool(np.count_nonzero(gram >= (1 - SNAP) * np.outer(size, size)) > len(rows))
 
 
 def root_of_product(a: Any, b: Any, out: np.ndarray) -> np.ndarray:

@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 from tensorprog.language import algebra
 from tensorprog.language.functions import PRIMITIVES
-from tensorprog.language.node import Node, topological
+from tensorprog.language.node import MOVES, Node, topological
 from tensorprog.language.symbols import Number, is_exact
-from tensorprog.limits.structure import MOVES, Structure, is_variable, opened, root, scalar_version
+from tensorprog.limits.structure import Structure, is_variable, opened, root, scalar_version
 
 __all__ = ["Combination", "independent"]
 

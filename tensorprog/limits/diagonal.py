@@ -1,26 +1,29 @@
-"""Scalars that vanish off a diagonal, or are seen on it alone, are computed on it alone.
+"""Scalars are computed where they are looked at: of all pairs of positions those that something depends on.
 
 The readout of a flattened image has one vector for each position, independent of each other: E[dx_s dx_t] = 0 for s != t, and
 so it stays through a network that shifts both positions alike. A contraction over s and t of such a product is one over s of
 its diagonal; seen from there, every other factor is wanted on the diagonal only. For an image of P positions that saves a
-factor P in time and memory.
+factor P in time and memory. A stride that leaves one position asks for the pairs of positions under its window, likewise.
+
+Three passes: where an array may be different from 0, bottom up; which of its entries are looked at, top down; and bottom up the
+same scalars with every axis left out whose position is known from that of another axis.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
 from tensorprog.language import algebra
 from tensorprog.language.node import Node, topological
 from tensorprog.limits.rebuild import rebuilt
+from tensorprog.limits.where import Where, of_array
 
 __all__ = ["on_diagonals"]
 
-Pair = tuple[int, int]
+ELEMENTWISE = ("add", "mul", "fn", "dual", "gauss", "guard")
 
 
 def on_diagonals(outputs: Sequence[Node]) -> list[Node]:
@@ -39,183 +42,316 @@ def on_diagonals(outputs: Sequence[Node]) -> list[Node]:
     off = any(x.op == "constant" and isinstance(x.attr, np.ndarray) and x.attr.ndim > 1 for x in nodes)
     if not off and not any(x.op == "view" and len(set(x.attr)) < len(x.attr) for x in nodes):
         return list(outputs)
-    pass_ = _Pass()
-    for x in nodes:
-        pass_.visit(x)
-    return [pass_.new[x] for x in outputs]
+    return _Pass(outputs, nodes).outputs
+
+
+@dataclass(frozen=True)
+class _Form:
+    """How an array is held.
+
+    Attributes:
+        rows: Axis that stays, to those of its positions that are held; all of an axis that is missing.
+        left_out: Axis that is left out, to the axis that its position is known from.
+        partner: Axis that is left out, to its position for each of those that are held of the other axis.
+        fixed: Axis that is left out, to the one position that is held.
+    """
+
+    rows: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+    left_out: Mapping[int, int] = field(default_factory=dict)
+    partner: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+    fixed: Mapping[int, int] = field(default_factory=dict)
+
+    @property
+    def gone(self) -> set[int]:
+        """The axes that are left out."""
+        return {*self.left_out, *self.fixed}
+
+    def coupled(self, i: int, j: int) -> bool:
+        """Is the position of one axis known from that of the other?"""
+        return self.left_out.get(i) == j or self.left_out.get(j) == i
+
+    def with_axis(self, axis: int, positions: tuple[int, ...]) -> _Form:
+        """With one axis more, of which some positions are held: all, if there are none."""
+        rows, partner = [{i + (i >= axis): r for i, r in found.items()} for found in (self.rows, self.partner)]
+        left_out = {j + (j >= axis): i + (i >= axis) for j, i in self.left_out.items()}
+        fixed = {i + (i >= axis): p for i, p in self.fixed.items()}
+        if len(positions) == 1:
+            fixed[axis] = positions[0]
+        elif positions:
+            rows[axis] = positions
+        return _Form(rows, left_out, partner, fixed)
+
+
+WHOLE = _Form()
+
+
+@dataclass(frozen=True)
+class _Terms:
+    """The terms of a sum that may be different from 0.
+
+    Attributes:
+        positions: Of the axis that is summed over.
+        one_for: An axis of the result for each of whose positions there is one term at most, which `positions` then are.
+        there: Whether there is one.
+    """
+
+    positions: tuple[int, ...]
+    one_for: int | None = None
+    there: np.ndarray | None = None
 
 
 class _Pass:
-    def __init__(self) -> None:
-        self.new: dict[Node, Node] = {}
-        self._zero: dict[Node, _Zeros] = {}
-        self._restricted: dict[tuple[Node, int, int], Node] = {}
-        self._opened: dict[tuple[Node, int, int], Node | None] = {}
-
-    def visit(self, x: Node) -> None:
-        """Rebuilds a node whose operands have been visited."""
-        args = [self.new[a] for a in x.args]
-        if x.op == "sum" and args[0].shape:
-            (y,) = args
-            partner = next((i + j - x.attr for i, j in self.zero(y) if x.attr in (i, j)), None)
-            if partner is not None:
-                i, j = sorted((partner, x.attr))
-                self.new[x] = self.restricted(y, i, j)  # has the axis i; the one that is left stands where it stood
-                if partner > x.attr:
-                    order = list(range(len(x.shape)))
-                    moved = order.pop(i)
-                    order.insert(partner - 1, moved)
-                    self.new[x] = algebra.transpose(self.new[x], order)
-                return
-        if x.op == "view" and len(set(x.attr)) < len(x.attr):
-            (y,), index = args, list(x.attr)
-            while repeated := next(((i, j) for j in range(len(index)) for i in range(j) if index[i] == index[j]), None):
-                y = self.restricted(y, *repeated)
-                index.pop(repeated[1])
-            self.new[x] = algebra.view(y, index, x.shape)
-            return
-        y = x if all(a is b for a, b in zip(args, x.args, strict=True)) else rebuilt(x, args)
-        if y.op == "mul" and len(y.shape) > 1:
-            self.zero(y)
-            if self._zero[y].everywhere:  # masks that do not meet
-                y = algebra.constant(0, y.shape)
-        self.new[x] = y
+    def __init__(self, outputs: Sequence[Node], nodes: Sequence[Node]) -> None:
+        self._nonzero: dict[Node, Where] = {}
+        self._few: dict[Node, _Terms] = {}
+        for x in nodes:
+            self._nonzero[x] = self._derived(x)
+            if x.op == "sum" and x.args[0].shape:
+                found = self._terms(x)
+                if found is not None:
+                    self._few[x] = found
+        self._seen: dict[Node, list[Where]] = {x: [Where(x.shape)] for x in outputs}
+        self._apart: dict[Node, set[tuple[int, int]]] = {}
+        self._nothing: set[Node] = set()
+        self._zeros: dict[Node, list[Node]] = {}  # what to multiply by, of what is held without its zeros
+        self._form: dict[Node, _Form] = {}
+        for x in reversed(nodes):
+            self._look(x)
+        self._held: dict[Node, Node] = {}
+        for x in nodes:
+            self._held[x] = self._built(x)
+        self.outputs = [self._as(x, WHOLE) for x in outputs]
 
     # ---- where it vanishes ----
-    def zero(self, x: Node) -> frozenset[Pair]:
-        """The pairs of axes off whose diagonal a scalar vanishes."""
-        for y in topological([x], lambda y: () if y in self._zero else y.args):
-            if y not in self._zero:
-                self._zero[y] = self._derive(y).settled()
-        return self._zero[x].diagonals
-
-    def _derive(self, x: Node) -> _Zeros:
-        parts = [self._zero[a] for a in x.args]
+    def _derived(self, x: Node) -> Where:
+        parts = [self._nonzero[a] for a in x.args]
         match x.op:
-            case "constant":
-                return _of_constant(x)
+            case "constant" if isinstance(x.attr, np.ndarray) and x.attr.ndim == len(x.shape):
+                return of_array(x.attr)
             case "mul":
-                return _Zeros.of_product([p for a, p in zip(x.args, parts, strict=True) if a.shape], x.shape)
+                factors = [p for a, p, k in zip(x.args, parts, x.attr, strict=True) if a.shape and k > 0]
+                return Where.all_of(factors, x.shape)
             case "add" if all(a.shape for a in x.args):
-                return _Zeros.of_sum(parts, x.shape)
+                return Where.any_of(parts, x.shape)
             case "view":
-                return parts[0].renamed(dict(enumerate(x.attr)), x.shape)
-            case "take" | "sum":
-                axis = x.attr[0] if x.op == "take" else x.attr
-                return parts[0].renamed({i: i - (i > axis) for i in range(len(x.args[0].shape)) if i != axis}, x.shape)
+                return parts[0].viewed(x.attr, x.shape)
+            case "take":
+                return parts[0].at(*x.attr)
+            case "sum":
+                return parts[0].without(x.attr)
             case "pick":
                 return parts[0].picked(*x.attr)
-        return _Zeros(x.shape)
+            case "stack":
+                return Where.any_of([p.inserted(x.attr, len(parts), k) for k, p in enumerate(parts)], x.shape)
+        return Where(x.shape)
 
-    # ---- on the diagonal ----
-    def restricted(self, x: Node, i: int, j: int) -> Node:
-        """x where its axes i < j are equal: axis i of the result; axis j is gone."""
-        todo = [(x, i, j)]
-        while todo:
-            key = todo[-1]
-            if key in self._restricted:
-                todo.pop()
+    def _terms(self, x: Node) -> _Terms | None:
+        """The terms of a sum that may be different from 0, if these are fewer than all."""
+        y, axis = self._nonzero[x.args[0]], x.attr
+        if y.nowhere:
+            return None
+        for j in range(len(y.shape)):
+            if j != axis and (min(j, axis), max(j, axis)) in y.pairs:
+                a = y.of(j, axis)
+                if (a.sum(axis=1) <= 1).all():
+                    return _Terms(tuple(a.argmax(axis=1).tolist()), j - (j > axis), np.asarray(a.any(axis=1)))
+        return _Terms(tuple(np.flatnonzero(y.own[axis]).tolist())) if axis in y.own else None
+
+    # ---- what is looked at ----
+    def _look(self, x: Node) -> None:
+        """Decides how a node is held, all that looks at it having been decided, and says what it looks at itself."""
+        found = [w for w in self._seen.pop(x, []) if not w.nowhere]
+        if not found or self._nonzero[x].nowhere:  # nobody looks, or all there is to see is 0
+            self._nothing.add(x)
+            self._form[x] = WHOLE
+            return
+        seen = self._cut(x, Where.any_of(found, x.shape))
+        form = self._form[x] = self._chosen(seen, self._apart.pop(x, set()))
+        for k, a in enumerate(x.args):
+            if not a.shape:
+                self._seen.setdefault(a, []).append(Where(()))
                 continue
-            missing = [k for k in self._needed(*key) if k not in self._restricted]
-            if missing:
-                todo.extend(missing)
-            else:
-                self._restricted[key] = self._restrict(*key)
-                todo.pop()
-        return self._restricted[x, i, j]
+            below, source = self._below(x, k, seen)
+            self._seen.setdefault(a, []).append(below)
+            for i in range(len(a.shape)):
+                for j in range(i + 1, len(a.shape)):
+                    p, q = source[i], source[j]
+                    if p is None or q is None or p == q or form.coupled(p, q):
+                        continue
+                    if (min(p, q), max(p, q)) in seen.pairs:
+                        self._apart.setdefault(a, set()).add((i, j))  # entries that nobody looks at are not repeated
 
-    def _needed(self, x: Node, i: int, j: int) -> list[tuple[Node, int, int]]:
-        if x.op in ("add", "mul", "fn", "dual", "gauss", "guard"):
-            return [(a, i, j) for a in x.args if a.shape]
-        if x.op == "view":
-            places = _places(x, i, j)
-            return [(x.args[0], *places)] if places else []
-        if x.op == "sum":
-            return [(x.args[0], i + (i >= x.attr), j + (j >= x.attr))]
-        if x.op == "pick":
-            base, _ = _picks(x)
-            if _picked_alike(x, i, j):
-                return [(base, i, j)]
-            return [(y, i, j)] if (y := self._along(x, i, j)) is not None else []
-        return []
+    def _cut(self, x: Node, seen: Where) -> Where:
+        """Without the entries that are 0 anyway, where an axis can be left out then."""
+        nonzero = self._nonzero[x]
+        if x.op == "constant" or not any(not _known(seen, *p) for p in nonzero.pairs):
+            return seen
+        both = Where.all_of([seen, nonzero], x.shape)
+        if not any(_known(both, *p) and not _known(seen, *p) for p in both.pairs):
+            return seen
+        masks: list[tuple[tuple[int, ...], np.ndarray]] = [((i,), a) for i, a in nonzero.own.items()]
+        masks += nonzero.pairs.items()
+        self._zeros[x] = [algebra.view(algebra.constant(a.astype(int)), places, x.shape) for places, a in masks]
+        return both
 
-    def _along(self, x: Node, i: int, j: int) -> Node | None:
-        """Picks that differ on two axes, carried out on the operands where that leads to a diagonal.
+    def _below(self, x: Node, k: int, seen: Where) -> tuple[Where, list[int | None]]:
+        """What x looks at in an operand, and for every axis of that the axis of x that it becomes."""
+        a = x.args[k]
+        axes: list[int | None] = list(range(len(x.shape)))
+        if x.op in ELEMENTWISE:
+            masks = (
+                []
+                if x.op != "mul" or _is_mask(a)
+                else [b for b, e in zip(x.args, x.attr, strict=True) if _is_mask(b) and e > 0]
+            )
+            return Where.all_of([seen, *[self._nonzero[b] for b in masks]], x.shape), axes
+        match x.op:
+            case "view":
+                return seen.renamed(a.shape, x.attr), list(x.attr)
+            case "take":
+                axis, position = x.attr
+                return seen.inserted(axis, a.shape[axis], position), [*axes[:axis], None, *axes[axis:]]
+            case "pick":
+                axis, index = x.attr
+                return seen.scattered(axis, index, a.shape[axis]), axes
+            case "stack":
+                return seen.at(x.attr, k), [p for p in axes if p != x.attr]
+            case "sum":
+                axis, few = x.attr, self._few.get(x)
+                size = a.shape[axis] if few is None else len(few.positions)
+                if few is None or few.one_for is None:
+                    source, found = [*axes[:axis], None, *axes[axis:]], seen.inserted(axis, size)
+                else:  # a diagonal of what is picked
+                    source = [*axes[:axis], few.one_for, *axes[axis:]]
+                    found = seen.renamed((*x.shape[:axis], size, *x.shape[axis:]), source)
+                return found if few is None else found.scattered(axis, few.positions, a.shape[axis]), source
+        return Where(a.shape), [None] * len(a.shape)
 
-        That is where the array below, or what it is made of, vanishes off some blocks. Other picks would multiply on their way
-        down where positions are repeated (an encoder-decoder has 3^depth of them); the whole array serves all of them, once.
-        """
-        key = x, i, j
-        if key not in self._opened:
-            base, _ = _picks(x)
-            self.zero(base)  # and of what is below
-            found = any(self._zero[a].labels for a in base.args) or (i, j) in self._zero[base].labels
-            self._opened[key] = _opened(x) if found else None
-        return self._opened[key]
+    @staticmethod
+    def _chosen(seen: Where, apart: set[tuple[int, int]]) -> _Form:
+        """Leaves out the axes whose positions follow from those of others."""
+        there = {i: tuple(np.flatnonzero(a).tolist()) for i, a in seen.own.items()}
+        there |= {i: (0,) for i, n in enumerate(seen.shape) if n == 1}
+        rows = {i: found for i, found in there.items() if len(found) > 1}
+        left_out: dict[int, int] = {}
+        partner: dict[int, tuple[int, ...]] = {}
+        for i, j in sorted(seen.pairs.keys() - apart):
+            for stays, goes in ((i, j), (j, i)):
+                if {stays, goes} & left_out.keys() or goes in left_out.values():
+                    continue
+                a = seen.of(stays, goes)
+                if (a.sum(axis=1) <= 1).all():
+                    left_out[goes] = stays
+                    partner[goes] = tuple(a[list(rows.get(stays, range(len(a))))].argmax(axis=1).tolist())
+                    break
+        for j in left_out:
+            rows.pop(j, None)
+        return _Form(rows, left_out, partner, {i: found[0] for i, found in there.items() if len(found) == 1})
 
-    def _restrict(self, x: Node, i: int, j: int) -> Node:
-        shape = x.shape[:j] + x.shape[j + 1 :]
-        done = [self._restricted[key] for key in self._needed(x, i, j)]
-        if x.op in ("add", "mul", "fn", "dual", "gauss", "guard"):
-            remaining = iter(done)
-            return rebuilt(x, [next(remaining) if a.shape else a for a in x.args], shape)
-        if x.op == "view" and done:
-            (y,) = done
-            a, b = _places(x, i, j)  # type: ignore[misc]
-            index = [p - (p > j) for k, p in enumerate(x.attr) if k != b]
-            index[a] = i
-            return algebra.view(y, index, shape)
-        if x.op == "view" and not (i in x.attr and j in x.attr):  # broadcast along one of them
-            return algebra.view(x.args[0], [i if p == j else p - (p > j) for p in x.attr], shape)
-        if x.op == "sum":
-            return algebra.sum_axis(done[0], x.attr - (j < x.attr))
-        if x.op == "pick" and done:
-            (y,) = done
-            if not _picked_alike(x, i, j):
-                return y
-            for axis, positions in sorted(_picks(x)[1].items()):
-                if axis != j:
-                    y = algebra.pick(y, axis - (axis > j), positions)
-            return y
-        if x.op == "data":
-            return _data(x, i, j)
-        return algebra.view(x, [k if k < j else i if k == j else k - 1 for k in range(len(x.shape))], shape)
+    # ---- the same on what is held ----
+    def _built(self, x: Node) -> Node:
+        form = self._form[x]
+        if x in self._nothing:
+            return algebra.constant(0, x.shape, x.width, x.inner)
+        if x.op in ELEMENTWISE:
+            args = [self._as(a, form) if a.shape else self._held[a] for a in x.args]
+            if form == WHOLE and all(a is b for a, b in zip(args, x.args, strict=True)):
+                return x
+            return rebuilt(x, args, _held_shape(x.shape, form))
+        if x.op == "sum" and x.args[0].shape:
+            few = self._few.get(x, _Terms(()))
+            if few.one_for is not None:
+                return self._one_term(x, few, form)
+            below = form.with_axis(x.attr, few.positions)
+            y = self._as(x.args[0], below)
+            return y if x.attr in below.fixed else algebra.sum_axis(y, x.attr - sum(j < x.attr for j in form.gone))
+        if x.op in ("view", "take", "pick"):
+            (y,) = x.args
+            if not y.shape or (self._held[y] is y and self._form[y] == WHOLE):
+                return _sampled(x if self._held[y] is y else rebuilt(x, [self._held[y]]), form)
+            return algebra.mul([_sampled(_structural(x, part), form) for part in self._factors(y)])
+        args = [self._as(a, WHOLE) if a.shape else self._held[a] for a in x.args]
+        return _sampled(x if all(a is b for a, b in zip(args, x.args, strict=True)) else rebuilt(x, args), form)
+
+    def _one_term(self, x: Node, few: _Terms, form: _Form) -> Node:
+        """The one term that there is, or 0."""
+        assert few.one_for is not None and few.there is not None
+        axis, index, one = x.attr, list(range(len(x.shape))), few.one_for
+        index.insert(axis, one)
+        parts = [_view(algebra.pick(y, axis, few.positions), index, x.shape) for y in self._factors(x.args[0])]
+        if not few.there.all():
+            parts.append(algebra.view(algebra.constant(few.there.astype(int)), (one,), x.shape))
+        return algebra.mul([_sampled(y, form) for y in parts])
+
+    def _as(self, x: Node, form: _Form) -> Node:
+        """An operand, held in another way: what is not held is not looked at, and may be anything."""
+        if self._form[x] == form:
+            return self._held[x]
+        return algebra.mul([_sampled(y, form) for y in self._factors(x)])
+
+    def _factors(self, x: Node) -> list[Node]:
+        """The whole array, as a product: what is held, and where there are zeros."""
+        return [_spread(self._held[x], x.shape, self._form[x]), *self._zeros.get(x, ())]
 
 
-def _places(x: Node, i: int, j: int) -> Pair | None:
-    """The axes of a view's operand that become i and j, in increasing order; None unless there is one for each."""
-    found = [[k for k, p in enumerate(x.attr) if p == axis] for axis in (i, j)]
-    if len(found[0]) == len(found[1]) == 1:
-        a, b = found[0][0], found[1][0]
-        return (a, b) if a < b else (b, a)
-    return None
+def _structural(x: Node, y: Node) -> Node:
+    """A view, take or pick of another array."""
+    return _view(y, x.attr, x.shape) if x.op == "view" else algebra.applied(x, [y])
 
 
-def _picks(x: Node) -> tuple[Node, dict[int, tuple[int, ...]]]:
-    """What is under the picks, and the index along each axis."""
-    picks: dict[int, tuple[int, ...]] = {}
-    while x.op == "pick" and x.attr[0] not in picks:
-        picks[x.attr[0]] = x.attr[1]
-        x = x.args[0]
-    return x, picks
+def _known(w: Where, i: int, j: int) -> bool:
+    """Is the position of one axis known from that of the other?"""
+    a = w.of(i, j)
+    return bool((a.sum(axis=1) <= 1).all() or (a.sum(axis=0) <= 1).all())
 
 
-def _picked_alike(x: Node, i: int, j: int) -> bool:
-    """Are the same positions of two axes of one size picked?"""
-    base, picks = _picks(x)
-    return picks.get(i) == picks.get(j) and base.shape[i] == base.shape[j]
+def _is_mask(x: Node) -> bool:
+    """Numbers, whose zeros are zeros whatever they are multiplied by."""
+    return bool(x.shape) and (x.op == "constant" or (x.op == "view" and x.args[0].op == "constant"))
 
 
-def _opened(x: Node) -> Node | None:
-    """A pick carried out on the operands, where that may meet another pick there; None if there are none."""
-    (y,) = x.args
-    axis, index = x.attr
-    if y.op == "pick":  # of another axis
-        inner = _opened(y)
-        return None if inner is None else algebra.pick(inner, axis, index)
-    if y.op not in ("add", "mul"):
-        return None
-    return rebuilt(y, [algebra.pick(a, axis, index) if a.shape else a for a in y.args], x.shape)
+def _held_shape(shape: tuple[int, ...], form: _Form) -> tuple[int, ...]:
+    sizes = [len(form.rows[i]) if i in form.rows else n for i, n in enumerate(shape)]
+    return tuple([n for i, n in enumerate(sizes) if i not in form.gone])
+
+
+def _spread(y: Node, shape: tuple[int, ...], form: _Form) -> Node:
+    """The array of which y is held, repeated along the axes that are left out."""
+    stay = [i for i in range(len(shape)) if i not in form.gone]
+    for k, i in enumerate(stay):
+        if i in form.rows:
+            place = {r: p for p, r in enumerate(form.rows[i])}
+            y = algebra.pick(y, k, [place.get(r, 0) for r in range(shape[i])])
+    return _view(y, stay, shape)
+
+
+def _sampled(y: Node, form: _Form) -> Node:
+    """What is held of an array."""
+    if form == WHOLE:
+        return y
+    for axis, position in sorted(form.fixed.items(), reverse=True):
+        y = algebra.take(y, axis, position)
+    places = [i for i in range(len(y.shape) + len(form.fixed)) if i not in form.fixed]  # the axes that are left in y
+    for j, i in form.left_out.items():
+        rows = form.rows.get(i, tuple(range(y.shape[places.index(i)])))
+        if y.op == "data" and form.partner[j] == rows and y.shape[places.index(i)] == y.shape[places.index(j)]:
+            a, b = sorted((places.index(i), places.index(j)))
+            y = _data(y, a, b)
+            places[a] = i
+            del places[b]
+    for axis, index in sorted({**form.rows, **form.partner}.items()):
+        if axis in places:
+            y = algebra.pick(y, places.index(axis), index)
+    shape = {form.left_out.get(axis, axis): n for axis, n in zip(places, y.shape, strict=True)}
+    order = sorted(shape)
+    return _view(y, [order.index(form.left_out.get(axis, axis)) for axis in places], [shape[k] for k in order])
+
+
+def _view(y: Node, index: Sequence[int], shape: Sequence[int]) -> Node:
+    """A view; of a scalar that is spread over axes, the scalar over those of the result."""
+    if y.op in ("add", "mul") and not any(a.shape for a in y.args):
+        return algebra.rebuild(y, y.args, tuple(shape))
+    return algebra.view(y, index, shape)
 
 
 def _data(x: Node, i: int, j: int) -> Node:
@@ -225,163 +361,3 @@ def _data(x: Node, i: int, j: int) -> Node:
     a, b = [list(dict.fromkeys(labels))[k] for k in (i, j)]
     merged = tuple([a if label == b else label for label in labels])
     return Node("data", (), (*key, merged), x.shape[:j] + x.shape[j + 1 :], x.width, x.inner)
-
-
-@dataclass(frozen=True)
-class _Zeros:
-    """Where an array may be different from 0.
-
-    Attributes:
-        shape: Of the array.
-        support: Axis to the positions where it may be; all, for an axis that is missing.
-        labels: Pair of axes (i < j) to labels of the positions of both: it may be where these are equal.
-    """
-
-    shape: tuple[int, ...]
-    support: Mapping[int, frozenset[int]] = field(default_factory=dict)
-    labels: Mapping[Pair, tuple[tuple[int, ...], tuple[int, ...]]] = field(default_factory=dict)
-
-    @property
-    def diagonals(self) -> frozenset[Pair]:
-        """The pairs of axes whose labels are the positions."""
-        return frozenset(p for p, (a, b) in self.labels.items() if a == b == tuple(range(self.shape[p[0]])))
-
-    @property
-    def everywhere(self) -> bool:
-        """Is it 0?"""
-        return any(not own for own in self.support.values())
-
-    def settled(self) -> _Zeros:
-        """What labels say of the support; and labels that say no more than that positions are equal, as the positions."""
-        support = dict(self.support)
-        found = {}
-        for (i, j), (a, b) in self.labels.items():
-            both = {a[k] for k in support.get(i, range(len(a)))} & {b[k] for k in support.get(j, range(len(b)))}
-            for axis, own in ((i, a), (j, b)):
-                there = support.get(axis, frozenset(range(len(own))))
-                left = frozenset(k for k in there if own[k] in both)
-                if len(left) < len(own):
-                    support[axis] = left
-        for (i, j), (a, b) in self.labels.items():
-            first = {a[k]: k for k in support.get(i, range(len(a)))}
-            second = {b[k]: k for k in support.get(j, range(len(b)))}
-            alone = len(first) == len(support.get(i, a)) and len(second) == len(support.get(j, b))
-            diagonal = self.shape[i] == self.shape[j] and alone and first == second
-            found[i, j] = (tuple(range(len(a))),) * 2 if diagonal else (a, b)
-        single = {axis: own for axis, own in support.items() if len(own) == 1 < self.shape[axis]}
-        for i in single:
-            for j in single:
-                if i < j and single[i] == single[j] and self.shape[i] == self.shape[j]:
-                    found[i, j] = (tuple(range(self.shape[i])),) * 2
-        return _Zeros(self.shape, support, found)
-
-    @staticmethod
-    def of_product(parts: Sequence[_Zeros], shape: tuple[int, ...]) -> _Zeros:
-        """All factors have a say; of two that relate the same axes, one that makes them equal."""
-        support: dict[int, frozenset[int]] = {}
-        labels: dict[Pair, Any] = {}
-        for p in parts:
-            for axis, own in p.support.items():
-                support[axis] = support[axis] & own if axis in support else own
-            labels |= {k: v for k, v in p.labels.items() if k not in labels or k in p.diagonals}
-        return _Zeros(shape, support, labels)
-
-    @staticmethod
-    def of_sum(parts: Sequence[_Zeros], shape: tuple[int, ...]) -> _Zeros:
-        """What is true of all terms."""
-        first, *others = [p for p in parts if not p.everywhere] or parts
-        support = {
-            axis: own.union(*[p.support[axis] for p in others])
-            for axis, own in first.support.items()
-            if all(axis in p.support for p in others)
-        }
-        labels: dict[Pair, Any] = {}
-        for j in range(len(shape)):
-            for i in range(j):
-                known = first.labels.get((i, j))
-                if known is None or any(p.labels.get((i, j)) != known for p in others):
-                    known = _joint_labels([first, *others], i, j)
-                if known is not None:
-                    labels[i, j] = known
-        return _Zeros(shape, support, labels)
-
-    def renamed(self, to: Mapping[int, int], shape: tuple[int, ...]) -> _Zeros:
-        """With axes elsewhere; what concerns those that are gone, or of size 1 and repeated, is forgotten."""
-        to = {i: p for i, p in to.items() if self.shape[i] == shape[p]}
-        support: dict[int, frozenset[int]] = {}
-        for axis, own in self.support.items():
-            if axis in to:
-                support[to[axis]] = support.get(to[axis], own) & own
-        labels = {}
-        for (i, j), (a, b) in self.labels.items():
-            if i in to and j in to and to[i] != to[j]:
-                labels[min(to[i], to[j]), max(to[i], to[j])] = (a, b) if to[i] < to[j] else (b, a)
-        return _Zeros(shape, support, labels)
-
-    def picked(self, axis: int, index: tuple[int, ...]) -> _Zeros:
-        """Of some positions of an axis."""
-        support = dict(self.support)
-        if axis in support:
-            support[axis] = frozenset(k for k, p in enumerate(index) if p in support[axis])
-        labels = {}
-        for (i, j), (a, b) in self.labels.items():
-            a, b = [tuple([x[p] for p in index]) if k == axis else x for k, x in ((i, a), (j, b))]
-            labels[i, j] = a, b
-        return _Zeros((*self.shape[:axis], len(index), *self.shape[axis + 1 :]), support, labels)
-
-
-def _joint_labels(parts: Sequence[_Zeros], i: int, j: int) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
-    """Labels of two axes that hold for all terms of a sum: what any of them relates is one class; None for a single class."""
-    n, m = parts[0].shape[i], parts[0].shape[j]
-    if not all((i, j) in p.labels or i in p.support or j in p.support for p in parts):
-        return None
-    owner = list(range(n + m))
-
-    def root(k: int) -> int:
-        while owner[k] != k:
-            owner[k] = k = owner[owner[k]]
-        return k
-
-    for p in parts:
-        a, b = p.labels.get((i, j), ((0,) * n, (0,) * m))
-        seen: dict[int, int] = {}
-        for k, label in (
-            *[(k, a[k]) for k in p.support.get(i, range(n))],
-            *[(n + k, b[k]) for k in p.support.get(j, range(m))],
-        ):
-            owner[root(k)] = root(seen.setdefault(label, k))
-    found = [root(k) for k in range(n + m)]
-    return None if len(set(found)) < 2 else (tuple(found[:n]), tuple(found[n:]))
-
-
-def _of_constant(x: Node) -> _Zeros:
-    if not isinstance(x.attr, np.ndarray) or x.attr.ndim != len(x.shape):
-        return _Zeros(x.shape)
-    a = x.attr != 0
-    support, labels = {}, {}
-    for i in range(a.ndim):
-        there = np.flatnonzero(a.any(axis=tuple(k for k in range(a.ndim) if k != i)))
-        if len(there) < a.shape[i]:
-            support[i] = frozenset(there.tolist())
-        for j in range(i + 1, a.ndim):
-            found = _blocks(a.any(axis=tuple(k for k in range(a.ndim) if k not in (i, j))))
-            if found is not None:
-                labels[i, j] = found
-    return _Zeros(x.shape, support, labels)
-
-
-def _blocks(a: np.ndarray) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
-    """Labels of rows and columns of a matrix of truths that is false where they differ; None if there is one block only.
-
-    Picks of the identity, position by position, are folded to such matrices.
-    """
-    if a.all() or not a.any():
-        return None
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    n, m = a.shape
-    i, j = np.nonzero(a)
-    count, label = connected_components(coo_array((np.ones(len(i)), (i, n + j)), shape=(n + m, n + m)), directed=False)
-    rows, columns = label[:n].tolist(), label[n:].tolist()
-    return None if count < 2 else (tuple(rows), tuple(columns))

@@ -11,7 +11,7 @@ import numpy as np
 from tensorprog.errors import TensorProgramError
 from tensorprog.language.describe import describe
 from tensorprog.language.functions import PRIMITIVES, TINY
-from tensorprog.language.node import Node, topological
+from tensorprog.language.node import MOVES, Node, topological
 from tensorprog.language.program import Program
 from tensorprog.limits.polynomials import interval_product, polynomial_bounds, power
 
@@ -55,7 +55,7 @@ def _asked(nodes: Sequence[Node]) -> set[Node]:
     for x in nodes:
         if x.op == "fn" and (PRIMITIVES[x.attr[0]].domain is not None or PRIMITIVES[x.attr[0]].growth == "exponential"):
             y = x.args[0]
-            while y.op in ("view", "take", "pick"):
+            while y.op in MOVES:
                 y = y.args[0]
             if y.op in ("add", "mul") and y.width is not None:
                 found.add(y)
@@ -232,7 +232,7 @@ def positive_almost_surely(x: Node, known: Mapping[Node, Range]) -> bool:
             continue
         if y.op == "mul":
             todo += [a for a, k in zip(y.args, y.attr, strict=True) if k % 2 or not _has_density(a)]
-        elif y.op in ("view", "take", "pick", "sum") or (y.op == "fn" and y.attr[0] == "sqrt"):
+        elif y.op in (*MOVES, "sum") or (y.op == "fn" and y.attr[0] == "sqrt"):
             todo.append(y.args[0])
         elif not (
             (y.op == "fn" and y.attr[0] == "abs" and _has_density(y.args[0])) or (y.op == "add" and _has_density(y))
@@ -275,7 +275,7 @@ def _is_square(x: Node) -> bool:
     Whether the moments of its inverse powers are finite depends on the rank of the covariance and on what else is in the
     product; `tilt.py:Weights` finds out.
     """
-    while x.op in ("view", "take", "pick", "sum"):
+    while x.op in (*MOVES, "sum"):
         x = x.args[0]
     return x.op == "mul" and x.width is not None and all(k % 2 == 0 for k in x.attr)
 

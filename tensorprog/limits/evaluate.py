@@ -166,7 +166,8 @@ class ScalarProgram:
         recorded = noise is None and not known and rows is None
         perturb = None if noise is None else Perturbation(np.random.default_rng([self.rng, noise]))
         if self.wide:
-            values, wide = run_wide(self, level, noise)
+            with np.errstate(all="ignore"):  # what is not finite is looked at in the end
+                values, wide = run_wide(self, level, noise)
             self.outside = wide if noise is None else self.outside
             return values
         with np.errstate(over="call", under="call", divide="ignore", invalid="ignore", call=self._strain):
@@ -332,7 +333,7 @@ class ScalarProgram:
     ) -> Array:
         from tensorprog.limits.integrate import Curve, Feature, gaussian_expectation
 
-        level += integrand.blind  # no place to refine at: both resolutions finer
+        level += integrand.oblique  # no place to refine at: both resolutions finer
         curves = [Curve(*c) for c in integrand.curves or ()]
         deviations = np.sqrt(np.maximum(np.diagonal(cov, axis1=1, axis2=2), 0))
         if not any(turn.parametric for turn in integrand.turns):
@@ -401,7 +402,7 @@ class ScalarProgram:
             rough = {
                 x
                 for x in self.integrals - self.sampled
-                if (x.attr.blind or x.attr.dimension == 1 or x in self.planar)
+                if (x.attr.oblique or x.attr.dimension == 1 or x in self.planar)
                 and not self._close(x, base, coarse, RESOLVED)
             }
             if rough:  # turns along curves that the quadrature does not resolve
@@ -499,9 +500,9 @@ class ScalarProgram:
             spread = draws.std(0, ddof=1) / math.sqrt(len(draws)) * student(len(draws) - 1)
             error = spread + SAFETY * np.abs(base[x] - coarse[x])
             unseen = np.abs(missed[x] - base[x]) if missed is not None else np.zeros(())
-            blind = any(s.blind for y, s in self.samplers.items() if x in _downstream([x], {y}))
-            kind = "bound" if blind else "standard error"
-            error = UNLIKELY * error if blind else error
+            unhit = any(s.has_missed for y, s in self.samplers.items() if x in _downstream([x], {y}))
+            kind = "bound" if unhit else "standard error"
+            error = UNLIKELY * error if unhit else error
             return _plain(value), _plain(np.hypot(error, unseen) + rounding), "quasi-Monte-Carlo", kind
         if x in self.integrated_below:
             error = SAFETY * np.abs(base[x] - coarse[x]) + rounding

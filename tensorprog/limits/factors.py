@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from tensorprog.language import algebra
 from tensorprog.language.algebra import typed
-from tensorprog.language.node import Node
+from tensorprog.language.node import MOVES, Node
 from tensorprog.language.symbols import Number
-from tensorprog.limits.structure import MOVES, root
+from tensorprog.limits.structure import root
 
 __all__ = ["axes_by_appearance", "carried", "factors_of", "picked_again", "spread_along", "variance_factor", "without"]
 

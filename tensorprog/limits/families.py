@@ -19,7 +19,7 @@ import numpy as np
 
 from tensorprog.language import algebra
 from tensorprog.language.functions import PRIMITIVES
-from tensorprog.language.node import Node, topological
+from tensorprog.language.node import MOVES, Node, topological
 from tensorprog.language.symbols import Number
 
 __all__ = ["MANY", "Families", "Group", "placed"]
@@ -32,7 +32,6 @@ TERMS = 8
 
 Group = tuple[Node, tuple[int, ...]]
 """Members of a family as one multi-vector, and which ones they are."""
-MOVES = ("view", "take", "pick")
 
 
 class Families:

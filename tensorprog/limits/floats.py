@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from tensorprog.language.arrays import kernel
-from tensorprog.language.node import Node
+from tensorprog.language.node import MOVES, Node
 from tensorprog.language.symbols import is_exact
 from tensorprog.limits.perturb import EPS, NOISE
 
@@ -61,14 +61,14 @@ class FloatArithmetic:
             own, inherited = self._folded(x, args)
         else:  # a hyperparameter, a Moment, a view of one: as far as its parts are known
             own, inherited = (NOISE if x.op == "moment" else EPS) * np.abs(value), 4 * below * np.abs(value)
-            if x.op in ("view", "take", "pick") and x.args[0] in self._errors:  # the errors are seen as the numbers are
+            if x.op in MOVES and x.args[0] in self._errors:  # the errors are seen as the numbers are
                 inherited = kernel(x)(np.broadcast_to(self._errors[x.args[0]], x.args[0].shape))
         error = np.broadcast_to(own + inherited, x.shape)
         size = np.abs(value)
         relative = float(np.max(np.divide(error, size, out=np.where(error > 0, 1.0, 0.0), where=size > 0), initial=0.0))
         self._errors[x], self._relative[x] = error, relative
         self.uncertain |= relative > LOST
-        if self.stream is None or x.op in ("view", "take", "pick", "stack"):
+        if self.stream is None or x.op in (*MOVES, "stack"):
             return z
         signs = 2.0 * self.stream.integers(0, 2, value.shape) - 1
         moved = value + signs * (own if np.ndim(own) <= value.ndim else np.max(own))

@@ -55,13 +55,14 @@ class Integrand:
         curves: Kinks along curves: (variable, its place as a function of the others); None if no one variable can be
             solved for in all of them, so that quadrature would have no error estimate to be trusted.
         conditional: Are there closed forms of expectations given its variables in it?
-        blind: Does it turn along one? Then quadrature is trusted where two resolutions agree closely.
+        oblique: Does it turn along a curve in several variables, where nothing can be refined? Then quadrature is trusted
+            where two resolutions agree closely.
         radial: p if it is homogeneous of degree -p < 0, a function of the direction over the p-th power of the radius; else 0.
     """
 
     def __init__(self, body: Node, dimension: int, parameters: int) -> None:
         self.body, self.dimension, self.parameters = body, dimension, parameters
-        found, self.turns, along, self.blind = _roughness(body)
+        found, self.turns, along, self.oblique = _roughness(body)
         self.curves = _curves(along, dimension) if dimension <= MAX_QUADRATURE else None
         self.conditional = any(x.op == "dual" for x in topological([body]))
         self.radial = max(0, -(_homogeneity(body) or 0)) if dimension > 1 else 0
@@ -80,7 +81,7 @@ class Integrand:
     def curved(self) -> bool:
         """Is it rough where its variables' own features do not say: does it kink inside a function, or turn along curves?"""
         return not self.conditional and (
-            self.blind or self.curves != [] or any(t.kinked or t.singular for t in self.turns)
+            self.oblique or self.curves != [] or any(t.kinked or t.singular for t in self.turns)
         )
 
     @cached_property
@@ -120,7 +121,7 @@ class Integrand:
     @property
     def by_quadrature(self) -> bool:
         """Nested quadrature, or else sampling?"""
-        costly = self.dimension == MAX_QUADRATURE and self.blind and self.conditional
+        costly = self.dimension == MAX_QUADRATURE and self.oblique and self.conditional
         return self.dimension <= MAX_QUADRATURE and self.curves is not None and not self.radial and not costly
 
     def located(self, means: np.ndarray, deviations: np.ndarray, p: Sequence[Any]) -> list[tuple[int, float, float]]:
@@ -306,12 +307,12 @@ def _roughness(
     found: set[tuple[int, float, float]] = set()
     turns: list[Turn] = []
     along: list[tuple[Node, tuple[float, ...]]] = []
-    blind = False
+    oblique = False
     for x in topological([body]):
         if x.op == "dual":
             for argument, touching in _turning(x):
                 variables = {y.attr for y in topological([argument]) if y.op == "var"}
-                blind = blind or len(variables) > 1
+                oblique = oblique or len(variables) > 1
                 if len(variables) == 1 and len(turns) < MAX_TURNS:
                     parametric = any(y.op == "param" for y in topological([argument]))
                     turns.append(Turn(variables.pop(), _compile(argument), parametric, (0.0,), 1.0, False, touching))
@@ -345,8 +346,8 @@ def _roughness(
         elif variables:
             if row.kinks:
                 along.append((x.args[0], row.kinks))
-            blind = True
-    return sorted(found), turns, along, blind
+            oblique = True
+    return sorted(found), turns, along, oblique
 
 
 def _turning(x: Node) -> list[tuple[Node, bool]]:

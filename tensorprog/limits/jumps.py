@@ -26,7 +26,7 @@ from tensorprog.errors import TensorProgramError
 from tensorprog.language import algebra
 from tensorprog.language.describe import describe
 from tensorprog.language.functions import PRIMITIVES
-from tensorprog.language.node import Node, topological
+from tensorprog.language.node import MOVES, Node, topological
 from tensorprog.language.program import Output, Program
 from tensorprog.language.symbols import VectorSpec, Width
 from tensorprog.limits.budget import Budget
@@ -317,7 +317,7 @@ class _Experiment:
                 if x.op == "add":
                     absolute = Node("add", x.args, tuple([abs(c) for c in x.attr]), x.shape, x.width, x.inner)
                     size[x] = np.asarray(standing(absolute, _COMMON)(*sizes))
-                elif x.op in ("mul", "view", "take", "pick", "stack", "sum"):
+                elif x.op in ("mul", *MOVES, "stack", "sum"):
                     size[x] = np.asarray(standing(x, _COMMON)(*sizes))
                 else:
                     linear = x.op == "fn" and PRIMITIVES[x.attr[0]].homogeneity == 1

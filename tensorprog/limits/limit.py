@@ -17,10 +17,11 @@ from tensorprog.language.functions import PRIMITIVES
 from tensorprog.language.node import Node
 from tensorprog.language.program import Program
 from tensorprog.limits.budget import Budget
-from tensorprog.limits.correlations import SNAP
+from tensorprog.limits.correlations import nearly_equal
 from tensorprog.limits.domain import check_domains, ranges
 from tensorprog.limits.evaluate import ScalarProgram, sampling_cost
 from tensorprog.limits.expectation import Expectation
+from tensorprog.limits.explain import Explanation, reasons
 from tensorprog.limits.floats import FloatArithmetic
 from tensorprog.limits.jumps import check_jumps, suspects
 from tensorprog.limits.lower import Lowering
@@ -119,7 +120,17 @@ def limit(
     for name, remark in _outside(written).items():
         found[name] = replace(found[name], note=note(found[name].note, remark))
     axes = {name: o.axes for name, o in program.outputs.items()}
-    return Estimates({name: found[name] for name in program}, axes, search.record)
+    answers = {name: found[name] for name in program}
+
+    def explain() -> Explanation:
+        out = {}
+        for name, o in program.outputs.items():
+            alone = written_out(Program({name: o}))
+            lowered = lambda rules, alone=alone: Lowering(alone, {k: bound[k] for k in alone.scalars}, rules)  # noqa: E731
+            out[name] = reasons(lowered, alone.outputs[name].node, answers[name], search.record.of(name))
+        return Explanation(out)
+
+    return Estimates(answers, axes, search.record, explain)
 
 
 def _seed(rng: Any) -> int:
@@ -245,13 +256,7 @@ def _by_route(
 def _nearly_equal(program: Program) -> bool:
     """Do inputs differ that have the same inner products in floating point, or opposite ones?"""
     for data in {x.attr.data for x in program.nodes if x.op == "vector" and isinstance(x.attr, Embedding)}:
-        if not isinstance(data, ArrayData) or len(data.rows) < 2:
-            continue
-        rows = np.asarray(data.rows, dtype=float)
-        rows = np.unique(np.concatenate([rows, -rows]), axis=0)  # equal and opposite ones are known to be so
-        gram = rows @ rows.T
-        size = np.sqrt(np.diag(gram))
-        if np.count_nonzero(gram >= (1 - SNAP) * np.outer(size, size)) > len(rows):
+        if isinstance(data, ArrayData) and nearly_equal(data.rows):
             return True
     return False
 

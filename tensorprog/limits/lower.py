@@ -11,7 +11,7 @@ from tensorprog.errors import TensorProgramError
 from tensorprog.language import algebra
 from tensorprog.language.algebra import ZERO, typed
 from tensorprog.language.describe import describe
-from tensorprog.language.node import Node, topological
+from tensorprog.language.node import MOVES, Node, topological
 from tensorprog.language.program import Program
 from tensorprog.language.symbols import LongNumber, Matrix, VectorSpec
 from tensorprog.limits.cases import by_cases
@@ -24,7 +24,7 @@ from tensorprog.limits.initial import initial_scalars, limit_node
 from tensorprog.limits.laplace import homogeneous
 from tensorprog.limits.pairs import Separation
 from tensorprog.limits.polynomials import root_of_square
-from tensorprog.limits.structure import MOVES, PASSED, opened, root, scalar_version, settled
+from tensorprog.limits.structure import PASSED, opened, root, scalar_version, settled
 from tensorprog.limits.tasks import Declined
 from tensorprog.limits.zdot import Zdot, combined
 

@@ -15,7 +15,8 @@ from tensorprog.language import algebra
 from tensorprog.language.algebra import ONE, typed
 from tensorprog.language.node import Node, topological
 from tensorprog.language.symbols import Number
-from tensorprog.limits.expectation import MANY_TERMS, Expectation
+from tensorprog.limits.expectation import Expectation
+from tensorprog.limits.products import MANY_TERMS
 from tensorprog.limits.tasks import Declined
 
 __all__ = ["Separation"]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tensorprog.language.data import VALUES
-from tensorprog.language.node import Node
+from tensorprog.language.node import MOVES, Node
 
 __all__ = ["EPS", "NOISE", "Perturbation"]
 
@@ -21,7 +21,7 @@ INSIDE = 4 * NOISE
 DRAWN = 2**11
 """Signs drawn together."""
 _ARITHMETIC = ("add", "mul", "sum", "constant")
-_MOVING = ("view", "take", "pick", "stack")
+_MOVING = (*MOVES, "stack")
 
 
 def is_values(x: Node) -> bool:

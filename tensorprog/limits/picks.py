@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from tensorprog.language import algebra
-from tensorprog.language.node import Node
+from tensorprog.language.node import MOVES, Node
 
 if TYPE_CHECKING:
     from tensorprog.limits.structure import Facts
@@ -128,7 +128,7 @@ def _step(
 ) -> Node | list[Question]:
     """An answer, or the questions that have to be answered before."""
     x, axis, size = question
-    while x.op in ("view", "take", "pick") and facts(x.args[0]).stacked:  # the facts see through the stack
+    while x.op in MOVES and facts(x.args[0]).stacked:  # the facts see through the stack
         x = opened(x)
     shape = (*x.shape[:axis], size, *x.shape[axis + 1 :])
     varies = axis in facts(x).support

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tensorprog.language import algebra
-from tensorprog.language.node import Node
+from tensorprog.language.node import MOVES, Node
 
 __all__ = ["rebuilt"]
 
@@ -15,6 +15,6 @@ def rebuilt(x: Node, args: Sequence[Node], shape: tuple[int, ...] | None = None)
     shape = x.shape if shape is None else shape
     if x.op in ("add", "mul", "fn"):
         return algebra.typed(algebra.applied(x, args), shape, None, None)
-    if x.op in ("view", "take", "pick", "stack", "sum", "softmax"):
+    if x.op in (*MOVES, "stack", "sum", "softmax"):
         return algebra.applied(x, args)
     return Node(x.op, tuple(args), x.attr, shape, x.width, x.inner)

@@ -51,7 +51,7 @@ def reduced(x: Node, budget: Budget) -> Node:
         budget: What closed forms may cost.
     """
     integrand: Integrand = x.attr
-    hard = integrand.blind or not integrand.by_quadrature
+    hard = integrand.oblique or not integrand.by_quadrature
     if integrand.radial or (integrand.dimension < MAX_QUADRATURE and not hard):
         return x
     law = Law(x)

@@ -233,7 +233,7 @@ class Sampler:
         return any(t.order for t in self._tilts)
 
     @property
-    def blind(self) -> bool:
+    def has_missed(self) -> bool:
         """Is there an entry that no sample hit?"""
         return any(t.missed for t in self._tilts)
 

@@ -19,7 +19,7 @@ import numpy as np
 from tensorprog.language import algebra
 from tensorprog.language.calculus import partial
 from tensorprog.language.functions import PRIMITIVES
-from tensorprog.language.node import Node, topological
+from tensorprog.language.node import MOVES, Node, topological
 from tensorprog.language.symbols import Number
 from tensorprog.limits.budget import Budget
 from tensorprog.limits.domain import range_of
@@ -28,7 +28,6 @@ from tensorprog.limits.tasks import Declined
 
 __all__ = [
     "MOVED",
-    "MOVES",
     "PASSED",
     "Facts",
     "Structure",
@@ -70,10 +69,6 @@ class Facts(NamedTuple):
     support: frozenset[int]
     stacked: bool
     picks: Picks
-
-
-MOVES = ("view", "take", "pick")
-"""What moves positions, and commutes with everything elementwise."""
 
 
 def root(x: Node) -> Node:

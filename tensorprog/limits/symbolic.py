@@ -22,7 +22,7 @@ from tensorprog.errors import TensorProgramError
 from tensorprog.language import algebra
 from tensorprog.language.data import VALUES
 from tensorprog.language.functions import PRIMITIVES
-from tensorprog.language.node import Node, topological
+from tensorprog.language.node import MOVES, Node, topological
 from tensorprog.language.program import Program
 from tensorprog.language.symbols import VectorSpec
 from tensorprog.language.text import letter
@@ -35,7 +35,7 @@ from tensorprog.limits.integral import Integrand
 from tensorprog.limits.jumps import check_jumps, suspects
 from tensorprog.limits.lower import Lowering
 from tensorprog.limits.special import GaussianExpectation, named
-from tensorprog.limits.structure import MOVES, root
+from tensorprog.limits.structure import root
 from tensorprog.limits.tasks import Task
 from tensorprog.transforms.decouple import program_for
 from tensorprog.transforms.dispatch import of_networks

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tensorprog.language.arrays import kernel, raised
-from tensorprog.language.functions import PRIMITIVES, TINY
+from tensorprog.language.functions import NORMAL, PRIMITIVES, TINY
 from tensorprog.language.node import Node, topological
 from tensorprog.limits.duals import DUALS
 from tensorprog.limits.perturb import Perturbation
@@ -24,11 +24,9 @@ from tensorprog.limits.perturb import Perturbation
 if TYPE_CHECKING:
     from tensorprog.limits.evaluate import ScalarProgram
 
-__all__ = ["FLOOR", "NORMAL", "Wide", "out_of_range", "run_wide", "stated"]
+__all__ = ["FLOOR", "Wide", "out_of_range", "run_wide", "stated"]
 
 Array = np.ndarray
-NORMAL = float(np.finfo(float).tiny)
-"""Floats below this lose digits."""
 SCALED = frozenset(DUALS) - {"share", "shares", "shares_size", "difference", "arcsine_noisy"}
 """Closed forms that are brought into range, or need not be."""
 FLOOR = 1e-290

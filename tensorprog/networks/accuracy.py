@@ -14,7 +14,8 @@ from math import isqrt
 
 import numpy as np
 
-from tensorprog.limits.batched import Batched, Block, Memory, Trace
+from tensorprog.limits.alike import Trace
+from tensorprog.limits.batched import Batched, Block, Memory
 from tensorprog.limits.perturb import NOISE, Perturbation
 from tensorprog.limits.wide import FLOOR, NORMAL
 from tensorprog.networks.products import GramProducts, Products
@@ -234,7 +235,11 @@ def _compared(
     everything = slice(0, p.counts[0]), slice(0, p.counts[1])
     block = p.block(c.data, *everything)
     block = Block(block.products, block.rows, 1 if p.same else block.columns, unwanted=unwanted)
-    trace = Trace() if p.dtype == np.float64 else None  # in float32 correlations are below 1 where they should be 1
+    trace = None  # in float32 correlations are below 1 where they should be 1
+    if p.dtype == np.float64:
+        near, repeated = p.positions
+        equal = repeated or not (apart or p.same)  # positions, or examples: see `measure`
+        trace = Trace(close=near or not equal)
     base = c.run(block, trace=trace, memory=memory)
     found.pairs += block.rows * block.columns * (3 if c.integrates else 2)
     found.finite &= all((np.isfinite(x) if unwanted is None else np.isfinite(x) | unwanted).all() for x in base)

@@ -15,10 +15,13 @@ from tensorprog.language.data import VALUES, ArrayData
 from tensorprog.language.given import real_array
 from tensorprog.language.node import Node
 from tensorprog.limits.batched import Block
+from tensorprog.limits.correlations import nearly_equal
 from tensorprog.networks.inputs import joined, transformed
 
 __all__ = ["GramProducts", "Products"]
 
+NEAR = 1e-6
+"""Directions that floats may not tell apart are closer than this along another one, relatively."""
 CLOSE = 4
 """Pairs of examples that are looked at because they are close."""
 
@@ -128,6 +131,26 @@ class Products:
                 (slot, i), (_, j) = owner[:, k].tolist(), owner[:, k + 1].tolist()
                 found.add((j, i) if slot else (i, j))
         return sorted(found)
+
+    @cached_property
+    def positions(self) -> tuple[bool, bool]:
+        """Are there positions in an example that are nearly, not quite, equal or opposite? Are there equal or opposite ones?"""
+        equal = False
+        for slot, side in enumerate(self.arrays[: 1 if self.same else 2]):
+            for name, a in side.items():
+                if a.ndim < 3:
+                    continue
+                along, length = self._projected(name, slot)
+                equal |= bool((np.count_nonzero(length == 0, axis=1) > 1).any())
+                with np.errstate(all="ignore"):  # those that are 0 have no direction
+                    mark = np.sort(np.abs(along / np.sqrt(length)), axis=1)
+                for i in np.flatnonzero((np.diff(mark) < NEAR * np.sqrt(a.shape[-1])).any(axis=1)):
+                    rows = a[i].reshape(-1, a.shape[-1])
+                    rows = rows[rows.any(axis=1)]
+                    if nearly_equal(rows):
+                        return True, equal
+                    equal = equal or len(np.unique(np.concatenate([rows, -rows]), axis=0)) < 2 * len(rows)
+        return False, equal
 
     def equal(self, rows: Sequence[int], columns: Sequence[int]) -> np.ndarray:
         """Which of some pairs of examples are equal or opposite, to the last bit: correlations of 1 that are no rounding."""
@@ -311,6 +334,7 @@ class GramProducts:
         k12 = k12.astype(dtype)
         self.products, self.alone = (k12 + k12.T) / 2 if self.same else k12, tuple([d.astype(dtype) for d in alone])
         self.counts, self.dtype = (len(k11), len(k22)), dtype
+        self.positions = False, False  # there are none
         self.duplicates: list[tuple[int, int, int]] = []  # not known: a product is as good as its rounding
 
     def at(self, rows: Sequence[int], columns: Sequence[int] | None) -> GramProducts:

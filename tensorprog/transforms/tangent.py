@@ -23,7 +23,7 @@ from tensorprog.errors import TensorProgramError
 from tensorprog.language import algebra
 from tensorprog.language.algebra import ZERO
 from tensorprog.language.data import Embedding
-from tensorprog.language.node import Node, topological
+from tensorprog.language.node import MOVES, Node, topological
 from tensorprog.language.symbols import Number, VectorSpec
 from tensorprog.transforms.backprop import Backward, Gradient, Use, root_of_ratio
 from tensorprog.transforms.parametrization import Parametrization
@@ -230,7 +230,7 @@ def _meet(gradients: Sequence[Node]) -> bool:
     """
     counts: dict[Node, int] = {}
     for x in gradients:
-        below = topological([x], lambda y: y.args if y.op in ("add", "mul", "view", "take", "pick") else ())
+        below = topological([x], lambda y: y.args if y.op in ("add", "mul", *MOVES) else ())
         for y in below:
             if y.op == "vector":
                 counts[y] = counts.get(y, 0) + 1

@@ -13,14 +13,14 @@ from tensorprog.language import algebra
 from tensorprog.language.node import Node, topological
 from tensorprog.limits.rebuild import rebuilt
 
-__all__ = ["oriented"]
+__all__ = ["with_transpositions_outside"]
 
 Order = tuple[int, ...]
 SYMMETRIC = ("arccos1", "arcsine")
 """Closed forms of (variance, covariance, variance) that do not change when the variables are exchanged."""
 
 
-def oriented(outputs: Sequence[Node]) -> list[Node]:
+def with_transpositions_outside(outputs: Sequence[Node]) -> list[Node]:
     """The same scalars with transpositions outside.
 
     Args:
@@ -30,7 +30,7 @@ def oriented(outputs: Sequence[Node]) -> list[Node]:
         >>> import tensorprog as tp
         >>> g = Node("data", (), ("g",), (2, 3))
         >>> turned = algebra.fn("exp", algebra.transpose(g, [1, 0]))
-        >>> [x.args[0].op for x in oriented([turned])]
+        >>> [x.args[0].op for x in with_transpositions_outside([turned])]
         ['fn']
     """
     if all(len(x.shape) < 2 for x in topological(outputs)):
