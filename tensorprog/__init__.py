@@ -13,7 +13,8 @@ from tensorprog.language.axes import concat, flatten, split
 from tensorprog.language.build import *  # noqa: F403
 from tensorprog.language.build import __all__ as _build
 from tensorprog.language.deferred import layer
-from tensorprog.language.expression import Expression, Scalar, Vector, inverse_sqrt
+from tensorprog.language.expression import Expression
+from tensorprog.language.leaves import Scalar, Vector, inverse_sqrt
 from tensorprog.language.program import Program
 from tensorprog.language.symbols import Matrix, Width
 

@@ -22,7 +22,7 @@ from tensorprog.errors import TensorProgramError
 from tensorprog.estimate import Estimates
 from tensorprog.faces.commands import Answer
 from tensorprog.language.build import moment, relu, rename
-from tensorprog.language.expression import Vector
+from tensorprog.language.leaves import Vector
 from tensorprog.language.program import Program
 from tensorprog.language.symbols import Matrix, Width
 from tensorprog.limits.limit import limit

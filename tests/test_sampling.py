@@ -250,3 +250,12 @@ def test_a_population_that_fails_gets_no_more_samples(monkeypatch):
     x = tp.Vector("x", n, axes={"t": 12})
     found = tp.limit(tp.Program(q=tp.moment(tp.tanh(tp.sum(tp.tanh(x * tp.inverse_sqrt(n) + x) ** 2, "t")))), tol=1e-9)
     assert len(calls) == 2 and found["q"].error > 0
+
+
+@pytest.mark.parametrize("size", [1e-3, 1.0])
+def test_a_hit_of_a_window_is_one_whatever_its_argument(size):
+    """No sample hits: the error is three over their number, not times how far the argument of the window varies."""
+    x = tp.Vector("x", tp.Width("n"))
+    p = tp.Program(q=tp.moment(tp.step(1e-12 - tp.abs(size * (tp.tanh(x) - 0.5)))))
+    found = tp.limit(p, method="population", samples=2**8, replicates=4)["q"]
+    assert found.value == 0 and found.kind == "bound" and found.error == pytest.approx(3 / 2**10)

@@ -15,6 +15,7 @@ from tensorprog.language.functions import PRIMITIVES
 from tensorprog.language.node import Node, topological
 from tensorprog.limits.bounded import Bounded
 from tensorprog.limits.enclosure import Box, enclosures, function
+from tensorprog.limits.plane import Plane
 from tensorprog.limits.ranges import SHAPES
 from tensorprog.limits.verified import ENCLOSED, LINE_PANELS, NODES, Line
 
@@ -327,3 +328,30 @@ def test_bounds_of_random_integrals_in_two_variables_hold():
         doubt = 4 * abs(values[1] - values[0]) + 3e-13 * max(1, abs(values[1]))
         assert abs(found.value - values[1]) <= found.error + doubt, seed
         assert found.error <= 1e-11 * max(1, abs(found.value)), seed
+
+
+def test_thin_windows_of_two_variables_take_few_panels():
+    """|u| < w where u is monotone in the inner variable: its ends are curves that do not meet, known to rounding over w."""
+    w, c = 1e-6, 0.5
+    x, y = (Node("var", (), i) for i in range(2))
+    u = algebra.add([(1, algebra.fn("tanh", x)), (1, y), (1, algebra.constant(-c))])
+    line = Line(algebra.fn("step", algebra.add([(1, algebra.constant(w)), (-1, algebra.fn("abs", u))])))
+    assert len(set(line.innermost)) == 1
+    found = Plane(line, np.zeros(2), np.array([1.0, 0.0]), np.array([0.0, 1.0]), ())()
+    t = np.linspace(-9, 9, 2001)
+    middle = c - np.tanh(t)  # the density does not vary over a window, up to w^2
+    right = 2 * w * np.sum(np.exp(-(t**2 + middle**2) / 2)) * (t[1] - t[0]) / (2 * math.pi)
+    assert abs(found.value - right) <= found.error + 1e-11 * right and found.error < 1e-8 * right
+    assert found.panels < 60
+
+
+def test_kinks_that_are_no_functions_of_one_another():
+    """Windows of two functions have ends that may meet."""
+    x, y = (Node("var", (), i) for i in range(2))
+    u, v = algebra.add([(1, x), (1, y)]), algebra.mul([(x, 1), (y, 1)])
+    windows = [
+        algebra.fn("step", algebra.add([(1, algebra.constant(0.1)), (-1, algebra.fn("abs", z))])) for z in (u, v)
+    ]
+    assert len(set(Line(algebra.mul([(z, 1) for z in windows])).innermost)) == 2
+    both = algebra.fn("relu", algebra.add([(1, algebra.fn("abs", u)), (1, x)]))
+    assert len(set(Line(both).innermost)) == 2

@@ -223,19 +223,24 @@ class Tails:
             seen: Of a Moment.
             unseen: Only those whose other side no sample has seen.
         """
+
+        def near(y: Node) -> bool:
+            if y not in self._arguments:
+                return False
+            low, high, _, _ = self._arguments[y]
+            return high > low and any(
+                min(abs(k - low), abs(k - high)) <= REACH * (high - low) and not (unseen and low < k < high)
+                for k in PRIMITIVES[y.attr[0]].kinks
+            )
+
+        # What is inside the argument of one that turns says where it turns, not how large it is there.
+        order = topological(seen.below, lambda y: () if y.op in ("moment", "matmul", "vector") or near(y) else y.args)
         found, size = False, 1.0
-        for y in topological(seen.below, lambda y: () if y.op in ("moment", "matmul", "vector") else y.args):
-            if y in self._arguments:
-                low, high, deviation, runs = self._arguments[y]
-                row, reach = PRIMITIVES[y.attr[0]], REACH * (high - low)
-                near = [
-                    k
-                    for k in row.kinks
-                    if min(abs(k - low), abs(k - high)) <= reach and not (unseen and low < k < high)
-                ]
-                if high > low and near:
-                    found = True
-                    size *= 1.0 if row.jumps else deviation / runs
+        for y in order:
+            if near(y):
+                _, _, deviation, runs = self._arguments[y]
+                found = True
+                size *= 1.0 if PRIMITIVES[y.attr[0]].jumps else deviation / runs
         return size if found else 0.0
 
 

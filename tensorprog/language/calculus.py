@@ -23,7 +23,7 @@ def partial(x: Node, i: int) -> Node | None:
         i: The operand's position.
 
     Example:
-        >>> from tensorprog.language.expression import Vector
+        >>> from tensorprog.language.leaves import Vector
         >>> from tensorprog.language.symbols import Width
         >>> x = Vector("x", Width("n"))
         >>> partial((x**3).node, 0) == (3 * x**2).node

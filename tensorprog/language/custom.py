@@ -189,7 +189,7 @@ class Function:
 
 
 def _probe(name: str) -> Expression:
-    from tensorprog.language.expression import Scalar
+    from tensorprog.language.leaves import Scalar
 
     return Scalar("argument_" + "".join([c if c.isalnum() else "_" for c in name]))
 

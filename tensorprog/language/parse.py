@@ -49,7 +49,8 @@ import numpy as np
 from tensorprog.errors import TensorProgramError
 from tensorprog.language import algebra
 from tensorprog.language.data import ArrayData, Embedding
-from tensorprog.language.expression import Expression, Vector
+from tensorprog.language.expression import Expression
+from tensorprog.language.leaves import Vector
 from tensorprog.language.node import Node
 from tensorprog.language.parse_expressions import MAX_DIGITS, MAX_SIZE, Expressions
 from tensorprog.language.program import Output, Program

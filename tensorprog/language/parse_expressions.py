@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tensorprog.language import algebra
-from tensorprog.language.build import check_domain
+from tensorprog.language.activations import check_domain
 from tensorprog.language.describe import describe
 from tensorprog.language.expression import Expression, product
 from tensorprog.language.functions import PRIMITIVES

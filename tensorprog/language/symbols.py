@@ -429,7 +429,7 @@ class VectorSpec:
         cov: The covariance of the columns, (k, k) with k the product of the axes, possibly singular; else None.
         distribution: None for Gaussian; "rademacher" and "uniform" with this mean and variance; or a frozen SciPy distribution.
         trainable: Is it a parameter of a network?
-        lr: What its part of the tangent kernel is a multiple of, whatever its variance; None: see `expression.py:Vector`.
+        lr: What its part of the tangent kernel is a multiple of, whatever its variance; None: see `leaves.py:Vector`.
         std: A scalar node that multiplies it, as its standard deviation (a hyperparameter); else None.
     """
 

@@ -55,6 +55,8 @@ LINES = 2**11
 """So many integrals at once in one variable have error bounds; more of them are compared at two resolutions."""
 PLANES = 16
 """The same in two variables, where the integrand is rough inside or two resolutions do not agree."""
+UNLIKELY = 3
+"""Deviations in a bound of what is sampled."""
 SHARP = 1e-13
 """Relative difference of two resolutions up to which nested rules are trusted."""
 PAIRS_FROM = 64
@@ -500,6 +502,7 @@ class ScalarProgram:
             unseen = np.abs(missed[x] - base[x]) if missed is not None else np.zeros(())
             unhit = any(s.has_missed for y, s in self.samplers.items() if x in _downstream([x], {y}))
             kind = "bound" if unhit else "standard error"
+            error = UNLIKELY * error if unhit else error
             return _plain(value), _plain(np.hypot(error, unseen) + rounding), "quasi-Monte-Carlo", kind
         if x in self.integrated_below:
             error = SAFETY * np.abs(base[x] - coarse[x]) + rounding

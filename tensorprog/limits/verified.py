@@ -136,11 +136,16 @@ class Line:
 
     Args:
         body: The integrand, an expression over `var` and `param`.
+
+    Attributes:
+        innermost: For every kink, the one whose argument its own argument is a function of; itself if there is none.
+        jumps: Does the integrand jump?
     """
 
     def __init__(self, body: Node) -> None:
         self._body = body
         self._kinks = list(dict.fromkeys(x.args[0] for x in topological([body]) if kinked(x)))
+        self.innermost = [_innermost(a, self._kinks) for a in self._kinks]
         self._functions: dict[int, _Functions] = {}
         self.jumps = any(jumping(x) for x in topological([body]))
         self._last: _Solved | None = None
@@ -211,6 +216,15 @@ class Line:
         """Neighbouring numbers in ``(low, high)`` between which the argument of a kink changes its sign."""
         problem = _Problem(self, mean, direction, params, 0)
         return problem.root(kink, _Panels(np.arange(len(low)), low, high))
+
+
+def _innermost(argument: Node, others: Sequence[Node]) -> int:
+    """Which of some nodes, the smallest of them, an expression is a function of; it is one of them itself."""
+
+    def of(u: Node) -> bool:
+        return not any(x.op == "var" for x in topological([argument], lambda x: () if x == u else x.args) if x != u)
+
+    return min([k for k, u in enumerate(others) if of(u)], key=lambda k: len(topological([others[k]])))
 
 
 class _Solved(NamedTuple):

@@ -15,7 +15,8 @@ from tensorprog.language import algebra
 from tensorprog.language.data import Embedding
 from tensorprog.language.deferred import layer
 from tensorprog.language.describe import describe
-from tensorprog.language.expression import Expression, Vector, as_expression
+from tensorprog.language.expression import Expression, as_expression
+from tensorprog.language.leaves import Vector
 from tensorprog.language.node import Node, topological
 from tensorprog.language.symbols import Matrix, Number, Width, check_name, is_exact, number, quotient
 from tensorprog.networks.inputs import FEATURES, Bound

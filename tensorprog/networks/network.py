@@ -14,7 +14,8 @@ from tensorprog.language.axes import flatten
 from tensorprog.language.data import ArrayData, Data, Embedding, Values
 from tensorprog.language.deferred import Deferred, carry_out
 from tensorprog.language.describe import describe
-from tensorprog.language.expression import Expression, inverse_sqrt
+from tensorprog.language.expression import Expression
+from tensorprog.language.leaves import inverse_sqrt
 from tensorprog.language.node import Node, topological
 from tensorprog.language.program import Output, Program
 from tensorprog.networks.identity import content, summary

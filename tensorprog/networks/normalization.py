@@ -9,7 +9,8 @@ from tensorprog.errors import MissingAxis, TensorProgramError
 from tensorprog.language import build
 from tensorprog.language.deferred import layer
 from tensorprog.language.describe import describe
-from tensorprog.language.expression import Expression, Vector
+from tensorprog.language.expression import Expression
+from tensorprog.language.leaves import Vector
 from tensorprog.language.symbols import Number, number
 from tensorprog.networks.inputs import EXAMPLE
 from tensorprog.networks.layers import squared, vector

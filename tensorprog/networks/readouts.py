@@ -15,7 +15,8 @@ from tensorprog.language.axes import flatten
 from tensorprog.language.data import Embedding
 from tensorprog.language.deferred import Deferred, layer
 from tensorprog.language.describe import describe
-from tensorprog.language.expression import Expression, Vector, as_expression
+from tensorprog.language.expression import Expression, as_expression
+from tensorprog.language.leaves import Vector
 from tensorprog.language.symbols import Number, Width, number, quotient
 from tensorprog.networks.inputs import EXAMPLE
 from tensorprog.networks.layers import bias, deviation, vector
