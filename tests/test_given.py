@@ -121,3 +121,15 @@ def test_kernels_of_both_signs_are_drawn_around_zero(tmp_path):
     signed, positive = [ax.images[0] for ax in figure.axes if ax.images]
     assert signed.get_clim() == (-1, 1) and positive.get_clim() == (0, 1)
     assert signed.get_cmap().name != positive.get_cmap().name
+
+
+def test_data_whose_squares_are_no_floats_are_refused():
+    n = tp.Width("n")
+    net = tp.Network(tp.readout("v", tp.relu(tp.dense("U", tp.Input("x"), n))))
+    X = np.array([[1.0, 2.0], [1e-170, 1e-171], [0.0, 0.0]])
+    for meaning in (lambda: tp.kernel_fn(net)(X), lambda: tp.limit(net, X), lambda: tp.run(net, X, n=8)):
+        with pytest.raises(tp.TensorProgramError, match="less than floats go"):
+            meaning()
+    assert tp.kernel_fn(net)(X[[0, 2]], get="nngp")[1, 1] == 0
+    small = tp.kernel_fn(net)(X[:1] * 1e-130, get="nngp")
+    assert abs(small[0, 0] / 1.25e-260 - 1) < 1e-13

@@ -456,3 +456,36 @@ def test_the_output_of_a_network_has_a_law_and_no_limit():
     net = tp.Network(tp.readout("v", tp.relu(tp.dense("U", tp.Input("x"), N))))
     with pytest.raises(tp.TensorProgramError, match="tends in law to a Gaussian"):
         tp.limit(net, np.ones((1, 2)), of="f")
+
+
+Q = tp.inverse_sqrt(N)
+AS_A_WHOLE = {
+    "exp": ((tp.exp(Q) - 1) / Q, 1),
+    "cos": ((1 - tp.cos(Q)) / Q**2, Fraction(1, 2)),
+    "sqrt": ((tp.sqrt(1 + Q) - 1) / Q, Fraction(1, 2)),
+    "square": (((1 + Q) ** 2 - 1) / Q, 2),
+    "difference of large ones": (tp.sqrt(1 / Q**2 + 1 / Q) - 1 / Q, Fraction(1, 2)),
+    "e": (tp.exp(tp.log(1 + Q) / Q), math.e),
+    "sigmoid": ((tp.sigmoid(Q) - 0.5) / Q, 0.25),
+    "third order": ((tp.tanh(Q) - Q) / Q**3, -1 / 3),
+    "exp(-exp(sqrt(n)))": (tp.exp(-tp.exp(1 / Q)), 0),
+    "relu": (tp.relu(Q) / Q, 1),
+}
+
+
+@pytest.mark.parametrize("name", AS_A_WHOLE)
+def test_functions_of_n_have_the_limit_of_the_whole(name):
+    """In floats at a huge width exp(n**-1/2) - 1 is 0, and its quotient by n**-1/2 would be."""
+    scalar, value = AS_A_WHOLE[name]
+    x = tp.Vector("x", N)
+    for p in (tp.moment(x * x) * scalar, tp.moment(x * x * scalar), scalar + tp.moment(x)):
+        found = tp.limit(tp.Program(q=p))["q"]
+        assert abs(found.value - value) <= 1e-15 + found.error
+        if not isinstance(value, float):
+            assert found.value == value and found.kind == "exact"
+
+
+@pytest.mark.parametrize("scalar", [1 / Q, tp.exp(1 / Q), tp.sin(1 / Q), tp.exp(tp.exp(1 / Q)), tp.log(Q), tp.sqrt(-Q)])
+def test_functions_of_n_without_a_limit_are_refused(scalar):
+    with pytest.raises(tp.TensorProgramError):
+        tp.limit(tp.Program(q=scalar * tp.moment(X * X)))

@@ -7,6 +7,7 @@ import math
 import mpmath
 import numpy as np
 import pytest
+from scipy.optimize import brentq
 from scipy.special import erf, expit, ndtr
 
 import tensorprog as tp
@@ -204,7 +205,7 @@ def test_evaluations_stay_within_the_count_known_beforehand():
     def count(points):
         counted[0] += points
 
-    fast = Bounded(Line(body(lambda x: tp.cos(1e9 * x * x))), lambda z, p: np.cos(1e9 * z[0] ** 2))
+    fast = Bounded(Line(body(lambda x: tp.cos(1e9 * x * x))), lambda z, p: np.cos(1e9 * z[0] ** 2), lambda *_: [])
     fast(np.zeros((1, 1)), np.ones((1, 1, 1)), [], 1, count=count)
     # At most so many panels are summed; with those that were cut they are fewer than twice as many, each enclosed once.
     # The first rules, for the size of the integrand, and at most three more attempts.
@@ -355,3 +356,28 @@ def test_kinks_that_are_no_functions_of_one_another():
     assert len(set(Line(algebra.mul([(z, 1) for z in windows])).innermost)) == 2
     both = algebra.fn("relu", algebra.add([(1, algebra.fn("abs", u)), (1, x)]))
     assert len(set(Line(both).innermost)) == 2
+
+
+@pytest.mark.parametrize("scale", [1e2, 1e3, 1e5])
+@pytest.mark.parametrize("phi", [tp.erf, tp.tanh, tp.sigmoid], ids=lambda f: f.__name__)
+def test_saturating_functions_next_to_kinks_at_large_scales(phi, scale):
+    """Both turn within 1/scale of the axes: halving a panel of length 1 does not see it."""
+    correlation = 0.6
+
+    def f(u):
+        return tp.relu(phi(u) - 0.1)
+
+    z = tp.Vector("z", N, axes="b", cov=scale**2 * np.array([[1, correlation], [correlation, 1]]))
+    found = tp.limit(tp.Program(q=tp.moment(f(tp.take(z, "b", 0)) * f(tp.take(z, "b", 1)))))["q"]
+    array = {"erf": erf, "tanh": np.tanh, "sigmoid": expit}[phi.__name__]
+    # graded panels on either side of the kinks, in deviations
+    kink = brentq(lambda u: array(u) - 0.1, -5, 5) / scale
+    x, w = np.polynomial.legendre.leggauss(24)
+    ends = kink + np.concatenate([[0], np.geomspace(1e-3 / scale, 10, 45)])
+    low, high = ends[:-1, None], ends[1:, None]
+    u = ((low + high) / 2 + (high - low) / 2 * x).ravel()
+    weight = ((high - low) / 2 * w).ravel() * (array(scale * u) - 0.1)
+    a, b = np.meshgrid(u, u)
+    density = np.exp(-(a * a - 2 * correlation * a * b + b * b) / (2 * (1 - correlation**2)))
+    exact = weight @ density @ weight / (2 * np.pi * np.sqrt(1 - correlation**2))
+    assert abs(found.value - exact) <= found.error + 1e-13 and found.error < 1e-9

@@ -84,8 +84,8 @@ def _of(x: Node, known: dict[Node, Node], eps: Node) -> Node:
 def array_of_difference(name: str, parameters: Sequence[Any]) -> Callable[[Any, Any, Any], Any]:
     """The divided difference of a primitive: a function of the arrays x, d and eps, which broadcast.
 
-    Accurate to rounding for every step: for short ones the mean of the derivative, on either side of a kink; for long ones the
-    difference itself. At eps = 0 it is phi'(x) d.
+    For short steps it is d times the mean of the derivative, on either side of a kink, to rounding however short they are;
+    for long ones the difference itself, with the rounding of phi over eps. At eps = 0 it is phi'(x) d.
 
     Example:
         >>> tanh = array_of_difference("tanh", ())

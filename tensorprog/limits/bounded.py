@@ -27,10 +27,16 @@ class Bounded:
     Args:
         line: Its integrals along lines.
         evaluate: Its values, of z and p that broadcast.
+        located: Where it turns, (variable, location, width): of means and deviations (1, d), and parameters.
     """
 
-    def __init__(self, line: Line, evaluate: Callable[[Sequence[Any], Sequence[Any]], Any]) -> None:
-        self._line, self._evaluate = line, evaluate
+    def __init__(
+        self,
+        line: Line,
+        evaluate: Callable[[Sequence[Any], Sequence[Any]], Any],
+        located: Callable[[Array, Array, Sequence[Any]], list[tuple[int, float, float]]],
+    ) -> None:
+        self._line, self._evaluate, self._located = line, evaluate, located
         self.analytic = line.analytic
         self._planes: dict[int, list[tuple[Array, Solved]]] = {}
 
@@ -128,9 +134,10 @@ class Bounded:
         count: Callable[[int], None],
     ) -> float:
         numbers = np.concatenate([mean, directions.ravel(), params])
+        turns = self._located(mean[None], np.linalg.norm(directions, axis=1)[None], params)
 
         def plane(noise: int) -> Plane:
-            return Plane(self._line, mean, directions[:, 0], directions[:, 1], params, noise, count)
+            return Plane(self._line, mean, directions[:, 0], directions[:, 1], params, noise, count, turns)
 
         kept = self._planes.setdefault(row, [])
         for near, solved in kept:

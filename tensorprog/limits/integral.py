@@ -74,7 +74,7 @@ class Integrand:
     def bounded(self) -> Bounded:
         """Its expectations over Gaussians of rank 0 to 2, with errors that hold."""
         if self._bounded is None:
-            self._bounded = Bounded(Line(self.body), self)
+            self._bounded = Bounded(Line(self.body), self, self.located)
         return self._bounded
 
     @property

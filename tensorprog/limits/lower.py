@@ -11,6 +11,7 @@ from tensorprog.errors import TensorProgramError
 from tensorprog.language import algebra
 from tensorprog.language.algebra import ZERO, typed
 from tensorprog.language.describe import describe
+from tensorprog.language.functions import PRIMITIVES
 from tensorprog.language.node import MOVES, Node, topological
 from tensorprog.language.program import Program
 from tensorprog.language.symbols import LongNumber, Matrix, VectorSpec
@@ -109,6 +110,7 @@ class Lowering:
         if error is None and not jumps(x):
             try:
                 self.z[x] = self._lower(x, [self.z[a] for a in x.args])
+                self._check_initial(x)
                 return
             except TensorProgramError as refused:
                 error = refused
@@ -119,6 +121,22 @@ class Lowering:
             self._without_limit[x] = error
         else:
             self.z[x] = self._lower(x, [self.z[a] for a in x.args])
+
+    def _check_initial(self, x: Node) -> None:
+        """Refuses a function that has a value in the limit and none before: sqrt(-n**-1/2).
+
+        Raises:
+            TensorProgramError: naming the instruction.
+        """
+        known = self.values is not None and x.op == "fn" and PRIMITIVES[x.attr[0]].domain is not None
+        if known and limit_node(x, self.values or {}) is None:
+            raise TensorProgramError(
+                f"{describe(x)} has no value at finite widths",
+                why="its argument tends to the edge of where the function has one, from outside",
+                fix="change its sign, or leave it out",
+                source=x.source,
+                label=x.label,
+            )
 
     def _add_with_powers(self, x: Node) -> None:
         """A product with powers of n that have a limit together: n^-1/2 of one width over that of another, times a Moment."""

@@ -28,6 +28,8 @@ INNER_PANELS = 2**9
 NEGLIGIBLE = 1e-16
 HALVED = 2e-15
 """A change, relative to E |f|, that halving a panel of a function known to be analytic may make."""
+RESOLVED, AWAY = 8, 12
+"""A panel whose halves agree is trusted if it is not longer than this many widths of a turn, or as far from it."""
 TRUSTED = 0.26
 """Panels this narrow are halved for a test even where kinks cross or are born: of what is lost there halving tells."""
 GENERATIONS = 60
@@ -92,6 +94,7 @@ class Plane:
         params: Numbers.
         noise: Not 0: with all instructions moved by their rounding.
         count: Told of evaluations before they are made.
+        turns: Where functions turn, (variable, location, width): halving does not see what turns between the points.
     """
 
     def __init__(
@@ -103,9 +106,13 @@ class Plane:
         params: Sequence[float],
         noise: int = 0,
         count: Callable[[int], None] = lambda points: None,
+        turns: Sequence[tuple[int, float, float]] = (),
     ) -> None:
         self.line, self.mean, self.outer, self.inner, self.params = line, mean, outer, inner, params
         self.noise, self.count = noise, count
+        moved = [(i, a, w) for i, a, w in turns if w > 0 and outer[i] != 0]
+        self._turns = np.array([(a - mean[i]) / outer[i] for i, a, _ in moved])
+        self._widths = np.array([np.hypot(w, inner[i]) / abs(outer[i]) for i, _, w in moved])
 
     def again(self, known: Solved) -> float:
         """The integral, by the panels of another that is almost the same."""
@@ -197,6 +204,12 @@ class Plane:
         known &= ~(sum([b.astype(int) for b in busy.values()], np.zeros(shape, dtype=int)) > 1).any(1)
         return truncation(panels.low, panels.high, bound), spread.sum(1), middle, known, cut
 
+    def _resolved(self, low: Array, high: Array) -> Array:
+        """Are panels short beside the width of every function that turns there, or away from where it does?"""
+        away = np.maximum(low[:, None] - self._turns, self._turns - high[:, None])
+        fine = ((high - low)[:, None] <= RESOLVED * self._widths) | (away >= AWAY * self._widths)
+        return np.asarray(np.all(fine, axis=1))
+
     def _solve(self, panels: _Panels, scale: float) -> Solved:
         value = rest_value = error = size = 0.0
         taken, at_jumps = 0, False
@@ -237,6 +250,7 @@ class Plane:
             change = np.abs(first.value + second.value - rest.value)
             trusted = ~exact & (known | ((rest.high - rest.low <= TRUSTED) & (first.size + second.size > 0)))
             # The ends of thin windows are known to rounding alone, which halving cannot get below: it is in the error.
+            trusted &= self._resolved(rest.low, rest.high)
             good = trusted & (change <= HALVED * size_now + first.error + second.error)
             for part in (first, second):
                 summed.append(part.take(good))

@@ -22,7 +22,7 @@ import sympy
 
 from tensorprog.errors import TensorProgramError
 
-__all__ = ["expectation"]
+__all__ = ["FUNCTIONS", "expectation"]
 
 MAX_LEVEL = 8
 """Steps of 2**-level standard deviations are tried up to this level (in one dimension: two more)."""
@@ -30,7 +30,7 @@ MAX_LEVEL = 8
 MAX_DEGREE = 2000
 """Hermite coefficients at most; correlations nearer to +-1 take the two-dimensional rule."""
 
-_MPMATH: dict[str, Callable[..., Any]] = {
+FUNCTIONS: dict[str, Callable[..., Any]] = {  # in place of SymPy's, for lambdify
     "Heaviside": lambda x, *_: mpmath.mpf(1 if x > 0 else 0 if x < 0 else 0.5),
     "Max": lambda *x: max(x),
     "Min": lambda *x: min(x),
@@ -143,7 +143,7 @@ def _trapezoid(level: int, prec: int, reach: int) -> list[tuple[Any, Any]]:
 
 class _Rule:
     def __init__(self, body: Any, variables: Sequence[Any], means: Sequence[Any], covariance: Sequence[Any]) -> None:
-        self.f = sympy.lambdify(list(variables), body, [_MPMATH, "mpmath"], cse=True)
+        self.f = sympy.lambdify(list(variables), body, [FUNCTIONS, "mpmath"], cse=True)
         self.means = list(means)
         self.kinks = [_kinks(body, z) for z in variables]
         prec = mpmath.mp.prec
@@ -260,7 +260,7 @@ class _Series:
     """Hermite coefficients of f(m + s e), from sums over nodes in fixed point."""
 
     def __init__(self, body: Any, z: Any, m: Any, s: Any, prec: int) -> None:
-        self.f = sympy.lambdify([z], body, [_MPMATH, "mpmath"], cse=True)
+        self.f = sympy.lambdify([z], body, [FUNCTIONS, "mpmath"], cse=True)
         self.m, self.s = m, s
         self.kinks = [(k - m) / s for k in _kinks(body, z)]
         # |h_k(e)| exp(-e^2/4) is bounded: where exp(-e^2/4) is negligible the sums end, whatever the degree

@@ -280,6 +280,10 @@ def _picked(a: np.ndarray, axis: int, index: tuple[int, ...]) -> np.ndarray:
     return found
 
 
+SMALLEST = 1e-140
+"""Rows are 0 or larger than this: their squares then have all digits."""
+
+
 def checked(array: Any, name: str) -> np.ndarray:
     """Data as an array of floats, read-only.
 
@@ -301,6 +305,13 @@ def checked(array: Any, name: str) -> np.ndarray:
         bad = tuple(int(i) for i in np.argwhere(~np.isfinite(a))[0])
         raise TensorProgramError(
             f"the data for {name} has the entry {a[bad]} at {bad}", fix="leave out or fill in what is missing"
+        )
+    size = np.abs(a).max(axis=-1) if a.ndim > 1 else np.abs(a)
+    if ((size > 0) & (size < SMALLEST)).any():
+        raise TensorProgramError(
+            f"the data for {name} has a row whose largest entry is {size[(size > 0) & (size < SMALLEST)].min():.1g}",
+            why="its inner products are less than floats go, and would be taken for 0",
+            fix="multiply the data by a number (and divide W_std of the layer that reads them by it)",
         )
     a.setflags(write=False)
     return a
