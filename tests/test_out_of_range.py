@@ -144,3 +144,12 @@ def test_a_batch_and_its_copy():
     one = tp.limit(net, X, of="nngp")["nngp"].value
     two = tp.limit(net.program(X, np.array(X), of="nngp"))["nngp"].value
     np.testing.assert_allclose(one, two, rtol=1e-14)
+
+
+def test_populations_of_numbers_below_floats_say_so():
+    """Squares of 1e-200 are 0 in floats; the readout's variance of 1e300 would make numbers of them again."""
+    n = tp.Width("n")
+    h = tp.dense("U", tp.Input("x"), n, W_std=1e-100)
+    net = tp.Network(tp.readout("v", tp.tanh(tp.dense("W", tp.tanh(h), n, W_std=1e-100)), W_std=1e150))
+    found = tp.limit(net, [[1.0, 2.0]], method="population", samples=2**8)["nngp"]
+    assert found.kind == "bound" and found.error[0, 0] >= 2.5e-100 and "less than floats go" in found.note

@@ -38,6 +38,8 @@ MISSED = 3.0
 """Where none of N samples hits, an event has a probability of at most this over N, with probability 0.95."""
 REACH = 1.0
 """A kink this many ranges of the samples away from them is taken to be out of reach: thirteen standard deviations."""
+FLOOR = 1e-290
+"""Means of less than this are those of numbers that floats do not have."""
 STEADY = 1e-11
 """Replicates that differ by less, relatively, are equal up to rounding."""
 
@@ -184,9 +186,14 @@ class Tails:
         apart = together.reshape(len(entries), -1).any(1) if seen.compute else np.zeros(len(entries), dtype=bool)
         turned = np.where(none[entries], self._turned(seen, False), unseen)
         missed = (turned > 0) | none[entries] & apart
-        size = np.where(turned > 0, turned, 1.0) * largest
+        lost = missed & (
+            largest < FLOOR
+        )  # factors whose product is less than floats go: it may count all the same, times others
+        size = np.where(turned > 0, turned, 1.0) * np.maximum(largest, np.where(lost, FLOOR, 0.0))
         doubt[entries] = np.where(missed, MISSED * size / seen.count, 0.0)
-        if missed.any():
+        if lost.any():
+            self.reasons[x] = "samples of a Moment are less than floats go: the error is what that allows"
+        elif missed.any():
             self.reasons[x] = (
                 f"none of {seen.count} samples hits what a Moment is the mean of: the error is what that allows"
             )

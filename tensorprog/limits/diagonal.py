@@ -231,7 +231,8 @@ class _Pass:
     def _chosen(seen: Where, apart: set[tuple[int, int]]) -> _Form:
         """Leaves out the axes whose positions follow from those of others."""
         there = {i: tuple(np.flatnonzero(a).tolist()) for i, a in seen.own.items()}
-        there |= {i: (0,) for i, n in enumerate(seen.shape) if n == 1}
+        if seen.pairs or there:  # else an axis of one position says what else is seen along it
+            there |= {i: (0,) for i, n in enumerate(seen.shape) if n == 1}
         rows = {i: found for i, found in there.items() if len(found) > 1}
         left_out: dict[int, int] = {}
         partner: dict[int, tuple[int, ...]] = {}
@@ -268,7 +269,8 @@ class _Pass:
         if x.op in ("view", "take", "pick"):
             (y,) = x.args
             if not y.shape or (self._held[y] is y and self._form[y] == WHOLE):
-                return _sampled(x if self._held[y] is y else rebuilt(x, [self._held[y]]), form)
+                whole = x if self._held[y] is y else rebuilt(x, [self._held[y]])
+                return _sampled(_of_equal_positions(whole) if whole.op == "view" else whole, form)
             return algebra.mul([_sampled(_structural(x, part), form) for part in self._factors(y)])
         args = [self._as(a, WHOLE) if a.shape else self._held[a] for a in x.args]
         return _sampled(x if all(a is b for a, b in zip(args, x.args, strict=True)) else rebuilt(x, args), form)
@@ -292,6 +294,19 @@ class _Pass:
     def _factors(self, x: Node) -> list[Node]:
         """The whole array, as a product: what is held, and where there are zeros."""
         return [_spread(self._held[x], x.shape, self._form[x]), *self._zeros.get(x, ())]
+
+
+def _of_equal_positions(x: Node) -> Node:
+    """A view of inner products on a diagonal: those of equal positions, which are known as such."""
+    (y,) = x.args
+    index = list(x.attr)
+    if y.op != "data" or len(set(index)) == len(index):
+        return x
+    while len(set(index)) < len(index):
+        i, j = next((i, j) for i in range(len(index)) for j in range(i + 1, len(index)) if index[i] == index[j])
+        y = _data(y, i, j)
+        del index[j]
+    return _view(y, index, x.shape)
 
 
 def _structural(x: Node, y: Node) -> Node:
