@@ -280,7 +280,7 @@ def _picked(a: np.ndarray, axis: int, index: tuple[int, ...]) -> np.ndarray:
     return found
 
 
-SMALLEST = 1e-140
+SMALLEST = 1e-153
 """Rows are 0 or larger than this: their squares then have all digits."""
 
 
