@@ -1,4 +1,4 @@
-"""Parametrisations of which only a few run by default."""
+"""Parametrisations of which only a few run by default; what an error says."""
 
 from __future__ import annotations
 
@@ -14,3 +14,8 @@ def few(values: Iterable[Any], fast: Collection[Any]) -> list[Any]:
     assert fast and all(value in every for value in fast), fast
     params = [(value if isinstance(value, tuple) else (value,), value in fast) for value in every]
     return [pytest.param(*value, marks=() if default else pytest.mark.slow) for value, default in params]
+
+
+def said(error: Any) -> str:
+    """What an error says, without the user's line: that is the test's own, and has in it what the test looks for."""
+    return " ".join([str(part) for part in (error.what, error.why, error.fix) if part])

@@ -1,11 +1,13 @@
 """Matrices as values: sums of initial matrices and updates, in every meaning of a program; traces of training by hand."""
 
 import pickle
+import re
 from fractions import Fraction
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
+from marks import said
 from strategies import programs
 
 import tensorprog as tp
@@ -194,8 +196,9 @@ ERRORS = {
 @pytest.mark.parametrize("name", ERRORS)
 def test_what_matrices_cannot_do_is_said(name):
     build, message = ERRORS[name]
-    with pytest.raises(tp.TensorProgramError, match=message) as caught:
+    with pytest.raises(tp.TensorProgramError) as caught:
         build()
+    assert re.search(message, said(caught.value))
     assert "test_matrices.py" in str(caught.value)
 
 

@@ -186,9 +186,7 @@ class Tails:
         apart = together.reshape(len(entries), -1).any(1) if seen.compute else np.zeros(len(entries), dtype=bool)
         turned = np.where(none[entries], self._turned(seen, False), unseen)
         missed = (turned > 0) | none[entries] & apart
-        lost = missed & (
-            largest < FLOOR
-        )  # factors whose product is less than floats go: it may count all the same, times others
+        lost = missed & (largest < FLOOR)  # less than floats go: it may count all the same, times others
         size = np.where(turned > 0, turned, 1.0) * np.maximum(largest, np.where(lost, FLOOR, 0.0))
         doubt[entries] = np.where(missed, MISSED * size / seen.count, 0.0)
         if lost.any():

@@ -134,6 +134,12 @@ class Expression:
         if ufunc in _OPERATORS and method == "__call__" and not settings:
             left, right = inputs
             left = part(left) if isinstance(left, Matrix) else left
+            if ufunc is np.matmul and not isinstance(left, Expression):
+                raise TensorProgramError(
+                    f"an array of shape {np.shape(left)} multiplies {describe(self.node)}",
+                    why="the coordinates of a vector are as many as its width, which tends to infinity",
+                    fix="multiply by a random matrix, tp.Matrix; along an axis, tp.sum(tp.array(a, axes=..) * x, axis)",
+                )
             return _OPERATORS[ufunc](left if isinstance(left, Expression) else as_expression(left), right)
         if ufunc in (np.equal, np.not_equal):  # as ours: identity
             return (inputs[0] is inputs[1]) == (ufunc is np.equal)

@@ -69,7 +69,7 @@ class _Writer:
         p = self.program
         rows = [self._width(w) for w in p.widths if w.ratio != 1]
         rows += [self._matrix(m) for m in p.matrices] + [self._vector(v) for v in p.vectors]
-        shapes = {x.attr[0]: x.shape for x in p.nodes if x.op == "scalar"}
+        shapes = p.scalar_shapes
         for name, default in p.scalars.items():
             sizes = r" \times ".join(map(str, shapes[name]))
             space = rf"\mathbb{{R}}^{{{sizes}}}" if sizes else r"\mathbb{R}"

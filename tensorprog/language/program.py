@@ -147,6 +147,11 @@ class Program:
         return dict(sorted([x.attr for x in self.nodes if x.op == "scalar"], key=lambda attr: attr[0]))
 
     @property
+    def scalar_shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shapes of its hyperparameters, by name: () for a number."""
+        return {x.attr[0]: x.shape for x in self.nodes if x.op == "scalar"}
+
+    @property
     def arrays(self) -> dict[str, np.ndarray]:
         """The large arrays that its text names and does not contain: `tp.parse(str(p), arrays=p.arrays) == p`."""
         from tensorprog.language.text import arrays
@@ -167,7 +172,7 @@ class Program:
         """
         scalars = self.scalars
         given = checked_values(given, scalars, "the program")
-        shapes = {x.attr[0]: x.shape for x in self.nodes if x.op == "scalar"}
+        shapes = self.scalar_shapes
         out = {name: value_of(name, given.get(name, default), shapes[name]) for name, default in scalars.items()
                if given.get(name, default) is not None}  # fmt: skip
         missing = [name for name in scalars if name not in out]

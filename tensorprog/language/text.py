@@ -319,7 +319,7 @@ class _Writer:
         for _, w in sorted(widths.items()):
             lines.append(f"width {w.name}" + ("" if encode(w.ratio) == encode(1) else f" : ratio {_number(w.ratio)}"))
         scalars = []
-        shapes = {x.attr[0]: x.shape for x in p.nodes if x.op == "scalar"}
+        shapes = p.scalar_shapes
         for name, default in p.scalars.items():
             attributes = [f"name {name}"] if self.scalars[name] != name else []
             if default is not None:

@@ -170,11 +170,9 @@ class Formula(Mapping[str, Any]):
 
     def _arrays_of_hyperparameters(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """The hyperparameters with axes as arrays, by name; those without values are missing."""
-        named = {
-            x.attr[0]: x for x in self._program.nodes if x.op == "scalar" and x.shape and x.attr[0] in self.symbols
-        }
-        given = {name: values.get(name, x.attr[1]) for name, x in named.items()}
-        return {k: value_of(k, v, named[k].shape) for k, v in given.items() if v is not None}
+        shapes = {name: s for name, s in self._program.scalar_shapes.items() if s and name in self.symbols}
+        given = {name: values.get(name, self._program.scalars[name]) for name in shapes}
+        return {k: value_of(k, v, shapes[k]) for k, v in given.items() if v is not None}
 
     def _bound(self, given: Mapping[str, Any]) -> dict[Any, Any]:
         free = set[Any]()

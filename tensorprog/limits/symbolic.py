@@ -161,8 +161,8 @@ class _Writer:
     def __init__(self, program: Program, outputs: dict[str, Node]) -> None:
         self.program, self.outputs = program, outputs
         self.symbols = {
-            x.attr[0]: sympy.IndexedBase(x.attr[0], real=True) if x.shape else sympy.Symbol(x.attr[0], real=True)
-            for x in sorted([x for x in program.nodes if x.op == "scalar"], key=lambda x: str(x.attr[0]))
+            name: sympy.IndexedBase(name, real=True) if shape else sympy.Symbol(name, real=True)
+            for name, shape in sorted(program.scalar_shapes.items())
         }
         self.taken = set(self.symbols) | set(outputs)
         self.counts: Counter[str] = Counter()
