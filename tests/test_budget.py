@@ -9,8 +9,8 @@ import pytest
 import tensorprog as tp
 from tensorprog.limits import budget as budgets
 from tensorprog.limits.budget import Budget
-from tensorprog.limits.expectation import Expectation
-from tensorprog.limits.lower import Lowering
+from tensorprog.limits.expect.expectation import Expectation
+from tensorprog.limits.expect.lower import Lowering
 from tensorprog.limits.tasks import Exhausted
 
 N = tp.Width("n")
@@ -139,7 +139,7 @@ def test_enclosures_and_panels_count_as_evaluations():
 
 def test_what_kernels_really_cost_is_counted(monkeypatch):
     """Whether it shows when errors are measured or when all pairs are done: the population answers, or it is refused."""
-    from tensorprog import kernels
+    from tensorprog.kernels import function as kernels
 
     x, n = tp.Input("x"), tp.Width("n")
     net = tp.Network(tp.readout("v", tp.tanh(tp.relu(tp.dense("U", x, n)) - 0.3)))

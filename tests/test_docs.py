@@ -201,7 +201,7 @@ def test_table_of_instructions_and_meanings() -> None:
 
 
 def test_the_grammar_is_that_of_the_parser() -> None:
-    from tensorprog.language import parse
+    from tensorprog.text import parse
 
     said = [text for page in PAGES for language, text, _ in blocks(page) if language == "ebnf"]
     assert said and all(textwrap.indent(text, "    ") in (parse.__doc__ or "") for text in said)

@@ -1,4 +1,4 @@
-"""Batch normalisation in the exact limit: inverse powers of sums of squares (limits/laplace.py, limits/tilt.py)."""
+"""Batch normalisation in the exact limit: inverse powers of sums of squares (limits/expect/laplace.py, limits/gauss/tilt.py)."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from marks import few
 import tensorprog as tp
 from tensorprog.language import algebra
 from tensorprog.language.expression import Expression
-from tensorprog.limits.expectation import Expectation
-from tensorprog.limits.lower import Lowering
+from tensorprog.limits.expect.expectation import Expectation
+from tensorprog.limits.expect.lower import Lowering
 
 n = tp.Width("n")
 

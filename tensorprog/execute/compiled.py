@@ -14,18 +14,18 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from tensorprog.arrays.contraction import Contraction
+from tensorprog.arrays.elementwise import array_shape
+from tensorprog.arrays.plan import schedule
 from tensorprog.errors import TensorProgramError
 from tensorprog.execute.factors import OPERATIONS, MatrixPlan, is_stored, rank
 from tensorprog.execute.matrices import MatrixValue, matrix_rule
 from tensorprog.execute.outer import Outer, boundary
 from tensorprog.execute.random import Array, MatrixSpec, VectorSpec, WidthSpec
-from tensorprog.language.arrays import array_shape
-from tensorprog.language.contraction import Contraction
 from tensorprog.language.describe import describe
 from tensorprog.language.functions import PRIMITIVES
 from tensorprog.language.node import Node
 from tensorprog.language.program import Program
-from tensorprog.language.schedule import schedule
 from tensorprog.language.symbols import Matrix
 from tensorprog.transforms.decouple import unmarked
 

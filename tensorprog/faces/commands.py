@@ -56,7 +56,7 @@ def show(args: argparse.Namespace) -> Answer:
     """The program's text, or its limit's formulas in LaTeX."""
     program = _program(args)
     if args.latex:
-        from tensorprog.limits.symbolic import formula as find_formula
+        from tensorprog.limits.formula.formula import formula as find_formula
 
         text = find_formula(program).latex()
         return Answer(text, {"latex": text, "outputs": _axes(program)})
@@ -85,7 +85,7 @@ def formula(args: argparse.Namespace) -> Answer:
     """The limit as formulas; of a network, its kernels of two examples in terms of their inner products."""
     import sympy
 
-    from tensorprog.limits.symbolic import formula as find_formula
+    from tensorprog.limits.formula.formula import formula as find_formula
 
     model, options = _model(args)
     if isinstance(model.what, Program) or args.data is not None:
@@ -203,7 +203,7 @@ def _kernels(
     import numpy as np
 
     from tensorprog.estimate import Estimate, Estimates
-    from tensorprog.kernels import kernel_fn
+    from tensorprog.kernels.function import kernel_fn
     from tensorprog.networks.inputs import EXAMPLE
     from tensorprog.networks.outputs import OTHER, OUTPUTS
     from tensorprog.networks.samples import batches

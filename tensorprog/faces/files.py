@@ -100,7 +100,7 @@ def load_model(
             )
         if data is not None:
             raise CommandError(f"{file} is a program's text and has no data to replace")
-        from tensorprog.language.files import load
+        from tensorprog.text.files import load
 
         return Model(load(path))
     if path.suffix != ".py":

@@ -138,7 +138,7 @@ def _scale(name: str, parameters: Sequence[Any]) -> float:
 
 def _slope(name: str, parameters: tuple[Any, ...]) -> Callable[[Any], Any]:
     """The derivative of a primitive as a function of arrays."""
-    from tensorprog.language.arrays import kernel
+    from tensorprog.arrays.elementwise import kernel
 
     x = algebra.hyperparameter("x", None)
     derivative = PRIMITIVES[name].derivative

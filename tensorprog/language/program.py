@@ -154,7 +154,7 @@ class Program:
     @property
     def arrays(self) -> dict[str, np.ndarray]:
         """The large arrays that its text names and does not contain: `tp.parse(str(p), arrays=p.arrays) == p`."""
-        from tensorprog.language.text import arrays
+        from tensorprog.text.show import arrays
 
         return arrays(self)
 
@@ -206,7 +206,7 @@ class Program:
         return hash(self.digest)
 
     def __str__(self) -> str:
-        from tensorprog.language.text import show
+        from tensorprog.text.show import show
 
         return show(self)
 
@@ -215,7 +215,7 @@ class Program:
 
     def graph(self) -> networkx.DiGraph:
         """The program as a networkx graph: one vertex for each node, edges from operands."""
-        from tensorprog.language.graph import graph
+        from tensorprog.text.graph import graph
 
         return graph(self)
 

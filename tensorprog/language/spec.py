@@ -8,8 +8,8 @@ is found where it makes it, and not where a later one stumbles.
 | dialect | what it is | types |
 |---|---|---|
 | program | what a user writes | vectors over `width`, scalars, bodies of OuterNonlins over `width` and `inner` |
-| z | what `limits/lower.py` makes of it | the same, of Gaussian leaves |
-| scalar | what `limits/expectation.py` makes of a Moment | arrays |
+| z | what `limits/expect/lower.py` makes of it | the same, of Gaussian leaves |
+| scalar | what `limits/expect/expectation.py` makes of a Moment | arrays |
 | integrand | a body of an integral, in its variables and parameters | numbers |
 | blocks | the scalar program of a pair of examples, for all pairs | arrays; `width` says that there are rows, `inner` columns |
 | run | a program with the instructions that run its matrices (`execute/factors.py`) | as in programs |

@@ -17,14 +17,14 @@ from tensorprog.language.functions import PRIMITIVES
 from tensorprog.language.node import Node
 from tensorprog.language.program import Program
 from tensorprog.limits.budget import Budget
-from tensorprog.limits.correlations import nearly_equal
-from tensorprog.limits.domain import check_domains, ranges
-from tensorprog.limits.evaluate import ScalarProgram, sampling_cost
-from tensorprog.limits.expectation import Expectation
+from tensorprog.limits.evaluate.scalar import ScalarProgram, sampling_cost
+from tensorprog.limits.expect.domain import check_domains, ranges
+from tensorprog.limits.expect.expectation import Expectation
+from tensorprog.limits.expect.floats import FloatArithmetic
+from tensorprog.limits.expect.lower import Lowering
 from tensorprog.limits.explain import Explanation, reasons
-from tensorprog.limits.floats import FloatArithmetic
-from tensorprog.limits.jumps import check_jumps, suspects
-from tensorprog.limits.lower import Lowering
+from tensorprog.limits.gauss.correlations import nearly_equal
+from tensorprog.limits.jumps.check import check_jumps, suspects
 from tensorprog.limits.routes import FEWEST_POINTS, ROUGH, Exact, Search, better, checked_method, note, rough, worst
 from tensorprog.limits.tasks import Declined, Exhausted
 from tensorprog.transforms.decouple import program_for
@@ -263,7 +263,7 @@ def _nearly_equal(program: Program) -> bool:
 
 def _evaluated(outputs: Sequence[Node], rng: int, points: int, budget: Budget, close: bool) -> list[Any]:
     """What `ScalarProgram.estimates` has for every output, or the reason why there is none."""
-    from tensorprog.limits.integrate import Indefinite
+    from tensorprog.limits.gauss.integrate import Indefinite
 
     try:
         return list(ScalarProgram(outputs, rng, points, budget.renewed(), close).estimates())

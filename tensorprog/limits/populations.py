@@ -12,7 +12,7 @@ from tensorprog.errors import TensorProgramError
 from tensorprog.estimate import Estimate
 from tensorprog.language.node import topological
 from tensorprog.language.program import Program
-from tensorprog.limits.evaluate import student
+from tensorprog.limits.evaluate.scalar import student
 from tensorprog.limits.routes import note
 
 __all__ = ["population_estimates"]

@@ -19,7 +19,7 @@ from tensorprog.estimate import Estimate
 from tensorprog.execute.compiled import compiled
 from tensorprog.language.program import Program
 from tensorprog.limits.budget import is_positive
-from tensorprog.limits.integral import POINTS
+from tensorprog.limits.gauss.integrand import POINTS
 
 __all__ = [
     "FEWEST_POINTS",

@@ -369,7 +369,7 @@ def check_law(o: Readout, source: Source | None) -> None:
     if all(p.own is None for p in o.parts):
         return
     from tensorprog.language.program import Output, Program
-    from tensorprog.limits.lower import Lowering
+    from tensorprog.limits.expect.lower import Lowering
 
     theta = o.theta.node
     limit = Lowering(Program({"theta": Output(theta, o.theta.order)}), {}).z.get(theta)
