@@ -12,16 +12,16 @@ from marks import few
 
 import tensorprog as tp
 from tensorprog.limits.expect.integral import MAX_SAMPLED
+from tensorprog.limits.formula.duals import named
+from tensorprog.limits.formula.integral import GaussianExpectation
 from tensorprog.limits.formula.special import (
     ArcCosineKernel,
     ArcSineKernel,
     Density,
-    GaussianExpectation,
     PseudoInverse,
     Residual,
     SignMean,
     SignPair,
-    named,
 )
 from tensorprog.limits.formula.special_shares import Share, Shares
 from tensorprog.limits.gauss import precise

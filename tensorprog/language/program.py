@@ -13,8 +13,9 @@ import numpy as np
 from tensorprog.errors import Source, TensorProgramError
 from tensorprog.language.describe import describe
 from tensorprog.language.expression import Expression, as_expression, check_name
+from tensorprog.language.matrix import Matrix
 from tensorprog.language.node import Node, topological
-from tensorprog.language.symbols import Matrix, Number, VectorSpec, Width, encode, numbers
+from tensorprog.language.symbols import Number, VectorSpec, Width, encode, numbers
 
 if TYPE_CHECKING:
     import networkx

@@ -27,7 +27,7 @@ import numpy as np
 
 from tensorprog.language.functions import PRIMITIVES
 from tensorprog.language.node import Node, topological
-from tensorprog.language.symbols import Matrix, VectorSpec, Width
+from tensorprog.language.symbols import MatrixSpec, VectorSpec, Width
 
 __all__ = ["SPEC", "Dialect", "IllegalNode", "Row", "check"]
 
@@ -88,7 +88,7 @@ def _is_hyperparameter(x: Node) -> bool:
 
 def _is_product(x: Node) -> bool:
     matrix, transposed, *mark = x.attr
-    return isinstance(matrix, Matrix) and isinstance(transposed, bool) and mark in ([], ["forward"], ["backward"])
+    return isinstance(matrix, MatrixSpec) and isinstance(transposed, bool) and mark in ([], ["forward"], ["backward"])
 
 
 def _is_use(x: Node) -> bool:
@@ -276,7 +276,7 @@ SPEC: dict[str, Row] = {
     "softmax": _row(_WITH_AXES, 1, _is_axis, _over_shape(lambda x: x.args[0].shape), "exp(x) / sum exp(x)"),
     # instructions
     "matmul": _row({PROGRAM, RUN}, 1, _is_product, _multiplied, "W x or W.T x"),
-    "matrix": _row({PROGRAM, RUN}, 0, _is(Matrix), _matrix, "an initial matrix as a part of one"),
+    "matrix": _row({PROGRAM, RUN}, 0, _is(MatrixSpec), _matrix, "an initial matrix as a part of one"),
     "apply": _row({PROGRAM, RUN}, 2, _is_use, _applied, "M x or M.T x of what has two coordinates"),
     "hat": _row({Z}, 1, _is_product, _multiplied, "the Gaussian part of W x"),
     "moment": _row({PROGRAM, RUN}, 1, _nothing, _mean, "the mean over the width"),

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 from tensorprog.language.algebra import is_backward
 from tensorprog.language.node import Node
-from tensorprog.language.program import Program
 from tensorprog.text.show import listing
 
 if TYPE_CHECKING:
     import networkx
+
+    from tensorprog.language.program import Program
 
 __all__ = ["graph"]
 

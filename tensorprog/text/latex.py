@@ -18,7 +18,7 @@ from tensorprog.language.data import Embedding
 from tensorprog.language.functions import PRIMITIVES
 from tensorprog.language.node import Node
 from tensorprog.language.program import Program
-from tensorprog.language.symbols import Matrix, VectorSpec, Width
+from tensorprog.language.symbols import MatrixSpec, VectorSpec, Width
 from tensorprog.text.show import ATOM, POWER, PRODUCT, SUM, letter, listing
 
 __all__ = ["latex"]
@@ -92,7 +92,7 @@ class _Writer:
     def _width(self, w: Width) -> tuple[str, str, str]:
         return _name(w.name), rf"= {_number(w.ratio)[0]} \cdot \text{{the reference width}}", "width"
 
-    def _matrix(self, m: Matrix) -> tuple[str, str, str]:
+    def _matrix(self, m: MatrixSpec) -> tuple[str, str, str]:
         rows, cols, name = _name(m.rows.name), _name(m.cols.name), _name(m.name)
         variance = (
             str(m.var) if isinstance(m.var, int) else f"({m.var})" if isinstance(m.var, Fraction) else repr(m.var)

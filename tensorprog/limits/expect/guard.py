@@ -14,10 +14,8 @@ import numpy as np
 from tensorprog.language.algebra import add, fn, mul
 from tensorprog.language.node import Node, topological
 
-__all__ = ["LOST", "guarded", "size_of"]
+__all__ = ["guarded", "size_of"]
 
-LOST = 1e3
-"""A closed form is kept where its terms are at most so many times larger than it is."""
 POSITIVE = ("share", "shares_size", "density", "arccos1", "vanishing", "pinv")
 Array = np.ndarray
 

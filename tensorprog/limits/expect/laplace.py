@@ -302,7 +302,7 @@ def _tilted(rules: Expectation, shape: tuple[int, ...], inverse: list[tuple[Form
     if factors and len(known) == len(factors):
         value, _ = closed_form(factors, atoms, Gaussian(tuple([ZERO] * len(atoms)), tilted), rules.budget)
     if value is None:
-        _refuse_infinite(weights)
+        rules.unweighed.append(weights)
         raise Declined("a function without closed form, times an inverse power of a quadratic form")
     everywhere = algebra.view(weights, [*axes, lead], (*shape, law.nodes))
     whole = typed(algebra.mul([everywhere, value]), (*shape, law.nodes), None, None)
@@ -405,15 +405,3 @@ def _with_atoms(structure: Structure, factors: Factors) -> list[tuple[Node, int,
         except Declined:
             continue
     return known
-
-
-def _refuse_infinite(weights: Node) -> None:
-    """Evaluates the check of `Weights`: sampling would not notice an infinite moment.
-
-    Raises:
-        TensorProgramError: The expectation is infinite.
-    """
-    from tensorprog.limits.evaluate.scalar import ScalarProgram
-
-    if not any(x.op == "scalar" for x in topological([weights])):
-        ScalarProgram([weights]).run(level=0)

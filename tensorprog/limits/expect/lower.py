@@ -14,7 +14,7 @@ from tensorprog.language.describe import describe
 from tensorprog.language.functions import PRIMITIVES
 from tensorprog.language.node import MOVES, Node, topological
 from tensorprog.language.program import Program
-from tensorprog.language.symbols import LongNumber, Matrix, VectorSpec
+from tensorprog.language.symbols import LongNumber, MatrixSpec, VectorSpec
 from tensorprog.limits.expect.cases import by_cases
 from tensorprog.limits.expect.domain import check_value, jumps, range_of
 from tensorprog.limits.expect.expectation import Expectation
@@ -59,7 +59,7 @@ class Lowering:
         self.separation = Separation(self.expectation)
         self.z: dict[Node, Node] = {}
         self.declined: dict[Node, str] = {}
-        self._first: dict[tuple[Matrix, bool, Node], Node] = {}
+        self._first: dict[tuple[MatrixSpec, bool, Node], Node] = {}
         self._costs: dict[Node, int] = {}
         self._picks = any(x.op == "pick" for x in program.nodes)
         self._waiting = _factors(program)
@@ -267,7 +267,7 @@ class Lowering:
             return algebra.add([(1, mean), (1, algebra.mul([spread, algebra.fn("smooth_sign", g, 1)]))])
         raise Declined(f"the initial vector {spec.name} has the distribution {spec.distribution.dist.name}")
 
-    def _matmul(self, matrix: Matrix, transposed: bool, z: Node) -> Node:
+    def _matmul(self, matrix: MatrixSpec, transposed: bool, z: Node) -> Node:
         """Z^{Wx} = Zhat + Zdot; numbers and deterministic factors of x are pulled out of both."""
         width = matrix.cols if transposed else matrix.rows
         if z.is_zero or matrix.var == 0:

@@ -25,13 +25,15 @@ from tensorprog.language.functions import PRIMITIVES
 from tensorprog.language.node import MOVES, Node, topological
 from tensorprog.language.program import Program
 from tensorprog.language.symbols import VectorSpec
+from tensorprog.limits.evaluate.moments import check_moments
 from tensorprog.limits.expect.columns import covariance_at
 from tensorprog.limits.expect.domain import check_domains
 from tensorprog.limits.expect.expectation import Expectation
 from tensorprog.limits.expect.lower import Lowering
 from tensorprog.limits.expect.structure import root
+from tensorprog.limits.formula.duals import named
+from tensorprog.limits.formula.integral import GaussianExpectation
 from tensorprog.limits.formula.result import Formula
-from tensorprog.limits.formula.special import GaussianExpectation, named
 from tensorprog.limits.gauss.duals import DUALS
 from tensorprog.limits.gauss.integrand import Integrand
 from tensorprog.limits.jumps.check import check_jumps, suspects
@@ -105,8 +107,11 @@ def formula(program: Program, gia: bool = False) -> Formula:
     program = written_out(program_for(program, gia))
     check_domains(program)
     if suspects(program, {}):
-        check_jumps(program, Lowering(program))
+        lowering = Lowering(program)
+        check_moments(lowering.expectation.unweighed)
+        check_jumps(program, lowering)
     lowering = _SymbolicLowering(program, expectation=_SymbolicExpectation(reduce=False))
+    check_moments(lowering.expectation.unweighed)
     for name, o in program.outputs.items():
         if o.node in lowering.declined:
             raise TensorProgramError(

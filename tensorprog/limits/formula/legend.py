@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import sympy
 
-from tensorprog.limits.formula.special import named
+from tensorprog.limits.formula.duals import named
 
 if TYPE_CHECKING:
     from tensorprog.limits.formula.result import Formula

@@ -30,6 +30,7 @@ from tensorprog.language.node import MOVES, Node, topological
 from tensorprog.language.program import Output, Program
 from tensorprog.language.symbols import VectorSpec, Width
 from tensorprog.limits.budget import Budget
+from tensorprog.limits.evaluate.scalar import ScalarProgram
 from tensorprog.limits.expect.domain import jumps, ranges
 from tensorprog.limits.expect.lower import Lowering
 from tensorprog.limits.expect.powers import initial_scalars
@@ -407,7 +408,6 @@ def _mark(x: Node) -> float:
 
 def _numbers(scalars: Sequence[Node]) -> dict[Node, list[Array]]:
     """Scalars of the limit at two resolutions; of generic data, where data is still open; some numbers for hyperparameters."""
-    from tensorprog.limits.evaluate.scalar import ScalarProgram
     from tensorprog.limits.gauss.integrate import Indefinite
 
     out: dict[Node, list[Array]] = {}
