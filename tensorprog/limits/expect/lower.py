@@ -90,7 +90,7 @@ class Lowering:
             budget = self.expectation.budget
             before = budget.expansions
             try:
-                with budget.share(lambda: self._below(x), lambda: f"expanding {describe(x)}"):
+                with budget.share(x.height - 1, lambda: self._below(x), lambda: f"expanding {describe(x)}"):
                     known = [self.z[a] for a in x.args]
                     self.z[x] = self.floats.seen(x, self._lower(x, known), known)
                     if self._picks and x.op in ("add", "mul", "fn", "sum"):
