@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -32,22 +30,9 @@ __all__ = [
     "align",
     "as_expression",
     "elementwise",
-    "in_body",
     "part",
     "product",
 ]
-
-_IN_BODY: ContextVar[bool] = ContextVar("in_body", default=False)
-
-
-@contextmanager
-def in_body() -> Iterator[None]:
-    """While the body of an OuterNonlin or of a matrix is written: there a vector has the first of two coordinates."""
-    token = _IN_BODY.set(True)
-    try:
-        yield
-    finally:
-        _IN_BODY.reset(token)
 
 
 class NoArithmetic:
@@ -94,12 +79,16 @@ class Expression:
     Attributes:
         node: The instruction that computes it.
         axes: The names of its axes, in the order in which its arrays have them.
+        in_body: Is it over a pair of coordinates, in the body of an OuterNonlin or of a matrix, where a vector has the first?
     """
 
-    __slots__ = ("axes", "node", "order")
+    __slots__ = ("axes", "in_body", "node", "order")
 
-    def __init__(self, node: Node, axes: Sequence[str] = (), order: Sequence[str] | None = None) -> None:
+    def __init__(
+        self, node: Node, axes: Sequence[str] = (), order: Sequence[str] | None = None, in_body: bool = False
+    ) -> None:
         self.node = node
+        self.in_body = in_body or (node.width is None and node.inner is not None)
         self.order = tuple(axes)  # by position in the node
         self.axes = tuple(order) if order is not None else self.order  # as the user wrote them
         if node.source is None:
@@ -339,7 +328,7 @@ def elementwise(rule: Callable[..., Node], *operands: Any) -> Expression:
             fix="multiply one of them by a matrix first, or take its tp.moment",
         )
     nodes, axes, order = align(xs)
-    return Expression(rule(*nodes), axes, order)
+    return Expression(rule(*nodes), axes, order, in_body=any(x.in_body for x in xs))
 
 
 def part(matrix: MatrixSpec) -> Expression:
@@ -368,7 +357,7 @@ def _check_matrices(xs: Sequence[Expression]) -> None:
     """A matrix meets matrices and scalars; in a body also vectors, over either coordinate."""
     found = next((x for x in xs if x.is_matrix), None)
     vector = next((x for x in xs if x.width is not None and not x.is_matrix), None)
-    if found is None or vector is None or _IN_BODY.get():
+    if found is None or vector is None or any(x.in_body for x in xs):
         return
     name = f"({text})" if " " in (text := describe(found.node)) else text
     raise TensorProgramError(
@@ -442,6 +431,6 @@ def product(matrix: MatrixSpec | Expression, transposed: bool, x: Any, backward:
             fix=fix,
         )
     if isinstance(matrix, MatrixSpec):
-        return Expression(algebra.matmul(matrix, transposed, x.node, backward), x.order, x.axes)
+        return Expression(algebra.matmul(matrix, transposed, x.node, backward), x.order, x.axes, x.in_body)
     (left, right), axes, order = align([m, x])
-    return Expression(algebra.apply(left, transposed, right, backward), axes, order)
+    return Expression(algebra.apply(left, transposed, right, backward), axes, order, x.in_body)
