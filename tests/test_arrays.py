@@ -146,7 +146,7 @@ def test_random_expressions(seed, monkeypatch):
 
 
 def body(x: tp.Expression) -> tp.Expression:
-    return tp.Expression(algebra.inner(x.node), x.order, x.axes)
+    return tp.Expression(algebra.inner(x.node), x.names, x.axes)
 
 
 @pytest.mark.parametrize(

@@ -163,7 +163,7 @@ def flatten(x: Any, axes: Sequence[str], into: str) -> Any:
         )
     if hasattr(x, "concatenated"):
         return x.flattened(over, into)
-    node, order, shown = x.node, list(x.order), list(x.axes)
+    node, order, shown = x.node, list(x.names), list(x.axes)
     for a in over[1:]:
         node = flattened(node, order.index(over[0]), order.index(a))
         order.remove(a)
