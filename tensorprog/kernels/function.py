@@ -445,7 +445,7 @@ class Sampled:
 
 def _blocks(n: int, m: int, same: bool, data: Sequence[Node]) -> list[tuple[slice, slice]]:
     """Blocks of at most `BLOCK` inner products, as square as possible; those on and above the diagonal if `same`."""
-    deep = max([prod(x.shape) for x in data if x.attr[4] != x.attr[5]], default=1)
+    deep = max([prod(x.shape) for x in data if x.attr.slot != x.attr.slot2], default=1)
     pairs = max(1, BLOCK // deep)
     side = isqrt(pairs)
     if n * m <= pairs:

@@ -123,9 +123,9 @@ def _marked(x: Any, back: bool) -> Expression:
             source=x.node.source,
         )
     if y.op == "matmul":
-        node = algebra.matmul(y.attr[0], y.attr[1], y.args[0], back)
+        node = algebra.matmul(y.attr.matrix, y.attr.transposed, y.args[0], back)
     else:
-        node = algebra.apply(y.args[0], y.attr[0], y.args[1], back)
+        node = algebra.apply(y.args[0], y.attr.transposed, y.args[1], back)
     node = algebra.mul([*factors, node])
     return Expression(algebra.typed(node, x.node.shape, x.width, None), x.names, x.axes, x.in_body)
 

@@ -473,7 +473,7 @@ def _check_names(thetas: list[Expression], source: Source | None) -> None:
     kinds: dict[str, str] = {}
     for x in topological([t.node for t in thetas]):
         if x.op == "matmul":
-            name, kind = x.attr[0].name, "a matrix"
+            name, kind = x.attr.matrix.name, "a matrix"
         elif x.op == "vector" and x.attr.trainable:
             name, kind = x.attr.name, "an input layer" if isinstance(x.attr, Embedding) else "a vector"
         else:

@@ -141,7 +141,7 @@ def expressible(x: Node, atoms: Sequence[Node], budget: Budget) -> bool:
 def _arc_cosine(factors: Sequence[tuple[Node, int]], atoms: Sequence[Node], g: Gaussian) -> Node | None:
     """E relu(u) relu(v) of centred u, v keeps its name."""
     if len(atoms) == len(factors) == 2 and all(
-        k == 1 and a.op == "fn" and a.attr[0] == "relu" and a.args[0] in atoms for a, k in factors
+        k == 1 and a.op == "fn" and a.attr.name == "relu" and a.args[0] in atoms for a, k in factors
     ):
         if g.centred:
             return dual("arccos1", g.cov(0, 0), g.cov(1, 0), g.cov(1, 1))
