@@ -361,11 +361,11 @@ def _shares(monomial: Monomial, rates: dict[int, Number], g: Gaussian) -> Node |
     alone = [add([(1, x), (1, _logarithm(rates, law))]) for x, law in given]
     if len(halves) == 1:
         return dual("share", logarithm, alone[0], means[0], variances[0])
-    (_, i, _), (_, j, s) = halves
-    c = scale(sides[0] * sides[1], g.cov(i, j))
-    x, law = _given_dirac(j, s, given[0][1])  # j may be i: two smoothed halves of it, each with its own noise
-    both = add([(1, given[0][0]), (1, x), (1, _logarithm(rates, law))])
-    return dual("shares", logarithm, *alone, both, *means, variances[0], c, variances[1])
+    (_, i, s), (_, j, t) = halves
+    law = [constant(s), constant(t), g.cov(i, i), scale(sides[0] * sides[1], g.cov(i, j)), g.cov(j, j)]
+    x, left = _given_dirac(j, t, given[0][1])  # j may be i: two smoothed halves of it, each with its own noise
+    both = add([(1, given[0][0]), (1, x), (1, _logarithm(rates, left))])
+    return dual("shares", logarithm, *alone, both, *means, *law)
 
 
 def _given_dirac(i: int, t: Number, g: Gaussian) -> tuple[Node, Gaussian]:
@@ -449,12 +449,7 @@ def _signs(monomial: Monomial, g: Gaussian) -> Node | None:
         ((i, q),) = variables
         return dual("sign_mean", g.means[i], q)
     if len(signs) == 2:
-        (i, a), (j, b) = variables
-        c = g.cov(i, j)
-        if centred:
-            noise = [f[2] for f in signs]
-            if any(noise):
-                return dual("arcsine_noisy", *map(constant, noise), g.cov(i, i), c, g.cov(j, j))
-            return dual("arcsine", a, c, b)
-        return dual("sign_pair", g.means[i], g.means[j], a, c, b)
+        i, j = [v for v, _ in variables]
+        law = [constant(signs[0][2]), constant(signs[1][2]), g.cov(i, i), g.cov(i, j), g.cov(j, j)]
+        return dual("sign_pair", g.means[i], g.means[j], *law)
     return None

@@ -379,10 +379,10 @@ def _share(logarithm: Any, _: Any, m: Any, q: Any) -> Any:
     return Share(logarithm, m, q)
 
 
-def _shares(logarithm: Any, x: Any, y: Any, both: Any, *law: Any) -> Any:
+def _shares(logarithm: Any, x: Any, y: Any, both: Any, m: Any, k: Any, s: Any, t: Any, a: Any, c: Any, b: Any) -> Any:
     from tensorprog.limits.special_shares import Shares
 
-    return Shares(logarithm, *law)
+    return Shares(logarithm, m, k, a + s, c, b + t)
 
 
 named: dict[str, Any] = {
@@ -395,7 +395,7 @@ named: dict[str, Any] = {
     "arcsine": ArcSineKernel,
     "arcsine_noisy": lambda s, t, a, c, b: ArcSineKernel(a + s, c, b + t),
     "sign_mean": SignMean,
-    "sign_pair": SignPair,
+    "sign_pair": lambda m, k, s, t, a, c, b: SignPair(m, k, a + s, c, b + t),
     "density": Density,
     "pinv": PseudoInverse,
     "residual": Residual,
