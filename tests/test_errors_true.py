@@ -296,3 +296,14 @@ def test_noise_of_smoothed_signs_beside_means_and_exponentials(scale):
         found = exact(squared=tp.moment(h * h * tp.exp(rate * u)), plain=tp.moment(h * tp.erf(u)))
         check(found["squared"], squared, 1e-13)
         check(found["plain"], plain, 1e-13)
+
+
+def test_terms_that_cancel_where_numbers_are_folded():
+    """relu(x) Phi(-x) is of order 1 near 0 only: 0 of all floats that a closed form cancels to, at a large variance."""
+    for scale in (1e4, 1e8):
+        u = tp.Vector("u", N, var=scale**2)
+        found = exact(
+            gated=tp.moment(tp.relu(u) * tp.normal_cdf(-u)), both=tp.moment(tp.normal_cdf(u) * tp.normal_cdf(-u))
+        )
+        check(found["gated"], truth(lambda x: max(x, 0) * mpmath.ncdf(-x), 0, scale**2), 1e-10)
+        check(found["both"], truth(lambda x: mpmath.ncdf(x) * mpmath.ncdf(-x), 0, scale**2), 1e-10)

@@ -263,7 +263,19 @@ def test_an_update_of_the_weights():
 def _shares(logarithm, m, k, a, c, b):
     """Arguments of `shares`: the exponents where either half, or both, are tails."""
     quadratic = (b * m * m - 2 * c * m * k + a * k * k) / (a * b - c * c)
-    return (logarithm, logarithm - m * m / a / 2, logarithm - k * k / b / 2, logarithm - quadratic / 2, m, k, 0, 0, a, c, b)
+    return (
+        logarithm,
+        logarithm - m * m / a / 2,
+        logarithm - k * k / b / 2,
+        logarithm - quadratic / 2,
+        m,
+        k,
+        0,
+        0,
+        a,
+        c,
+        b,
+    )
 
 
 ARGUMENTS = {

@@ -102,6 +102,7 @@ def closed_form(
     if total is None:
         return None, False
     gaussian = _extended(gaussian, variables)
+    gaussian = gaussian.changed(lambda i: _unfolded(gaussian.means[i]), lambda i, j: _unfolded(gaussian.cov(i, j)))
     solver = _Solver(budget)
     pairs = []
     for monomial, c in sorted(halved(total).items(), key=lambda item: tuple(map(key_of, item[0]))):
@@ -112,13 +113,23 @@ def closed_form(
     return (add(pairs) if pairs else ZERO), _may_cancel(total, gaussian)
 
 
+def _unfolded(x: Node) -> Node:
+    """A number that arithmetic leaves alone: what is folded is not moved when errors are measured, and terms may cancel."""
+    if x.op != "constant" or x.is_zero or is_exact(x.attr):
+        return x
+    return Node("view", (x,), tuple(range(len(x.shape))), x.shape)
+
+
 def _may_cancel(total: Sum, g: Gaussian) -> bool:
     """Are there numbers of very different sizes among the terms?
 
-    Powers of one variable, and signs of centred ones, are of one scale.
+    Powers of one variable, and signs of centred ones, are of one scale; a smoothed sign has a scale of its own. Of two
+    variables it is left: their correlation would have to be close to 1 or -1.
     """
     kinds = {f[0] for m in total for f, _ in m}
     if "exp" in kinds and kinds & {"z", "sign"}:
+        return True
+    if len(g.means) == 1 and len(total) > 1 and any(f[0] == "sign" and f[2] != 0 for m in total for f, _ in m):
         return True
     return len(total) > 1 and bool(kinds & {"exp", "gauss_exp", "sin", "cos"} or ("sign" in kinds and not g.centred))
 

@@ -229,7 +229,7 @@ DUALS: dict[str, Dual] = {
         Dual(
             "shares", ("l", "x1", "x2", "x", "m1", "m2", "s", "t", "a", "c", "b"), lambda *given: quadrant(*given)[0],
             lambda y, log, x1, x2, x, m1, m2, s, t, a, c, b: y.Function("shares")(log, m1, m2, a + s, c, b + t),
-            "exp(l) P(u + sqrt(s) g > 0, v + sqrt(t) g' > 0), by Owen's T function; x1, x2, x are the exponents where it is a tail",
+            "exp(l) P(u + sqrt(s) g > 0, v + sqrt(t) g' > 0), by Owen's T function; x1, x2, x: exponents where it is a tail",
         ),
         Dual(
             "shares_size", ("l", "x1", "x2", "x", "m1", "m2", "s", "t", "a", "c", "b"), lambda *given: quadrant(*given)[1],
