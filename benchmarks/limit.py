@@ -15,10 +15,10 @@ from collections.abc import Callable
 import numpy as np
 
 import tensorprog as tp
-from tensorprog.limits.evaluate import ScalarProgram
-from tensorprog.limits.lower import Lowering
-from tensorprog.limits.nested import Feature
-from tensorprog.limits.series import PairSeries
+from tensorprog.limits.evaluate.scalar import ScalarProgram
+from tensorprog.limits.expect.lower import Lowering
+from tensorprog.limits.gauss.nested import Feature
+from tensorprog.limits.gauss.series import PairSeries
 
 N = tp.Width("n")
 

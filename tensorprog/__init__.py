@@ -15,21 +15,21 @@ from tensorprog.language.build import __all__ as _build
 from tensorprog.language.deferred import layer
 from tensorprog.language.expression import Expression
 from tensorprog.language.leaves import Scalar, Vector, inverse_sqrt
+from tensorprog.language.matrix import Matrix
 from tensorprog.language.program import Program
-from tensorprog.language.symbols import Matrix, Width
+from tensorprog.language.symbols import Width
 
 if TYPE_CHECKING:
     from tensorprog.analysis.compare import Comparison, compare
-    from tensorprog.analysis.gia import GIAReport, check_gia
+    from tensorprog.analysis.gia import check_gia
+    from tensorprog.analysis.gia_report import GIAReport
     from tensorprog.analysis.regularity import RegularityReport, check_regularity
     from tensorprog.execute.executor import Runs, run
-    from tensorprog.kernels import kernel_fn
+    from tensorprog.kernels.function import kernel_fn
     from tensorprog.language.custom import Function
-    from tensorprog.language.files import load
-    from tensorprog.language.parse import parse
-    from tensorprog.limits.formula import Formula
+    from tensorprog.limits.formula.formula import formula
+    from tensorprog.limits.formula.result import Formula
     from tensorprog.limits.limit import limit
-    from tensorprog.limits.symbolic import formula
     from tensorprog.networks.attention import attention as attention
     from tensorprog.networks.attention import self_attention as self_attention
     from tensorprog.networks.attention import transformer_block as transformer_block
@@ -50,7 +50,9 @@ if TYPE_CHECKING:
     from tensorprog.networks.recurrent import gru as gru
     from tensorprog.networks.recurrent import lstm as lstm
     from tensorprog.networks.recurrent import rnn as rnn
-    from tensorprog.transforms.written import latex, save
+    from tensorprog.text.files import load
+    from tensorprog.text.parse import parse
+    from tensorprog.text.written import latex, save
 
 __version__ = "0.1.0"
 
@@ -79,22 +81,22 @@ __all__ = [
 # Imported when first used: writing and printing programs should not wait for SciPy.
 _LATER = {
     "Comparison": "tensorprog.analysis.compare",
-    "Formula": "tensorprog.limits.formula",
+    "Formula": "tensorprog.limits.formula.result",
     "Function": "tensorprog.language.custom",
-    "GIAReport": "tensorprog.analysis.gia",
+    "GIAReport": "tensorprog.analysis.gia_report",
     "RegularityReport": "tensorprog.analysis.regularity",
     "Runs": "tensorprog.execute.executor",
     "check_gia": "tensorprog.analysis.gia",
     "check_regularity": "tensorprog.analysis.regularity",
     "compare": "tensorprog.analysis.compare",
-    "formula": "tensorprog.limits.symbolic",
-    "kernel_fn": "tensorprog.kernels",
-    "latex": "tensorprog.transforms.written",
+    "formula": "tensorprog.limits.formula.formula",
+    "kernel_fn": "tensorprog.kernels.function",
+    "latex": "tensorprog.text.written",
     "limit": "tensorprog.limits.limit",
-    "load": "tensorprog.language.files",
-    "parse": "tensorprog.language.parse",
+    "load": "tensorprog.text.files",
+    "parse": "tensorprog.text.parse",
     "run": "tensorprog.execute.executor",
-    "save": "tensorprog.transforms.written",
+    "save": "tensorprog.text.written",
 } | {name: f"tensorprog.networks.{module}" for module, names in _NETWORKS.items() for name in names}
 
 

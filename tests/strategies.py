@@ -9,8 +9,8 @@ import numpy as np
 from hypothesis import strategies as st
 
 import tensorprog as tp
+from tensorprog.arrays.elementwise import kernel
 from tensorprog.language import algebra
-from tensorprog.language.arrays import kernel
 from tensorprog.language.node import topological
 
 N = tp.Width("n")

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 import tensorprog as tp
+from tensorprog.arrays import contraction as contraction_module
+from tensorprog.arrays.contraction import Contraction, contraction
+from tensorprog.arrays.elementwise import kernel, rank
+from tensorprog.arrays.plan import schedule
 from tensorprog.language import algebra
-from tensorprog.language import contraction as contraction_module
-from tensorprog.language.arrays import kernel, rank
-from tensorprog.language.contraction import Contraction, contraction
 from tensorprog.language.expression import in_body
 from tensorprog.language.functions import PRIMITIVES
 from tensorprog.language.node import Node, topological
-from tensorprog.language.schedule import schedule
 
 N, M = 5, 4  # coordinates of the widths n and m
 WIDTH, OTHER = tp.Width("n"), tp.Width("m")

@@ -9,8 +9,8 @@ import pytest
 import tensorprog as tp
 from tensorprog.limits import budget as budgets
 from tensorprog.limits.budget import Budget
-from tensorprog.limits.expectation import Expectation
-from tensorprog.limits.lower import Lowering
+from tensorprog.limits.expect.expectation import Expectation
+from tensorprog.limits.expect.lower import Lowering
 from tensorprog.limits.tasks import Exhausted
 
 N = tp.Width("n")
@@ -139,7 +139,7 @@ def test_enclosures_and_panels_count_as_evaluations():
 
 def test_what_kernels_really_cost_is_counted(monkeypatch):
     """Whether it shows when errors are measured or when all pairs are done: the population answers, or it is refused."""
-    from tensorprog import kernels
+    from tensorprog.kernels import function as kernels
 
     x, n = tp.Input("x"), tp.Width("n")
     net = tp.Network(tp.readout("v", tp.tanh(tp.relu(tp.dense("U", x, n)) - 0.3)))
@@ -157,3 +157,17 @@ def test_what_kernels_really_cost_is_counted(monkeypatch):
         assert found.method == {"nngp": "population"} and "evaluations" in found.note["nngp"]
         with pytest.raises(tp.TensorProgramError, match="exact route"):
             tp.kernel_fn(net, method="exact")(data)
+
+
+def test_long_programs_do_not_look_below_every_instruction():
+    """All that was spent before, 100 times the first allowance, is no reason to walk the graph: heights bound it."""
+    asked = []
+    budget = Budget()
+    for height in range(1, 1_000):
+        with budget.share(height, lambda: asked.append(1) or (0, 0), lambda: "a sum"):
+            budget.expand(budgets.EXPANSIONS // 10)
+    assert budget.expansions > 90 * budgets.EXPANSIONS and not asked
+    with pytest.raises(Exhausted, match="a sum takes"), budget.share(5, lambda: (7, 0), lambda: "a sum"):
+        budget.expand(2 * budgets.EXPANSIONS)
+    with budget.share(5, lambda: (10_000, 0), lambda: "a sum"):
+        budget.expand(2 * budgets.EXPANSIONS)

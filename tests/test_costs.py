@@ -13,7 +13,7 @@ import pytest
 
 import tensorprog as tp
 from tensorprog.language.node import Node, topological
-from tensorprog.limits.lower import Lowering
+from tensorprog.limits.expect.lower import Lowering
 
 N = tp.Width("n")
 

@@ -16,8 +16,8 @@ from tensorprog.execute.compiled import compiled
 from tensorprog.execute.executor import population
 from tensorprog.language import algebra
 from tensorprog.language.node import topological
-from tensorprog.limits.expectation import Expectation
-from tensorprog.limits.lower import Lowering
+from tensorprog.limits.expect.expectation import Expectation
+from tensorprog.limits.expect.lower import Lowering
 from tensorprog.transforms.decouple import copy_of, decouple, unmarked
 from tensorprog.transforms.rewrite import rewrite
 

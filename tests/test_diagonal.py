@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 import tensorprog as tp
+from tensorprog.kernels.compile import compile_pair
 from tensorprog.language import node
-from tensorprog.limits import batched
-from tensorprog.networks.pairs import compile_pair
+from tensorprog.limits.evaluate import blocks as batched
 from tensorprog.transforms.parametrization import parametrization
 
 N = tp.Width("n")

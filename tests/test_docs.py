@@ -183,7 +183,7 @@ def test_table_of_instructions_and_meanings() -> None:
         pytest.skip("a source distribution without the documentation")
     text = page.read_text(encoding="utf-8")
     columns = dict(re.findall(r"^\* \*\*(\w+)\*\*: (.*?)(?=^\* |^$)", text, flags=re.DOTALL | re.MULTILINE))
-    files = {name: re.findall(r"`(\w+/\w+\.py)`", said) for name, said in columns.items()}
+    files = {name: re.findall(r"`([\w/]+/\w+\.py)`", said) for name, said in columns.items()}
     lines = text.split("\n")
     start = next(i for i, line in enumerate(lines) if line.startswith("| op |"))
     head, _, *rows = [
@@ -201,7 +201,7 @@ def test_table_of_instructions_and_meanings() -> None:
 
 
 def test_the_grammar_is_that_of_the_parser() -> None:
-    from tensorprog.language import parse
+    from tensorprog.text import parse
 
     said = [text for page in PAGES for language, text, _ in blocks(page) if language == "ebnf"]
     assert said and all(textwrap.indent(text, "    ") in (parse.__doc__ or "") for text in said)

@@ -11,7 +11,7 @@ from numpy.polynomial.legendre import leggauss
 from scipy import special
 
 import tensorprog as tp
-from tensorprog.limits.lower import Lowering
+from tensorprog.limits.expect.lower import Lowering
 
 N = tp.Width("n")
 W = tp.Matrix("W", N, N)

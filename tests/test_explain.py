@@ -5,7 +5,7 @@ import pickle
 import pytest
 
 import tensorprog as tp
-from tensorprog.limits.products import RULES
+from tensorprog.limits.expect.products import RULES
 
 n = tp.Width("n")
 u = tp.Vector("u", n)

@@ -5,7 +5,7 @@ import pytest
 
 import tensorprog as tp
 from tensorprog.language import algebra
-from tensorprog.limits import families, products, rows
+from tensorprog.limits.expect import families, products, rows
 from tensorprog.transforms import tangent
 
 N = tp.Width("n")
@@ -70,7 +70,7 @@ def test_integrals_are_those_of_one_by_one(monkeypatch):
 
 def lifted(steps, start):
     """The states of h_t = tanh(W h_(t-1) + u_t) that are one, of Z-expressions."""
-    from tensorprog.limits.lower import Lowering
+    from tensorprog.limits.expect.lower import Lowering
 
     W, u = tp.Matrix("W", N, N), tp.Vector("u", N, axes={"t": steps})
     states = [start(tp.take(u, "t", 0))]

@@ -6,7 +6,7 @@ import mpmath
 import pytest
 
 import tensorprog as tp
-from tensorprog.limits.lower import Lowering
+from tensorprog.limits.expect.lower import Lowering
 
 n = tp.Width("n")
 x = tp.Vector("x", n)

@@ -11,9 +11,9 @@ import pytest
 from marks import few
 from scipy.special import erf
 
-from tensorprog.limits.integral import _crossings
-from tensorprog.limits.integrate import Curve, Feature, gaussian_expectation, qmc_expectation
-from tensorprog.limits.series import PairSeries
+from tensorprog.limits.gauss.integrand import _crossings
+from tensorprog.limits.gauss.integrate import Curve, Feature, gaussian_expectation, qmc_expectation
+from tensorprog.limits.gauss.series import PairSeries
 
 CORRELATIONS = [0.0, 0.5, -0.5, 1.0, -1.0, 1 - 1e-6, 1 - 1e-12, -1 + 1e-12]
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import tensorprog as tp
-from tensorprog.limits.jumps import suspects
+from tensorprog.limits.jumps.check import suspects
 
 n = tp.Width("n")
 W = tp.Matrix("W", n, n)

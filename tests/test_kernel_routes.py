@@ -10,8 +10,8 @@ import pytest
 from scipy.special import erf, erfc
 
 import tensorprog as tp
-from tensorprog.limits.batched import Batched
-from tensorprog.networks.accuracy import AccuracyWarning
+from tensorprog.kernels.accuracy import AccuracyWarning
+from tensorprog.limits.evaluate.blocks import Batched
 
 N = tp.Width("n")
 X = tp.Input("x")
@@ -104,7 +104,7 @@ def test_what_looking_costs(monkeypatch):
 
 def test_each_examples_integral_is_asked_once(monkeypatch):
     """Its variance is that of a row, of a column and of the example alone; telling examples are looked at first."""
-    from tensorprog.limits import evaluate
+    from tensorprog.limits.evaluate.scalar import scalar as evaluate
 
     asked = {}
     integrate = evaluate.integrate_arrays
@@ -122,7 +122,7 @@ def test_each_examples_integral_is_asked_once(monkeypatch):
 
 def test_what_is_replaced_is_not_integrated(monkeypatch):
     """The closed forms of elu cancel for an example with itself, which has a program of its own."""
-    from tensorprog.limits import evaluate
+    from tensorprog.limits.evaluate.scalar import scalar as evaluate
 
     asked = []
     integrate = evaluate.integrate_arrays
@@ -327,7 +327,7 @@ def test_a_tolerance_holds_for_samples_too():
 
 
 def test_the_worst_pair_of_ragged_data_is_named_as_the_user_counts():
-    from tensorprog.networks.routes import Part
+    from tensorprog.kernels.routes import Part
 
     seen = []
     measure = Part.measure

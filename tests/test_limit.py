@@ -417,7 +417,7 @@ def test_products_of_sums_of_one_variable_are_one_integral():
     total = sum(tp.tanh((i + 1) * x + Fraction(i, 3)) for i in range(12))
     p = tp.Program(out=tp.moment(total**6))
     from tensorprog.language.node import topological
-    from tensorprog.limits.lower import Lowering
+    from tensorprog.limits.expect.lower import Lowering
 
     scalar = Lowering(p, {}).z[p.outputs["out"].node]
     assert len([y for y in topological([scalar]) if y.op == "gauss"]) == 1

@@ -15,7 +15,7 @@ from tensorprog.execute.compiled import compiled
 from tensorprog.execute.executor import population
 from tensorprog.execute.matrices import MatrixValue
 from tensorprog.language.node import topological
-from tensorprog.limits.lower import Lowering
+from tensorprog.limits.expect.lower import Lowering
 from tensorprog.transforms.decouple import decouple
 from tensorprog.transforms.written_out import written_out
 

@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 
 import tensorprog as tp
+from tensorprog.arrays import plan as schedule
+from tensorprog.arrays.contraction import Contraction
+from tensorprog.arrays.elementwise import array_shape
 from tensorprog.execute import executor
 from tensorprog.execute.compiled import Compiled
 from tensorprog.execute.dense import Dense
-from tensorprog.language import data, schedule
-from tensorprog.language.arrays import array_shape
-from tensorprog.language.contraction import Contraction
+from tensorprog.language import data
 
 N, M = tp.Width("n"), tp.Width("m", ratio=Fraction(1, 2))
 RNG = np.random.default_rng(0)

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 import tensorprog as tp
-from tensorprog import kernels
-from tensorprog.networks import lock as locking
-from tensorprog.networks.lock import FolderLock
+from tensorprog.kernels import function as kernels
+from tensorprog.kernels import lock as locking
+from tensorprog.kernels.lock import FolderLock
 
 n = tp.Width("n")
 
@@ -28,7 +28,7 @@ def data():
 @pytest.fixture
 def other(tmp_path):
     """Another process that has the folder, until its input ends."""
-    code = "import sys; from pathlib import Path; from tensorprog.networks.lock import FolderLock as L\n"
+    code = "import sys; from pathlib import Path; from tensorprog.kernels.lock import FolderLock as L\n"
     code += "held = L(Path(sys.argv[1]), 'out'); print('ready', flush=True); sys.stdin.read(); held.release()"
     command = [sys.executable, "-c", code, str(tmp_path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
@@ -91,8 +91,8 @@ def test_a_killed_call_is_taken_up_where_it_stopped(tmp_path):
         import sys, time
         import numpy as np
         import tensorprog as tp
-        from tensorprog import kernels
-        from tensorprog.networks.results import Results
+        from tensorprog.kernels import function as kernels
+        from tensorprog.kernels.results import Results
         kernels.BLOCK = 16
         put = Results.put
         def slow(self, *args, **keywords):

@@ -7,9 +7,9 @@ import pytest
 
 import tensorprog as tp
 from tensorprog import TensorProgramError
-from tensorprog.limits.evaluate import ScalarProgram
-from tensorprog.limits.expectation import Expectation
-from tensorprog.limits.lower import Lowering
+from tensorprog.limits.evaluate.scalar import ScalarProgram
+from tensorprog.limits.expect.expectation import Expectation
+from tensorprog.limits.expect.lower import Lowering
 
 x, n = tp.Input("x"), tp.Width("n")
 X = [[1.0, 2.0], [0.5, -1.0]]

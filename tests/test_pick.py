@@ -10,12 +10,12 @@ import pytest
 from marks import few
 
 import tensorprog as tp
+from tensorprog.arrays.elementwise import kernel, rank
 from tensorprog.language import algebra
-from tensorprog.language.arrays import kernel, rank
 from tensorprog.language.node import topological
 from tensorprog.language.symbols import VectorSpec
-from tensorprog.limits.expectation import Expectation
-from tensorprog.limits.lower import Lowering
+from tensorprog.limits.expect.expectation import Expectation
+from tensorprog.limits.expect.lower import Lowering
 from tensorprog.transforms.decouple import decouple
 
 N = tp.Width("n")

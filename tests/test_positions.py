@@ -9,10 +9,10 @@ import pytest
 from marks import few
 
 import tensorprog as tp
+from tensorprog.kernels.compile import compile_pair
 from tensorprog.language.node import topological
-from tensorprog.limits.evaluate import ScalarProgram
-from tensorprog.limits.lower import Lowering
-from tensorprog.networks.pairs import compile_pair
+from tensorprog.limits.evaluate.scalar import ScalarProgram
+from tensorprog.limits.expect.lower import Lowering
 from tensorprog.transforms.parametrization import parametrization
 
 n = tp.Width("n")

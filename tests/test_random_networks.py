@@ -12,13 +12,13 @@ from marks import few
 from random_networks import Builder
 
 import tensorprog as tp
-from tensorprog import kernels
+from tensorprog.arrays.elementwise import kernel
+from tensorprog.kernels import function as kernels
 from tensorprog.language import algebra
-from tensorprog.language.arrays import kernel
 from tensorprog.language.expression import Expression
 from tensorprog.language.node import topological
-from tensorprog.limits import batched
-from tensorprog.limits.diagonal import on_diagonals
+from tensorprog.limits.evaluate import blocks as batched
+from tensorprog.limits.simplify.diagonal import on_diagonals
 
 n = tp.Width("n")
 X = np.random.default_rng(3).standard_normal((5, 3))

@@ -10,8 +10,8 @@ from scipy import integrate, stats
 
 import tensorprog as tp
 from tensorprog.language.node import topological
-from tensorprog.limits.expectation import Expectation
-from tensorprog.limits.lower import Lowering
+from tensorprog.limits.expect.expectation import Expectation
+from tensorprog.limits.expect.lower import Lowering
 
 N = tp.Width("n")
 X, Y, Z, V, W = [tp.Vector(name, N) for name in "xyzvw"]

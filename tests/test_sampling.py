@@ -18,7 +18,7 @@ from scipy.special import ndtr
 import tensorprog as tp
 from tensorprog.language import algebra
 from tensorprog.language.node import Node
-from tensorprog.limits.supports import supports
+from tensorprog.limits.gauss.supports import supports
 
 N = tp.Width("n")
 ALLOWED = 6

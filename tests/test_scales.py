@@ -16,11 +16,11 @@ from marks import few
 from scipy.special import erf, expit, ndtr
 
 import tensorprog as tp
-from tensorprog.language.arrays import kernel
-from tensorprog.language.contraction import contraction
+from tensorprog.arrays.contraction import contraction
+from tensorprog.arrays.elementwise import kernel
+from tensorprog.kernels.accuracy import AccuracyWarning
 from tensorprog.language.node import topological
-from tensorprog.limits.shares import quadrant, share
-from tensorprog.networks.accuracy import AccuracyWarning
+from tensorprog.limits.gauss.shares import quadrant, share
 
 n, x = tp.Width("n"), tp.Input("x")
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(24)
@@ -266,7 +266,7 @@ def test_shares_against_mpmath(count):
 
 def test_quadrants_of_weakly_correlated_variables():
     """In 25 digits, by another parametrization; the usual way of quadrants of examples that are no relatives."""
-    from tensorprog.limits import shares
+    from tensorprog.limits.gauss import shares
 
     rng = np.random.default_rng(2)
     h, k = rng.uniform(-4, 4, (2, 24))

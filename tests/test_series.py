@@ -12,9 +12,9 @@ from marks import few
 from scipy.special import erf, expit
 
 import tensorprog as tp
-from tensorprog.limits.evaluate import _distinct
-from tensorprog.limits.integrate import Feature, gaussian_expectation
-from tensorprog.limits.series import PairSeries
+from tensorprog.limits.evaluate.scalar import _distinct
+from tensorprog.limits.gauss.integrate import Feature, gaussian_expectation
+from tensorprog.limits.gauss.series import PairSeries
 
 N = tp.Width("n")
 

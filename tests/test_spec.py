@@ -10,12 +10,12 @@ from strategies import programs
 
 import tensorprog as tp
 from tensorprog.execute.factors import MatrixPlan
+from tensorprog.kernels.compile import compile_pair
 from tensorprog.language.algebra import ZERO, constant, fn, moment
 from tensorprog.language.node import Node, topological
 from tensorprog.language.spec import SPEC, Dialect, IllegalNode, check
-from tensorprog.limits.expectation import Expectation
-from tensorprog.limits.lower import Lowering
-from tensorprog.networks.pairs import compile_pair
+from tensorprog.limits.expect.expectation import Expectation
+from tensorprog.limits.expect.lower import Lowering
 from tensorprog.transforms.parametrization import parametrization
 
 N = tp.Width("n")

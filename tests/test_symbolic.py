@@ -11,21 +11,21 @@ import sympy
 from marks import few
 
 import tensorprog as tp
-from tensorprog.limits import precise
-from tensorprog.limits.duals import DUALS
-from tensorprog.limits.integral import MAX_SAMPLED
-from tensorprog.limits.special import (
+from tensorprog.limits.expect.integral import MAX_SAMPLED
+from tensorprog.limits.formula.duals import named
+from tensorprog.limits.formula.integral import GaussianExpectation
+from tensorprog.limits.formula.special import (
     ArcCosineKernel,
     ArcSineKernel,
     Density,
-    GaussianExpectation,
     PseudoInverse,
     Residual,
     SignMean,
     SignPair,
-    named,
 )
-from tensorprog.limits.special_shares import Share, Shares
+from tensorprog.limits.formula.special_shares import Share, Shares
+from tensorprog.limits.gauss import precise
+from tensorprog.limits.gauss.duals import DUALS
 
 n = tp.Width("n")
 COV = np.array([[2, 1], [1, 3]])

@@ -15,9 +15,9 @@ from strategies import programs
 
 import tensorprog as tp
 from tensorprog.language import algebra
-from tensorprog.language.graph import graph
 from tensorprog.language.program import Output
-from tensorprog.language.text import LEAVES, listing
+from tensorprog.text.graph import graph
+from tensorprog.text.show import LEAVES, listing
 
 n, m = tp.Width("n"), tp.Width("m", ratio=Fraction(2, 3))
 W, V = tp.Matrix("W", n, n, var=2), tp.Matrix("V", m, n, var=0.5)

@@ -8,7 +8,7 @@ import pytest
 
 import tensorprog as tp
 from tensorprog.language.node import topological
-from tensorprog.limits.lower import Lowering
+from tensorprog.limits.expect.lower import Lowering
 
 N = tp.Width("n")
 RNG = np.random.default_rng(0)

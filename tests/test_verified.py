@@ -14,11 +14,11 @@ import tensorprog as tp
 from tensorprog.language import algebra
 from tensorprog.language.functions import PRIMITIVES
 from tensorprog.language.node import Node, topological
-from tensorprog.limits.bounded import Bounded
-from tensorprog.limits.enclosure import Box, enclosures, function
-from tensorprog.limits.plane import Plane
-from tensorprog.limits.ranges import SHAPES
-from tensorprog.limits.verified import ENCLOSED, LINE_PANELS, NODES, Line
+from tensorprog.limits.gauss.bounded import Bounded
+from tensorprog.limits.gauss.enclosure import Box, enclosures, function
+from tensorprog.limits.gauss.plane import Plane
+from tensorprog.limits.gauss.ranges import SHAPES
+from tensorprog.limits.gauss.verified import ENCLOSED, LINE_PANELS, NODES, Line
 
 N = tp.Width("n")
 

@@ -21,7 +21,7 @@ from tensorprog.language.describe import describe
 from tensorprog.language.functions import PRIMITIVES
 from tensorprog.language.node import Node
 from tensorprog.language.program import Output, Program
-from tensorprog.limits.domain import EXPONENTIAL, ranges
+from tensorprog.limits.expect.domain import EXPONENTIAL, ranges
 from tensorprog.transforms.decouple import program_for
 from tensorprog.transforms.written_out import written_out
 

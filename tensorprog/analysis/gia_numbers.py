@@ -167,7 +167,7 @@ def _told(gap: np.ndarray, error: np.ndarray, size: np.ndarray, sampled: bool) -
 
 def _one_law(program: Program, values: Mapping[str, Any] | None) -> bool:
     """Have all products the same joint law with the copies as without them? False where that is not seen."""
-    from tensorprog.limits.lower import Lowering
+    from tensorprog.limits.expect.lower import Lowering
 
     free = rewrite_nodes([o.node for o in program.outputs.values()], with_copies())
     products = [x for x in program.nodes if x.op == "matmul"]

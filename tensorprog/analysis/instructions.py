@@ -8,7 +8,7 @@ from tensorprog.errors import Source
 from tensorprog.language.describe import describe
 from tensorprog.language.node import Node
 from tensorprog.language.program import Program
-from tensorprog.language.text import LEAVES, listing
+from tensorprog.text.show import LEAVES, listing
 
 __all__ = ["Instructions", "place"]
 

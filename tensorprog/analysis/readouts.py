@@ -355,3 +355,8 @@ def _vanishing(program: Program) -> set[Node]:
         if zero:
             found.add(x)
     return found
+
+
+def decided(found: Analysis, complete: bool) -> bool | None:
+    """Does a check pass? None where the search for readouts was not complete."""
+    return True if not found.faults else False if complete else None

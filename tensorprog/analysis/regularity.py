@@ -38,10 +38,11 @@ from tensorprog.language import algebra
 from tensorprog.language.functions import PRIMITIVES
 from tensorprog.language.node import Node, topological
 from tensorprog.language.program import Output, Program
-from tensorprog.limits.domain import TINY, Range, check_domains, ranges
-from tensorprog.limits.initial import initial_limit, initial_scalars
-from tensorprog.limits.jumps import Met, jumps_met
-from tensorprog.limits.lower import Lowering
+from tensorprog.limits.evaluate.moments import check_moments
+from tensorprog.limits.expect.domain import TINY, Range, check_domains, ranges
+from tensorprog.limits.expect.lower import Lowering
+from tensorprog.limits.expect.powers import initial_limit, initial_scalars
+from tensorprog.limits.jumps.check import Met, jumps_met
 from tensorprog.transforms.dispatch import of_networks
 from tensorprog.transforms.written_out import written_out
 
@@ -304,7 +305,9 @@ class _Check:
         """The jumps that are met exactly; none where the limit is refused for another reason."""
         known = all(name in self.values for name in self.program.scalars)
         try:
-            return jumps_met(self.program, Lowering(self.program, self.values if known else None))
+            lowering = Lowering(self.program, self.values if known else None)
+            check_moments(lowering.expectation.unweighed)
+            return jumps_met(self.program, lowering)
         except TensorProgramError:
             return Met((), (), "")
 

@@ -14,19 +14,19 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from tensorprog.arrays.contraction import Contraction
+from tensorprog.arrays.elementwise import array_shape
+from tensorprog.arrays.plan import schedule
 from tensorprog.errors import TensorProgramError
 from tensorprog.execute.factors import OPERATIONS, MatrixPlan, is_stored, rank
 from tensorprog.execute.matrices import MatrixValue, matrix_rule
 from tensorprog.execute.outer import Outer, boundary
-from tensorprog.execute.random import Array, MatrixSpec, VectorSpec, WidthSpec
-from tensorprog.language.arrays import array_shape
-from tensorprog.language.contraction import Contraction
+from tensorprog.execute.random import Array
 from tensorprog.language.describe import describe
 from tensorprog.language.functions import PRIMITIVES
 from tensorprog.language.node import Node
 from tensorprog.language.program import Program
-from tensorprog.language.schedule import schedule
-from tensorprog.language.symbols import Matrix
+from tensorprog.language.symbols import MatrixSpec, VectorSpec, Width
 from tensorprog.transforms.decouple import unmarked
 
 __all__ = ["Compiled", "MatrixLike", "Space", "Watch", "compiled"]
@@ -42,9 +42,9 @@ class MatrixLike(Protocol):
 class Space(Protocol):
     """Where a program runs: `Dense`, `Lazy` or `Population`."""
 
-    def size(self, width: WidthSpec) -> int: ...  # noqa: D102
-    def ratio(self, rows: WidthSpec, cols: WidthSpec) -> float: ...  # noqa: D102
-    def inverse_sqrt(self, width: WidthSpec) -> float: ...  # noqa: D102
+    def size(self, width: Width) -> int: ...  # noqa: D102
+    def ratio(self, rows: Width, cols: Width) -> float: ...  # noqa: D102
+    def inverse_sqrt(self, width: Width) -> float: ...  # noqa: D102
     def vector(self, spec: VectorSpec) -> Array: ...  # noqa: D102
     def matrix(self, spec: MatrixSpec) -> MatrixLike: ...  # noqa: D102
     def mean(self, x: Array) -> Array: ...  # noqa: D102
@@ -56,7 +56,7 @@ class _Instruction:
     target: int
     sources: tuple[int, ...]
     compute: Callable[..., Any] | None  # None where it depends on the space
-    matrix: Matrix | None = None  # the instruction that makes a matrix, not one of the program's
+    matrix: MatrixSpec | None = None  # the instruction that makes a matrix, not one of the program's
     outer: Outer | None = None
     frees: list[int] = field(default_factory=list)
 
@@ -93,7 +93,7 @@ class Compiled:
             self._preset.append(value)
             return slots[key]
 
-        def made(matrix: Matrix, x: Node) -> int:
+        def made(matrix: MatrixSpec, x: Node) -> int:
             # A matrix is a value like any other: made before its first use, dropped after its last.
             if matrix.name not in slots:
                 self._code.append(_Instruction(x, slot(matrix.name), (), None, matrix))
@@ -169,7 +169,7 @@ class Compiled:
             out[width] = out.get(width, 0) + min(rows, features)
         return out
 
-    def peak_entries(self, size: Callable[[WidthSpec], int], kind: str = "dense") -> int:
+    def peak_entries(self, size: Callable[[Width], int], kind: str = "dense") -> int:
         """The largest number of stored entries that exist at one time.
 
         A lazy matrix keeps, of each product, the vector and the result. Views of arrays cost nothing; of what is contracted, the
@@ -209,7 +209,7 @@ class Compiled:
 
     @staticmethod
     def _made(
-        instruction: _Instruction, given: list[tuple[int, ...]], size: Callable[[WidthSpec], int]
+        instruction: _Instruction, given: list[tuple[int, ...]], size: Callable[[Width], int]
     ) -> tuple[tuple[int, ...], int]:
         """The shape of an instruction's array, and the entries of what is made on the way."""
         if isinstance(instruction.compute, Contraction):

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from tensorprog.arrays.plan import Step, schedule
 from tensorprog.errors import TensorProgramError
 from tensorprog.language.describe import describe
 from tensorprog.language.node import Node
-from tensorprog.language.schedule import Step, schedule
 
 __all__ = ["BUDGET", "Outer", "boundary"]
 

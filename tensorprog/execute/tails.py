@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from tensorprog.language.contraction import Contraction
+from tensorprog.arrays.contraction import Contraction
 from tensorprog.language.functions import PRIMITIVES
 from tensorprog.language.node import Node, topological
 

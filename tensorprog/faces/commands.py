@@ -6,12 +6,13 @@ import argparse
 import importlib.util
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tensorprog.faces import arguments
+from tensorprog.faces.answer import Answer
 from tensorprog.faces.files import CommandError, Model, assignments, load_model
 from tensorprog.language.program import Program
 
@@ -19,24 +20,7 @@ if TYPE_CHECKING:
     from tensorprog.estimate import Estimates
     from tensorprog.execute.executor import Runs
 
-__all__ = ["COMMANDS", "Answer", "Command", "check_picture", "plain"]
-
-
-@dataclass
-class Answer:
-    """What a command found.
-
-    Attributes:
-        text: For people; empty where the command printed while it went.
-        data: The same as JSON types.
-        interrupted: Whether it was stopped from the keyboard, and this is what was done.
-        remark: One line for standard error: where a picture went, why it was stopped.
-    """
-
-    text: str
-    data: dict[str, Any] = field(default_factory=dict)
-    interrupted: bool = False
-    remark: str = ""
+__all__ = ["COMMANDS", "Command", "check_picture", "plain"]
 
 
 @dataclass(frozen=True)
@@ -56,7 +40,7 @@ def show(args: argparse.Namespace) -> Answer:
     """The program's text, or its limit's formulas in LaTeX."""
     program = _program(args)
     if args.latex:
-        from tensorprog.limits.symbolic import formula as find_formula
+        from tensorprog.limits.formula.formula import formula as find_formula
 
         text = find_formula(program).latex()
         return Answer(text, {"latex": text, "outputs": _axes(program)})
@@ -85,7 +69,7 @@ def formula(args: argparse.Namespace) -> Answer:
     """The limit as formulas; of a network, its kernels of two examples in terms of their inner products."""
     import sympy
 
-    from tensorprog.limits.symbolic import formula as find_formula
+    from tensorprog.limits.formula.formula import formula as find_formula
 
     model, options = _model(args)
     if isinstance(model.what, Program) or args.data is not None:
@@ -203,7 +187,7 @@ def _kernels(
     import numpy as np
 
     from tensorprog.estimate import Estimate, Estimates
-    from tensorprog.kernels import kernel_fn
+    from tensorprog.kernels.function import kernel_fn
     from tensorprog.networks.inputs import EXAMPLE
     from tensorprog.networks.outputs import OTHER, OUTPUTS
     from tensorprog.networks.samples import batches
@@ -232,7 +216,7 @@ def regularity(args: argparse.Namespace) -> Answer:
 
 def demo(args: argparse.Namespace) -> Answer:
     """The main job, on what is inside the package."""
-    from tensorprog.demo import run_demo
+    from tensorprog.faces.demo import run_demo
 
     check_picture(args.plot, library=False)  # without matplotlib the demo says so and goes on
     return run_demo(args.widths, args.seeds, plot=args.plot, quiet=args.json)

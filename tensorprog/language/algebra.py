@@ -29,7 +29,7 @@ from tensorprog.language.functions import NORMAL, PRIMITIVES
 from tensorprog.language.node import Node
 from tensorprog.language.symbols import (
     LongNumber,
-    Matrix,
+    MatrixSpec,
     Number,
     VectorSpec,
     Width,
@@ -580,7 +580,7 @@ def softmax(x: Node, axis: int) -> Node:
     return Node("softmax", (x,), axis, x.shape)
 
 
-def matmul(of: Matrix, transposed: bool, x: Node, backward: bool | None = None) -> Node:
+def matmul(of: MatrixSpec, transposed: bool, x: Node, backward: bool | None = None) -> Node:
     """W x, or W.T x.
 
     Args:
@@ -600,7 +600,7 @@ def matmul(of: Matrix, transposed: bool, x: Node, backward: bool | None = None) 
     return Node("matmul", (x,), (of, transposed, *_mark(transposed, backward)), x.shape, width)
 
 
-def matrix(of: Matrix) -> Node:
+def matrix(of: MatrixSpec) -> Node:
     """An initial matrix as a part of a matrix: cols times its entries, so that M x is the mean over columns of all parts."""
     return Node("matrix", (), of, (), of.rows, of.cols) if of.var else constant(0, (), of.rows, of.cols)
 

@@ -24,7 +24,7 @@ from tensorprog.language.expression import (
 )
 from tensorprog.language.leaves import Vector
 from tensorprog.language.node import Node
-from tensorprog.language.symbols import Matrix, Width, numbers
+from tensorprog.language.symbols import MatrixSpec, Width, numbers
 
 __all__ = [
     "array", "backward", "divided_difference", "dot", "forward", "matrix", "mean", "moment", "outer", "pick", "rename", "softmax",
@@ -255,7 +255,7 @@ def stack(xs: Sequence[Any], axis: str) -> Expression:
     """
     if isinstance(xs, (list, tuple)) and xs and all(hasattr(x, "concatenated") and axis not in x.axes for x in xs):
         return xs[0].concatenated(xs[1:], axis)
-    parts = [part(x) if isinstance(x, Matrix) else as_expression(x) for x in xs]
+    parts = [part(x) if isinstance(x, MatrixSpec) else as_expression(x) for x in xs]
     if not parts:
         raise TensorProgramError(f"an empty stack along {axis!r}", fix="give at least one vector")
     for p in parts:
@@ -410,7 +410,7 @@ def _body(what: str, body: Callable[..., Any], xs: Any, ys: Any) -> Expression:
     copies = [Expression(algebra.inner(y.node), y.order, y.axes) for y in second]
     with in_body():
         result = body(*first, *copies)
-    result = result + 0 if isinstance(result, Matrix) else as_expression(result)
+    result = part(result) if isinstance(result, MatrixSpec) else as_expression(result)
     widths, inners = {e.width for e in first}, {e.width for e in second}
     if len(widths) != 1 or len(inners) != 1:
         kind = "an OuterNonlin" if what == "tp.outer" else "a matrix"

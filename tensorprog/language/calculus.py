@@ -1,7 +1,7 @@
 """Derivatives of elementwise instructions: the one table of them.
 
 Back-propagation multiplies gradients by them (`transforms/backprop.py`), Stein's lemma and Zdot take expectations of them
-(`limits/structure.py`).
+(`limits/expect/structure.py`).
 """
 
 from __future__ import annotations

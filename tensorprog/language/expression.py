@@ -6,6 +6,7 @@ import operator
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
@@ -18,14 +19,23 @@ from tensorprog.language.describe import describe
 from tensorprog.language.functions import PRIMITIVES
 from tensorprog.language.node import Node
 from tensorprog.language.symbols import (
-    Matrix,
-    Transposed,
+    MatrixSpec,
     Width,
     check_name,
     number,
 )
 
-__all__ = ["Expression", "align", "as_expression", "elementwise", "in_body", "part", "product"]
+__all__ = [
+    "Expression",
+    "NoArithmetic",
+    "Transposed",
+    "align",
+    "as_expression",
+    "elementwise",
+    "in_body",
+    "part",
+    "product",
+]
 
 _IN_BODY: ContextVar[bool] = ContextVar("in_body", default=False)
 
@@ -38,6 +48,42 @@ def in_body() -> Iterator[None]:
         yield
     finally:
         _IN_BODY.reset(token)
+
+
+class NoArithmetic:
+    """What a matrix and its transpose are not: numbers."""
+
+    def _refused(self, *_: Any, **__: Any) -> Any:
+        raise TensorProgramError(
+            f"{self!r} is used like numbers",
+            why="a program adds and scales matrices and multiplies vectors by them; a transpose only multiplies",
+            fix="write (2 * W).T @ y for 2 * W.T, A.T @ y + B @ y for A.T + B; functions are for tp.matrix(...) alone",
+        )
+
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = _refused
+    __pow__ = __rpow__ = __neg__ = __pos__ = __abs__ = __rmatmul__ = __getitem__ = __len__ = __iter__ = _refused
+    __lt__ = __le__ = __gt__ = __ge__ = __array_ufunc__ = _refused
+
+    def __bool__(self) -> bool:  # without it, truth would be asked of __len__
+        return True
+
+
+@dataclass(frozen=True)
+class Transposed(NoArithmetic):
+    """The transpose of a matrix, for `W.T @ y`."""
+
+    matrix: MatrixSpec | Expression
+
+    @property
+    def T(self) -> MatrixSpec | Expression:
+        """The matrix itself."""
+        return self.matrix
+
+    def __matmul__(self, y: Expression) -> Expression:
+        return product(self.matrix, True, y)
+
+    def __repr__(self) -> str:
+        return f"{self.matrix!r}.T"
 
 
 class Expression:
@@ -133,7 +179,7 @@ class Expression:
         """NumPy's operators, with a number or an array on the left, are ours; its functions have names here."""
         if ufunc in _OPERATORS and method == "__call__" and not settings:
             left, right = inputs
-            left = part(left) if isinstance(left, Matrix) else left
+            left = part(left) if isinstance(left, MatrixSpec) else left
             if ufunc is np.matmul and not isinstance(left, Expression):
                 raise TensorProgramError(
                     f"an array of shape {np.shape(left)} multiplies {describe(self.node)}",
@@ -258,7 +304,7 @@ def as_expression(x: Any) -> Expression:
     """An expression as it is; a number as a constant."""
     if isinstance(x, Expression):
         return x
-    if isinstance(x, (Matrix,)) or hasattr(x, "matrix"):
+    if isinstance(x, MatrixSpec) or hasattr(x, "matrix"):
         raise TensorProgramError(f"{x!r} is used like a vector", fix="multiply it with one first: W @ x")
     if hasattr(x, "as_vector"):  # what is no vector, and knows what to do about it: data
         x.as_vector()
@@ -274,9 +320,9 @@ def elementwise(rule: Callable[..., Node], *operands: Any) -> Expression:
     if has_deferred(operands):
         return Deferred(elementwise, (rule, *operands))  # type: ignore[return-value]
     for x in operands:
-        if isinstance(x, Transposed) and any(getattr(y, "is_matrix", isinstance(y, Matrix)) for y in operands):
+        if isinstance(x, Transposed) and any(getattr(y, "is_matrix", isinstance(y, MatrixSpec)) for y in operands):
             x._refused()
-    xs = [part(x) if isinstance(x, Matrix) else as_expression(x) for x in operands]
+    xs = [part(x) if isinstance(x, MatrixSpec) else as_expression(x) for x in operands]
     _check_matrices(xs)
     widths: dict[Width, Expression] = {}
     inners: dict[Width, Expression] = {}
@@ -296,7 +342,7 @@ def elementwise(rule: Callable[..., Node], *operands: Any) -> Expression:
     return Expression(rule(*nodes), axes, order)
 
 
-def part(matrix: Matrix) -> Expression:
+def part(matrix: MatrixSpec) -> Expression:
     """An initial matrix as an expression, to be added and scaled."""
     return Expression(algebra.matrix(matrix))
 
@@ -362,14 +408,14 @@ def align(xs: Sequence[Expression]) -> tuple[list[Node], tuple[str, ...], tuple[
 
 
 @layer
-def product(matrix: Matrix | Expression, transposed: bool, x: Any, backward: bool | None = None) -> Expression:
+def product(matrix: MatrixSpec | Expression, transposed: bool, x: Any, backward: bool | None = None) -> Expression:
     """M @ x or M.T @ x, widths checked, axes matched by name; `backward` as in `algebra.matmul`."""
-    m = part(matrix) if isinstance(matrix, Matrix) else matrix
-    rows, cols = (matrix.rows, matrix.cols) if isinstance(matrix, Matrix) else (m.node.width, m.node.inner)
+    m = part(matrix) if isinstance(matrix, MatrixSpec) else matrix
+    rows, cols = (matrix.rows, matrix.cols) if isinstance(matrix, MatrixSpec) else (m.node.width, m.node.inner)
     assert rows is not None and cols is not None
     own = f"({text})" if " " in (text := describe(m.node)) else text
     name = f"{own}.T" if transposed else own
-    if isinstance(x, Matrix) or hasattr(x, "matrix") or (isinstance(x, Expression) and x.is_matrix):
+    if isinstance(x, MatrixSpec) or hasattr(x, "matrix") or (isinstance(x, Expression) and x.is_matrix):
         raise TensorProgramError(
             f"{name} multiplies a matrix",
             why="a program multiplies matrices with vectors only",
@@ -395,7 +441,7 @@ def product(matrix: Matrix | Expression, transposed: bool, x: Any, backward: boo
             why=f"{name} @ x needs a vector of width {wanted.name}",
             fix=fix,
         )
-    if isinstance(matrix, Matrix):
+    if isinstance(matrix, MatrixSpec):
         return Expression(algebra.matmul(matrix, transposed, x.node, backward), x.order, x.axes)
     (left, right), axes, order = align([m, x])
     return Expression(algebra.apply(left, transposed, right, backward), axes, order)

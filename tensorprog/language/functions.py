@@ -5,7 +5,7 @@ SymPy body, parity, kinks, homogeneity, rational values, closed form and domain 
 implementation.
 
 A row's `basis` writes the function with polynomials and the five functions whose Gaussian expectations are closed
-(`limits/closed.py`): `sign`, `smooth_sign`, `bump`, `gauss_exp`, `exp`, and `sin`, `cos`. Where there is none, the
+(`limits/expect/closed.py`): `sign`, `smooth_sign`, `bump`, `gauss_exp`, `exp`, and `sin`, `cos`. Where there is none, the
 limit integrates numerically.
 """
 

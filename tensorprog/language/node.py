@@ -33,8 +33,8 @@ What has two coordinates, over `width` and `inner`, is a matrix: M multiplies by
 columns, so that W - eta * dh * h' is the sum of an initial matrix and an update. An initial matrix in it is only added and
 scaled (`has_matrix`); what has none is any function.
 
-The limit adds `hat` (a Gaussian leaf), `family` (a stack that nothing looks through, `limits/families.py`), and closed forms
-and integrals of the scalar program (`limits/`).
+The limit adds `hat` (a Gaussian leaf), `family` (a stack that nothing looks through, `limits/expect/families.py`), and closed
+forms and integrals of the scalar program (`limits/`).
 """
 
 from __future__ import annotations

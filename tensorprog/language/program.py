@@ -13,8 +13,9 @@ import numpy as np
 from tensorprog.errors import Source, TensorProgramError
 from tensorprog.language.describe import describe
 from tensorprog.language.expression import Expression, as_expression, check_name
+from tensorprog.language.matrix import Matrix
 from tensorprog.language.node import Node, topological
-from tensorprog.language.symbols import Matrix, Number, VectorSpec, Width, encode, numbers
+from tensorprog.language.symbols import Number, VectorSpec, Width, encode, numbers
 
 if TYPE_CHECKING:
     import networkx
@@ -154,7 +155,7 @@ class Program:
     @property
     def arrays(self) -> dict[str, np.ndarray]:
         """The large arrays that its text names and does not contain: `tp.parse(str(p), arrays=p.arrays) == p`."""
-        from tensorprog.language.text import arrays
+        from tensorprog.text.show import arrays
 
         return arrays(self)
 
@@ -206,7 +207,7 @@ class Program:
         return hash(self.digest)
 
     def __str__(self) -> str:
-        from tensorprog.language.text import show
+        from tensorprog.text.show import show
 
         return show(self)
 
@@ -215,7 +216,7 @@ class Program:
 
     def graph(self) -> networkx.DiGraph:
         """The program as a networkx graph: one vertex for each node, edges from operands."""
-        from tensorprog.language.graph import graph
+        from tensorprog.text.graph import graph
 
         return graph(self)
 

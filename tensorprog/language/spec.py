@@ -8,8 +8,8 @@ is found where it makes it, and not where a later one stumbles.
 | dialect | what it is | types |
 |---|---|---|
 | program | what a user writes | vectors over `width`, scalars, bodies of OuterNonlins over `width` and `inner` |
-| z | what `limits/lower.py` makes of it | the same, of Gaussian leaves |
-| scalar | what `limits/expectation.py` makes of a Moment | arrays |
+| z | what `limits/expect/lower.py` makes of it | the same, of Gaussian leaves |
+| scalar | what `limits/expect/expectation.py` makes of a Moment | arrays |
 | integrand | a body of an integral, in its variables and parameters | numbers |
 | blocks | the scalar program of a pair of examples, for all pairs | arrays; `width` says that there are rows, `inner` columns |
 | run | a program with the instructions that run its matrices (`execute/factors.py`) | as in programs |
@@ -27,7 +27,7 @@ import numpy as np
 
 from tensorprog.language.functions import PRIMITIVES
 from tensorprog.language.node import Node, topological
-from tensorprog.language.symbols import Matrix, VectorSpec, Width
+from tensorprog.language.symbols import MatrixSpec, VectorSpec, Width
 
 __all__ = ["SPEC", "Dialect", "IllegalNode", "Row", "check"]
 
@@ -88,7 +88,7 @@ def _is_hyperparameter(x: Node) -> bool:
 
 def _is_product(x: Node) -> bool:
     matrix, transposed, *mark = x.attr
-    return isinstance(matrix, Matrix) and isinstance(transposed, bool) and mark in ([], ["forward"], ["backward"])
+    return isinstance(matrix, MatrixSpec) and isinstance(transposed, bool) and mark in ([], ["forward"], ["backward"])
 
 
 def _is_use(x: Node) -> bool:
@@ -276,7 +276,7 @@ SPEC: dict[str, Row] = {
     "softmax": _row(_WITH_AXES, 1, _is_axis, _over_shape(lambda x: x.args[0].shape), "exp(x) / sum exp(x)"),
     # instructions
     "matmul": _row({PROGRAM, RUN}, 1, _is_product, _multiplied, "W x or W.T x"),
-    "matrix": _row({PROGRAM, RUN}, 0, _is(Matrix), _matrix, "an initial matrix as a part of one"),
+    "matrix": _row({PROGRAM, RUN}, 0, _is(MatrixSpec), _matrix, "an initial matrix as a part of one"),
     "apply": _row({PROGRAM, RUN}, 2, _is_use, _applied, "M x or M.T x of what has two coordinates"),
     "hat": _row({Z}, 1, _is_product, _multiplied, "the Gaussian part of W x"),
     "moment": _row({PROGRAM, RUN}, 1, _nothing, _mean, "the mean over the width"),

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from tensorprog.errors import TensorProgramError
 from tensorprog.estimate import Estimate
 from tensorprog.language.node import Node, topological
-from tensorprog.limits.expectation import Expectation
-from tensorprog.limits.lower import Lowering
+from tensorprog.limits.expect.expectation import Expectation
+from tensorprog.limits.expect.lower import Lowering
 from tensorprog.limits.routes import Attempt
 from tensorprog.limits.tasks import Declined
 

@@ -10,22 +10,23 @@ from typing import Any
 import numpy as np
 
 from tensorprog.errors import TensorProgramError
-from tensorprog.estimate import Estimate, Estimates
+from tensorprog.estimate import Estimate, Estimates, note
 from tensorprog.language.data import ArrayData, Embedding
 from tensorprog.language.describe import describe
 from tensorprog.language.functions import PRIMITIVES
 from tensorprog.language.node import Node
 from tensorprog.language.program import Program
 from tensorprog.limits.budget import Budget
-from tensorprog.limits.correlations import nearly_equal
-from tensorprog.limits.domain import check_domains, ranges
-from tensorprog.limits.evaluate import ScalarProgram, sampling_cost
-from tensorprog.limits.expectation import Expectation
+from tensorprog.limits.evaluate.moments import check_moments
+from tensorprog.limits.evaluate.scalar import ScalarProgram, sampling_cost
+from tensorprog.limits.expect.domain import check_domains, ranges
+from tensorprog.limits.expect.expectation import Expectation
+from tensorprog.limits.expect.floats import FloatArithmetic
+from tensorprog.limits.expect.lower import Lowering
 from tensorprog.limits.explain import Explanation, reasons
-from tensorprog.limits.floats import FloatArithmetic
-from tensorprog.limits.jumps import check_jumps, suspects
-from tensorprog.limits.lower import Lowering
-from tensorprog.limits.routes import FEWEST_POINTS, ROUGH, Exact, Search, better, checked_method, note, rough, worst
+from tensorprog.limits.gauss.correlations import nearly_equal
+from tensorprog.limits.jumps.check import check_jumps, suspects
+from tensorprog.limits.routes import FEWEST_POINTS, ROUGH, Exact, Search, better, checked_method, rough, worst
 from tensorprog.limits.tasks import Declined, Exhausted
 from tensorprog.transforms.decouple import program_for
 from tensorprog.transforms.dispatch import of_networks
@@ -93,7 +94,9 @@ def limit(
     check_domains(written)
     rng, allowed = _seed(rng), Budget.of(budget)
     if method == "population" and suspects(written, bound):  # the Master Theorem decides there, too
-        check_jumps(written, Lowering(written, bound, Expectation(budget=allowed.renewed())))
+        lowering = Lowering(written, bound, Expectation(budget=allowed.renewed()))
+        check_moments(lowering.expectation.unweighed)
+        check_jumps(written, lowering)
     lost: dict[str, Any] = {}
     exact = lambda part, points, costs: _exact(written_out(part), bound, rng, points, costs, allowed, lost)  # noqa: E731
     search = Search(program, bound, samples, replicates, rng, tol, exact, allowed.factor)
@@ -171,6 +174,7 @@ def _exact(
     `lost` takes what the rounding of floats that were folded while lowering makes of an output, whatever the route.
     """
     lowering = Lowering(program, values, Expectation(budget=budget.renewed()))
+    check_moments(lowering.expectation.unweighed)
     check_jumps(program, lowering)
     uncertain = {name for name, o in program.outputs.items() if lowering.floats.reaches(o.node)}
     found, reasons, costs = _by_route(program, lowering, rng, points, allowed, budget)
@@ -178,6 +182,7 @@ def _exact(
     if poor:  # closed forms inside an integral cancel, as those of rare events do: integrate them, too
         part = Program({name: program.outputs[name] for name in poor})
         lowering = Lowering(part, values, Expectation(budget.renewed(), reduce=False))
+        check_moments(lowering.expectation.unweighed)
         again, _, _ = _by_route(part, lowering, rng, points, allowed, budget)
         found |= {name: e for name, e in again.items() if better(e, found[name])}
     if uncertain:
@@ -263,7 +268,7 @@ def _nearly_equal(program: Program) -> bool:
 
 def _evaluated(outputs: Sequence[Node], rng: int, points: int, budget: Budget, close: bool) -> list[Any]:
     """What `ScalarProgram.estimates` has for every output, or the reason why there is none."""
-    from tensorprog.limits.integrate import Indefinite
+    from tensorprog.limits.gauss.integrate import Indefinite
 
     try:
         return list(ScalarProgram(outputs, rng, points, budget.renewed(), close).estimates())

@@ -17,8 +17,9 @@ from tensorprog.language.deferred import layer
 from tensorprog.language.describe import describe
 from tensorprog.language.expression import Expression, as_expression
 from tensorprog.language.leaves import Vector
+from tensorprog.language.matrix import Matrix
 from tensorprog.language.node import Node, topological
-from tensorprog.language.symbols import Matrix, Number, Width, check_name, is_exact, number, quotient
+from tensorprog.language.symbols import Number, Width, check_name, is_exact, number, quotient
 from tensorprog.networks.inputs import FEATURES, Bound
 
 __all__ = [

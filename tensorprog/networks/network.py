@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from tensorprog.language.expression import Expression
 from tensorprog.language.leaves import inverse_sqrt
 from tensorprog.language.node import Node, topological
 from tensorprog.language.program import Output, Program
+from tensorprog.networks.generic import generic_pair, is_generic
 from tensorprog.networks.identity import content, summary
 from tensorprog.networks.inputs import EXAMPLE, Bound, Input
 from tensorprog.networks.outputs import (
@@ -204,6 +205,36 @@ class Network:
         return outputs
 
     # ---- programs ----
+    options: ClassVar[tuple[str, ...]] = ("X", "X2", "of", "parametrization", "width")
+    """What `program` takes; gradient independence is an option of the functions of programs, too."""
+
+    @property
+    def needs_data(self) -> bool:
+        """Has it an Input without a value of its own?"""
+        return any(x.value is None for x in self.inputs)
+
+    def as_program(self, X: Any = None, *, generic: bool = False, **options: Any) -> Program:
+        """The program that a function of programs gets in place of a network.
+
+        Args:
+            X: As for `program`.
+            generic: Without data, or with a shape in place of it, the kernels of a generic pair of examples, whose inner
+                products are symbols.
+            options: As for `program`.
+
+        Raises:
+            TensorProgramError: there is no data.
+        """
+        if generic and self.needs_data and "X2" not in options and is_generic(X):
+            return generic_pair(self, X, **options)
+        if X is None and self.needs_data:
+            raise TensorProgramError(
+                "a network without data",
+                why="what it computes depends on X",
+                fix="pass X as the second argument: an array (examples, ..., features), or a shape for generic data",
+            )
+        return self.program(X, **options)
+
     def program(
         self,
         X: Any = None,

@@ -38,7 +38,7 @@ from tensorprog.language.calculus import partial
 from tensorprog.language.describe import describe
 from tensorprog.language.functions import PRIMITIVES
 from tensorprog.language.node import Node, topological
-from tensorprog.language.symbols import Matrix, Width
+from tensorprog.language.symbols import MatrixSpec, Width
 from tensorprog.transforms.written_out import swapped
 
 __all__ = ["Backward", "Gradient", "Use", "backprop"]
@@ -73,7 +73,7 @@ class Use:
         gradient: dg.
     """
 
-    matrix: Matrix
+    matrix: MatrixSpec
     transposed: bool
     operand: Node
     gradient: Gradient

@@ -16,18 +16,18 @@ from tensorprog.errors import TensorProgramError
 from tensorprog.language import algebra
 from tensorprog.language.node import Node, topological
 from tensorprog.language.program import Program
-from tensorprog.language.symbols import Matrix
+from tensorprog.language.symbols import MatrixSpec
 from tensorprog.transforms.rewrite import Rule, rewrite, rewrite_nodes
 
 __all__ = ["backward_copy", "copy_of", "decouple", "in_forward_pass", "program_for", "unmarked", "with_copies"]
 
 
-def copy_of(matrix: Matrix) -> Matrix:
+def copy_of(matrix: MatrixSpec) -> MatrixSpec:
     """The independent copy W~ of W: the same law under another name, always the same one; W~ is its own copy."""
     return matrix if matrix.name.endswith("~") else matrix.renamed(matrix.name + "~")
 
 
-def backward_copy(matrix: Matrix, transposed: bool) -> Matrix:
+def backward_copy(matrix: MatrixSpec, transposed: bool) -> MatrixSpec:
     """The copy that takes the place of W in back-propagation's `W.T y` (`transposed`), or in its `W x`.
 
     The two are independent of each other, as Tensor Programs II counts W and W.T as different matrices (theorem A.6).
@@ -159,7 +159,7 @@ def _check_copies(program: Program) -> None:
             )
 
 
-def _copied(program: Program) -> list[tuple[Matrix, bool, Node]]:
+def _copied(program: Program) -> list[tuple[MatrixSpec, bool, Node]]:
     """The initial matrices that copies are made of: which, whether as W.T, and in which product."""
     found = []
     seen: dict[bool, set[Node]] = {False: set(), True: set()}

@@ -19,14 +19,14 @@ from tensorprog.language.algebra import ONE, ZERO, typed
 from tensorprog.language.calculus import partial
 from tensorprog.language.node import Node, topological
 from tensorprog.language.program import Output, Program
-from tensorprog.language.symbols import Matrix, ratio
+from tensorprog.language.symbols import MatrixSpec, ratio
 from tensorprog.transforms.rewrite import rewrite_nodes
 
 __all__ = ["swapped", "written_out", "written_out_nodes"]
 
 _WRITTEN = ("apply", "difference")
 
-Form = tuple[dict[Matrix, Node], Node]
+Form = tuple[dict[MatrixSpec, Node], Node]
 """A matrix as the coefficients of initial matrices, scalars of its axes, and the update."""
 
 

@@ -1,0 +1,1 @@
+"""The NumPy meaning of instructions, in an order to carry them out."""

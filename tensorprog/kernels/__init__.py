@@ -1,0 +1,1 @@
+"""`kernel_fn`: the kernel of one pair of examples, compiled, on all pairs."""

@@ -1,0 +1,487 @@
+"""`kernel_fn`: the kernels of a network as a function of data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
+from math import isqrt, prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tensorprog.errors import MissingAxis, TensorProgramError
+from tensorprog.kernels.accuracy import Measured
+from tensorprog.kernels.answer import answer
+from tensorprog.kernels.compile import SAMPLED, Compiled, compile_pair, known_values
+from tensorprog.kernels.inner_products import GramProducts, Products
+from tensorprog.kernels.results import Results
+from tensorprog.kernels.routes import How, Part, checked
+from tensorprog.language.functions import TINY
+from tensorprog.language.node import Node
+from tensorprog.limits.budget import Budget
+from tensorprog.limits.evaluate.blocks import Block, mirrored
+from tensorprog.limits.limit import limit
+from tensorprog.limits.tasks import Exhausted
+from tensorprog.networks.inputs import EXAMPLE
+from tensorprog.networks.network import Network
+from tensorprog.networks.samples import Batch, batches, same_features
+from tensorprog.transforms.parametrization import parametrization as named
+
+__all__ = ["KernelFunction", "kernel_fn"]
+
+BLOCK = 2**24
+"""Inner products that are in memory together: pairs of examples, times those of positions."""
+SHARE = 8
+"""How much less than quadrature an integral may cost that is sampled anyway: the population samples, too, with fewer numbers."""
+COUNTED = 3
+"""How many times the budget's evaluations integrals may really take: what is announced is rough."""
+REMEMBERED = 16
+"""Sets of numbers for hyperparameters that kernels are kept compiled for."""
+
+Prepared = tuple[list[Batch], list[Batch], list[Part], str]
+
+
+def kernel_fn(
+    network: Network,
+    parametrization: str = "ntk",
+    width: int | None = None,
+    gia: bool = False,
+    *,
+    method: str = "auto",
+    tol: float | None = None,
+    budget: float = 1,
+) -> KernelFunction:
+    """The infinite-width kernels of a network as a function of data.
+
+    Args:
+        network: The network.
+        parametrization: `"ntk"`, `"tp"` or `"standard"`, see `transforms/parametrization.py`.
+        width: The reference width, for `"standard"`, whose kernel grows with it.
+        gia: Under gradient independence.
+        method: `"exact"`: closed forms and integrals; `"population"`: samples, as for `tp.limit`; `"auto"`: exact, and where
+            that declines, costs more than the budget or is not as good as `tol`, what comes next. `note` of the result says why.
+        tol: How large an error of an entry K(x, x') may be, in units of sqrt(K(x, x) K(x', x')), before another route is
+            tried; if none is as good, the best one answers with an `AccuracyWarning`. By default a warning is given
+            from 1e-2. (Closed forms that lose three digits give way to integrals in any case.)
+        budget: How many times the usual work the exact route may cost: evaluations of integrands, terms.
+
+    Returns:
+        A function `f(X1, X2=None, get=("nngp", "ntk"))`, see `KernelFunction`.
+
+    Example:
+        >>> import tensorprog as tp
+        >>> x, n = tp.Input("x"), tp.Width("n")
+        >>> net = tp.Network(tp.readout("v", tp.relu(tp.dense("U", x, n, W_std=2**0.5))))
+        >>> f = tp.kernel_fn(net)
+        >>> f([[1.0, 1.0]], [[1.0, 1.0], [1.0, -1.0]], get="ntk")
+        array([[2.        , 0.31830989]])
+        >>> f([[1.0, 1.0]]).method
+        {'nngp': 'closed form', 'ntk': 'closed form'}
+
+    Source: Tensor Programs II (arXiv:2006.14548), theorem 2.1; Jacot et al. 2018 for the multilayer perceptron.
+    """
+    if not isinstance(network, Network):
+        raise TensorProgramError(
+            f"kernel_fn of {type(network).__name__}", fix="give a tp.Network; of a Program take tp.limit"
+        )
+    return KernelFunction(network, parametrization, width, gia, method, tol, budget)
+
+
+class KernelFunction:
+    """The kernels of a network; made by `kernel_fn`, called with data.
+
+    It compiles the network once for each pair of shapes of examples. A call measures errors on telling pairs of examples
+    (`kernels/accuracy.py`), chooses a route by them and by its cost, and evaluates closed forms and integrals for all pairs,
+    tile by tile, on all cores. Diagonals come from the program of one example and are exact to rounding. Networks that
+    mix the examples of a batch (batch normalisation), and what has no exact route, go through `tp.limit` of the program.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        parametrization: str,
+        width: int | None,
+        gia: bool,
+        method: str = "auto",
+        tol: float | None = None,
+        budget: float = 1,
+    ) -> None:
+        self.network, self.gia = network, gia
+        self.scheme = named(parametrization, width)
+        self.how = How.of(method, tol, budget)
+        self._compiled: dict[Any, dict[Any, Compiled | str]] = {}  # by numbers for hyperparameters, by shapes
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is compiled is compiled again."""
+        return {**self.__dict__, "_compiled": {}}
+
+    def __repr__(self) -> str:
+        scheme = self.scheme.name if self.scheme.width is None else f"{self.scheme.name}, width {self.scheme.width}"
+        return f"kernel_fn({self.network!r}, {scheme}{', gia' if self.gia else ''}{self.how.changed})"
+
+    def _content(self) -> tuple[Any, ...]:
+        return self.network, self.scheme.name, self.scheme.width, self.gia, self.how
+
+    def __eq__(self, other: object) -> bool:
+        """Is it of an equal network, with the same settings?"""
+        return isinstance(other, KernelFunction) and self._content() == other._content()
+
+    def __hash__(self) -> int:
+        return hash(self._content())
+
+    def __call__(
+        self,
+        X1: Any = None,
+        X2: Any = None,
+        get: str | Sequence[str] = ("nngp", "ntk"),
+        *,
+        gram: Any = None,
+        dtype: Any = np.float64,
+        out: str | Path | None = None,
+        progress: bool | None = None,
+        rng: int = 0,
+        values: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """The kernels of two batches.
+
+        Args:
+            X1: Data, as for `Network.program`: an array (examples, *axes, features), a list of arrays, a dictionary.
+            X2: A second batch, for the columns; X1 by default.
+            get: `"nngp"`, `"ntk"`, `"ntk_NAME"` (the part of one parameter), or several of them.
+            gram: In place of data without axes: the matrix of x.x'/d, (N, N); or (K11, K12, K22) for two batches, where of
+                K11 and K22 the diagonals will do.
+            dtype: float64, or float32: half the memory. Blocks are computed in float64 and rounded.
+            out: A folder for memory-mapped results `nngp.npy`, ..; an interrupted call goes on where it stopped.
+            progress: Whether to show a progress bar; by default on a terminal only.
+            rng: Seeds what has to be sampled.
+            values: Numbers for the network's `tp.Scalar`s; their defaults where they have some. What is compiled for some
+                numbers is kept for the next call with them.
+
+        Returns:
+            A named tuple of arrays (len(X1), len(X2)), for several outputs with two more axes; the bare array if `get` is one
+            name. The tuple's `error` maps names to the largest error of an entry, as measured on telling pairs of examples,
+            `method` and `kind` to how it was computed and what the error means; printing shows them.
+
+        Raises:
+            TensorProgramError: data that makes no sense; a kernel that is infinite, or of which no digit is known.
+            AccuracyWarning: (warning) a kernel that is not as good as `tol`.
+        """
+        names = _names(get)
+        dtype = _dtype(dtype)
+        first, second, parts, whole = (
+            self._of_data(X1, X2, names, values) if gram is None else self._of_gram(X1, X2, gram, names, values)
+        )
+        over = "budget=" in whole  # expansions
+        if not whole:
+            whole = self.how.too_dear(sum([p.evaluations for p in parts])) or self._measure(parts, names)
+            over = bool(whole)
+            if over and self.how.method == "exact":
+                raise TensorProgramError(
+                    "the exact route has no kernel", why=whole, fix='raise budget=, or use method="auto"'
+                )
+        if whole and (gram is not None or out is not None):
+            raise TensorProgramError(
+                "gram= in place of data" if gram is not None else "out= for a network whose kernel is not computed in blocks",
+                why=whole,
+                fix="leave it out, and save the result: np.save" if gram is None
+                else "give data with these inner products: rows of a Cholesky factor, times the root of their number",
+            )  # fmt: skip
+        if whole:
+            return self._given(self._by_program(X1, X2, names, rng, whole if over else "", values), names, get, dtype)
+        measured = reduce(Measured.joined, [p.measured for p in parts])
+        strained = any(c.strained for part in parts for c in part.programs)
+        if strained and (measured.tiny or not measured.finite) and gram is None and out is None:  # or 1/inf is 0
+            return self._given(self._by_program(X1, X2, names, rng, "", values), names, get, dtype)
+        failed = ""
+        rough = (
+            max(measured.visible.values()) > self.how.rough and measured.finite
+        )  # samples do not see what is infinite
+        if rough and self.how.method == "auto" and gram is None and out is None:
+            note = f"closed forms and integrals have an error of {max(measured.visible.values()):.0e}"
+            try:
+                other = self._by_program(X1, X2, names, rng, note, values)
+            except TensorProgramError as error:  # samples that were not asked for
+                failed = f"a population has no answer: {str(error).splitlines()[0]}"
+            else:
+                if max(other.measured.visible.values()) < max(measured.visible.values()):
+                    return self._given(other, names, get, dtype)
+        method = "quadrature" if any(p.compiled.method == "quadrature" for p in parts) else "closed form"
+        note = "; ".join(dict.fromkeys([text for text in [p.note for p in parts] + [failed] if text]))
+        identity = ""
+        if out is not None:
+            p = parts[0].products
+            keys = (
+                [p.same, p.products, *p.alone]
+                if isinstance(p, GramProducts)
+                else [X2 is None, *[b.key for b in (*first, *second)]]
+            )
+            identity = _identity(parts[0].compiled, keys)
+        try:
+            with Results(names, first, second, parts[0].compiled.several, dtype, out, identity) as results:
+                for part in parts:
+                    self._evaluate(part, results, progress)
+                results.check(self.network)
+        except Exhausted as error:
+            if self.how.method == "exact" or gram is not None or out is not None:
+                raise TensorProgramError(
+                    "the exact route has no kernel", why=error.reason, fix="raise budget="
+                ) from None
+            return self._given(self._by_program(X1, X2, names, rng, error.reason, values), names, get, dtype)
+        checked(names, measured, self.how, dict.fromkeys(names, method), self.network.source)
+        if isinstance(get, str):
+            return results.arrays[get]
+        arrays = [results.arrays[k] for k in names]
+        rounding = 0.0 if dtype == np.float64 else float(np.finfo(dtype).eps)
+        errors = {
+            k: measured.error[k] + (rounding and rounding * float(np.abs(a).max(initial=0.0)))
+            for k, a in zip(names, arrays, strict=True)
+        }
+        kind = "bound" if method == "quadrature" else "rounding"
+        if strained and measured.tiny:
+            note = "; ".join(
+                filter(None, [note, "numbers below 2.2e-308 have lost digits: give data in place of gram="])
+            )
+            errors, kind = {k: max(e, TINY) for k, e in errors.items()}, "bound"
+        methods, kinds, notes = [dict.fromkeys(names, text) for text in (method, kind, note)]
+        return answer(names, arrays, errors, methods, kinds, notes)
+
+    # ---- the exact route ----
+    def _of_data(self, X1: Any, X2: Any, names: tuple[str, ...], values: Any) -> Prepared:
+        """The batches, their kernels compiled, and why the exact route has none, where it has none."""
+        if any(isinstance(X, tuple) and all(isinstance(k, (int, np.integer)) for k in X) for X in (X1, X2)):
+            raise TensorProgramError(
+                "data for a kernel is a tuple of integers",
+                why="a shape stands for random data in Network.program; a kernel of random data is a surprise",
+                fix="give an array with one row for each example: [[1, 2], [3, 4]]",
+            )
+        if X1 is None and self.network.needs_data:
+            raise TensorProgramError(
+                "a kernel without data", fix="give X1, an array (examples, ..., features); or gram="
+            )
+        first = batches(self.network.inputs, X1, self.network.source)
+        second = first if X2 is None else batches(self.network.inputs, X2, self.network.source)
+        same_features(first, second)
+        if self.how.method == "population":
+            return first, second, [], 'method="population"'
+        parts = []
+        for i, a in enumerate(first):
+            for j, b in enumerate(second):
+                if X2 is None and j < i:
+                    continue
+                compiled = self._compile(a, b, names, values)
+                same = X2 is None and a is b
+                if isinstance(compiled, str):
+                    return first, second, [], compiled
+                if compiled.declined:
+                    n, m = len(a.places), len(b.places)
+                    dear = self.how.too_dear(SHARE * compiled.evaluations(n * (n + 1) // 2 if same else n * m, n))
+                    return first, second, [], dear if dear and compiled.declined == SAMPLED else compiled.declined
+                products = Products(a.arrays, None if same else b.arrays, np.float64)
+                parts.append(Part(a, b, products, X2 is None and not same, compiled))
+        return first, second, parts, ""
+
+    def _of_gram(self, X1: Any, X2: Any, gram: Any, names: tuple[str, ...], values: Any) -> Prepared:
+        """As `_of_data`, of inner products that are given."""
+        wanted = [x for x in self.network.inputs if x.value is None]
+        why = (
+            "data is given, too" if X1 is not None or X2 is not None
+            else "it stands for the data of one input" if len(wanted) != 1 or len(self.network.inputs) != 1
+            else "its features are not known, and in standard parametrization the kernel depends on their number"
+            if self.scheme.name == "standard"
+            else "the axes of the input have positions, which it does not know" if wanted[0].axis_names
+            else "samples are drawn for data" if self.how.method == "population"
+            else ""
+        )  # fmt: skip
+        if why:
+            raise TensorProgramError("gram= in place of data", why=why, fix="give the data")
+        products = GramProducts(gram, wanted[0].key, np.float64)
+        shapes = {wanted[0].key: (1,)}
+        one, two = [Batch({}, {}, tuple(range(k))) for k in products.counts]
+        compiled = self._compile_shapes(shapes, shapes, names, values)
+        if isinstance(compiled, str) or compiled.declined:
+            return [one], [two], [], compiled if isinstance(compiled, str) else compiled.declined
+        return [one], [two], [Part(one, two, products, False, compiled)], ""
+
+    def _compile(self, a: Batch, b: Batch, names: tuple[str, ...], values: Any) -> Compiled | str:
+        first, second = [{k: v.shape[1:] for k, v in batch.arrays.items()} for batch in (a, b)]
+        return self._compile_shapes(first, second, names, values, (a, b))
+
+    def _compile_shapes(
+        self, first: Any, second: Any, names: tuple[str, ...], values: Any, parts: tuple[Batch, Batch] | None = None
+    ) -> Compiled | str:
+        """The kernels of two shapes, or why there are none of one pair of examples."""
+        shapes = first, second
+        key = (tuple([tuple(sorted(s.items())) for s in shapes]), names)
+        known = self._known(values)
+        if key not in known:
+            try:
+                known[key] = compile_pair(
+                    self.network, first, second, names, self.scheme, self.gia, self.how.budget, values
+                )
+            except TensorProgramError as error:
+                # What has no meaning for one example may have one for a batch: a layer along the axis of the examples.
+                if not (isinstance(error, MissingAxis) and error.axis == EXAMPLE) and (
+                    parts is None or not self._has_meaning(*parts, names, values)
+                ):
+                    raise
+                known[key] = "it mixes the examples of a batch"
+        return known[key]
+
+    def _known(self, values: Any) -> dict[Any, Compiled | str]:
+        """What has been compiled with some numbers for hyperparameters, of which few are remembered."""
+        if not isinstance(values, Mapping):
+            values = {}  # what is neither is refused when it is used
+        key = tuple(sorted((str(k), type(v).__name__, repr(v)) for k, v in values.items()))
+        if key not in self._compiled and len(self._compiled) >= REMEMBERED:
+            del self._compiled[next(iter(self._compiled))]
+        return self._compiled.setdefault(key, {})
+
+    def _has_meaning(self, a: Batch, b: Batch, names: tuple[str, ...], values: Any) -> bool:
+        try:
+            program = self.network.program_of([a], [b], names, self.scheme)
+            program.values(known_values(program, [self.network.body(x.data) for x in (a, b)], values))
+        except TensorProgramError:
+            return False
+        return True
+
+    def _measure(self, parts: Sequence[Part], names: tuple[str, ...]) -> str:
+        """Measures errors, and counts from now on what integrals cost; why that is over the budget, if it is."""
+        budget = Budget(COUNTED * self.how.budget)
+        for program in [c for part in parts for c in part.programs]:
+            program.forget()
+            program.allow(budget)
+        try:
+            for part in parts:
+                part.measure(names)
+        except Exhausted as error:
+            return error.reason
+        return ""
+
+    def _evaluate(self, part: Part, results: Results, progress: bool | None) -> None:
+        from tqdm import tqdm
+
+        pair, _ = part.programs
+        p = part.products
+        blocks = list(_blocks(p.counts[0], p.counts[1], p.same, pair.data))
+        off = True if len(blocks) < 4 and progress is None else None if progress is None else not progress
+        for rows, columns in tqdm(blocks, unit="block", delay=2, disable=off):
+            if results.done(rows, columns):
+                continue
+            symmetric = p.same and rows == columns
+            values = part.measured.values if len(blocks) == 1 else None
+            found, alone = values or self._block(part, rows, columns, symmetric)
+            if symmetric:
+                for x, d in zip(found, alone, strict=True):
+                    k = np.arange(x.shape[-1])
+                    x[..., k, k] = d[..., 0]
+                if values:
+                    mirrored(found)
+            with np.errstate(over="ignore"):
+                found = [x.astype(results.dtype, copy=False) for x in found]
+            results.put(
+                found, part.rows.places, part.columns.places, rows, columns, part.mirror or (p.same and rows != columns)
+            )
+
+    @staticmethod
+    def _block(part: Part, rows: slice, columns: slice, symmetric: bool) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """The kernels of a block, and those of each example alone where it is on the diagonal."""
+        pair, same = part.programs
+        p = part.products
+        block = p.block(pair.data, rows, columns)
+        if symmetric and pair.guards:
+            block = replace(block, unwanted=np.eye(block.rows, dtype=bool))
+        found = pair.run(block, dtype=p.dtype, memory=part.memory)
+        if not symmetric:
+            return found, []
+        own = p.block(same.data, rows, rows)
+        return found, same.run(Block(own.products, own.rows, 1), dtype=p.dtype, memory=part.memory)
+
+    # ---- any other ----
+    def _by_program(self, X1: Any, X2: Any, names: tuple[str, ...], rng: int, note: str, values: Any) -> Sampled:
+        """By the limit of the program of all examples; sampled, where a note says why nothing else will do."""
+        method = "population" if note and self.how.method == "auto" else self.how.method
+        program = self.network.program(X1, X2, names, self.scheme.name, self.scheme.width, self.gia)
+        numbers = known_values(program, self.network.bodies(X1, X2), values)
+        with np.errstate(over="ignore", invalid="ignore"):
+            # samples that were not asked for only have to be better than what they replace
+            tol = self.how.tol if self.how.method == "population" else None
+            found = limit(program, method=method, rng=rng, tol=tol, budget=self.how.budget, values=numbers)
+        arrays = [np.asarray(found[k].value, dtype=float) for k in names]
+        errors = [
+            np.broadcast_to(np.asarray(found[k].error, dtype=float), a.shape)
+            for k, a in zip(names, arrays, strict=True)
+        ]
+        if X2 is None:  # sampled entries differ from their mirror images, within their errors
+            arrays, errors = [
+                [(a + (a.T if a.ndim == 2 else a.transpose(1, 0, 3, 2))) / 2 for a in b] for b in (arrays, errors)
+            ]
+        measured = Measured.nothing(names)
+        for name, a, e in zip(names, arrays, errors, strict=True):
+            measured.whole(name, a, e, symmetric=X2 is None)
+        notes = {k: "; ".join(filter(None, [note, found[k].note])) for k in names}
+        return Sampled(arrays, measured, {k: found[k].method for k in names}, {k: found[k].kind for k in names}, notes)
+
+    def _given(self, found: Sampled, names: tuple[str, ...], get: Any, dtype: Any) -> Any:
+        """What `_by_program` found, as the user wants it."""
+        checked(names, found.measured, self.how, found.method, self.network.source)
+        arrays = [a.astype(dtype) for a in found.arrays]
+        if isinstance(get, str):
+            return arrays[0]
+        return answer(names, arrays, found.measured.error, found.method, found.kind, found.note)
+
+
+@dataclass
+class Sampled:
+    """Kernels by the limit of a program: arrays, their errors, how, why so, and what the errors mean."""
+
+    arrays: list[np.ndarray]
+    measured: Measured
+    method: dict[str, str]
+    kind: dict[str, str]
+    note: dict[str, str]
+
+
+def _blocks(n: int, m: int, same: bool, data: Sequence[Node]) -> list[tuple[slice, slice]]:
+    """Blocks of at most `BLOCK` inner products, as square as possible; those on and above the diagonal if `same`."""
+    deep = max([prod(x.shape) for x in data if x.attr[4] != x.attr[5]], default=1)
+    pairs = max(1, BLOCK // deep)
+    side = isqrt(pairs)
+    if n * m <= pairs:
+        return [(slice(0, n), slice(0, m))]
+    rows = [slice(i, min(n, i + side)) for i in range(0, n, side)]
+    columns = rows if same else [slice(j, min(m, j + side)) for j in range(0, m, side)]
+    return [(r, c) for r in rows for c in columns if not same or c.start >= r.start]
+
+
+def _names(get: Any) -> tuple[str, ...]:
+    names = (get,) if isinstance(get, str) else tuple(get) if isinstance(get, (Sequence, set, frozenset)) else ()
+    if not names or not all(isinstance(k, str) for k in names) or len(set(names)) < len(names):
+        raise TensorProgramError(
+            f"get={get!r}", why="it names kernels, each once", fix='give "ntk", or several: ("nngp", "ntk")'
+        )
+    return names
+
+
+def _dtype(dtype: Any) -> Any:
+    try:
+        found = np.dtype(dtype)
+    except TypeError:
+        found = None
+    if found not in (np.float64, np.float32):
+        raise TensorProgramError(f"dtype {dtype}", fix="use float64 or float32")
+    return found
+
+
+def _identity(compiled: Any, data: Sequence[Any]) -> str:
+    """What a folder of results is for: the network, the data, and how it is cut into blocks."""
+    import hashlib
+
+    from tensorprog.language.symbols import encode
+
+    h = hashlib.blake2b(compiled.digest, digest_size=12)
+    h.update(repr(BLOCK).encode())
+    for x in data:
+        h.update(x if isinstance(x, bytes) else encode(x))
+    return h.hexdigest()

@@ -1,0 +1,146 @@
+"""By which route the kernels of two batches are computed: chosen by its cost, a count, and by errors that were measured."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tensorprog.errors import TensorProgramError
+from tensorprog.kernels.accuracy import AccuracyWarning, Measured, measure
+from tensorprog.kernels.compile import Compiled
+from tensorprog.kernels.inner_products import GramProducts, Products
+from tensorprog.limits.budget import EVALUATIONS, Budget
+from tensorprog.limits.evaluate.blocks import Batched, Memory
+from tensorprog.limits.routes import checked_method, checked_tolerance
+from tensorprog.networks.samples import Batch
+
+__all__ = ["How", "Part", "checked"]
+
+POOR = 1e-2
+"""Relative error above which another route is tried, and a warning given if none is better."""
+SHARP = 1e-10
+"""Relative error up to which quadrature, compared with bounds on telling examples, is used for all of them."""
+
+
+@dataclass(frozen=True)
+class How:
+    """What the user asks of a route.
+
+    Attributes:
+        method: One of `tp.limit`'s.
+        tol: The relative error to be kept; None for what is usual.
+        budget: How many times the usual work (`limits/budget.py`).
+    """
+
+    method: str
+    tol: float | None
+    budget: float
+
+    @staticmethod
+    def of(method: Any, tol: Any, budget: Any) -> How:
+        """As the user gives it.
+
+        Raises:
+            TensorProgramError: it is no method, no number above 0.
+        """
+        return How(checked_method(method), checked_tolerance(tol), Budget.of(budget).factor)
+
+    @property
+    def changed(self) -> str:
+        """What is not as usual, for people."""
+        usual = How("auto", None, 1.0)
+        return "".join([f", {k}={v!r}" for k, v in vars(self).items() if v != getattr(usual, k)])
+
+    @property
+    def rough(self) -> float:
+        """The relative error from which on what is sampled is tried in place of what is not."""
+        return POOR if self.tol is None else self.tol
+
+    def too_dear(self, evaluations: float) -> str:
+        """Why the exact route is over the budget; empty if it is not."""
+        allowed = EVALUATIONS * self.budget
+        if evaluations <= allowed:
+            return ""
+        return f"integrals take {evaluations:.0e} evaluations, more than {allowed:.0e} (budget= allows more)"
+
+
+class Part:
+    """The kernels of two batches of examples, each of one shape.
+
+    Attributes:
+        rows: The first batch.
+        columns: The second.
+        products: Their inner products.
+        mirror: Are the kernels of the second with the first wanted as well?
+        compiled: What is evaluated.
+        measured: Its errors.
+        note: Why it is computed so.
+        memory: Integrals that this call has found.
+    """
+
+    def __init__(
+        self, rows: Batch, columns: Batch, products: Products | GramProducts, mirror: bool, compiled: Compiled
+    ) -> None:
+        self.rows, self.columns, self.products, self.mirror, self.compiled = rows, columns, products, mirror, compiled
+        self.measured: Measured
+        self.note = ""
+        self.memory = Memory()
+
+    @property
+    def evaluations(self) -> float:
+        """Of integrands, by the route chosen."""
+        n, m = self.products.counts
+        pairs = n * (n + 1) // 2 if self.products.same else n * m
+        return self.compiled.evaluations(pairs, n)
+
+    @property
+    def programs(self) -> tuple[Batched, Batched]:
+        """For two examples, and for one."""
+        assert self.compiled.pair is not None and self.compiled.same is not None
+        return self.compiled.pair, self.compiled.same
+
+    def measure(self, names: Sequence[str]) -> None:
+        """Measures errors, and notes where closed forms have given way to integrals."""
+        self.measured = measure(*self.programs, self.products, names, self.compiled.several, self.memory)
+        if self.memory and max(self.measured.visible.values()) > SHARP:  # with bounds for all examples
+            self.memory = Memory(compared=False)
+            first = self.measured
+            self.measured = measure(*self.programs, self.products, names, self.compiled.several, self.memory)
+            self.measured.pairs += first.pairs
+        rows, columns = self.rows.places, self.columns.places
+        self.measured.worst = {k: (rows[i], columns[j]) for k, (i, j) in self.measured.worst.items()}
+        if any(c.gave_way for c in self.programs):
+            self.note = "the closed form cancels"
+
+
+def checked(names: Sequence[str], measured: Measured, how: How, method: dict[str, str], source: Any) -> None:
+    """Looks at the errors of what is to be returned.
+
+    Raises:
+        TensorProgramError: no digit is known.
+        AccuracyWarning: (warning) it is not as good as asked.
+    """
+    for name in names:
+        share = measured.visible[name]
+        if share <= how.rough:
+            continue
+        i, j = measured.worst.get(name, (0, 0))
+        what = (
+            f"{name} of the examples {(i, j)} is known to {share:.0e} of its size only: its error is up to "
+            f"{measured.error[name]:.0e} ({method[name]})"
+        )
+        if np.isinf(share):
+            what, why = (
+                f"{name} is not finite for the examples {(i, j)}",
+                "a number, or its error, is larger than 1e308",
+            )
+            raise TensorProgramError(what, why=why, fix="look for what grows", source=source)
+        if not share < 1:
+            raise TensorProgramError(
+                what, why="no route knows a digit of it", fix="look for what cancels or grows", source=source
+            )
+        warnings.warn(f"{what}; tp.limit with more samples, or a larger tol=, may do", AccuracyWarning, stacklevel=4)

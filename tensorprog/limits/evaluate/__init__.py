@@ -1,0 +1,1 @@
+"""Scalar programs as arrays, with errors: entry by entry, in tiles, over pairs of examples."""

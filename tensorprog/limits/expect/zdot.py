@@ -1,0 +1,139 @@
+"""Zdot: the part of W x by which x remembers that it was made with W.T (Tensor Programs III, 2.2).
+
+    Zdot^{W x} = var * sum over y of  Z^y  E[ dZ^x / dZhat^{W.T y} ],    the sum over the y that W.T has multiplied.
+
+No leaf is enumerated: for x = F(u_1, ..), the u_i Gaussian, the sum is sum_i E[dF/du_i] times the same sum of u_i, and
+for an affine
+u it is u itself with every leaf Zhat^{W.T y} replaced by Z^y and every other leaf by 0.
+"""
+
+from __future__ import annotations
+
+from tensorprog.language import algebra
+from tensorprog.language.algebra import ONE, ZERO, typed
+from tensorprog.language.node import Node
+from tensorprog.limits.expect.expectation import Expectation
+from tensorprog.limits.expect.factors import carried, factors_of, without
+from tensorprog.limits.expect.structure import is_variable, opened, opened_fully, ordered, root, scalar_version
+from tensorprog.limits.gauss.duals import dual
+from tensorprog.limits.tasks import Declined, Task
+
+__all__ = ["Zdot", "combined"]
+
+
+class Zdot:
+    """The rules of Zdot, over the rules of expectation."""
+
+    def __init__(self, expectation: Expectation) -> None:
+        self.e = expectation
+
+    # ---- E of derivatives ----
+    def slopes(self, x: Node, needed: tuple[bool, ...]) -> Task:
+        """E[dx/dv] for the Gaussian variables v of x, in the order of its atoms; 0 where it is not needed.
+
+        Where a derivative is no function (a jump times a function without closed form), all of them by regression.
+        """
+        atoms = self.e.structure.atoms(x)
+        found = []
+        try:
+            for v, wanted in zip(atoms, needed, strict=True):
+                value = (yield (self.e.mean, self.e.structure.derivative(x, v))) if wanted else ZERO
+                found.append(value)
+        except Declined:
+            found = yield from self._regression(x, atoms)
+        return tuple(found)
+
+    def _regression(self, x: Node, atoms: tuple[Node, ...]) -> Task:
+        """pinv(C) b with C = Cov(v_i, v_j), b_i = Cov(v_i, x): Stein's lemma, derivative-free (Tensor Programs III, remark 2.12).
+
+        By elimination in the order of the atoms; a variable that earlier ones determine has residual variance 0, and
+        slope 0.
+        """
+        d = len(atoms)
+        c: dict[tuple[int, int], Node] = {}
+        b: list[Node] = []
+        whole = yield (self.e.mean, x)
+        for i, v in enumerate(atoms):
+            product = yield (self.e.mean, algebra.mul([v, x]))
+            mean = yield (self.e.mean, v)
+            b.append(algebra.add([(1, product), (-1, algebra.mul([mean, whole]))]))
+            for j in range(i + 1):
+                c[i, j] = yield (self.e.covariance, *ordered(v, atoms[j]))
+        for i in range(d):
+            for j in range(i + 1, d):
+                b[j] = dual("residual", b[j], c[j, i], b[i], c[i, i])
+                for k in range(i + 1, j + 1):
+                    c[j, k] = dual("residual", c[j, k], c[j, i], c[k, i], c[i, i])
+        slopes: dict[int, Node] = {}
+        for i in reversed(range(d)):
+            rest = algebra.add([(1, b[i]), *[(-1, algebra.mul([c[j, i], slopes[j]])) for j in range(i + 1, d)]])
+            slopes[i] = algebra.mul([rest, dual("pinv", c[i, i])])
+        return [slopes[i] for i in range(d)]
+
+    # ---- Zdot ----
+    def zdot(self, name: str, transposed: bool, x: Node) -> dict[Node, Node] | Task:
+        """Zdot^{W x} (W.T x if transposed) over var: {Z^y: coefficient}, y the vectors the other direction has multiplied.
+
+        For a nonlinear x = F(u_1, ..), u_i Gaussian, the sum over y of Z^y E[dZ^x/dZhat^y] is sum_i E[dF/du_i] times
+        the same
+        of u_i: no leaf is enumerated (Tensor Programs III, 2.2, ZDot).
+        """
+        if x.width is None or ("matrix", name, "" if transposed else "T") not in self.e.structure.facts(x).families:
+            return {}
+        if is_variable(x):
+            return {opened_fully(carried(x, root(x).args[0])): ONE}
+        return self._zdot(name, transposed, x)
+
+    def _zdot(self, name: str, transposed: bool, x: Node) -> Task:
+        out: dict[Node, Node] = {}
+
+        def collect(coefficient: Node, found: dict[Node, Node]) -> None:
+            for y, c in found.items():
+                more = algebra.mul([coefficient, c])
+                out[y] = algebra.add([(1, out[y]), (1, more)]) if y in out else more
+
+        match x.op:
+            case "add":
+                for c, a in zip(x.attr, x.args, strict=True):
+                    found = yield (self.zdot, name, transposed, a)
+                    collect(algebra.constant(c), found)
+            case "view" | "take" | "pick":
+                found = yield (self.zdot, name, transposed, opened(x))
+                collect(ONE, found)
+            case "sum":
+                found = yield (self.zdot, name, transposed, x.args[0])
+                body = typed(combined(found), x.args[0].shape, x.width, None)
+                out[algebra.sum_axis(body, x.attr)] = ONE
+            case "stack":
+                parts = []
+                for a in x.args:
+                    found = yield (self.zdot, name, transposed, a)
+                    parts.append(typed(combined(found), a.shape, x.width, None))
+                out[algebra.stack(parts, x.attr)] = ONE
+            case _:
+                if self.e.structure.facts(x).stacked:
+                    axis = self.e.stack_axis(x)
+                    parts = []
+                    for i in range(x.shape[axis]):
+                        found = yield (self.zdot, name, transposed, opened_fully(algebra.take(x, axis, i)))
+                        parts.append(typed(combined(found), x.shape[:axis] + x.shape[axis + 1 :], x.width, None))
+                    out[algebra.stack(parts, axis)] = ONE
+                    return out
+                if self.e.structure.facts(x).affine:  # a deterministic multiple
+                    (z,) = [a for a in x.args if self.e.structure.facts(a).families]
+                    found = yield (self.zdot, name, transposed, z)
+                    collect(scalar_version(algebra.mul(without(factors_of(x), z))), found)
+                else:
+                    of_atoms = []
+                    for v in self.e.structure.atoms(x):
+                        found = yield (self.zdot, name, transposed, v)
+                        of_atoms.append(found)
+                    slopes = yield (self.slopes, x, tuple(map(bool, of_atoms)))
+                    for slope, found in zip(slopes, of_atoms, strict=True):
+                        collect(slope, found)
+        return {y: c for y, c in out.items() if not c.is_zero and not y.is_zero}
+
+
+def combined(found: dict[Node, Node]) -> Node:
+    """sum of c Z^y."""
+    return algebra.add([(1, algebra.mul([c, y])) for y, c in found.items()]) if found else ZERO

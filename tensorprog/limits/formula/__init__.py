@@ -1,0 +1,1 @@
+"""The limit as SymPy expressions."""

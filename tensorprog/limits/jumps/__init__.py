@@ -1,0 +1,1 @@
+"""Jumps that are met exactly in the limit, where finite widths decide."""

@@ -1,0 +1,1 @@
+"""Scalar programs to scalar programs: fewer entries, fewer passes, the same values."""

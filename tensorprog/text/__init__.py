@@ -1,0 +1,1 @@
+"""Programs as text: written, read, in files, in LaTeX, as a graph."""
