@@ -199,13 +199,13 @@ class _Writer:
         for x in self.order:
             if x.op == "dual":
                 count = {
-                    "sign_pair": 2,
+                    "sign_pair": 4,
                     "arcsine_noisy": 2,
                     "sign_mean": 1,
                     "density": 1,
                     "vanishing": 1,
                     "share": 3,
-                    "shares": 6,
+                    "shares": 8,
                 }.get(x.attr, 0)
                 if x.attr in ("difference", "widened"):
                     continue

@@ -350,7 +350,7 @@ def _turning(x: Node) -> list[tuple[Node, bool]]:
             m, q = x.args
             return [(q, True), (algebra.mul([m, algebra.fn("reciprocal", algebra.fn("sqrt", q))]), False)]
         case "sign_pair":
-            return [(x.args[2], True), (x.args[4], True)]
+            return [(x.args[4], True), (x.args[6], True)]
         case "residual":
             return [(x.args[3], True)]
         case _:  # of one variance, or of two and a covariance
