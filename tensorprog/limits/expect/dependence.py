@@ -14,7 +14,8 @@ from tensorprog.language import algebra
 from tensorprog.language.functions import PRIMITIVES
 from tensorprog.language.node import MOVES, Node, topological
 from tensorprog.language.symbols import Number, is_exact
-from tensorprog.limits.expect.structure import Structure, is_variable, opened, root, scalar_version
+from tensorprog.limits.expect.moves import is_variable, opened, root, scalar_version
+from tensorprog.limits.expect.structure import Structure
 
 __all__ = ["Combination", "independent"]
 

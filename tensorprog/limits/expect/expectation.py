@@ -38,12 +38,7 @@ from tensorprog.limits.expect.factors import (
 from tensorprog.limits.expect.families import Families
 from tensorprog.limits.expect.guard import guarded, size_of
 from tensorprog.limits.expect.integral import integral
-from tensorprog.limits.expect.picks import Picks, common_picks, split
-from tensorprog.limits.expect.products import few_variables, product
-from tensorprog.limits.expect.reduce import reduced
-from tensorprog.limits.expect.rows import family_factor, of_family, stack_as_family
-from tensorprog.limits.expect.structure import (
-    Structure,
+from tensorprog.limits.expect.moves import (
     is_variable,
     opened,
     opened_fully,
@@ -53,6 +48,11 @@ from tensorprog.limits.expect.structure import (
     settled,
     summand,
 )
+from tensorprog.limits.expect.picks import Picks, common_picks, split
+from tensorprog.limits.expect.products import few_variables, product
+from tensorprog.limits.expect.reduce import reduced
+from tensorprog.limits.expect.rows import family_factor, of_family, stack_as_family
+from tensorprog.limits.expect.structure import Structure
 from tensorprog.limits.gauss.integrand import MAX_QUADRATURE
 from tensorprog.limits.tasks import Declined, Solver, Task
 

@@ -15,7 +15,8 @@ from tensorprog.language.node import Node, topological
 from tensorprog.language.symbols import Number
 from tensorprog.limits.expect.closed import Gaussian
 from tensorprog.limits.expect.domain import range_of
-from tensorprog.limits.expect.structure import MOVED, Structure, opened
+from tensorprog.limits.expect.moves import MOVED, opened
+from tensorprog.limits.expect.structure import Structure
 
 __all__ = ["Tilt", "logarithm", "saturated", "tilt"]
 

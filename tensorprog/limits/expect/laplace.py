@@ -23,7 +23,8 @@ from tensorprog.language.functions import PRIMITIVES, Primitive
 from tensorprog.language.node import Node, topological
 from tensorprog.limits.expect.closed import Gaussian, closed_form
 from tensorprog.limits.expect.domain import range_of
-from tensorprog.limits.expect.structure import MOVED, Structure, opened, opened_fully, ordered, scalar_version, summand
+from tensorprog.limits.expect.moves import MOVED, opened, opened_fully, ordered, scalar_version, summand
+from tensorprog.limits.expect.structure import Structure
 from tensorprog.limits.gauss.tilt import EPS, Covariance, Law, Order, Projection, Weights
 from tensorprog.limits.tasks import Declined, Task
 

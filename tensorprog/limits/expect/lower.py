@@ -23,10 +23,10 @@ from tensorprog.limits.expect.exponentials import logarithm, saturated
 from tensorprog.limits.expect.factors import variance_factor
 from tensorprog.limits.expect.floats import FloatArithmetic
 from tensorprog.limits.expect.laplace import homogeneous
+from tensorprog.limits.expect.moves import PASSED, opened, root, scalar_version, settled
 from tensorprog.limits.expect.outer import Separation
 from tensorprog.limits.expect.polynomials import root_of_square
 from tensorprog.limits.expect.powers import initial_scalars, limit_node
-from tensorprog.limits.expect.structure import PASSED, opened, root, scalar_version, settled
 from tensorprog.limits.expect.zdot import Zdot, combined
 from tensorprog.limits.tasks import Declined
 

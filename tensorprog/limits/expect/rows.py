@@ -13,7 +13,7 @@ from tensorprog.language.node import Node
 from tensorprog.language.symbols import Number
 from tensorprog.limits.expect.factors import factors_of, without
 from tensorprog.limits.expect.families import MANY, placed
-from tensorprog.limits.expect.structure import root, settled
+from tensorprog.limits.expect.moves import root, settled
 from tensorprog.limits.tasks import Task
 
 if TYPE_CHECKING:

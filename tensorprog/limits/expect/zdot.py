@@ -14,7 +14,7 @@ from tensorprog.language.algebra import ONE, ZERO, typed
 from tensorprog.language.node import Node
 from tensorprog.limits.expect.expectation import Expectation
 from tensorprog.limits.expect.factors import carried, factors_of, without
-from tensorprog.limits.expect.structure import is_variable, opened, opened_fully, ordered, root, scalar_version
+from tensorprog.limits.expect.moves import is_variable, opened, opened_fully, ordered, root, scalar_version
 from tensorprog.limits.gauss.duals import dual
 from tensorprog.limits.tasks import Declined, Task
 

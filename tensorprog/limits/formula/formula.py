@@ -30,7 +30,7 @@ from tensorprog.limits.expect.columns import covariance_at
 from tensorprog.limits.expect.domain import check_domains
 from tensorprog.limits.expect.expectation import Expectation
 from tensorprog.limits.expect.lower import Lowering
-from tensorprog.limits.expect.structure import root
+from tensorprog.limits.expect.moves import root
 from tensorprog.limits.formula.duals import named
 from tensorprog.limits.formula.integral import GaussianExpectation
 from tensorprog.limits.formula.result import Formula
