@@ -275,7 +275,7 @@ def _is_square(x: Node) -> bool:
     """Is it a square of a vector, possibly seen along other axes? A sum of several is positive, almost surely.
 
     Whether the moments of its inverse powers are finite depends on the rank of the covariance and on what else is in the
-    product; `tilt.py:Weights` finds out.
+    product; `limits/gauss/finite.py:Weights` finds out.
     """
     while x.op in (*MOVES, "sum"):
         x = x.args[0]

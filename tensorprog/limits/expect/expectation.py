@@ -75,8 +75,8 @@ class Expectation:
         self.solver = Solver(self.budget)
         self.families = Families(integrals)
         self.unweighed: list[Node] = []
-        """`Weights` of integrals that are sampled in the end, which would not notice an infinite moment: to be evaluated
-        (`limits/evaluate/moments.py`)."""
+        """`limits/gauss/finite.py:Weights` of integrals that are sampled in the end, and would not notice an infinite moment:
+        they are evaluated before (`limits/evaluate/moments.py`)."""
         self.used: Counter[str] = Counter()  # rules by name, to how many questions each has answered
 
     # ---- E ----

@@ -142,21 +142,25 @@ class Lowering:
     def _add_with_powers(self, x: Node) -> None:
         """A product with powers of n that have a limit together: n^-1/2 of one width over that of another, times a Moment."""
         error = next(self._without_limit[a] for a in x.args if a in self._without_limit)
-        pairs = list(zip(x.args, x.attr, strict=True)) if x.op == "mul" else []
-        together = algebra.mul([(a, k) for a, k in pairs if a in self._initial_scalars]) if pairs else None
-        limit = None if together is None or together == x else limit_node(together, self.values or {})
-        if limit is None:
+        if x.op != "mul":
             raise error
-        rest = algebra.mul([(a, k) for a, k in pairs if a not in self._initial_scalars])
-        for a in rest.args if rest.op == "mul" else [rest]:
-            if a not in self.z and a not in self.declined:
-                self._add(a)
-        if rest not in self.z and rest not in self.declined:
-            self._add(rest)
+        factors = list(zip(x.args, x.attr, strict=True))
+        powers = algebra.mul([(a, k) for a, k in factors if a in self._initial_scalars])
+        rest = algebra.mul([(a, k) for a, k in factors if a not in self._initial_scalars])
+        below = topological([powers])
+        self._initial_scalars |= initial_scalars(below)
+        for y in below:
+            if y not in self.z and y not in self._without_limit:
+                self._add(y)
+        if powers in self._without_limit:
+            raise error
+        for y in (*(rest.args if rest.op == "mul" else ()), rest):
+            if y not in self.z and y not in self.declined:
+                self._add(y)
         if rest in self.declined:
             self.declined[x] = self.declined[rest]
         else:
-            self.z[x] = typed(algebra.mul([limit, self.z[rest]]), x.shape, x.width, x.inner)
+            self.z[x] = typed(algebra.mul([self.z[powers], self.z[rest]]), x.shape, x.width, x.inner)
 
     def _below(self, x: Node) -> tuple[int, int]:
         """How many instructions x is made of, and what their limits have cost: an output has one budget for all of them."""
