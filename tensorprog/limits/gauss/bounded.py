@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from tensorprog.limits.gauss.nested import psd_factor, radius, rule
+from tensorprog.limits.gauss.nested import psd_factor, radius
+from tensorprog.limits.gauss.panels import rule
 from tensorprog.limits.gauss.plane import Plane, Solved
 from tensorprog.limits.gauss.verified import ROUNDED, Line
 
