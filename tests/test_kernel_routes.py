@@ -286,7 +286,7 @@ def test_methods_and_budgets():
             tp.kernel_fn(net, **wrong)
 
 
-@pytest.mark.parametrize("depth", [2, pytest.param(150, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("depth", [2, pytest.param(100, marks=pytest.mark.slow)])
 def test_used_kernel_functions_cross_processes(depth):
     """Networks are deeper than the stack of pickle and deepcopy; what is compiled does not travel."""
     h = tp.dense("U", X, N)
@@ -304,9 +304,9 @@ def test_used_kernel_functions_cross_processes(depth):
 
 @pytest.mark.slow
 def test_memory_is_known_before():
-    """The exact tangent kernel of batch normalisation has arrays over pairs of pairs of examples: 40 of them take 30 GB."""
+    """The exact tangent kernel of batch normalisation has arrays over pairs of pairs of examples: 25 of them take 5 GB."""
     net = tp.Network(tp.readout("v", tp.relu(tp.batch_norm(tp.dense("U", X, N)))))
-    found = tp.kernel_fn(net)(np.random.default_rng(0).standard_normal((40, 50)), get=("ntk",))
+    found = tp.kernel_fn(net)(np.random.default_rng(0).standard_normal((25, 50)), get=("ntk",))
     assert found.method["ntk"] == "population" and "GB of memory" in found.note["ntk"]
 
 
