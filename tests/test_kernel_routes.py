@@ -11,8 +11,8 @@ from marks import refused
 from scipy.special import erf, erfc
 
 import tensorprog as tp
-from tensorprog.kernels.accuracy import AccuracyWarning
-from tensorprog.limits.evaluate.blocks import Batched
+from tensorprog.limits.pairs.accuracy import AccuracyWarning
+from tensorprog.limits.pairs.blocks import Batched
 
 N = tp.Width("n")
 X = tp.Input("x")
@@ -105,7 +105,7 @@ def test_what_looking_costs(monkeypatch):
 
 def test_each_examples_integral_is_asked_once(monkeypatch):
     """Its variance is that of a row, of a column and of the example alone; telling examples are looked at first."""
-    from tensorprog.limits.evaluate.scalar import scalar as evaluate
+    from tensorprog.limits.evaluate import scalar as evaluate
 
     asked = {}
     integrate = evaluate.integrate_arrays
@@ -123,7 +123,7 @@ def test_each_examples_integral_is_asked_once(monkeypatch):
 
 def test_what_is_replaced_is_not_integrated(monkeypatch):
     """The closed forms of elu cancel for an example with itself, which has a program of its own."""
-    from tensorprog.limits.evaluate.scalar import scalar as evaluate
+    from tensorprog.limits.evaluate import scalar as evaluate
 
     asked = []
     integrate = evaluate.integrate_arrays
@@ -334,7 +334,7 @@ def test_the_worst_pair_of_ragged_data_is_named_as_the_user_counts():
     measure = Part.measure
     net = tp.Network(tp.readout("v", tp.mean(tp.tanh(tp.dense("U", tp.Input("x", axes=("t",)), N)), "t")))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Part, "measure", lambda self, names: (measure(self, names), seen.append(self))[0])
+        patch.setattr(Part, "measure", lambda self, *given: (measure(self, *given), seen.append(self))[0])
         tp.kernel_fn(net)([[[1.0]], [[1.0], [2.0]], [[3.0]], [[1.0], [0.5]]])
     for part in seen:
         for i, j in part.measured.worst.values():

@@ -18,9 +18,9 @@ from scipy.special import erf, expit, ndtr
 import tensorprog as tp
 from tensorprog.arrays.contraction import contraction
 from tensorprog.arrays.elementwise import kernel
-from tensorprog.kernels.accuracy import AccuracyWarning
 from tensorprog.language.node import topological
 from tensorprog.limits.gauss.shares import quadrant, share
+from tensorprog.limits.pairs.accuracy import AccuracyWarning
 
 n, x = tp.Width("n"), tp.Input("x")
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(24)

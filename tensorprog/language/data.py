@@ -23,7 +23,7 @@ from tensorprog.language.symbols import Number, VectorSpec, Width, encode, numbe
 __all__ = ["VALUES", "ArrayData", "Data", "Embedding", "SlotData", "Values", "merged"]
 
 
-MANY = 2**20
+MANY = 2**15
 """Entries of a Gram matrix that is not made where it may be contracted instead."""
 VALUES = "values"
 """Marks a `data` node that stands for the numbers of an input, not for inner products."""

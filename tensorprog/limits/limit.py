@@ -26,6 +26,7 @@ from tensorprog.limits.expect.lower import Lowering
 from tensorprog.limits.explain import Explanation, reasons
 from tensorprog.limits.gauss.correlations import nearly_equal
 from tensorprog.limits.jumps.check import check_jumps, suspects
+from tensorprog.limits.pairs.estimates import estimates_by_pairs
 from tensorprog.limits.routes import FEWEST_POINTS, ROUGH, Exact, Search, better, checked_method, rough, worst
 from tensorprog.limits.tasks import Declined, Exhausted
 from tensorprog.transforms.decouple import program_for
@@ -34,6 +35,8 @@ from tensorprog.transforms.written_out import written_out
 
 __all__ = ["limit"]
 
+SHARP = 1e-10
+"""Relative error of batches, computed pair by pair of examples, above which they are computed entry by entry, too."""
 FOLDED_RUNS = 3
 """Lowerings with moved floats, where these have lost digits."""
 
@@ -104,7 +107,12 @@ def limit(
     if method == "population":
         search.sample_populations(list(program), dict.fromkeys(program, 'method="population" was asked for'))
     else:
-        search.evaluate(allowed=search.operations if method == "exact" else None)
+        if samples is None:
+            for name, estimate in estimates_by_pairs(written, bound, allowed, SHARP).items():
+                search.offer(name, estimate)
+        search.evaluate(
+            [name for name in program if name not in found], search.operations if method == "exact" else None
+        )
         if method == "exact":
             search.evaluate_late()
         if search.reasons and method == "exact":

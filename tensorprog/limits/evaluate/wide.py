@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tensorprog.arrays.contraction import Contraction
 from tensorprog.arrays.elementwise import kernel, raised
+from tensorprog.arrays.plan import schedule
 from tensorprog.language.functions import NORMAL, PRIMITIVES, TINY
-from tensorprog.language.node import Node, topological
+from tensorprog.language.node import Node
 from tensorprog.limits.evaluate.perturb import Perturbation
 from tensorprog.limits.gauss.duals import DUALS
 
@@ -265,10 +267,13 @@ def run_wide(program: ScalarProgram, level: int, noise: int | None) -> tuple[dic
     moved = perturb is not None
     values: dict[Node, Wide] = {}
     narrow = Narrowed(values, moved)
-    order = topological(program.floating)
-    for x in order:
-        args = [values[a] for a in x.args]
-        if x.op == "dual":
+    for step in schedule(program.floating, moments=False):
+        x = step.node
+        args = [values[a] for a in step.operands]
+        if isinstance(step.compute, Contraction):
+            exponent = sum([k * a.exponent for k, a in zip(step.compute.powers, args, strict=True)])
+            value = Wide.of(step.compute(*[a.array for a in args]), exponent)
+        elif x.op == "dual":
 
             def changed(arrays: Sequence[Array], x: Node = x) -> Sequence[Array]:
                 given = arrays if perturb is None else perturb.operands(x, arrays)

@@ -41,7 +41,7 @@ class Families:
 
     Args:
         integrals: May the members be functions without closed forms? Not for the kernels of pairs of examples, whose
-            integrals are series over examples (`limits/evaluate/blocks.py`) where they have no axes.
+            integrals are series over examples (`limits/pairs/blocks.py`) where they have no axes.
     """
 
     def __init__(self, integrals: bool = True) -> None:

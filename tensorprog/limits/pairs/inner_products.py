@@ -14,9 +14,9 @@ from tensorprog.errors import TensorProgramError
 from tensorprog.language.data import VALUES, ArrayData
 from tensorprog.language.given import real_array
 from tensorprog.language.node import Node
-from tensorprog.limits.evaluate.blocks import Block
+from tensorprog.language.rearranged import joined, transformed
 from tensorprog.limits.gauss.correlations import nearly_equal
-from tensorprog.networks.inputs import joined, transformed
+from tensorprog.limits.pairs.blocks import Block
 
 __all__ = ["GramProducts", "Products"]
 
