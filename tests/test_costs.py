@@ -136,7 +136,7 @@ def test_node_counts(build, size, bounds):
     ("build", "sizes", "growth"),
     [
         (recurrent, (12, 24), 1.7),
-        (last_state, (5, 10, 20), 2.0),
+        (last_state, (6, 12, 24), 2.0),
         (residual, (15, 30), 1.1),
         (ungated, (20, 40), 1.1),
         (ungated_tangent, (10, 20), 1.1),
