@@ -15,12 +15,14 @@ from tensorprog.language.build import __all__ as _build
 from tensorprog.language.deferred import layer
 from tensorprog.language.expression import Expression
 from tensorprog.language.leaves import Scalar, Vector, inverse_sqrt
+from tensorprog.language.matrix import Matrix
 from tensorprog.language.program import Program
-from tensorprog.language.symbols import Matrix, Width
+from tensorprog.language.symbols import Width
 
 if TYPE_CHECKING:
     from tensorprog.analysis.compare import Comparison, compare
-    from tensorprog.analysis.gia import GIAReport, check_gia
+    from tensorprog.analysis.gia import check_gia
+    from tensorprog.analysis.gia_report import GIAReport
     from tensorprog.analysis.regularity import RegularityReport, check_regularity
     from tensorprog.execute.executor import Runs, run
     from tensorprog.kernels.function import kernel_fn
@@ -81,7 +83,7 @@ _LATER = {
     "Comparison": "tensorprog.analysis.compare",
     "Formula": "tensorprog.limits.formula.result",
     "Function": "tensorprog.language.custom",
-    "GIAReport": "tensorprog.analysis.gia",
+    "GIAReport": "tensorprog.analysis.gia_report",
     "RegularityReport": "tensorprog.analysis.regularity",
     "Runs": "tensorprog.execute.executor",
     "check_gia": "tensorprog.analysis.gia",

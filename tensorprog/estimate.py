@@ -12,7 +12,7 @@ import numpy as np
 
 from tensorprog.errors import TensorProgramError
 
-__all__ = ["Estimate", "Estimates"]
+__all__ = ["Estimate", "Estimates", "note"]
 
 KINDS = ("exact", "rounding", "bound", "standard error")
 
@@ -146,3 +146,8 @@ class Estimates(Mapping[str, Estimate]):
 
     def __repr__(self) -> str:
         return "\n".join(f"{name} = {item!r}" for name, item in self._items.items())
+
+
+def note(*parts: Any) -> str:
+    """A note of its parts, those that are empty left out."""
+    return "; ".join([str(p) for p in parts if p])

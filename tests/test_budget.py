@@ -157,3 +157,17 @@ def test_what_kernels_really_cost_is_counted(monkeypatch):
         assert found.method == {"nngp": "population"} and "evaluations" in found.note["nngp"]
         with pytest.raises(tp.TensorProgramError, match="exact route"):
             tp.kernel_fn(net, method="exact")(data)
+
+
+def test_long_programs_do_not_look_below_every_instruction():
+    """All that was spent before, 100 times the first allowance, is no reason to walk the graph: heights bound it."""
+    asked = []
+    budget = Budget()
+    for height in range(1, 1_000):
+        with budget.share(height, lambda: asked.append(1) or (0, 0), lambda: "a sum"):
+            budget.expand(budgets.EXPANSIONS // 10)
+    assert budget.expansions > 90 * budgets.EXPANSIONS and not asked
+    with pytest.raises(Exhausted, match="a sum takes"), budget.share(5, lambda: (7, 0), lambda: "a sum"):
+        budget.expand(2 * budgets.EXPANSIONS)
+    with budget.share(5, lambda: (10_000, 0), lambda: "a sum"):
+        budget.expand(2 * budgets.EXPANSIONS)

@@ -10,7 +10,8 @@ from marks import few
 from mpmath import mp, mpf
 
 import tensorprog as tp
-from tensorprog.language.differences import array_of_difference
+from tensorprog.arrays.differences import array_of_difference
+from tensorprog.arrays.elementwise import slope as slope_of
 from tensorprog.language.functions import PRIMITIVES
 
 n = tp.Width("n")
@@ -37,7 +38,7 @@ def reference(name, parameters, x, d, eps):
 def test_arrays_are_accurate_at_every_step(name):
     row = PRIMITIVES[name]
     parameters = PARAMETERS.get(name, (0.5,) * len(row.parameters))
-    call = array_of_difference(name, parameters)
+    call = array_of_difference(name, parameters, slope_of(name, parameters))
     points = [-3.0, -1e-4, 1e-9, 0.4, 2.5]
     if row.domain is not None:
         points = [0.3, 1.0, 7.5]
@@ -54,7 +55,7 @@ def test_arrays_are_accurate_at_every_step(name):
 
 
 def test_arrays_broadcast_and_split_at_kinks():
-    relu = array_of_difference("relu", ())
+    relu = array_of_difference("relu", (), slope_of("relu", ()))
     x, d = np.array([[-1.0], [0.0], [1e-9], [-1e-9]]), np.array([1.0, -1.0])
     found = relu(x, d, 1e-8)
     assert found.shape == (4, 2)

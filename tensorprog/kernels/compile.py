@@ -12,6 +12,7 @@ from tensorprog.language.program import Program, checked_values
 from tensorprog.language.symbols import encode
 from tensorprog.limits.budget import Budget
 from tensorprog.limits.evaluate.blocks import Batched
+from tensorprog.limits.evaluate.moments import check_moments
 from tensorprog.limits.expect.domain import check_domains
 from tensorprog.limits.expect.expectation import Expectation
 from tensorprog.limits.expect.lower import Lowering
@@ -69,6 +70,7 @@ class Compiled:
     def _compiled(self, program: Program, values: Mapping[str, Any]) -> Batched | None:
         check_domains(program)
         lowering = Lowering(program, values, Expectation(Budget(self.budget), integrals=False))
+        check_moments(lowering.expectation.unweighed)
         check_jumps(program, lowering)
         roots = [o.node for o in program.outputs.values()]
         reasons = [lowering.declined[x] for x in roots if x in lowering.declined]
@@ -135,5 +137,5 @@ def known_values(program: Program, bodies: Sequence[Body], values: Mapping[str, 
     if values is None:
         return {}
     thetas = [o.theta if isinstance(o, Readout) else o for body in bodies for o in body.outputs]
-    names = sorted({x.attr[0] for x in topological([t.node for t in thetas]) if x.op == "scalar"})
+    names = sorted({x.attr.name for x in topological([t.node for t in thetas]) if x.op == "scalar"})
     return {name: v for name, v in checked_values(values, names, "the network").items() if name in program.scalars}

@@ -27,7 +27,6 @@ from tensorprog.limits.tasks import Exhausted
 from tensorprog.networks.inputs import EXAMPLE
 from tensorprog.networks.network import Network
 from tensorprog.networks.samples import Batch, batches, same_features
-from tensorprog.transforms.dispatch import needs_data
 from tensorprog.transforms.parametrization import parametrization as named
 
 __all__ = ["KernelFunction", "kernel_fn"]
@@ -257,7 +256,7 @@ class KernelFunction:
                 why="a shape stands for random data in Network.program; a kernel of random data is a surprise",
                 fix="give an array with one row for each example: [[1, 2], [3, 4]]",
             )
-        if X1 is None and needs_data(self.network):
+        if X1 is None and self.network.needs_data:
             raise TensorProgramError(
                 "a kernel without data", fix="give X1, an array (examples, ..., features); or gram="
             )
@@ -446,7 +445,7 @@ class Sampled:
 
 def _blocks(n: int, m: int, same: bool, data: Sequence[Node]) -> list[tuple[slice, slice]]:
     """Blocks of at most `BLOCK` inner products, as square as possible; those on and above the diagonal if `same`."""
-    deep = max([prod(x.shape) for x in data if x.attr[4] != x.attr[5]], default=1)
+    deep = max([prod(x.shape) for x in data if x.attr.slot != x.attr.slot2], default=1)
     pairs = max(1, BLOCK // deep)
     side = isqrt(pairs)
     if n * m <= pairs:

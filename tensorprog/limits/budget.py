@@ -74,10 +74,11 @@ class Budget:
         return cls(float(factor))
 
     @contextmanager
-    def share(self, below: Callable[[], tuple[int, int]], what: Callable[[], str]) -> Iterator[None]:
+    def share(self, height: int, below: Callable[[], tuple[int, int]], what: Callable[[], str]) -> Iterator[None]:
         """Inside, one more instruction may cost what those below it have left.
 
         Args:
+            height: There are so many instructions below it at least.
             below: How many these are, and what they have cost; asked for only if it matters.
             what: The instruction, for the message.
         """
@@ -86,16 +87,21 @@ class Budget:
 
         def exactly() -> None:
             count, spent = below()
-            self._limit = (EXPANSIONS + EACH * count + min(PAIR * count**2, PAIRS)) * self.factor
+            self._limit = self._share_of(count)
             self._allowed = start + self._limit - spent
 
-        self._allowed, self._exactly = EXPANSIONS * self.factor, exactly
+        # Those below have cost no more than all have: that much is allowed without looking at them.
+        self._allowed, self._exactly = self._share_of(height), exactly
         try:
             yield
         except Exhausted:
             raise Exhausted(f"{what()} takes {self._more}") from None
         finally:
             self._allowed, self._limit, self._exactly = outer
+
+    def _share_of(self, count: int) -> float:
+        """What an output of so many instructions may cost."""
+        return (EXPANSIONS + EACH * count + min(PAIR * count**2, PAIRS)) * self.factor
 
     @property
     def _more(self) -> str:

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 
 from tensorprog.errors import TensorProgramError
-from tensorprog.estimate import Estimate, Estimates
+from tensorprog.estimate import Estimate, Estimates, note
 from tensorprog.language.data import ArrayData, Embedding
 from tensorprog.language.describe import describe
 from tensorprog.language.functions import PRIMITIVES
 from tensorprog.language.node import Node
 from tensorprog.language.program import Program
 from tensorprog.limits.budget import Budget
+from tensorprog.limits.evaluate.moments import check_moments
 from tensorprog.limits.evaluate.scalar import ScalarProgram, sampling_cost
 from tensorprog.limits.expect.domain import check_domains, ranges
 from tensorprog.limits.expect.expectation import Expectation
@@ -25,7 +26,7 @@ from tensorprog.limits.expect.lower import Lowering
 from tensorprog.limits.explain import Explanation, reasons
 from tensorprog.limits.gauss.correlations import nearly_equal
 from tensorprog.limits.jumps.check import check_jumps, suspects
-from tensorprog.limits.routes import FEWEST_POINTS, ROUGH, Exact, Search, better, checked_method, note, rough, worst
+from tensorprog.limits.routes import FEWEST_POINTS, ROUGH, Exact, Search, better, checked_method, rough, worst
 from tensorprog.limits.tasks import Declined, Exhausted
 from tensorprog.transforms.decouple import program_for
 from tensorprog.transforms.dispatch import of_networks
@@ -93,7 +94,9 @@ def limit(
     check_domains(written)
     rng, allowed = _seed(rng), Budget.of(budget)
     if method == "population" and suspects(written, bound):  # the Master Theorem decides there, too
-        check_jumps(written, Lowering(written, bound, Expectation(budget=allowed.renewed())))
+        lowering = Lowering(written, bound, Expectation(budget=allowed.renewed()))
+        check_moments(lowering.expectation.unweighed)
+        check_jumps(written, lowering)
     lost: dict[str, Any] = {}
     exact = lambda part, points, costs: _exact(written_out(part), bound, rng, points, costs, allowed, lost)  # noqa: E731
     search = Search(program, bound, samples, replicates, rng, tol, exact, allowed.factor)
@@ -150,7 +153,7 @@ def _outside(program: Program) -> dict[str, str]:
     """A note for every output that contains exp of an unbounded vector, which no version of the Master Theorem covers."""
     known, reached = ranges(program), set()
     for x in program.nodes:
-        growing = x.op == "fn" and x.width is not None and PRIMITIVES[x.attr[0]].growth == "exponential"
+        growing = x.op == "fn" and x.width is not None and PRIMITIVES[x.attr.name].growth == "exponential"
         if (growing and known[x].degree > 0) or any(a in reached for a in x.args):
             reached.add(x)
     note = "exp of a Gaussian is outside the Master Theorem as proven"
@@ -171,6 +174,7 @@ def _exact(
     `lost` takes what the rounding of floats that were folded while lowering makes of an output, whatever the route.
     """
     lowering = Lowering(program, values, Expectation(budget=budget.renewed()))
+    check_moments(lowering.expectation.unweighed)
     check_jumps(program, lowering)
     uncertain = {name for name, o in program.outputs.items() if lowering.floats.reaches(o.node)}
     found, reasons, costs = _by_route(program, lowering, rng, points, allowed, budget)
@@ -178,6 +182,7 @@ def _exact(
     if poor:  # closed forms inside an integral cancel, as those of rare events do: integrate them, too
         part = Program({name: program.outputs[name] for name in poor})
         lowering = Lowering(part, values, Expectation(budget.renewed(), reduce=False))
+        check_moments(lowering.expectation.unweighed)
         again, _, _ = _by_route(part, lowering, rng, points, allowed, budget)
         found |= {name: e for name, e in again.items() if better(e, found[name])}
     if uncertain:

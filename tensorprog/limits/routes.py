@@ -15,11 +15,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tensorprog.errors import TensorProgramError
-from tensorprog.estimate import Estimate
+from tensorprog.estimate import Estimate, note
 from tensorprog.execute.compiled import compiled
 from tensorprog.language.program import Program
 from tensorprog.limits.budget import is_positive
 from tensorprog.limits.gauss.integrand import POINTS
+from tensorprog.limits.populations import population_estimates
 
 __all__ = [
     "FEWEST_POINTS",
@@ -186,11 +187,6 @@ def fewest_samples(program: Program) -> int:
     return min(SAMPLES, max(FEWEST_SAMPLES, 1 << (4 * columns - 1).bit_length()))
 
 
-def note(*parts: Any) -> str:
-    """A note of its parts, those that are empty left out."""
-    return "; ".join([str(p) for p in parts if p])
-
-
 class Exact(NamedTuple):
     """What closed forms, quadrature and sampled integrals have found.
 
@@ -294,8 +290,6 @@ class Search:
 
     def sample_populations(self, names: Sequence[str], why: Mapping[str, str]) -> None:
         """Populations for some outputs, those that need the same number of samples in one run."""
-        from tensorprog.limits.populations import population_estimates
-
         self.why |= why
         names = [name for name in names if name in self.sampled or self._fits(name)]
         for samples in sorted({self.samples[name] for name in names}):

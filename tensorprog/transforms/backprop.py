@@ -38,7 +38,7 @@ from tensorprog.language.calculus import partial
 from tensorprog.language.describe import describe
 from tensorprog.language.functions import PRIMITIVES
 from tensorprog.language.node import Node, topological
-from tensorprog.language.symbols import Matrix, Width
+from tensorprog.language.symbols import MatrixSpec, Width
 from tensorprog.transforms.written_out import swapped
 
 __all__ = ["Backward", "Gradient", "Use", "backprop"]
@@ -73,7 +73,7 @@ class Use:
         gradient: dg.
     """
 
-    matrix: Matrix
+    matrix: MatrixSpec
     transposed: bool
     operand: Node
     gradient: Gradient
@@ -214,7 +214,7 @@ class _Pass:
     def _pass_on(self, x: Node, g: Gradient) -> None:
         first = x.args[0]
         if x.op in ("pick", "stack", "softmax"):  # they mix the positions of an axis
-            g = self._untied(x.shape, g, (x.attr[0] if x.op == "pick" else x.attr,))
+            g = self._untied(x.shape, g, (x.attr.axis if x.op == "pick" else x.attr,))
         lead = self._lead(g.ties)
         match x.op:
             case "add" | "mul" | "fn":
@@ -270,7 +270,7 @@ class _Pass:
     def _slopes(self, x: Node) -> list[tuple[Node, Node]]:
         """Every operand of an elementwise node, and the derivative in it."""
         if (
-            x.op == "fn" and PRIMITIVES[x.attr[0]].jumps
+            x.op == "fn" and PRIMITIVES[x.attr.name].jumps
         ):  # flat almost everywhere: a network has no gradient there, at any width
             return []
         found = []
@@ -319,7 +319,7 @@ class _Pass:
         return product
 
     def _matmul(self, x: Node, g: Gradient) -> None:
-        matrix, transposed = x.attr[:2]
+        matrix, transposed, _ = x.attr
         (h,) = x.args
         self.uses.append(Use(matrix, transposed, h, g))
         node = algebra.typed(g.node, g.node.shape, x.width, None)

@@ -74,6 +74,9 @@ class Expectation:
         self.structure = Structure(self.budget)
         self.solver = Solver(self.budget)
         self.families = Families(integrals)
+        self.unweighed: list[Node] = []
+        """`Weights` of integrals that are sampled in the end, which would not notice an infinite moment: to be evaluated
+        (`limits/evaluate/moments.py`)."""
         self.used: Counter[str] = Counter()  # rules by name, to how many questions each has answered
 
     # ---- E ----
@@ -308,7 +311,7 @@ class Expectation:
                 return ZERO
             x, y = carried(u, a.args[0]), carried(v, b.args[0])
             value = yield (self.mean, algebra.mul([opened_fully(x), opened_fully(y)]))
-            return algebra.scale(variance_factor(*a.attr), value)
+            return algebra.scale(variance_factor(a.attr.matrix, a.attr.transposed), value)
         if isinstance(a.attr, Embedding) and isinstance(b.attr, Embedding):
             if a.attr.name != b.attr.name:
                 return ZERO

@@ -41,7 +41,7 @@ FEW = 3
 
 def homogeneous(structure: Structure, x: Node, argument: Node) -> Node | None:
     """f(c p) as p^k f(c), for a function of homogeneity k and random positive factors p of its argument; else None."""
-    k = PRIMITIVES[x.attr[0]].homogeneity
+    k = PRIMITIVES[x.attr.name].homogeneity
     coefficient, y = 1, argument
     while y.op == "add" and len(y.args) == 1:
         coefficient, y = coefficient * y.attr[0], y.args[0]
@@ -52,7 +52,7 @@ def homogeneous(structure: Structure, x: Node, argument: Node) -> Node | None:
     if not positive or len(positive) == len(factors):
         return None
     rest = typed(algebra.mul([f for f in factors if f not in positive]), x.shape, x.width, x.inner)
-    inside = algebra.fn(x.attr[0], algebra.scale(coefficient, rest), *x.attr[1])
+    inside = algebra.fn(x.attr.name, algebra.scale(coefficient, rest), *x.attr.parameters)
     return typed(algebra.mul([inside, *[(a, j * k) for a, j in positive if k]]), x.shape, x.width, x.inner)
 
 
@@ -85,7 +85,7 @@ def inverse_powers(rules: Expectation, factors: Factors) -> tuple[list[tuple[For
     rest: Factors = []
     numerator = False
     for a, k in factors:
-        powers = _powers(rules, a, 2 * k) if a.op == "fn" and a.attr[0] in ("reciprocal", "sqrt") else None
+        powers = _powers(rules, a, 2 * k) if a.op == "fn" and a.attr.name in ("reciprocal", "sqrt") else None
         if powers is None:
             rest.append((a, k))
             continue
@@ -122,9 +122,9 @@ def _powers(rules: Expectation, x: Node, half: int) -> tuple[list[_Found], Facto
             x = algebra.fn("sqrt", x)
             return [], [(x if half > 0 else algebra.fn("reciprocal", x), abs(half))]
         return [], [(x if half > 0 else algebra.fn("reciprocal", x), abs(half) // 2)]
-    if x.op == "fn" and x.attr[0] == "reciprocal":
+    if x.op == "fn" and x.attr.name == "reciprocal":
         return _powers(rules, x.args[0], -half)
-    if x.op == "fn" and x.attr[0] == "sqrt":
+    if x.op == "fn" and x.attr.name == "sqrt":
         return _powers(rules, x.args[0], half // 2) if half % 2 == 0 else None
     if x.op == "mul" and (half % 2 == 0 or all(range_of(a).low >= 0 for a in x.args)):
         forms: list[_Found] = []
@@ -302,7 +302,7 @@ def _tilted(rules: Expectation, shape: tuple[int, ...], inverse: list[tuple[Form
     if factors and len(known) == len(factors):
         value, _ = closed_form(factors, atoms, Gaussian(tuple([ZERO] * len(atoms)), tilted), rules.budget)
     if value is None:
-        _refuse_infinite(weights)
+        rules.unweighed.append(weights)
         raise Declined("a function without closed form, times an inverse power of a quadratic form")
     everywhere = algebra.view(weights, [*axes, lead], (*shape, law.nodes))
     whole = typed(algebra.mul([everywhere, value]), (*shape, law.nodes), None, None)
@@ -380,7 +380,7 @@ def _order(structure: Structure, x: Node, index: dict[Node, int], known: dict[No
         elif y.op == "add":
             known[y] = ("least", tuple(parts))
         elif y.op == "fn":
-            known[y] = _order_of_function(PRIMITIVES[y.attr[0]], y.attr[1], parts[0])
+            known[y] = _order_of_function(PRIMITIVES[y.attr.name], y.attr.parameters, parts[0])
         else:
             known[y] = parts[0]
     return known[x]
@@ -405,15 +405,3 @@ def _with_atoms(structure: Structure, factors: Factors) -> list[tuple[Node, int,
         except Declined:
             continue
     return known
-
-
-def _refuse_infinite(weights: Node) -> None:
-    """Evaluates the check of `Weights`: sampling would not notice an infinite moment.
-
-    Raises:
-        TensorProgramError: The expectation is infinite.
-    """
-    from tensorprog.limits.evaluate.scalar import ScalarProgram
-
-    if not any(x.op == "scalar" for x in topological([weights])):
-        ScalarProgram([weights]).run(level=0)
