@@ -38,7 +38,9 @@ class Loss:
 
     def _of(self, rule: Callable[[Any, Any], Any], f: Node, examples: Any) -> Expression:
         axes = (EXAMPLE, OUTPUT)[: len(f.shape)]
-        found = as_expression(rule(Expression(f, axes), build.array(self.targets[list(examples)], axes[: self.targets.ndim])))
+        found = as_expression(
+            rule(Expression(f, axes), build.array(self.targets[list(examples)], axes[: self.targets.ndim]))
+        )
         return found
 
     def mean(self, f: Node, examples: Any) -> Node:
@@ -52,7 +54,7 @@ class Loss:
         """chi: the derivative of the mean in f, of the shape of f."""
         found = self._of(self.slope, f, examples) * Fraction(1, f.shape[0])
         axes = (EXAMPLE, OUTPUT)[: len(f.shape)]
-        return algebra.typed(algebra.transpose(found.node, [found.order.index(a) for a in axes]), f.shape, None, None)
+        return algebra.typed(algebra.transpose(found.node, [found.names.index(a) for a in axes]), f.shape, None, None)
 
 
 def _mse(f: Any, y: Any) -> Any:
@@ -94,12 +96,16 @@ def loss_of(loss: Any, y: Any, examples: int, outputs: int | None) -> Loss:
             raise TensorProgramError(f"loss={loss!r}", fix=f"use a function, or one of {', '.join(LOSSES)}")
         if targets.shape != shape:
             raise TensorProgramError(
-                f"targets y of shape {targets.shape}", why=f"the outputs have shape {shape}", fix="give one for each output"
+                f"targets y of shape {targets.shape}",
+                why=f"the outputs have shape {shape}",
+                fix="give one for each output",
             )
         if loss == "logistic" and not np.isin(targets, (-1, 1)).all():
             wrong = targets[~np.isin(targets, (-1, 1))].flat[0]
             raise TensorProgramError(
-                f'the target {wrong} with loss="logistic"', why="its labels are 1 and -1", fix="give 2 * y - 1 for y of 0 and 1"
+                f'the target {wrong} with loss="logistic"',
+                why="its labels are 1 and -1",
+                fix="give 2 * y - 1 for y of 0 and 1",
             )
         return Loss(targets, *LOSSES[loss])
     if not callable(loss):
@@ -109,7 +115,9 @@ def loss_of(loss: Any, y: Any, examples: int, outputs: int | None) -> Loss:
     value = found._of(loss, probe, range(examples))
     if value.width is not None or value.axes != (EXAMPLE,):
         raise TensorProgramError(
-            f"the loss has axes {value.axes or 'none'}", why="it is one number for each example", fix="sum over the outputs"
+            f"the loss has axes {value.axes or 'none'}",
+            why="it is one number for each example",
+            fix="sum over the outputs",
         )
     return found
 
@@ -121,7 +129,9 @@ def _targets(y: Any, examples: int) -> np.ndarray:
     except ValueError:
         ok = False
     if not ok or targets.ndim not in (1, 2):
-        raise TensorProgramError("targets y that are no array of numbers", fix="give an array (examples,) or (examples, outputs)")
+        raise TensorProgramError(
+            "targets y that are no array of numbers", fix="give an array (examples,) or (examples, outputs)"
+        )
     if len(targets) != examples:
         raise TensorProgramError(f"{len(targets)} targets y for {examples} examples", fix="give one for each")
     if not np.isfinite(targets).all():
@@ -142,7 +152,9 @@ def _classes(targets: np.ndarray, examples: int, outputs: int | None) -> np.ndar
         return targets
     if targets.ndim != 1 or targets.dtype.kind != "i" or ((targets < 0) | (targets >= outputs)).any():
         raise TensorProgramError(
-            'targets y of loss="cross_entropy"', why=f"they are classes: integers from 0 to {outputs - 1}", fix="check them"
+            'targets y of loss="cross_entropy"',
+            why=f"they are classes: integers from 0 to {outputs - 1}",
+            fix="check them",
         )
     return np.eye(outputs, dtype=np.int64)[targets]
 
@@ -152,13 +164,13 @@ def _slope_of(loss: Callable[[Any, Any], Any], shape: tuple[int, ...]) -> Callab
 
     def slope(f: Any, y: Any) -> Any:
         place = algebra.hyperparameter("f", None, f.node.shape)
-        value = loss(Expression(place, f.order), y)
+        value = loss(Expression(place, f.names), y)
         back = backprop(build.sum(value, EXAMPLE).node)
         g = back.gradients.get(place)
         node = algebra.constant(0, f.node.shape) if g is None else g.node
         from tensorprog.transforms.rewrite import rewrite_nodes
 
         rule = lambda x, args: f.node if x == place else algebra.rebuild(x, args)  # noqa: E731
-        return Expression(rewrite_nodes([node], rule)[node], f.order)
+        return Expression(rewrite_nodes([node], rule)[node], f.names)
 
     return slope

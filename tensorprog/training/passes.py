@@ -102,15 +102,18 @@ class Pass:
         return False
 
 
-def spread_over(node: Node, g: Gradient, chi: Node | None, rank: int) -> tuple[Node, tuple[int, ...], int]:
-    """A Jacobian times chi: the node, its shape, and how many axes of outputs stand in front; `rank` is that of x."""
-    lead = len(node.shape) - rank if node.shape else len(g.free)
+def spread_over(node: Node, g: Gradient, chi: Node | None) -> Node:
+    """A Jacobian, as its node is now, times the error signals of its outputs; all of the node's axes are kept."""
     if chi is None:
-        return node, node.shape, 0
+        return node
     places = [g.free.index(o) if tie is None else len(g.free) + tie for o, tie in enumerate(g.ties)]
-    shape = node.shape
-    product = algebra.mul([algebra.view(chi, places, shape), node])
-    return algebra.typed(product, shape, node.width, node.inner), shape, lead
+    signals = algebra.view(chi, places, node.shape)
+    if node.op == "stack":  # position by position: a product of a stack is looked into by few rules
+        axis = node.attr
+        parts = [algebra.mul([algebra.take(signals, axis, i), a]) for i, a in enumerate(node.args)]
+        shape = (*node.shape[:axis], *node.shape[axis + 1 :])
+        return algebra.stack([algebra.typed(a, shape, node.width, node.inner) for a in parts], axis)
+    return algebra.typed(algebra.mul([signals, node]), node.shape, node.width, node.inner)
 
 
 def subset(batch: Batch, examples: Sequence[int]) -> Batch:
@@ -152,7 +155,7 @@ def parameter_kinds(whole: Pass) -> tuple[dict[str, str], list[str]]:
     matrices: list[str] = []
     for x in whole.forward:
         if x.op == "matmul":
-            name = x.attr[0].name
+            name = x.attr.matrix.name
             if name not in kinds:
                 matrices.append(name)
             kinds[name] = "hidden"

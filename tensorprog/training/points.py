@@ -19,7 +19,7 @@ from tensorprog.language import algebra
 from tensorprog.language.algebra import ZERO
 from tensorprog.language.differences import increment
 from tensorprog.language.node import Node, topological
-from tensorprog.language.symbols import Matrix
+from tensorprog.language.symbols import MatrixSpec
 
 __all__ = ["Moved", "Nearby", "Weights"]
 
@@ -33,7 +33,7 @@ class Weights:
         vectors: The same of initial vectors, input layers on their data among them.
     """
 
-    matrices: dict[Matrix, Node] = field(default_factory=dict)
+    matrices: dict[MatrixSpec, Node] = field(default_factory=dict)
     vectors: dict[Node, Node] = field(default_factory=dict)
 
 
@@ -58,9 +58,9 @@ class Moved:
             args = [new[a] for a in x.args]
             if x.op == "vector":
                 new[x] = self.weights.vectors.get(x, x)
-            elif x.op == "matmul" and x.attr[0] in self.weights.matrices:
-                m = self.weights.matrices[x.attr[0]]
-                new[x] = _placed(algebra.apply(m, x.attr[1], args[0], algebra.is_backward(x)), x)
+            elif x.op == "matmul" and x.attr.matrix in self.weights.matrices:
+                m = self.weights.matrices[x.attr.matrix]
+                new[x] = _placed(algebra.apply(m, x.attr.transposed, args[0], algebra.is_backward(x)), x)
             elif all(a is b for a, b in zip(args, x.args, strict=True)):
                 new[x] = x
             else:
@@ -103,7 +103,7 @@ class Nearby:
                 new[x] = self._moved(x, self.change(x))
                 continue
             args = [new[a] for a in x.args]
-            m = self.weights.matrices.get(x.attr[0]) if x.op == "matmul" else None
+            m = self.weights.matrices.get(x.attr.matrix) if x.op == "matmul" else None
             if m is not None:
                 new[x] = self._moved(algebra.rebuild(x, args), self._applied(m, x, args[0]))
             else:
@@ -112,15 +112,19 @@ class Nearby:
         return new[root]
 
     def _moved(self, x: Node, d: Node) -> Node:
-        return x if d.is_zero else algebra.typed(algebra.add([(1, x), (1, algebra.mul([self.eps, d]))]), x.shape, x.width, None)
+        return (
+            x
+            if d.is_zero
+            else algebra.typed(algebra.add([(1, x), (1, algebra.mul([self.eps, d]))]), x.shape, x.width, None)
+        )
 
     def _applied(self, m: Node, x: Node, operand: Node) -> Node:
-        return algebra.apply(m, x.attr[1], operand, algebra.is_backward(x))
+        return algebra.apply(m, x.attr.transposed, operand, algebra.is_backward(x))
 
     def _product(self, x: Node) -> Node:
         (h,) = x.args
         d = self.change(h)
-        m = self.weights.matrices.get(x.attr[0])
+        m = self.weights.matrices.get(x.attr.matrix)
         terms = [] if d.is_zero else [(1, algebra.applied(x, [d]))]
         if m is not None:
             terms.append((1, self._applied(m, x, self._moved(h, d))))

@@ -60,7 +60,8 @@ class ABC:
             lists.append(tuple([_exponent(x, f"{name} of a parametrization") for x in given]))
         if len(lists[0]) != len(lists[1]):
             raise TensorProgramError(
-                f"a parametrization with {len(lists[0])} numbers a and {len(lists[1])} numbers b", fix="give as many of each"
+                f"a parametrization with {len(lists[0])} numbers a and {len(lists[1])} numbers b",
+                fix="give as many of each",
             )
         object.__setattr__(self, "a", lists[0])
         object.__setattr__(self, "b", lists[1])
@@ -100,16 +101,24 @@ class ABC:
             wanted = HALF if i > 1 else Fraction(0)
             if a + b != wanted:
                 how = "grow like" if a + b < wanted else "vanish like"
-                found.append(f"the preactivations of layer {i} {how} n^{wanted - a - b} (a + b = {a + b}, and not {wanted})")
+                found.append(
+                    f"the preactivations of layer {i} {how} n^{wanted - a - b} (a + b = {a + b}, and not {wanted})"
+                )
         if out < HALF:
-            found.append(f"the output grows like n^{HALF - out} at initialization (a + b = {out} < 1/2 in layer {len(self.a)})")
+            found.append(
+                f"the output grows like n^{HALF - out} at initialization (a + b = {out} < 1/2 in layer {len(self.a)})"
+            )
         if self.r < 0:
             i = self.rates.index(self.r) + 1
             found.append(f"a step moves the features of layer {i} by n^{-self.r} (r = {self.r} < 0)")
         if 2 * self.a[-1] + self.c < 1:
-            found.append(f"a step of layer {len(self.a)} moves the output by n^{1 - 2 * self.a[-1] - self.c} (2 a + c < 1)")
+            found.append(
+                f"a step of layer {len(self.a)} moves the output by n^{1 - 2 * self.a[-1] - self.c} (2 a + c < 1)"
+            )
         if out + self.r < 1:
-            found.append(f"the features' motion moves the output by n^{1 - out - self.r} (a + b + r = {out + self.r} < 1)")
+            found.append(
+                f"the features' motion moves the output by n^{1 - out - self.r} (a + b + r = {out + self.r} < 1)"
+            )
         return found
 
     def __str__(self) -> str:
@@ -162,7 +171,9 @@ def named(name: Any, hidden_layers: int) -> ABC:
                     fix='use "mup", which is the same with one hidden layer',
                 )
             return ABC([0, 1], [0, 0], -1)
-    raise TensorProgramError(f"parametrization {name!r}", fix=f"use tp.ABC(a=.., b=.., c=..) or one of {', '.join(NAMES)}")
+    raise TensorProgramError(
+        f"parametrization {name!r}", fix=f"use tp.ABC(a=.., b=.., c=..) or one of {', '.join(NAMES)}"
+    )
 
 
 @dataclass(frozen=True)

@@ -46,12 +46,12 @@ def sgd(
         X: The data it is trained on, examples first.
         y: Targets, one for each example and output; for cross-entropy the numbers of the classes.
         steps: How many.
-        lr: The learning rate: a number, a `tp.Scalar`, an array of one a step, a function of the step (from 0), or a dictionary of
-            such by the names of parameters, "default" for the others.
+        lr: The learning rate: a number, a `tp.Scalar`, an array of one a step, a function of the step (from 0), or a dictionary
+            of such by the names of parameters, "default" for the others.
         batch: "full"; a number k for blocks of k examples in order, cyclically; or a list of arrays of indices, one a step.
         parametrization: "ntk", "mup", "standard" (with the rate lr / n), "mean_field" or a `tp.ABC`.
-        loss: "mse": the mean over the batch of |f - y|^2 / 2; "logistic" (labels 1 and -1); "cross_entropy"; or a function of f and
-            y, with one number for each example.
+        loss: "mse": the mean over the batch of |f - y|^2 / 2; "logistic" (labels 1 and -1); "cross_entropy"; or a function of
+            f and y, with one number for each example.
         X_test: Data on which outputs are computed, too.
         optimizer: `tp.SGD(momentum=, nesterov=)`; plain gradient descent by default.
         freeze: The names of parameters that are not trained.
@@ -133,7 +133,9 @@ def _batches(batch: Any, steps: int, examples: int) -> list[tuple[int, ...]]:
     try:
         lists = [tuple([int(i) for i in np.atleast_1d(np.asarray(b, dtype=np.int64))]) for b in batch]
     except (TypeError, ValueError):
-        raise TensorProgramError(f"batch={batch!r}"[:80], fix='use "full", a number, or one array of indices a step') from None
+        raise TensorProgramError(
+            f"batch={batch!r}"[:80], fix='use "full", a number, or one array of indices a step'
+        ) from None
     if len(lists) != steps:
         raise TensorProgramError(f"{len(lists)} batches for {steps} steps", fix="give one for each step")
     for b in lists:
@@ -180,5 +182,3 @@ def _schedule(lr: Any, steps: int, name: str) -> list[Node]:
             rate = algebra.constant(v)
         found.append(rate)
     return found
-
-

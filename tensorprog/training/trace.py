@@ -22,13 +22,13 @@ __all__ = ["Trace"]
 class Trace:
     """A network at every step of its training; made by `tp.sgd`.
 
-    `tp.limit`, `tp.run`, `tp.compare`, `tp.latex`, `tp.save`, .. take it in place of a program. Outputs: `f` (steps + 1, examples),
-    `f_test`, and `loss` (steps + 1), the mean over the examples.
+    `tp.limit`, `tp.run`, `tp.compare`, `tp.latex`, `tp.save`, .. take it in place of a program. Outputs: `f`
+    (steps + 1, examples), `f_test`, and `loss` (steps + 1), the mean over the examples.
 
-    Where training follows a kernel, its outputs depend on f_0, the outputs before the first step, which have a law in the limit and
-    no value: `tp.limit(trace, f0=...)` takes "zero" (the default), "draw" (from the law), or an array (training examples, then test
-    examples); a run has its network's own, in the output `f0`; and `tp.compare` holds every network against the limit that starts at
-    its own.
+    Where training follows a kernel, its outputs depend on f_0, the outputs before the first step, which have a law in the limit
+    and no value: `tp.limit(trace, f0=...)` takes "zero" (the default), "draw" (from the law), or an array (training examples,
+    then test examples); a run has its network's own, in the output `f0`; and `tp.compare` holds every network against the
+    limit that starts at its own.
 
     Attributes:
         net: The network.
@@ -83,6 +83,42 @@ class Trace:
 
         return limit(self.program, values=self.given(f0, values, options.get("rng")), **options)
 
+    def own_compare(
+        self,
+        widths: Sequence[int],
+        seeds: int | Sequence[int],
+        *,
+        values: Mapping[str, Any] | None = None,
+        gia: bool = False,
+        rng: int = 0,
+        weights: str = "auto",
+        **options: Any,
+    ) -> Any:
+        """`tp.compare`; where training follows a kernel, every network is held against the limit that starts at its own f_0."""
+        from tensorprog.analysis.anomalies import anomalies
+        from tensorprog.analysis.compare import Comparison, compare
+        from tensorprog.analysis.sweep import sweep
+        from tensorprog.execute.executor import check_seeds
+        from tensorprog.training.starts import limits_from
+
+        if self.learns_features or "against" in options:
+            return compare(self.own_program, widths, seeds, values=values, gia=gia, rng=rng, weights=weights, **options)
+        numbers = check_seeds(seeds)
+        known = anomalies(self.own_program, n=min(widths), values=values, gia=gia, weights=weights)
+        rows = sweep(self.own_program, widths, numbers, weights=weights, values=values, gia=gia, **options)
+        runs = [(n, seed) for n in widths for seed in numbers]
+        limits = limits_from(self.program, F0, [rows[run][F0] for run in runs], values, gia, rng)
+        reference = self.own_limit(values=values, gia=gia, rng=rng)
+        moved = {}
+        for run, there in zip(runs, limits, strict=True):  # as if all had started at 0: only the differences count
+            moved[run] = {
+                name: rows[run][name] - there[name] + np.asarray(e.value, float) for name, e in reference.items()
+            }
+        samples = {
+            n: {name: np.stack([moved[n, seed][name] for seed in numbers]) for name in reference} for n in widths
+        }
+        return Comparison.of(samples, reference, seeds=numbers, known=known)
+
     def given(self, f0: Any, values: Mapping[str, Any] | None = None, rng: Any = 0) -> dict[str, Any] | None:
         """The hyperparameters' values, f_0 among them."""
         found = dict(values or {})
@@ -115,7 +151,9 @@ class Trace:
         data = {k: a for k, a in self._train.arrays.items()}
         if self._test is not None:
             data = {k: np.concatenate([a, self._test.arrays[k]]) for k, a in data.items()}
-        K = np.asarray(limit(self.net, data if len(data) > 1 else next(iter(data.values())), of="nngp")["nngp"].value, float)
+        K = np.asarray(
+            limit(self.net, data if len(data) > 1 else next(iter(data.values())), of="nngp")["nngp"].value, float
+        )
         if len(shape) > 1:  # (examples, examples, outputs, outputs)
             K = K.transpose(0, 2, 1, 3)
         size = int(np.prod(shape))

@@ -24,7 +24,7 @@ from tensorprog.language import algebra
 from tensorprog.language.data import ArrayData, Embedding
 from tensorprog.language.node import Node
 from tensorprog.language.program import Output, Program
-from tensorprog.language.symbols import Matrix
+from tensorprog.language.symbols import MatrixSpec
 from tensorprog.networks.inputs import EXAMPLE
 from tensorprog.networks.network import Network
 from tensorprog.networks.samples import Batch
@@ -209,7 +209,7 @@ class Unrolled:
     def _gradients(
         self, p: Pass, backs: Sequence[Backprop], point: Moved | Nearby, data: dict[Node, ArrayData]
     ) -> dict[Any, tuple[str, list[Node]]]:
-        """What every parameter moves by, to be summed: a matrix by (Matrix), a vector or an input layer on data by its node."""
+        """What every parameter moves by, to be summed: a matrix by its specification, vectors by their nodes."""
         found: dict[Any, tuple[str, list[Node]]] = {}
 
         def give(key: Any, name: str, node: Node) -> None:
@@ -227,28 +227,33 @@ class Unrolled:
                 if x.op != "vector" or not x.attr.trainable or x.attr.name in self.recipe.frozen:
                     continue
                 total = _summed(g, point.now(g.node), chi, x)
-                scaled = algebra.mul([algebra.fn("reciprocal", root_of_ratio(x.width)), total])
-                if isinstance(x.attr, Embedding):
-                    scaled = algebra.scale(x.attr.var, scaled)
-                    for other in self._everywhere(x.attr.name):
-                        give(other, x.attr.name, _moved_data(scaled, x, data[x], other))
-                else:
-                    size = x.attr.var if x.attr.lr is None else x.attr.lr
-                    factor = algebra.constant(size, x.shape if np.ndim(size) else None)
-                    give(x, x.attr.name, algebra.typed(algebra.mul([factor, scaled]), x.shape, x.width, None))
+                size = x.attr.var if x.attr.lr is None else x.attr.lr
+                factor = algebra.constant(size, x.shape if np.ndim(size) else None)
+                factors = [factor, algebra.fn("reciprocal", root_of_ratio(x.width))]
+                moved = (
+                    [
+                        (other, _contracted(total, data[x].metric(other.attr.data), other.shape))
+                        for other in self._everywhere(x)
+                    ]
+                    if isinstance(x.attr, Embedding)
+                    else [(x, total)]
+                )
+                for other, node in moved:
+                    give(other, x.attr.name, algebra.typed(algebra.mul([*factors, node]), other.shape, x.width, None))
         return found
 
-    def _everywhere(self, name: str) -> list[Node]:
-        return list(dict.fromkeys([x for p in self.passes for x in p.embeddings if x.attr.name == name]))
+    def _everywhere(self, x: Node) -> list[Node]:
+        """What an input layer makes of all data."""
+        return list(dict.fromkeys([y for p in self.passes for y in p.embeddings if y.attr.name == x.attr.name]))
 
     def _of_use(self, use: Any, point: Moved | Nearby, chi: Node | None) -> Node:
         g = use.gradient
-        d, shape, _ = spread_over(point.now(g.node), g, chi, len(use.operand.shape))
+        shape = g.node.shape
+        width = use.matrix.cols if use.transposed else use.matrix.rows
+        d = spread_over(algebra.typed(point.now(g.node), shape, width, None), g, chi)
         h = point.now(use.operand)
         if h.shape:
             h = algebra.view(h, range(len(shape) - len(h.shape), len(shape)), shape)
-        width = use.matrix.cols if use.transposed else use.matrix.rows
-        d = algebra.typed(d, d.shape, width, None)
         rows, cols = (h, d) if use.transposed else (d, h)
         rows, cols = (algebra.typed(x, x.shape, w, None) for x, w in ((rows, use.matrix.rows), (cols, use.matrix.cols)))
         body = algebra.mul([rows, algebra.inner(cols)])
@@ -264,14 +269,14 @@ class Unrolled:
             total = algebra.add([(1, x) for x in parts])
             rate = algebra.mul([self.recipe.rates(t, name), self.power(self.recipe.powers.rates[name] - scale)])
             step = self.recipe.optimizer.step(self.state, key, total)
-            if isinstance(key, Matrix):
+            if isinstance(key, MatrixSpec):
                 start = algebra.matrix(key) if self.learning else algebra.constant(0, (), key.rows, key.cols)
                 before = self.weights.matrices.get(key, start)
             else:
                 start = key if self.learning else algebra.constant(0, key.shape, key.width)
                 before = self.weights.vectors.get(key, start)
             new = algebra.add([(1, before), (-1, algebra.mul([rate, step]))])
-            if isinstance(key, Matrix):
+            if isinstance(key, MatrixSpec):
                 self.weights.matrices[key] = algebra.typed(new, (), key.rows, key.cols)
             else:
                 self.weights.vectors[key] = algebra.typed(new, key.shape, key.width, None)
@@ -279,23 +284,30 @@ class Unrolled:
 
 def _summed(g: Gradient, now: Node, chi: Node | None, x: Node) -> Node:
     """The gradient of a vector, summed over the outputs."""
-    node, shape, lead = spread_over(algebra.typed(now, now.shape, x.width, None), g, chi, len(x.shape))
-    if chi is None:
-        return algebra.typed(node, x.shape, x.width, None)
-    node = algebra.typed(node, shape, x.width, None)
-    for _ in range(len(shape) - len(x.shape)):
-        node = algebra.sum_axis(node, 0)
+    node = spread_over(algebra.typed(now, g.node.shape, x.width, None), g, chi)
+    for _ in g.free:
+        if node.op == "stack" and node.attr > 0:
+            node = algebra.stack([algebra.sum_axis(a, 0) for a in node.args], node.attr - 1)
+        else:
+            node = algebra.sum_axis(node, 0)
     return algebra.typed(node, x.shape, x.width, None)
 
 
-def _moved_data(g: Node, x: Node, data: ArrayData, other: Node) -> Node:
-    """What gradients of an input layer on some data move it by on other data: contracted with x.x'/d."""
-    shape = (*x.shape, *other.shape)
-    lead = len(x.shape)
-    metric = data.metric(other.attr.data)
-    left = algebra.view(g, range(lead), shape) if x.shape else g
-    total = algebra.typed(algebra.mul([left, metric]), shape, x.width, None)
-    for _ in range(lead):
+def _contracted(g: Node, metric: Node, target: tuple[int, ...]) -> Node:
+    """The gradients of an input layer on some data, contracted with x.x'/d: what they move it by on other data.
+
+    Args:
+        g: Over the axes of the one.
+        metric: Over the axes of both.
+        target: The axes of the other.
+    """
+    if g.op == "stack":  # a sum, not a contraction of a stack
+        parts = [(1, _contracted(a, algebra.take(metric, g.attr, i), target)) for i, a in enumerate(g.args)]
+        return algebra.typed(algebra.add(parts), target, g.width, None)
+    shape = (*g.shape, *target)
+    left = algebra.view(g, range(len(g.shape)), shape) if g.shape else g
+    total = algebra.typed(algebra.mul([left, metric]), shape, g.width, None)
+    for _ in g.shape:
         total = algebra.sum_axis(total, 0)
     return total
 
@@ -312,4 +324,3 @@ def _root(nodes: Sequence[Node]) -> Node:
     if width.ratio == 1:
         return algebra.inverse_sqrt(width)
     return algebra.mul([algebra.fn("sqrt", algebra.constant(width.ratio)), algebra.inverse_sqrt(width)])
-
