@@ -13,7 +13,7 @@ import pytest
 import tensorprog as tp
 from tensorprog.kernels.compile import compile_pair
 from tensorprog.language import node
-from tensorprog.limits.evaluate import blocks as batched
+from tensorprog.limits.pairs import blocks as batched
 from tensorprog.transforms.parametrization import parametrization
 
 N = tp.Width("n")

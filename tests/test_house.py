@@ -31,11 +31,12 @@ ARROWS: dict[str, str] = {
     "limits/jumps": "errors language arrays limits/budget limits/tasks limits/gauss limits/expect limits/simplify "
     "limits/evaluate",
     "limits/formula": "errors language transforms text limits/tasks limits/gauss limits/expect limits/evaluate limits/jumps",
+    "limits/pairs": "errors estimate language arrays limits/budget limits/tasks limits/gauss limits/expect limits/simplify "
+    "limits/evaluate limits/jumps",
     "limits": "errors estimate language transforms execute limits/budget limits/tasks limits/gauss limits/expect limits/evaluate "
-    "limits/jumps",
+    "limits/jumps limits/pairs",
     "networks": "errors language transforms limits/expect",
-    "kernels": "errors language transforms limits/budget limits/tasks limits/gauss limits/expect limits/evaluate limits/jumps "
-    "limits networks",
+    "kernels": "errors language transforms limits/budget limits/tasks limits/pairs limits networks",
     "analysis": "errors estimate language transforms text execute limits/expect limits/evaluate limits/jumps limits networks",
     "data": "",
     "faces": "errors estimate language text execute limits/formula limits networks kernels analysis data",

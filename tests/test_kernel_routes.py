@@ -10,8 +10,8 @@ import pytest
 from scipy.special import erf, erfc
 
 import tensorprog as tp
-from tensorprog.kernels.accuracy import AccuracyWarning
-from tensorprog.limits.evaluate.blocks import Batched
+from tensorprog.limits.pairs.accuracy import AccuracyWarning
+from tensorprog.limits.pairs.blocks import Batched
 
 N = tp.Width("n")
 X = tp.Input("x")
@@ -333,7 +333,7 @@ def test_the_worst_pair_of_ragged_data_is_named_as_the_user_counts():
     measure = Part.measure
     net = tp.Network(tp.readout("v", tp.mean(tp.tanh(tp.dense("U", tp.Input("x", axes=("t",)), N)), "t")))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Part, "measure", lambda self, names: (measure(self, names), seen.append(self))[0])
+        patch.setattr(Part, "measure", lambda self, *given: (measure(self, *given), seen.append(self))[0])
         tp.kernel_fn(net)([[[1.0]], [[1.0], [2.0]], [[3.0]], [[1.0], [0.5]]])
     for part in seen:
         for i, j in part.measured.worst.values():

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 import tensorprog as tp
-from tensorprog.limits.evaluate.blocks import MIRROR, _tiles
 from tensorprog.limits.gauss.duals import DUALS, arccos1_and_arcsine
+from tensorprog.limits.pairs.blocks import MIRROR, _tiles
 from tensorprog.limits.simplify.horner import factored
 
 N = tp.Width("n")
@@ -56,7 +56,7 @@ def test_a_deep_kernel_is_that_of_its_expanded_program(phi):
 
 def test_common_factors_are_multiplied_once():
     from tensorprog.kernels.compile import compile_pair
-    from tensorprog.limits.evaluate.blocks import Batched
+    from tensorprog.limits.pairs.blocks import Batched
     from tensorprog.transforms.parametrization import parametrization
 
     def work(depth):

@@ -26,6 +26,7 @@ from tensorprog.limits.expect.lower import Lowering
 from tensorprog.limits.explain import Explanation, reasons
 from tensorprog.limits.gauss.correlations import nearly_equal
 from tensorprog.limits.jumps.check import check_jumps, suspects
+from tensorprog.limits.pairs.estimates import estimates_by_pairs
 from tensorprog.limits.routes import FEWEST_POINTS, ROUGH, Exact, Search, better, checked_method, rough, worst
 from tensorprog.limits.tasks import Declined, Exhausted
 from tensorprog.transforms.decouple import program_for
@@ -34,6 +35,8 @@ from tensorprog.transforms.written_out import written_out
 
 __all__ = ["limit"]
 
+SHARP = 1e-10
+"""Relative error of batches, computed pair by pair of examples, above which they are computed entry by entry, too."""
 FOLDED_RUNS = 3
 """Lowerings with moved floats, where these have lost digits."""
 
@@ -104,7 +107,12 @@ def limit(
     if method == "population":
         search.sample_populations(list(program), dict.fromkeys(program, 'method="population" was asked for'))
     else:
-        search.evaluate(allowed=search.operations if method == "exact" else None)
+        if samples is None:
+            for name, estimate in estimates_by_pairs(written, bound, allowed, SHARP).items():
+                search.offer(name, estimate)
+        search.evaluate(
+            [name for name in program if name not in found], search.operations if method == "exact" else None
+        )
         if method == "exact":
             search.evaluate_late()
         if search.reasons and method == "exact":
@@ -153,7 +161,7 @@ def _outside(program: Program) -> dict[str, str]:
     """A note for every output that contains exp of an unbounded vector, which no version of the Master Theorem covers."""
     known, reached = ranges(program), set()
     for x in program.nodes:
-        growing = x.op == "fn" and x.width is not None and PRIMITIVES[x.attr.name].growth == "exponential"
+        growing = x.op == "fn" and x.width is not None and PRIMITIVES[x.attr[0]].growth == "exponential"
         if (growing and known[x].degree > 0) or any(a in reached for a in x.args):
             reached.add(x)
     note = "exp of a Gaussian is outside the Master Theorem as proven"

@@ -256,6 +256,8 @@ class Search:
     def evaluate(self, names: Sequence[str] | None = None, allowed: float | None = None) -> None:
         """Closed forms, quadrature, and sampled integrals that cost no more than is allowed."""
         names = list(self.program) if names is None else names
+        if not names:
+            return
         limits = {name: self._affordable(name) if allowed is None else allowed for name in names}
         points = self.points[names[0]] if names else POINTS
         found, reasons, costs = self.exact(self.part(names), points, limits)
@@ -266,7 +268,7 @@ class Search:
                     self.reasons[name] = reasons[name]
                 self._log(name, "exact", 0.0, None, "declined", reasons[name])
             elif name in found:
-                self._offer(name, found[name], costs[name])
+                self.offer(name, found[name], costs[name])
             else:
                 why = f"its sampled integrals take {costs[name]:.1g} operations"
                 self._log(name, "sampled integrals", costs[name], None, "too costly", why)
@@ -307,7 +309,7 @@ class Search:
                 continue
             for name in group:
                 self.sampled.add(name)
-                self._offer(name, found[name], cost)
+                self.offer(name, found[name], cost)
 
     def _fits(self, name: str) -> bool:
         """Is the first population within its budget, with fewer samples if need be? The user's number stays.
@@ -403,7 +405,7 @@ class Search:
         population = population_cost(self.part([name]), self.samples[name], self.replicates)
         return min(self.operations, max(CHEAP, DEARER * population))
 
-    def _offer(self, name: str, estimate: Estimate, cost: float) -> None:
+    def offer(self, name: str, estimate: Estimate, cost: float = 0.0) -> None:
         """One more estimate; the better one stays."""
         route = "population" if estimate.method == "population" else "sampled integrals" if cost else "exact"
         kept = name not in self.found or better(estimate, self.found[name])

@@ -214,7 +214,7 @@ class _Pass:
     def _pass_on(self, x: Node, g: Gradient) -> None:
         first = x.args[0]
         if x.op in ("pick", "stack", "softmax"):  # they mix the positions of an axis
-            g = self._untied(x.shape, g, (x.attr.axis if x.op == "pick" else x.attr,))
+            g = self._untied(x.shape, g, (x.attr[0] if x.op == "pick" else x.attr,))
         lead = self._lead(g.ties)
         match x.op:
             case "add" | "mul" | "fn":
@@ -270,7 +270,7 @@ class _Pass:
     def _slopes(self, x: Node) -> list[tuple[Node, Node]]:
         """Every operand of an elementwise node, and the derivative in it."""
         if (
-            x.op == "fn" and PRIMITIVES[x.attr.name].jumps
+            x.op == "fn" and PRIMITIVES[x.attr[0]].jumps
         ):  # flat almost everywhere: a network has no gradient there, at any width
             return []
         found = []
@@ -319,7 +319,7 @@ class _Pass:
         return product
 
     def _matmul(self, x: Node, g: Gradient) -> None:
-        matrix, transposed, _ = x.attr
+        matrix, transposed = x.attr[:2]
         (h,) = x.args
         self.uses.append(Use(matrix, transposed, h, g))
         node = algebra.typed(g.node, g.node.shape, x.width, None)

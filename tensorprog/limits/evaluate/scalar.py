@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tensorprog.arrays.plan import Step, schedule
+from tensorprog.language.functions import NORMAL
 from tensorprog.language.node import Node, topological
 from tensorprog.limits.budget import Budget
 from tensorprog.limits.evaluate.alike import Alike
@@ -227,7 +228,15 @@ class ScalarProgram:
             if integrated:
                 self.opened.add(x)
             return value
-        value = np.asarray(self._integral(x, args, level, replicate, noise=0 if noise is None else noise + 1))
+        small: list[str] = []
+
+        def strain(kind: str, _: int) -> None:
+            small.append(kind) if kind == "underflow" else self._strain()
+
+        with np.errstate(call=strain):
+            value = np.asarray(self._integral(x, args, level, replicate, noise=0 if noise is None else noise + 1))
+        if small and np.any(np.abs(value) < NORMAL):  # the tails of every weight are small
+            self._strain()
         if perturb is not None:  # an integral that cancels has the rounding of what cancels
             size = self._magnitude(x, args)
             value = value + (perturb.result(x, size) - size)

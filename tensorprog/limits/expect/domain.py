@@ -53,9 +53,7 @@ def _asked(nodes: Sequence[Node]) -> set[Node]:
     """The sums and products whose range somebody needs to know well: arguments of roots, logarithms, reciprocals and exp."""
     found = set()
     for x in nodes:
-        if x.op == "fn" and (
-            PRIMITIVES[x.attr.name].domain is not None or PRIMITIVES[x.attr.name].growth == "exponential"
-        ):
+        if x.op == "fn" and (PRIMITIVES[x.attr[0]].domain is not None or PRIMITIVES[x.attr[0]].growth == "exponential"):
             y = x.args[0]
             while y.op in MOVES:
                 y = y.args[0]
@@ -77,7 +75,7 @@ def _refined(x: Node, r: Range, asked: set[Node], known: Mapping[Node, Range]) -
 
 def jumps(x: Node) -> bool:
     """Is it a discontinuous function?"""
-    return x.op == "fn" and (PRIMITIVES[x.attr.name].jumps or x.attr == ("smooth_sign", (0,)))
+    return x.op == "fn" and (PRIMITIVES[x.attr[0]].jumps or x.attr == ("smooth_sign", (0,)))
 
 
 def check_value(x: Node, argument: Node) -> None:
@@ -86,7 +84,7 @@ def check_value(x: Node, argument: Node) -> None:
     Raises:
         TensorProgramError: naming the instruction and the user's line.
     """
-    row = PRIMITIVES[x.attr.name]
+    row = PRIMITIVES[x.attr[0]]
     if row.domain is None or argument.op != "constant":
         return
     values = np.atleast_1d(np.asarray(argument.attr, dtype=float))
@@ -130,7 +128,7 @@ def check_domains(program: Program) -> None:
     for x in program.nodes:
         if x.op != "fn" or x.width is None:
             continue
-        name, argument = x.attr.name, known[x.args[0]]
+        name, argument = x.attr[0], known[x.args[0]]
         row = PRIMITIVES[name]
         if row.domain is not None:
             low, included = row.domain
@@ -234,10 +232,10 @@ def positive_almost_surely(x: Node, known: Mapping[Node, Range]) -> bool:
             continue
         if y.op == "mul":
             todo += [a for a, k in zip(y.args, y.attr, strict=True) if k % 2 or not _has_density(a)]
-        elif y.op in (*MOVES, "sum") or (y.op == "fn" and y.attr.name == "sqrt"):
+        elif y.op in (*MOVES, "sum") or (y.op == "fn" and y.attr[0] == "sqrt"):
             todo.append(y.args[0])
         elif not (
-            (y.op == "fn" and y.attr.name == "abs" and _has_density(y.args[0])) or (y.op == "add" and _has_density(y))
+            (y.op == "fn" and y.attr[0] == "abs" and _has_density(y.args[0])) or (y.op == "add" and _has_density(y))
         ):
             return False
     return True
@@ -262,7 +260,7 @@ def _has_density(x: Node) -> bool:
                 if not vectors or (y.op == "mul" and any(a.width is None for a in y.args)):
                     return False
                 todo += vectors
-            case "fn" if y.attr.name in _ANALYTIC:
+            case "fn" if y.attr[0] in _ANALYTIC:
                 todo.append(y.args[0])
             case "view" | "take" | "pick":
                 todo.append(y.args[0])

@@ -311,7 +311,7 @@ class Expectation:
                 return ZERO
             x, y = carried(u, a.args[0]), carried(v, b.args[0])
             value = yield (self.mean, algebra.mul([opened_fully(x), opened_fully(y)]))
-            return algebra.scale(variance_factor(a.attr.matrix, a.attr.transposed), value)
+            return algebra.scale(variance_factor(*a.attr), value)
         if isinstance(a.attr, Embedding) and isinstance(b.attr, Embedding):
             if a.attr.name != b.attr.name:
                 return ZERO

@@ -41,7 +41,7 @@ FEW = 3
 
 def homogeneous(structure: Structure, x: Node, argument: Node) -> Node | None:
     """f(c p) as p^k f(c), for a function of homogeneity k and random positive factors p of its argument; else None."""
-    k = PRIMITIVES[x.attr.name].homogeneity
+    k = PRIMITIVES[x.attr[0]].homogeneity
     coefficient, y = 1, argument
     while y.op == "add" and len(y.args) == 1:
         coefficient, y = coefficient * y.attr[0], y.args[0]
@@ -52,7 +52,7 @@ def homogeneous(structure: Structure, x: Node, argument: Node) -> Node | None:
     if not positive or len(positive) == len(factors):
         return None
     rest = typed(algebra.mul([f for f in factors if f not in positive]), x.shape, x.width, x.inner)
-    inside = algebra.fn(x.attr.name, algebra.scale(coefficient, rest), *x.attr.parameters)
+    inside = algebra.fn(x.attr[0], algebra.scale(coefficient, rest), *x.attr[1])
     return typed(algebra.mul([inside, *[(a, j * k) for a, j in positive if k]]), x.shape, x.width, x.inner)
 
 
@@ -85,7 +85,7 @@ def inverse_powers(rules: Expectation, factors: Factors) -> tuple[list[tuple[For
     rest: Factors = []
     numerator = False
     for a, k in factors:
-        powers = _powers(rules, a, 2 * k) if a.op == "fn" and a.attr.name in ("reciprocal", "sqrt") else None
+        powers = _powers(rules, a, 2 * k) if a.op == "fn" and a.attr[0] in ("reciprocal", "sqrt") else None
         if powers is None:
             rest.append((a, k))
             continue
@@ -122,9 +122,9 @@ def _powers(rules: Expectation, x: Node, half: int) -> tuple[list[_Found], Facto
             x = algebra.fn("sqrt", x)
             return [], [(x if half > 0 else algebra.fn("reciprocal", x), abs(half))]
         return [], [(x if half > 0 else algebra.fn("reciprocal", x), abs(half) // 2)]
-    if x.op == "fn" and x.attr.name == "reciprocal":
+    if x.op == "fn" and x.attr[0] == "reciprocal":
         return _powers(rules, x.args[0], -half)
-    if x.op == "fn" and x.attr.name == "sqrt":
+    if x.op == "fn" and x.attr[0] == "sqrt":
         return _powers(rules, x.args[0], half // 2) if half % 2 == 0 else None
     if x.op == "mul" and (half % 2 == 0 or all(range_of(a).low >= 0 for a in x.args)):
         forms: list[_Found] = []
@@ -380,7 +380,7 @@ def _order(structure: Structure, x: Node, index: dict[Node, int], known: dict[No
         elif y.op == "add":
             known[y] = ("least", tuple(parts))
         elif y.op == "fn":
-            known[y] = _order_of_function(PRIMITIVES[y.attr.name], y.attr.parameters, parts[0])
+            known[y] = _order_of_function(PRIMITIVES[y.attr[0]], y.attr[1], parts[0])
         else:
             known[y] = parts[0]
     return known[x]

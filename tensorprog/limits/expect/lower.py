@@ -10,7 +10,6 @@ import numpy as np
 from tensorprog.errors import TensorProgramError
 from tensorprog.language import algebra
 from tensorprog.language.algebra import ZERO, typed
-from tensorprog.language.attributes import Product
 from tensorprog.language.describe import describe
 from tensorprog.language.functions import PRIMITIVES
 from tensorprog.language.node import MOVES, Node, topological
@@ -129,7 +128,7 @@ class Lowering:
         Raises:
             TensorProgramError: naming the instruction.
         """
-        known = self.values is not None and x.op == "fn" and PRIMITIVES[x.attr.name].domain is not None
+        known = self.values is not None and x.op == "fn" and PRIMITIVES[x.attr[0]].domain is not None
         if known and limit_node(x, self.values or {}) is None:
             raise TensorProgramError(
                 f"{describe(x)} has no value at finite widths",
@@ -184,13 +183,13 @@ class Lowering:
             case "scalar":
                 if self.values is None:
                     return x
-                return algebra.typed(algebra.constant(self.values[x.attr.name]), x.shape, None, None)
+                return algebra.typed(algebra.constant(self.values[x.attr[0]]), x.shape, None, None)
             case "inverse_sqrt":
                 return ZERO
             case "vector":
                 return self._initial(x.attr)
             case "matmul":
-                return self._matmul(x.attr.matrix, x.attr.transposed, args[0])
+                return self._matmul(x.attr[0], x.attr[1], args[0])
             case "moment":
                 return typed(self.expectation.solver.solve(self.expectation.mean, args[0]), x.shape, None, None)
             case "inner":
@@ -206,7 +205,7 @@ class Lowering:
                 return z
             case "fn":
                 check_value(x, args[0])
-                rule = {"log": logarithm, "sqrt": root_of_square}.get(x.attr.name)
+                rule = {"log": logarithm, "sqrt": root_of_square}.get(x.attr[0])
                 if rule is not None and x.width is not None and x.inner is None:
                     rewritten = rule(args[0])
                     if rewritten is not None:
@@ -216,8 +215,8 @@ class Lowering:
                     if cases:
                         apart = [algebra.mul([mask, self._lower(x, [z])]) for mask, z in cases]
                         return typed(algebra.add([(1, z) for z in apart]), x.shape, x.width, None)
-                if x.attr.name in ("step", "sign") and (one_sided := _side(args[0])):
-                    value = one_sided if x.attr.name == "sign" else max(one_sided, 0)
+                if x.attr[0] in ("step", "sign") and (one_sided := _side(args[0])):
+                    value = one_sided if x.attr[0] == "sign" else max(one_sided, 0)
                     return algebra.constant(value, x.shape, x.width, x.inner)
                 pulled = homogeneous(self.expectation.structure, x, args[0])
                 return algebra.rebuild(x, args) if pulled is None else pulled
@@ -278,7 +277,7 @@ class Lowering:
             one = Node(
                 "hat",
                 (algebra.constant(1, (), matrix.rows if transposed else matrix.cols),),
-                Product(matrix, transposed),
+                (matrix, transposed),
                 (),
                 width,
             )
@@ -303,7 +302,7 @@ class Lowering:
             return settled(y)
         if z.op == "stack":
             return algebra.stack([self._matmul(matrix, transposed, a) for a in z.args], z.attr)
-        hat = Node("hat", (z,), Product(matrix, transposed), z.shape, width)
+        hat = Node("hat", (z,), (matrix, transposed), z.shape, width)
         found = self.expectation.solver.solve(self.zdot.zdot, matrix.name, transposed, z)
         if not found:
             return hat
@@ -331,11 +330,11 @@ def _side(z: Node) -> int:
 
 def _gathered(x: Node, args: list[Node]) -> Node | None:
     """Positions of one Gaussian multi-vector, taken and stacked: a contraction with a selection, which stays one array."""
-    if not all(a.op == "take" and a.args == args[0].args and a.attr.axis == args[0].attr.axis for a in args):
+    if not all(a.op == "take" and a.args == args[0].args and a.attr[0] == args[0].attr[0] for a in args):
         return None
-    (z,), source = args[0].args, args[0].attr.axis
+    (z,), source = args[0].args, args[0].attr[0]
     chosen = np.zeros((len(args), z.shape[source]), dtype=np.int64)
-    chosen[range(len(args)), [a.attr.position for a in args]] = 1
+    chosen[range(len(args)), [a.attr[1] for a in args]] = 1
     shape = (*z.shape, len(args))
     selection = algebra.view(algebra.constant(chosen, chosen.shape), [len(z.shape), source], shape)
     spread = algebra.view(z, range(len(z.shape)), shape)

@@ -50,7 +50,7 @@ def picks_of(x: Node, parts: Sequence[tuple[frozenset[int], Picks]]) -> Picks:
             ]
             return common_picks(moved)
         case "take":
-            axis = x.attr.axis
+            axis = x.attr[0]
             return {i - (i > axis): p for i, p in picks.items() if i != axis}
         case "sum":
             return {i - (i > x.attr): p for i, p in picks.items() if i != x.attr}
@@ -136,7 +136,7 @@ def _step(
         places = [i for i in range(len(shape)) if i != axis]
         return algebra.view(algebra.take(x, axis, 0), places, shape)
     y = x.args[0]
-    if varies and x.op == "pick" and x.attr.axis == axis and axis not in facts(y).picks:
+    if varies and x.op == "pick" and x.attr[0] == axis and axis not in facts(y).picks:
         return y
     if x.op == "view":  # source by source: there are several on a diagonal
         for i, p in enumerate(x.attr):
@@ -145,12 +145,12 @@ def _step(
                     return [(y, i, size)]
                 y = known[y, i, size]
         return settled(algebra.view(y, x.attr, shape))
-    below = axis + (x.op in ("take", "sum") and axis >= (x.attr if x.op == "sum" else x.attr.axis))
+    below = axis + (x.op in ("take", "sum") and axis >= (x.attr if x.op == "sum" else x.attr[0]))
     questions = [(a, below, size) for a in x.args if a.shape]
     missing = [q for q in questions if q not in known]
     if missing:
         return missing
     args = [known[a, below, size] if a.shape else a for a in x.args]
     if x.op == "pick":
-        return args[0] if x.attr.axis == axis else algebra.pick(args[0], *x.attr)
+        return args[0] if x.attr[0] == axis else algebra.pick(args[0], *x.attr)
     return settled(algebra.rebuild(x, args, shape))

@@ -88,7 +88,7 @@ def family(leaf: Node) -> Family:
     """The family of a leaf."""
     if leaf.op == "leaf":
         return ("initial", leaf.attr.name)
-    matrix, transposed, _ = leaf.attr
+    matrix, transposed = leaf.attr
     return ("matrix", matrix.name, "T" if transposed else "")
 
 
@@ -244,7 +244,7 @@ class Structure:
         for y in topological([x], operands):
             if y not in known:
                 below = NONE.union(*[known[a] for a in operands(y)])
-                known[y] = below | {y.attr.name} if y.op == "fn" and y.width is not None else below
+                known[y] = below | {y.attr[0]} if y.op == "fn" and y.width is not None else below
         return known[x]
 
     def facts(self, x: Node) -> Facts:
@@ -294,7 +294,7 @@ class Structure:
                 random = [(p, k) for p, k in zip(parts, x.attr, strict=True) if p.families]
                 affine = not random or (len(random) == 1 and random[0][1] == 1 and random[0][0].affine)
             case "fn":
-                parity, odd = PRIMITIVES[x.attr.name].parity, parts[0].odd
+                parity, odd = PRIMITIVES[x.attr[0]].parity, parts[0].odd
                 if parity is None:
                     neither |= odd
                 if parity != 1:
@@ -304,7 +304,7 @@ class Structure:
                 odd, affine = parts[0].odd, parts[0].affine
                 support = frozenset([x.attr[i] for i in parts[0].support])
             case "take":
-                odd, affine, axis = parts[0].odd, parts[0].affine, x.attr.axis
+                odd, affine, axis = parts[0].odd, parts[0].affine, x.attr[0]
                 support = frozenset([i - (i > axis) for i in parts[0].support if i != axis])
             case "pick":
                 odd, affine = parts[0].odd, parts[0].affine
@@ -431,7 +431,7 @@ class Structure:
                 for i, a in enumerate(y.args):
                     if done[a].is_zero:
                         continue
-                    if y.op == "fn" and y.attr.name == "sqrt" and range_of(a).low <= 0:
+                    if y.op == "fn" and y.attr[0] == "sqrt" and range_of(a).low <= 0:
                         raise Declined("the derivative of a root where its argument is 0")
                     slope = partial(y, i)
                     if slope is None:
