@@ -76,7 +76,7 @@ class _Writer:
         if x.op != "apply":
             return algebra.rebuild(x, args)
         m, y = args
-        transposed = x.attr[0]
+        transposed = x.attr.transposed
         coefficients, update = self.form(m)
         parts = [
             algebra.mul([c, algebra.matmul(of, transposed, y, algebra.is_backward(x))])
@@ -134,13 +134,15 @@ class _Writer:
 def _difference(x: Node, args: Sequence[Node]) -> Node:
     """A divided difference: phi'(y) d where its step tends to 0, else what it says."""
     y, d, eps = args
-    phi = algebra.fn(x.attr[0], y, *x.attr[1])
+    phi = algebra.fn(x.attr.name, y, *x.attr.parameters)
     if _vanishes(eps):
         slope = partial(phi, 0) if phi.op == "fn" else ZERO  # of a number, folded: the same everywhere
         assert slope is not None
         return algebra.mul([d, slope])
     step = algebra.add([(1, y), (1, algebra.mul([eps, d]))])
-    return algebra.mul([algebra.sub(algebra.fn(x.attr[0], step, *x.attr[1]), phi), algebra.fn("reciprocal", eps)])
+    return algebra.mul(
+        [algebra.sub(algebra.fn(x.attr.name, step, *x.attr.parameters), phi), algebra.fn("reciprocal", eps)]
+    )
 
 
 def _vanishes(eps: Node) -> bool:

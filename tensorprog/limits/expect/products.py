@@ -23,8 +23,8 @@ from tensorprog.limits.expect.factors import spread_along, without
 from tensorprog.limits.expect.families import MANY
 from tensorprog.limits.expect.laplace import inverse_powers, laplace
 from tensorprog.limits.expect.monomials import MAX_DEGREE, Variables, as_sum
+from tensorprog.limits.expect.moves import opened, ordered, summand
 from tensorprog.limits.expect.rows import sums_over_families
-from tensorprog.limits.expect.structure import opened, ordered, summand
 from tensorprog.limits.tasks import Declined, Task
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from tensorprog.language.algebra import ONE, ZERO, typed
 from tensorprog.language.node import MOVES, Node
 from tensorprog.limits.expect.expectation import Expectation
 from tensorprog.limits.expect.factors import carried, factors_of, spread_along, without
-from tensorprog.limits.expect.structure import (
+from tensorprog.limits.expect.moves import (
     is_variable,
     opened,
     opened_fully,

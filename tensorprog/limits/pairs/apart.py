@@ -151,9 +151,9 @@ class _Apart:
                 kept = [stay.index(p) for p in x.attr if axes[p] is None]
                 return algebra.view(args[0], kept, shape)
             case "take":
-                return algebra.take(args[0], _before(axes, x.attr[0]), x.attr[1])
+                return algebra.take(args[0], _before(axes, x.attr.axis), x.attr.position)
             case "pick":
-                return algebra.pick(args[0], _before(axes, x.attr[0]), x.attr[1])
+                return algebra.pick(args[0], _before(axes, x.attr.axis), x.attr.positions)
             case "stack":
                 return algebra.stack(args, _before(axes, x.attr))
             case "sum":
@@ -211,11 +211,11 @@ def _operands(x: Node, axes: Axes) -> list[Place]:
                 raise Declined("an example is seen as many")
             return [(y, tuple([axes[p] for p in x.attr]))] if y.shape else [(y, ())]
         case "take":
-            return [(x.args[0], (*axes[: x.attr[0]], None, *axes[x.attr[0] :]))]
+            return [(x.args[0], (*axes[: x.attr.axis], None, *axes[x.attr.axis :]))]
         case "sum":
             return [(x.args[0], (*axes[: x.attr], None, *axes[x.attr :]))]
         case "pick":
-            if axes[x.attr[0]] is not None:
+            if axes[x.attr.axis] is not None:
                 raise Declined("examples are picked")
             return [(x.args[0], axes)]
         case "stack":
