@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from tensorprog.language import algebra
+from tensorprog.language.attributes import InnerProducts
 from tensorprog.language.data import VALUES, ArrayData, Embedding, SlotData
 from tensorprog.language.node import Node
 from tensorprog.language.program import Output, Program
@@ -167,7 +168,7 @@ class _Apart:
             return algebra.constant(x.attr, shape, x.width, x.inner)
         for kind, side, array in _data(x, axes):
             name, slot = self.named[side][self._key(kind, array)], slots[side]
-            node = Node("data", (), (name, (), "", VALUES, slot, slot), array.shape[1:])
+            node = Node("data", (), InnerProducts(name, (), "", VALUES, slot, slot), array.shape[1:])
             return algebra.typed(node, shape, x.width, x.inner)
         lead = tuple([0 if a is not None else slice(None) for a in axes])
         one = np.array(np.broadcast_to(x.attr, x.shape)[lead])
