@@ -119,7 +119,7 @@ def layer_norm(h):
 
 def diagonal(v):
     """v[i, i] along the axis `example`; the face has no word for it, and the normal form of programs has."""
-    assert sorted(v.order) == ["example", "other"]
+    assert sorted(v.names) == ["example", "other"]
     return tp.Expression(algebra.view(v.node, [0, 0], [v.node.shape[0]]), ("example",))
 
 

@@ -281,3 +281,29 @@ def test_positions_that_a_bias_brings_together(b_std):
         right = float(1 - mpmath.acos(rho) / mpmath.pi)
     found = tp.kernel_fn(net)(X)
     assert abs(found.nngp[0, 0] - right) <= found.error["nngp"] < 1e-6
+
+
+@pytest.mark.parametrize("scale", few([1, 10**8], [10**8]))
+def test_noise_of_smoothed_signs_beside_means_and_exponentials(scale):
+    """Two smoothed signs of one variable are apart by their noise alone, however large its variance is."""
+    rate, mean = Fraction(1, 2 * scale), scale // 4
+    b = mpmath.mpf(1) / 2 / scale
+    squared = truth(lambda x: mpmath.ncdf(x) ** 2 * mpmath.exp(b * x), mean, scale**2)
+    plain = truth(lambda x: mpmath.ncdf(x) * mpmath.erf(x), mean, scale**2)
+    for var in (scale**2, float(scale) ** 2):
+        u = tp.Vector("u", N, mean=mean, var=var)
+        h = tp.normal_cdf(u)
+        found = exact(squared=tp.moment(h * h * tp.exp(rate * u)), plain=tp.moment(h * tp.erf(u)))
+        check(found["squared"], squared, 1e-13)
+        check(found["plain"], plain, 1e-13)
+
+
+def test_terms_that_cancel_where_numbers_are_folded():
+    """relu(x) Phi(-x) is of order 1 near 0 only: 0 of all floats that a closed form cancels to, at a large variance."""
+    for scale in (1e4, 1e8):
+        u = tp.Vector("u", N, var=scale**2)
+        found = exact(
+            gated=tp.moment(tp.relu(u) * tp.normal_cdf(-u)), both=tp.moment(tp.normal_cdf(u) * tp.normal_cdf(-u))
+        )
+        check(found["gated"], truth(lambda x: max(x, 0) * mpmath.ncdf(-x), 0, scale**2), 1e-10)
+        check(found["both"], truth(lambda x: mpmath.ncdf(x) * mpmath.ncdf(-x), 0, scale**2), 1e-10)

@@ -13,6 +13,7 @@ from scipy.special import erf, expit, ndtr
 
 import tensorprog as tp
 from tensorprog.language import algebra
+from tensorprog.language.attributes import Call
 from tensorprog.language.functions import PRIMITIVES
 from tensorprog.language.node import Node, topological
 from tensorprog.limits.gauss.bounded import Bounded
@@ -218,7 +219,7 @@ def test_every_primitive_has_a_true_enclosure():
     precise = {"sqrt": mpmath.sqrt, "tanh": mpmath.tanh, "arctan": mpmath.atan, "sin": mpmath.sin, "exp": mpmath.exp}
     for name, row in PRIMITIVES.items():
         params = tuple([0.5] * len(row.parameters))
-        x = Node("fn", (Node("var", (), 0),), (name, params)) if params else algebra.fn(name, Node("var", (), 0))
+        x = Node("fn", (Node("var", (), 0),), Call(name, params)) if params else algebra.fn(name, Node("var", (), 0))
         low = np.sort(rng.normal(0, 2, (2, 200)), axis=0)
         if row.domain is not None:
             low = np.abs(low)

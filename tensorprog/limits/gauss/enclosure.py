@@ -95,12 +95,12 @@ class Enclosure(NamedTuple):
 
 def kinked(x: Node) -> bool:
     """Is this the instruction of a function with a kink at 0?"""
-    return x.op == "fn" and (bool(PRIMITIVES[x.attr[0]].kinks) or x.attr == ("smooth_sign", (0,)))
+    return x.op == "fn" and (bool(PRIMITIVES[x.attr.name].kinks) or x.attr == ("smooth_sign", (0,)))
 
 
 def jumping(x: Node) -> bool:
     """Is this the instruction of a function that jumps at 0?"""
-    return kinked(x) and (PRIMITIVES[x.attr[0]].jumps or x.attr[0] == "smooth_sign")
+    return kinked(x) and (PRIMITIVES[x.attr.name].jumps or x.attr.name == "smooth_sign")
 
 
 def moved(x: Node, noise: int) -> float:
@@ -136,7 +136,7 @@ def function(body: Node, noise: int = 0) -> Callable[[Sequence[Any], Sequence[An
                 case "mul":
                     values.append(prod(_powered(a, int(k)) for a, k in zip(args, x.attr, strict=True)))
                 case "fn":
-                    values.append(np.asarray(PRIMITIVES[x.attr[0]].array(args[0], *x.attr[1]), dtype=float))
+                    values.append(np.asarray(PRIMITIVES[x.attr.name].array(args[0], *x.attr.parameters), dtype=float))
                 case _:
                     raise AssertionError(f"no rule for {x.op}: please report this")
             if factor != 1:
@@ -186,7 +186,7 @@ def enclosures(
                     case "mul":
                         found.append(_product(box, args, x.attr))
                     case "fn":
-                        found.append(_function(box, args[0], x.attr[0], x.attr[1]))
+                        found.append(_function(box, args[0], x.attr.name, x.attr.parameters))
                     case _:
                         raise AssertionError(f"no enclosure for {x.op}: please report this")
                 if factor != 1:
