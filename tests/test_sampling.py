@@ -234,10 +234,10 @@ def test_standard_errors_are_standard():
 
 
 def test_a_population_that_fails_gets_no_more_samples(monkeypatch):
-    from tensorprog.limits import populations
+    from tensorprog.limits import routes
 
     calls = []
-    first = populations.population_estimates
+    first = routes.population_estimates
 
     def estimates(part, values, samples, *rest):
         calls.append(samples)
@@ -245,7 +245,7 @@ def test_a_population_that_fails_gets_no_more_samples(monkeypatch):
             raise tp.TensorProgramError("it does not fit into memory")
         return first(part, values, samples, *rest)
 
-    monkeypatch.setattr(populations, "population_estimates", estimates)
+    monkeypatch.setattr(routes, "population_estimates", estimates)
     n = tp.Width("n")
     x = tp.Vector("x", n, axes={"t": 12})
     found = tp.limit(tp.Program(q=tp.moment(tp.tanh(tp.sum(tp.tanh(x * tp.inverse_sqrt(n) + x) ** 2, "t")))), tol=1e-9)

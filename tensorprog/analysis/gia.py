@@ -147,7 +147,7 @@ def check_gia(
         offenders(program, simple, loose, given=readouts is not None),
         finite,
         tuple(notes + remarks),
-        MARKED if any(x.op == "matmul" and len(x.attr) > 2 for x in program.nodes) else BARE,
+        MARKED if any(x.op == "matmul" and x.attr.mark for x in program.nodes) else BARE,
         comparison,
     )
 

@@ -94,10 +94,10 @@ def check_network(
         >>> import tensorprog as tp
         >>> n = tp.Width("n")
         >>> W, h = tp.Matrix("W", n, n), tp.dense("U", tp.Input("x"), n)
-        >>> tied = tp.check_gia(tp.Network(tp.readout("v", W.T @ tp.tanh(W @ h))))
+        >>> tied = tp.check_gia(tp.Network(tp.readout("v", W.T @ tp.erf(W @ h))))
         >>> tied.simple, tied.bp_like, tied.holds
         (False, False, False)
-        >>> branches = tp.check_gia(tp.Network(tp.readout("v", tp.tanh(W @ h) + tp.tanh(W.T @ tp.erf(h)))))
+        >>> branches = tp.check_gia(tp.Network(tp.readout("v", tp.erf(W @ h) + tp.erf(W.T @ tp.erf(h)))))
         >>> branches.simple, branches.bp_like, branches.holds
         (False, False, True)
 
@@ -204,9 +204,9 @@ def _of_matrices(inside: Sequence[Node]) -> list[_Breach]:
     found = []
     for x in inside:
         if x.op == "matmul":
-            y = first.setdefault(x.attr[0], x)
-            if y.attr[1] != x.attr[1]:
-                found.append(_Breach(x, "both", x.attr[0].name, y))
+            y = first.setdefault(x.attr.matrix, x)
+            if y.attr.transposed != x.attr.transposed:
+                found.append(_Breach(x, "both", x.attr.matrix.name, y))
     return found
 
 
@@ -221,7 +221,7 @@ def _offender(of: Instructions, b: _Breach) -> Offender:
             reason = f"the readout vector {v} is used inside the network"
         case _:
             assert b.other is not None
-            ways = (f"{v}.T", v) if x.attr[1] else (v, f"{v}.T")
+            ways = (f"{v}.T", v) if x.attr.transposed else (v, f"{v}.T")
             reason = f"the forward pass uses {ways[0]} here and {ways[1]} at {of.short(b.other)}"
     rules = {
         "average": "GIA holds only if gradients start from zero-mean readout vectors",

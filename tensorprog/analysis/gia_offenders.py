@@ -68,8 +68,8 @@ class _Story:
         )  # fmt: skip
 
     def _reuse(self, x: Node) -> str:
-        matrix, transposed = x.attr[:2]
-        other = [y for y in self.products if y.attr[0] == matrix and y.attr[1] != transposed]
+        matrix, transposed, _ = x.attr
+        other = [y for y in self.products if y.attr.matrix == matrix and y.attr.transposed != transposed]
         if not other:
             return f", harmless as {matrix.name} is used in this direction only" if transposed else ""
         name = matrix.name if transposed else f"{matrix.name}.T"
@@ -86,8 +86,8 @@ class _Story:
                 return f"the readout {self.called[x]} is correlated with {self.called[fault.other]}"
             case "both":
                 assert fault.other is not None
-                name = x.attr[0].name
-                here, there = (f"{name}.T", name) if x.attr[1] else (name, f"{name}.T")
+                name = x.attr.matrix.name
+                here, there = (f"{name}.T", name) if x.attr.transposed else (name, f"{name}.T")
                 at = self.of.short(fault.other)
                 pass_ = "backward" if is_backward(x) else "forward"
                 return f"the {pass_} pass uses {here} here and {there} at {at}"
@@ -115,7 +115,7 @@ class _Story:
 
     def _unread(self, x: Node) -> str:
         """y depends on no readout: what is wrong with the initial vectors it does depend on?"""
-        matrix = x.attr[0]
+        matrix = x.attr.matrix
         below = topological([x.args[0]])
         causes = []
         for v in [y for y in below if y in self.sources and y not in self.readouts]:
@@ -136,7 +136,9 @@ class _Story:
         text = f"y = {self.of.name(x.args[0])} depends on no readout"
         text += f": {', '.join(causes)}" if causes else ""
         users = self._users(x)
-        above = next((y for y in self.products if not y.attr[1] and y.attr[0] == matrix and y in users), None)
+        above = next(
+            (y for y in self.products if not y.attr.transposed and y.attr.matrix == matrix and y in users), None
+        )
         if above is not None:
             text += f"; {matrix.name} and {matrix.name}.T both appear in the forward body, of {self.of.short(above)}"
         return text

@@ -62,7 +62,7 @@ def array_shape(node: Node, given: Sequence[tuple[int, ...]], size: Callable[[An
                 *tail,
             )
         case "take" | "sum":
-            axis = node.attr if node.op == "sum" else node.attr[0]
+            axis = node.attr if node.op == "sum" else node.attr.axis
             return (*lead[0][:axis], *lead[0][axis + 1 :], *tail)
         case "pick":
             axis, positions = node.attr

@@ -110,7 +110,7 @@ class Compiled:
                 continue
             sources = tuple([slots[a] for a in step.operands])
             if x.op == "matmul":
-                sources = (made(x.attr[0], x), *sources)
+                sources = (made(x.attr.matrix, x), *sources)
             outer = Outer(x) if x.op == "outer" else None
             self._code.append(_Instruction(x, slot(x), sources, step.compute, outer=outer))
         self._outputs = {name: (slots[o.node], o.node.shape) for name, o in program.outputs.items()}
@@ -144,7 +144,7 @@ class Compiled:
         for instruction in self._code:
             x = instruction.node
             if x.op in ("matmul", "apply") and instruction.matrix is None:
-                initial = [x.attr[0]] if x.op == "matmul" else self._plan.initial(x.args[0])
+                initial = [x.attr.matrix] if x.op == "matmul" else self._plan.initial(x.args[0])
                 for matrix in initial:
                     out[matrix.name] = out.get(matrix.name, 0) + prod(x.args[-1].shape)
         return out
@@ -291,19 +291,19 @@ def _bind(instruction: _Instruction, space: Space, values: Mapping[str, Any]) ->
         return partial(space.matrix, instruction.matrix)
     match x.op:
         case "matmul":
-            matrix, transposed = x.attr[:2]
+            matrix, transposed, _ = x.attr
             size = space.size(matrix.rows if transposed else matrix.cols)
             return partial(_multiply, size=size, transposed=transposed)
         case "apply":
             wanted = x.args[1].width
             assert wanted is not None
-            return partial(_multiply, size=space.size(wanted), transposed=x.attr[0])
+            return partial(_multiply, size=space.size(wanted), transposed=x.attr.transposed)
         case "moment":
             return partial(_moment, space)
         case "vector":
             return partial(space.vector, x.attr)
         case "scalar":
-            value = np.asarray(values[x.attr[0]], dtype=float)
+            value = np.asarray(values[x.attr.name], dtype=float)
             return lambda: value if value.ndim else np.float64(value)
         case "inverse_sqrt":
             return lambda: np.float64(space.inverse_sqrt(x.attr))
@@ -349,7 +349,7 @@ def _reason(node: Node, arrays: list[Any]) -> tuple[str, str]:
     """Why an instruction with finite operands has a result that is not, and what to do."""
     smaller = "scale the program down (variances, learning rate), or run fewer steps"
     if node.op == "fn":
-        row, x = PRIMITIVES[node.attr[0]], np.asarray(arrays[0])
+        row, x = PRIMITIVES[node.attr.name], np.asarray(arrays[0])
         operand = describe(node.args[0])
         if row.name == "reciprocal":
             return f"{operand} is 0 (or so small that 1/x overflows) somewhere", "keep the denominator away from 0"

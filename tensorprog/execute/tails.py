@@ -100,7 +100,7 @@ class Tails:
         """Called with every instruction; returns its value, moved by the doubt once there is one."""
         if self.applied:
             return value + self.doubts[x] if x in self.doubts else value
-        if x.op == "fn" and x.width is not None and PRIMITIVES[x.attr[0]].kinks and x.inner is None:
+        if x.op == "fn" and x.width is not None and PRIMITIVES[x.attr.name].kinks and x.inner is None:
             if not self._closely:
                 self._argument(x, np.asarray(arrays[0]))
         elif x.inner is None and (
@@ -235,7 +235,7 @@ class Tails:
             low, high, _, _ = self._arguments[y]
             return high > low and any(
                 min(abs(k - low), abs(k - high)) <= REACH * (high - low) and not (unseen and low < k < high)
-                for k in PRIMITIVES[y.attr[0]].kinks
+                for k in PRIMITIVES[y.attr.name].kinks
             )
 
         # What is inside the argument of one that turns says where it turns, not how large it is there.
@@ -245,7 +245,7 @@ class Tails:
             if near(y):
                 _, _, deviation, runs = self._arguments[y]
                 found = True
-                size *= 1.0 if PRIMITIVES[y.attr[0]].jumps else deviation / runs
+                size *= 1.0 if PRIMITIVES[y.attr.name].jumps else deviation / runs
         return size if found else 0.0
 
 

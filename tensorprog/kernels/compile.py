@@ -61,5 +61,5 @@ def known_values(program: Program, bodies: Sequence[Body], values: Mapping[str, 
     if values is None:
         return {}
     thetas = [o.theta if isinstance(o, Readout) else o for body in bodies for o in body.outputs]
-    names = sorted({x.attr[0] for x in topological([t.node for t in thetas]) if x.op == "scalar"})
+    names = sorted({x.attr.name for x in topological([t.node for t in thetas]) if x.op == "scalar"})
     return {name: v for name, v in checked_values(values, names, "the network").items() if name in program.scalars}

@@ -59,7 +59,7 @@ def _of(x: Node, known: dict[Node, Node], eps: Node) -> Node:
             ]
             return algebra.add(terms)
         case "fn":
-            return algebra.difference(x.attr[0], x.args[0], known[x.args[0]], eps, *x.attr[1])
+            return algebra.difference(x.attr.name, x.args[0], known[x.args[0]], eps, *x.attr.parameters)
         case "view" | "take" | "pick" | "sum" | "stack" | "matmul" | "moment" | "inner":
             return algebra.applied(x, [algebra.typed(known[a], a.shape, a.width, a.inner) for a in x.args])
     raise TensorProgramError(

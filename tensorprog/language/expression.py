@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -32,22 +30,9 @@ __all__ = [
     "align",
     "as_expression",
     "elementwise",
-    "in_body",
     "part",
     "product",
 ]
-
-_IN_BODY: ContextVar[bool] = ContextVar("in_body", default=False)
-
-
-@contextmanager
-def in_body() -> Iterator[None]:
-    """While the body of an OuterNonlin or of a matrix is written: there a vector has the first of two coordinates."""
-    token = _IN_BODY.set(True)
-    try:
-        yield
-    finally:
-        _IN_BODY.reset(token)
 
 
 class NoArithmetic:
@@ -93,15 +78,20 @@ class Expression:
 
     Attributes:
         node: The instruction that computes it.
-        axes: The names of its axes, in the order in which its arrays have them.
+        names: The names of the node's axes, by their positions there.
+        axes: The same names in the order in which the user sees them, and arrays have them.
+        in_body: Is it over a pair of coordinates, in the body of an OuterNonlin or of a matrix, where a vector has the first?
     """
 
-    __slots__ = ("axes", "node", "order")
+    __slots__ = ("axes", "in_body", "names", "node")
 
-    def __init__(self, node: Node, axes: Sequence[str] = (), order: Sequence[str] | None = None) -> None:
+    def __init__(
+        self, node: Node, names: Sequence[str] = (), axes: Sequence[str] | None = None, in_body: bool = False
+    ) -> None:
         self.node = node
-        self.order = tuple(axes)  # by position in the node
-        self.axes = tuple(order) if order is not None else self.order  # as the user wrote them
+        self.in_body = in_body or (node.width is None and node.inner is not None)
+        self.names = tuple(names)
+        self.axes = tuple(axes) if axes is not None else self.names
         if node.source is None:
             _place(node, caller())
 
@@ -119,7 +109,7 @@ class Expression:
     @property
     def shape(self) -> tuple[int, ...]:
         """The sizes of `axes`."""
-        return tuple([self.node.shape[self.order.index(a)] for a in self.axes])
+        return tuple([self.node.shape[self.names.index(a)] for a in self.axes])
 
     def label(self, name: str) -> Expression:
         """Gives it a name for listings and error messages; returns it."""
@@ -128,7 +118,7 @@ class Expression:
 
     def aligned_node(self) -> Node:
         """The node with its axes in the user's order."""
-        node = algebra.transpose(self.node, [self.order.index(a) for a in self.axes])
+        node = algebra.transpose(self.node, [self.names.index(a) for a in self.axes])
         _place(node, self.node.source)
         return node
 
@@ -338,8 +328,8 @@ def elementwise(rule: Callable[..., Node], *operands: Any) -> Expression:
             why="vectors of different widths never meet in one Nonlin or Moment",
             fix="multiply one of them by a matrix first, or take its tp.moment",
         )
-    nodes, axes, order = align(xs)
-    return Expression(rule(*nodes), axes, order)
+    nodes, names, axes = align(xs)
+    return Expression(rule(*nodes), names, axes, in_body=any(x.in_body for x in xs))
 
 
 def part(matrix: MatrixSpec) -> Expression:
@@ -368,7 +358,7 @@ def _check_matrices(xs: Sequence[Expression]) -> None:
     """A matrix meets matrices and scalars; in a body also vectors, over either coordinate."""
     found = next((x for x in xs if x.is_matrix), None)
     vector = next((x for x in xs if x.width is not None and not x.is_matrix), None)
-    if found is None or vector is None or _IN_BODY.get():
+    if found is None or vector is None or any(x.in_body for x in xs):
         return
     name = f"({text})" if " " in (text := describe(found.node)) else text
     raise TensorProgramError(
@@ -379,32 +369,32 @@ def _check_matrices(xs: Sequence[Expression]) -> None:
 
 
 def align(xs: Sequence[Expression]) -> tuple[list[Node], tuple[str, ...], tuple[str, ...]]:
-    """Nodes of one shape (or none), the axis names by position, and the names in the user's order.
+    """Nodes of one shape (or none), the names of their axes by position, and in the user's order.
 
     Positions must not depend on the order of commutative operands, so they are assigned from the operands sorted by
     digest.
     """
     sizes: dict[str, tuple[int, Expression]] = {}
-    order: list[str] = []
+    axes: list[str] = []
     for x in xs:
         for a, k in zip(x.axes, x.shape, strict=True):
             if a not in sizes:
                 sizes[a] = (k, x)
-                order.append(a)
+                axes.append(a)
             elif sizes[a][0] != k:
                 raise TensorProgramError(
                     f"axis {a!r} has size {sizes[a][0]} in {describe(sizes[a][1].node)} and {k} in {describe(x.node)}",
                     why="axes are matched by name",
                     fix=f"rename one of them: tp.rename(x, {a}=...)",
                 )
-    if not order:
+    if not axes:
         return [x.node for x in xs], (), ()
-    positions: list[str] = []
-    for x in sorted([x for x in xs if x.order], key=lambda x: x.node.digest):
-        positions += [a for a in x.order if a not in positions]
-    shape = [sizes[a][0] for a in positions]
-    nodes = [algebra.view(x.node, [positions.index(a) for a in x.order], shape) if x.order else x.node for x in xs]
-    return nodes, tuple(positions), tuple(order)
+    names: list[str] = []
+    for x in sorted([x for x in xs if x.names], key=lambda x: x.node.digest):
+        names += [a for a in x.names if a not in names]
+    shape = [sizes[a][0] for a in names]
+    nodes = [algebra.view(x.node, [names.index(a) for a in x.names], shape) if x.names else x.node for x in xs]
+    return nodes, tuple(names), tuple(axes)
 
 
 @layer
@@ -442,6 +432,6 @@ def product(matrix: MatrixSpec | Expression, transposed: bool, x: Any, backward:
             fix=fix,
         )
     if isinstance(matrix, MatrixSpec):
-        return Expression(algebra.matmul(matrix, transposed, x.node, backward), x.order, x.axes)
-    (left, right), axes, order = align([m, x])
-    return Expression(algebra.apply(left, transposed, right, backward), axes, order)
+        return Expression(algebra.matmul(matrix, transposed, x.node, backward), x.names, x.axes, x.in_body)
+    (left, right), names, axes = align([m, x])
+    return Expression(algebra.apply(left, transposed, right, backward), names, axes, x.in_body)

@@ -135,6 +135,8 @@ def quotient(a: Number, b: Number) -> Number:
 def encode(x: Any) -> bytes:
     """Bytes that determine x, its numeric type included (0.5 is not Fraction(1, 2))."""
     kind = type(x)
+    if kind not in _SIMPLE and kind is not tuple and isinstance(x, tuple):  # of `attributes.py`
+        x, kind = x.content() if hasattr(x, "content") else tuple(x), tuple
     try:
         if kind in _SIMPLE or (kind is tuple and _SIMPLE.issuperset(map(type, x))):
             return repr(x).encode()

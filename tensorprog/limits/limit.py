@@ -161,7 +161,7 @@ def _outside(program: Program) -> dict[str, str]:
     """A note for every output that contains exp of an unbounded vector, which no version of the Master Theorem covers."""
     known, reached = ranges(program), set()
     for x in program.nodes:
-        growing = x.op == "fn" and x.width is not None and PRIMITIVES[x.attr[0]].growth == "exponential"
+        growing = x.op == "fn" and x.width is not None and PRIMITIVES[x.attr.name].growth == "exponential"
         if (growing and known[x].degree > 0) or any(a in reached for a in x.args):
             reached.add(x)
     note = "exp of a Gaussian is outside the Master Theorem as proven"

@@ -172,7 +172,7 @@ def _width(x: Expression) -> Width:
 
 def ordered(x: Expression, axes: Sequence[str]) -> Expression:
     """The same with its axes in that order, as far as it has them."""
-    return Expression(x.node, x.order, [*[a for a in axes if a in x.axes], *[a for a in x.axes if a not in axes]])
+    return Expression(x.node, x.names, [*[a for a in axes if a in x.axes], *[a for a in x.axes if a not in axes]])
 
 
 def bias(name: str, n: Width, b_std: Any) -> Expression:

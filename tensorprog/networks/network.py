@@ -415,7 +415,7 @@ class Network:
                 other += "_"
             c = f.covariance(g, **({EXAMPLE: OTHER} if g.per is None else {EXAMPLE: OTHER, g.per: other}))
             names = [n for n, k in zip((EXAMPLE, OTHER, f.per, other), (0, 2, 1, 3), strict=True) if there[k]]
-            return algebra.view(c.node, [names.index(n) for n in c.order], shape)
+            return algebra.view(c.node, [names.index(n) for n in c.names], shape)
         # Of examples of several shapes, some may not use a parameter (a sequence of one step): all have a say.
         only = name.removeprefix("ntk_") if name.startswith("ntk_") else None
         if name != "ntk" and only not in self._parameters:
@@ -434,7 +434,7 @@ def _forward(outputs: list[Any]) -> list[Any]:
     plain = written_out_nodes([new[x.node] for x in parts])
 
     def marked(x: Expression) -> Expression:
-        return Expression(plain[new[x.node]], x.order, x.axes)
+        return Expression(plain[new[x.node]], x.names, x.axes)
 
     return [o.marked(marked) if isinstance(o, Readout) else marked(o) for o in outputs]
 
@@ -473,7 +473,7 @@ def _check_names(thetas: list[Expression], source: Source | None) -> None:
     kinds: dict[str, str] = {}
     for x in topological([t.node for t in thetas]):
         if x.op == "matmul":
-            name, kind = x.attr[0].name, "a matrix"
+            name, kind = x.attr.matrix.name, "a matrix"
         elif x.op == "vector" and x.attr.trainable:
             name, kind = x.attr.name, "an input layer" if isinstance(x.attr, Embedding) else "a vector"
         else:

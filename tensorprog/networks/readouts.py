@@ -371,7 +371,7 @@ def check_law(o: Readout, source: Source | None) -> None:
     if all(p.own is None for p in o.parts):
         return
     theta = o.theta.node
-    limit = Lowering(Program({"theta": Output(theta, o.theta.order)}), {}).z.get(theta)
+    limit = Lowering(Program({"theta": Output(theta, o.theta.names)}), {}).z.get(theta)
     if limit is not None and not (limit.op == "constant" and not np.any(limit.attr)):
         raise TensorProgramError(
             "the NNGP of a readout by a vector that is correlated with what it multiplies",

@@ -424,7 +424,7 @@ class _Writer:
         if x.op == "vector":
             return _Piece(self.vectors[x.attr], refs=(self.vectors[x.attr],))
         if x.op == "scalar":
-            return _Piece(self.scalars[x.attr[0]], refs=(self.scalars[x.attr[0]],))
+            return _Piece(self.scalars[x.attr.name], refs=(self.scalars[x.attr.name],))
         if x.op == "inverse_sqrt":
             return _Piece(f"inverse_sqrt({x.attr.name})")
         if x.op == "matrix":
@@ -450,12 +450,15 @@ class _Writer:
                 name, parameters = x.attr
                 return f"difference({', '.join([name, *[a.text for a in args], *map(_number, parameters)])})", ATOM
             case "matmul":
-                matrix, transposed, *mark = x.attr
-                operands = [matrix.name + ".T" * transposed, first.text, *mark]
+                matrix, transposed, mark = x.attr
+                operands = [matrix.name + ".T" * transposed, first.text, *filter(None, [mark])]
                 return f"MatMul({', '.join(operands)})", ATOM
             case "apply":
-                transposed, *mark = x.attr
-                return f"MatMul({', '.join([first.text + '.T' * transposed, args[1].text, *mark])})", ATOM
+                transposed, mark = x.attr
+                return (
+                    f"MatMul({', '.join([first.text + '.T' * transposed, args[1].text, *filter(None, [mark])])})",
+                    ATOM,
+                )
             case "moment":
                 return f"Moment({first.text})", ATOM
             case "outer":
@@ -508,7 +511,7 @@ class _Writer:
                 piece = _Piece(piece.at(ATOM) + suffix)
             divides = (
                 operand.op == "fn"
-                and operand.attr[0] == "reciprocal"
+                and operand.attr.name == "reciprocal"
                 and k == 1
                 and operand not in self.lines
                 and not suffix

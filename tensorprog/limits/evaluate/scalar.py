@@ -60,7 +60,7 @@ UNLIKELY = 3
 """Deviations in a bound of what is sampled."""
 SHARP = 1e-13
 """Relative difference of two resolutions up to which nested rules are trusted."""
-PAIRS_FROM = 64
+PAIRS_FROM = 8
 """Products of one function of each of two variables go to the series rule from this many entries."""
 
 

@@ -39,7 +39,7 @@ def size_of(value: Node, given: Collection[Node]) -> Node:
         elif x.op == "dual" and x.attr == "shares":
             size[x] = Node("dual", x.args, "shares_size", x.shape)
         else:
-            positive = (x.op == "dual" and x.attr in POSITIVE) or (x.op == "fn" and x.attr[0] in ("exp", "sqrt"))
+            positive = (x.op == "dual" and x.attr in POSITIVE) or (x.op == "fn" and x.attr.name in ("exp", "sqrt"))
             size[x] = x if positive else fn("abs", x)
     return size[value]
 

@@ -21,7 +21,7 @@ __all__ = ["named"]
 
 named: dict[str, Any] = {
     "share": lambda logarithm, _, m, q: Share(logarithm, m, q),
-    "shares": lambda logarithm, x, y, both, *law: Shares(logarithm, *law),
+    "shares": lambda logarithm, x, y, both, m, k, s, t, a, c, b: Shares(logarithm, m, k, a + s, c, b + t),
     "difference": lambda x, y, _: sympy.exp(x) - sympy.exp(y),
     "vanishing": lambda m, q: sympy.KroneckerDelta(m, 0) * sympy.KroneckerDelta(q, 0),
     "widened": lambda x, y, z, q, t: Residual(x, y, z, q + t),
@@ -29,7 +29,7 @@ named: dict[str, Any] = {
     "arcsine": ArcSineKernel,
     "arcsine_noisy": lambda s, t, a, c, b: ArcSineKernel(a + s, c, b + t),
     "sign_mean": SignMean,
-    "sign_pair": SignPair,
+    "sign_pair": lambda m, k, s, t, a, c, b: SignPair(m, k, a + s, c, b + t),
     "density": Density,
     "pinv": PseudoInverse,
     "residual": Residual,

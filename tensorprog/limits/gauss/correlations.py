@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["SNAP", "WIDE", "correlation", "empty", "is_small", "nearly_equal", "residual", "root_of_product", "widened"]
+__all__ = [
+    "SNAP", "WIDE", "angle", "correlation", "empty", "is_small", "nearly_equal", "residual", "root_of_product", "widened",
+]  # fmt: skip
 
 SNAP = 8 * np.finfo(float).eps
 """Correlations closer to +-1 than this are +-1: the rounding of duplicate inputs, not information."""
@@ -45,6 +47,23 @@ def correlation(a: Any, c: Any, b: Any) -> np.ndarray:
         np.clip(rho, -1.0, 1.0, out=rho)
         np.sign(rho, out=rho, where=1.0 - np.abs(rho) < near)
     return rho
+
+
+def angle(s: Any, t: Any, a: Any, c: Any, b: Any) -> tuple[np.ndarray, np.ndarray]:
+    """The correlation of u + sqrt(s) g and v + sqrt(t) g', with independent g and g', and the root of 1 less its square.
+
+    The latter from a sum of what is not negative: noise is lost in its sum with a large variance, and so is the angle.
+    """
+    p, q = np.add(a, s), np.add(b, t)
+    if np.max(a, initial=0.0) <= WIDE * np.min(s) or np.max(b, initial=0.0) <= WIDE * np.min(t) or not np.any(s + t):
+        rho = correlation(p, c, q)
+        return rho, np.sqrt((1.0 - rho) * (1.0 + rho))
+    with np.errstate(all="ignore"):
+        noise = [np.where(whole > 0, np.divide(x, whole), 0.0) for x, whole in ((s, p), (t, q))]
+        first, second = [np.where(whole > 0, np.divide(x, whole), 0.0) for x, whole in ((a, p), (b, q))]
+        left = np.where(p > 0, residual(a, c, c, b) / p, 0.0) * second
+        across = np.maximum(left, 0.0) + first * noise[1] + second * noise[0] + noise[0] * noise[1]
+        return correlation(a, c, b) * np.sqrt(first) * np.sqrt(second), np.sqrt(across)
 
 
 def nearly_equal(rows: np.ndarray) -> bool:

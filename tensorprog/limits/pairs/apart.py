@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from tensorprog.language import algebra
+from tensorprog.language.attributes import InnerProducts
 from tensorprog.language.data import VALUES, ArrayData, Embedding, SlotData
 from tensorprog.language.node import Node
 from tensorprog.language.program import Output, Program
@@ -151,9 +152,9 @@ class _Apart:
                 kept = [stay.index(p) for p in x.attr if axes[p] is None]
                 return algebra.view(args[0], kept, shape)
             case "take":
-                return algebra.take(args[0], _before(axes, x.attr[0]), x.attr[1])
+                return algebra.take(args[0], _before(axes, x.attr.axis), x.attr.position)
             case "pick":
-                return algebra.pick(args[0], _before(axes, x.attr[0]), x.attr[1])
+                return algebra.pick(args[0], _before(axes, x.attr.axis), x.attr.positions)
             case "stack":
                 return algebra.stack(args, _before(axes, x.attr))
             case "sum":
@@ -167,7 +168,7 @@ class _Apart:
             return algebra.constant(x.attr, shape, x.width, x.inner)
         for kind, side, array in _data(x, axes):
             name, slot = self.named[side][self._key(kind, array)], slots[side]
-            node = Node("data", (), (name, (), "", VALUES, slot, slot), array.shape[1:])
+            node = Node("data", (), InnerProducts(name, (), "", VALUES, slot, slot), array.shape[1:])
             return algebra.typed(node, shape, x.width, x.inner)
         lead = tuple([0 if a is not None else slice(None) for a in axes])
         one = np.array(np.broadcast_to(x.attr, x.shape)[lead])
@@ -211,11 +212,11 @@ def _operands(x: Node, axes: Axes) -> list[Place]:
                 raise Declined("an example is seen as many")
             return [(y, tuple([axes[p] for p in x.attr]))] if y.shape else [(y, ())]
         case "take":
-            return [(x.args[0], (*axes[: x.attr[0]], None, *axes[x.attr[0] :]))]
+            return [(x.args[0], (*axes[: x.attr.axis], None, *axes[x.attr.axis :]))]
         case "sum":
             return [(x.args[0], (*axes[: x.attr], None, *axes[x.attr :]))]
         case "pick":
-            if axes[x.attr[0]] is not None:
+            if axes[x.attr.axis] is not None:
                 raise Declined("examples are picked")
             return [(x.args[0], axes)]
         case "stack":

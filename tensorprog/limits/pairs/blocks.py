@@ -519,7 +519,7 @@ def _lifted(outputs: Sequence[Node]) -> dict[Node, Node]:
     for x in topological(outputs):
         args = [new[a] for a in x.args]
         if x.op == "data":
-            slots = x.attr[4:6]
+            slots = (x.attr.slot, x.attr.slot2)
             new[x] = Node("data", (), x.attr, x.shape, ROWS if 0 in slots else None, COLUMNS if 1 in slots else None)
             continue
         if not args or all(a is b for a, b in zip(args, x.args, strict=True)):

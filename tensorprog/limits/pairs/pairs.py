@@ -83,7 +83,7 @@ class Pairs:
         """Blocks of at most `BLOCK` inner products, as square as possible; those on and above the diagonal of one batch."""
         n, m = self.products.counts
         same = self.products.same
-        deep = max([prod(x.shape) for x in self.programs[0].data if x.attr[4] != x.attr[5]], default=1)
+        deep = max([prod(x.shape) for x in self.programs[0].data if x.attr.slot != x.attr.slot2], default=1)
         pairs = max(1, BLOCK // deep)
         side = isqrt(pairs)
         if n * m <= pairs:

@@ -83,7 +83,7 @@ def _rule(x: Node, args: Sequence[Node], known: Known) -> Node | None:
             t = _widening(q, one)
             if t is not None and value == other:  # x - y x / (y + t) = x t / (y + t)
                 return algebra.typed(algebra.mul([value, algebra.constant(t), _inverse(q, known)]), x.shape, None, None)
-    if x.op == "fn" and x.attr[0] == "reciprocal" and _determinant(args[0], known) is not None:
+    if x.op == "fn" and x.attr.name == "reciprocal" and _determinant(args[0], known) is not None:
         return algebra.typed(_inverse(args[0], known), x.shape, None, None)
     if x.op == "mul":
         return _paired(x, args, known)

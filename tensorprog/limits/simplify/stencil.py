@@ -179,8 +179,8 @@ def _shift(y: Node, shape: tuple[int, ...]) -> tuple[Node, Any, Any, Any, float]
             return None
         (y,) = others
     picks: dict[int, tuple[int, ...]] = {}
-    while y.op == "pick" and y.attr[0] not in picks:
-        picks[y.attr[0]] = y.attr[1]
+    while y.op == "pick" and y.attr.axis not in picks:
+        picks[y.attr.axis] = y.attr.positions
         y = y.args[0]
     if not picks or len(y.shape) != len(shape):
         return None
