@@ -30,8 +30,7 @@ from tensorprog.limits.gauss.integrand import MAX_QUADRATURE, POINTS, Integrand
 from tensorprog.limits.gauss.nested import Indefinite
 from tensorprog.limits.gauss.pairseries import SAFETY, PairProduct
 from tensorprog.limits.gauss.rounding import NOISE
-from tensorprog.limits.simplify.densities import summed_inside, tidied
-from tensorprog.limits.simplify.diagonal import on_diagonals
+from tensorprog.limits.simplify.passes import simplified
 from tensorprog.limits.tasks import Exhausted
 
 if TYPE_CHECKING:
@@ -103,7 +102,7 @@ class ScalarProgram:
     ) -> None:
         self.alike = alike or Alike(close=False)
         self.budget = budget or Budget()
-        self.outputs = summed_inside(tidied(on_diagonals(outputs)))
+        self.outputs = simplified(outputs)
         self.floating = [x for x in self.outputs if x.op != "constant"]
         self.rng, self.points = rng, points
         self.rough = False  # covariances have the rounding of float32
