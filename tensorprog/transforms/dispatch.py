@@ -65,8 +65,8 @@ def of_networks(
 ) -> Callable[[Callable[Concatenate[Program, P], R_co]], OfNetworks[P, R_co]]:
     """Makes a function of a program one of a network, too.
 
-    A Program goes through untouched. Of a Network the second argument is X, its `options` are keywords for
-    `Network.program`, and all others are the function's own, as keywords.
+    A Program goes through untouched. What has a way of its own, a method `own_run` for `run`, goes it. Of a Network the second
+    argument is X, its `options` are keywords for `Network.program`, and all others are the function's own, as keywords.
 
     Args:
         of: The outputs by default, as for `Network.program`.
@@ -84,6 +84,9 @@ def of_networks(
 
         @wraps(function)
         def wrapper(program: Any, *args: Any, **keywords: Any) -> R_co:
+            way: Callable[..., R_co] | None = getattr(program, f"own_{function.__name__}", None)
+            if way is not None:
+                return fitting(way, *args, **keywords)
             if not isinstance(program, HasProgram):
                 taken = len(args) > positional or any(k in keywords for k in own[: len(args)])
                 wrong = [f"{k}=" for k in keywords if k in OF_NETWORKS] + ["data"] * taken

@@ -146,13 +146,15 @@ def _difference(x: Node, args: Sequence[Node]) -> Node:
 
 
 def _vanishes(eps: Node) -> bool:
-    """Does a scalar tend to 0 with n: is it a power of n**-1/2, or such a power times numbers and hyperparameters?"""
+    """Does a scalar tend to 0 with n: is it a power of n**-1/2 or its root, or this times numbers and hyperparameters?"""
     if eps.op == "add":
         return all(map(_vanishes, eps.args))
     if eps.op == "mul":
         return any(map(_vanishes, eps.args)) and all(
             a.op in ("inverse_sqrt", "scalar", "constant") or _vanishes(a) for a in eps.args
         )
+    if eps.op == "fn":
+        return eps.attr.name == "sqrt" and _vanishes(eps.args[0])
     return eps.op == "inverse_sqrt"
 
 

@@ -303,7 +303,7 @@ def _held(e: Expectation, a: Node, factors: list[tuple[Node, int]]) -> bool:
 
     Then every term of the expansion is an integral in as many variables as the whole.
     """
-    if a.op != "add":
+    if a.op != "add" or e.structure.contracts(a):
         return False
     facts, variables = e.structure.facts, e.structure.variables
     return any(

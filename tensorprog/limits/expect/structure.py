@@ -79,6 +79,7 @@ class Structure:
         self.budget = budget
         self._facts: dict[Node, Facts] = {}
         self._atoms: dict[Node, tuple[Node, ...]] = {}
+        self._contracts: dict[Node, bool] = {}
         self._variables: dict[Node, frozenset[Node]] = {}
         self._unpicked: dict[Question, Node] = {}
         self._names: dict[Node, frozenset[str]] = {}
@@ -183,6 +184,16 @@ class Structure:
         for y in topological([x], lambda y: y.args if y.op == "add" else ()):
             counts[y] = sum([counts[a] for a in y.args]) if y.op == "add" else 1
         return counts[x]
+
+    def contracts(self, x: Node) -> bool:
+        """Is it made, by sums, products and moves, of nonlinear sums over axes? Their positions are better not told apart."""
+        known = self._contracts
+        for y in topological([x], lambda y: y.args if y not in known and y.op in ("add", "mul", *MOVES) else ()):
+            if y not in known:
+                facts = self.facts(y)
+                inside = y.op in ("add", "mul", *MOVES) and any(known.get(a, False) for a in y.args)
+                known[y] = bool(facts.families) and (inside or (y.op == "sum" and not facts.affine))
+        return known[x]
 
     def atoms(self, x: Node) -> tuple[Node, ...]:
         """The Gaussian variables x is a function of: its maximal affine subexpressions, numeric factors stripped."""

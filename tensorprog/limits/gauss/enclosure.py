@@ -221,10 +221,10 @@ def _variable(box: Box, mean: Array, direction: Array) -> Range:
     corners = mean + np.einsum("np,cnp->cp", direction, _ends(box))
     low, high = corners.min(0), corners.max(0)
     # Of the other variables, the whole box; of the first, its neighbourhood.
-    others = [np.sort([d * a, d * b], axis=0) for d, a, b in zip(direction[1:], box.low[1:], box.high[1:], strict=True)]
-    first = np.sort([direction[0] * box.left, direction[0] * box.right], axis=0)
-    left = mean + first[0] + sum((o[0] for o in others), np.zeros(1))
-    right = mean + first[1] + sum((o[1] for o in others), np.zeros(1))
+    ends = [(box.left, box.right), *zip(box.low[1:], box.high[1:], strict=True)]
+    products = [(d * a, d * b) for d, (a, b) in zip(direction, ends, strict=True)]
+    left = mean + sum(np.minimum(*ab) for ab in products)
+    right = mean + sum(np.maximum(*ab) for ab in products)
     height = np.abs(direction[0]) * box.height
     return Range(corners, low, high, direction, direction, left, right, height, np.ones(low.shape, dtype=bool))
 
@@ -279,7 +279,9 @@ def _sum(box: Box, weights: Sequence[float], args: Sequence[Range]) -> Range:
 
 def _times(a: Array, b: Array) -> Array:
     """A product in which 0 times infinity is 0: a factor that is 0 on a set makes the product 0."""
-    return np.where((a == 0) | (b == 0), 0, a * b)
+    product = a * b
+    undefined = np.isnan(product)
+    return np.where(undefined & ((a == 0) | (b == 0)), 0, product) if undefined.any() else product
 
 
 def _interval_product(a: Array, b: Array, c: Array, d: Array) -> tuple[Array, Array]:
