@@ -15,12 +15,14 @@ from tensorprog.language.build import __all__ as _build
 from tensorprog.language.deferred import layer
 from tensorprog.language.expression import Expression
 from tensorprog.language.leaves import Scalar, Vector, inverse_sqrt
+from tensorprog.language.matrix import Matrix
 from tensorprog.language.program import Program
-from tensorprog.language.symbols import Matrix, Width
+from tensorprog.language.symbols import Width
 
 if TYPE_CHECKING:
     from tensorprog.analysis.compare import Comparison, compare
-    from tensorprog.analysis.gia import GIAReport, check_gia
+    from tensorprog.analysis.gia import check_gia
+    from tensorprog.analysis.gia_report import GIAReport
     from tensorprog.analysis.regularity import RegularityReport, check_regularity
     from tensorprog.execute.executor import Runs, run
     from tensorprog.kernels.function import kernel_fn
@@ -51,6 +53,10 @@ if TYPE_CHECKING:
     from tensorprog.text.files import load
     from tensorprog.text.parse import parse
     from tensorprog.text.written import latex, save
+    from tensorprog.training.optimizers import SGD
+    from tensorprog.training.powers import ABC, classify
+    from tensorprog.training.sgd import sgd
+    from tensorprog.training.trace import Trace
 
 __version__ = "0.1.0"
 
@@ -70,22 +76,27 @@ _NETWORKS = {
 _networks = [name for names in _NETWORKS.values() for name in names]
 
 __all__ = [
-    "Comparison", "Estimate", "Estimates", "Expression", "Formula", "Function", "GIAReport", "Matrix", "Program",
-    "RegularityReport", "Runs", "Scalar",
-    "TensorProgramError", "Vector", "Width", "check_gia", "check_regularity", "compare", "concat", "flatten", "formula",
-    "inverse_sqrt", "kernel_fn", "latex", "layer", "limit", "load", "parse", "run", "save", "split", *_build, *_networks,
+    "ABC", "Comparison", "Estimate", "Estimates", "Expression", "Formula", "Function", "GIAReport", "Matrix", "Program",
+    "RegularityReport", "Runs", "SGD", "Scalar",
+    "TensorProgramError", "Trace", "Vector", "Width", "check_gia", "check_regularity", "classify", "compare",
+    "concat", "flatten", "formula",
+    "inverse_sqrt", "kernel_fn", "latex", "layer", "limit", "load", "parse", "run", "save", "sgd", "split", *_build, *_networks,
 ]  # fmt: skip
 
 # Imported when first used: writing and printing programs should not wait for SciPy.
 _LATER = {
+    "ABC": "tensorprog.training.powers",
     "Comparison": "tensorprog.analysis.compare",
     "Formula": "tensorprog.limits.formula.result",
     "Function": "tensorprog.language.custom",
-    "GIAReport": "tensorprog.analysis.gia",
+    "GIAReport": "tensorprog.analysis.gia_report",
     "RegularityReport": "tensorprog.analysis.regularity",
     "Runs": "tensorprog.execute.executor",
+    "SGD": "tensorprog.training.optimizers",
+    "Trace": "tensorprog.training.trace",
     "check_gia": "tensorprog.analysis.gia",
     "check_regularity": "tensorprog.analysis.regularity",
+    "classify": "tensorprog.training.powers",
     "compare": "tensorprog.analysis.compare",
     "formula": "tensorprog.limits.formula.formula",
     "kernel_fn": "tensorprog.kernels.function",
@@ -95,6 +106,7 @@ _LATER = {
     "parse": "tensorprog.text.parse",
     "run": "tensorprog.execute.executor",
     "save": "tensorprog.text.written",
+    "sgd": "tensorprog.training.sgd",
 } | {name: f"tensorprog.networks.{module}" for module, names in _NETWORKS.items() for name in names}
 
 

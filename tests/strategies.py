@@ -109,7 +109,7 @@ def programs(
             if how == "take":
                 new = (tp.take(x, name, draw(st.sampled_from([0, -1]))), growth)
             elif how == "pick":
-                last = x.node.shape[x.order.index(name)] - 1
+                last = x.node.shape[x.names.index(name)] - 1
                 index = draw(st.lists(st.integers(0, last), min_size=last + 1, max_size=last + 1))  # the size stays
                 new = (tp.pick(x, name, index), growth)
             elif how == "sum":

@@ -143,7 +143,11 @@ def test_what_some_marks_mean():
     """Each is about its own instruction; what has none is what it always is."""
     y = W.T @ tp.tanh(W @ x)
     p = tp.Program(q=tp.moment(tp.forward(W.T @ y) * tp.backward(W @ y) * x))
-    found = {(m.attr[0].name, m.attr[1], m.attr[2:]) for m in decouple(p).nodes if m.op == "matmul"}
+    found = {
+        (m.attr[0].name, m.attr[1], (m.attr.mark,) if m.attr.mark else ())
+        for m in decouple(p).nodes
+        if m.op == "matmul"
+    }
     assert found == {
         ("W", False, ()),  # W @ x
         ("W~", True, ()),  # W.T @ tanh

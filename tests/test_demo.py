@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tensorprog import demo
 from tensorprog.cli import main
+from tensorprog.faces import demo
 from tensorprog.limits.limit import limit
 
 SMALL = ["--widths", "64", "256", "1024", "--seeds", "4"]

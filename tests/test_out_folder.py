@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 import tensorprog as tp
-from tensorprog.kernels import function as kernels
 from tensorprog.kernels import lock as locking
 from tensorprog.kernels.lock import FolderLock
+from tensorprog.limits.pairs import pairs
 
 n = tp.Width("n")
 
@@ -62,7 +62,7 @@ def test_without_locks_of_the_system_an_owner_that_is_gone_is_replaced(tmp_path,
 
 
 def test_threads_exclude_each_other_and_a_failed_call_lets_go(tmp_path, monkeypatch):
-    monkeypatch.setattr(kernels, "BLOCK", 16)
+    monkeypatch.setattr(pairs, "BLOCK", 16)
     f, X = tp.kernel_fn(network()), data()
     held = FolderLock(tmp_path, "out")
     caught = []
@@ -91,9 +91,9 @@ def test_a_killed_call_is_taken_up_where_it_stopped(tmp_path):
         import sys, time
         import numpy as np
         import tensorprog as tp
-        from tensorprog.kernels import function as kernels
         from tensorprog.kernels.results import Results
-        kernels.BLOCK = 16
+        from tensorprog.limits.pairs import pairs
+        pairs.BLOCK = 16
         put = Results.put
         def slow(self, *args, **keywords):
             put(self, *args, **keywords)

@@ -13,11 +13,12 @@ from random_networks import Builder
 
 import tensorprog as tp
 from tensorprog.arrays.elementwise import kernel
-from tensorprog.kernels import function as kernels
+from tensorprog.kernels import results
 from tensorprog.language import algebra
 from tensorprog.language.expression import Expression
 from tensorprog.language.node import topological
-from tensorprog.limits.evaluate import blocks as batched
+from tensorprog.limits.pairs import blocks as batched
+from tensorprog.limits.pairs import pairs
 from tensorprog.limits.simplify.diagonal import on_diagonals
 
 n = tp.Width("n")
@@ -91,7 +92,7 @@ def test_several_outputs_are_mirrored_with_their_examples(monkeypatch: pytest.Mo
     whole, limit = tp.kernel_fn(net)(X), tp.limit(net.program(X))
     for k in ("nngp", "ntk"):
         np.testing.assert_allclose(getattr(whole, k), limit[k].value, rtol=1e-12)
-    monkeypatch.setattr(kernels, "BLOCK", 4)
+    monkeypatch.setattr(pairs, "BLOCK", 4)
     pieces = tp.kernel_fn(net)(X)
     np.testing.assert_allclose(pieces.ntk, whole.ntk, rtol=1e-13)
 
@@ -180,10 +181,10 @@ def test_numbers_out_of_range_are_refused() -> None:
 
 # ---- files ----
 def test_results_in_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernels, "BLOCK", 4)
+    monkeypatch.setattr(pairs, "BLOCK", 4)
     kernel_fn, want = tp.kernel_fn(mlp()), tp.kernel_fn(mlp())(X)
     done: list[Any] = []
-    put = kernels.Results.put
+    put = results.Results.put
 
     def interrupted(self: Any, *args: Any) -> None:
         if len(done) == 3:
@@ -192,7 +193,7 @@ def test_results_in_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         put(self, *args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(kernels.Results, "put", interrupted)
+        patch.setattr(results.Results, "put", interrupted)
         with pytest.raises(KeyboardInterrupt):
             kernel_fn(X, X, out=tmp_path)
     # X against itself fills both halves with one block; what two batches left behind is something else

@@ -18,9 +18,9 @@ from scipy.special import erf, expit, ndtr
 import tensorprog as tp
 from tensorprog.arrays.contraction import contraction
 from tensorprog.arrays.elementwise import kernel
-from tensorprog.kernels.accuracy import AccuracyWarning
 from tensorprog.language.node import topological
 from tensorprog.limits.gauss.shares import quadrant, share
+from tensorprog.limits.pairs.accuracy import AccuracyWarning
 
 n, x = tp.Width("n"), tp.Input("x")
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(24)
@@ -178,8 +178,8 @@ def test_kernels_at_extreme_scales(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_kernels_at_all_scales(name):
-    for variance in (1e-8, 1e-4, 1e-2, 1, 15, 562, 1e4, 1e8):
-        check(name, variance, (1, 0.999, -0.5, -0.999, -1))
+    for variance in (1e-8, 1e-3, 1, 15, 562, 1e8):
+        check(name, variance, (1, 0.999, -0.5, -1))
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
@@ -249,7 +249,7 @@ def test_shares_against_mpmath(count):
             p, q = rng.normal(size=2) * 2  # E exp(p u + q v) and the means that it moves
             m, k = p * a + q * c, p * c + q * b
             log = (p * p * a + q * q * b + 2 * p * q * c) / 2
-            got, _ = quadrant(log, log - m * m / a / 2, log - k * k / b / 2, 0.0, m, k, a, c, b)
+            got, _ = quadrant(log, log - m * m / a / 2, log - k * k / b / 2, 0.0, m, k, 0.0, 0.0, a, c, b)
             s, left = mpmath.sqrt(a), mpmath.mpf(b) - mpmath.mpf(c) ** 2 / a
 
             def inside(t, a=a, c=c, m=m, k=k, log=log, left=left, s=s):
@@ -272,7 +272,7 @@ def test_quadrants_of_weakly_correlated_variables():
     h, k = rng.uniform(-4, 4, (2, 24))
     rho, zero, one = rng.uniform(-0.5, 0.5, 24), np.zeros(24), np.ones(24)
     both = -(h * h - 2 * rho * h * k + k * k) / (2 * (1 - rho * rho))
-    value, _, poor = shares._correlated(zero, -h * h / 2, -k * k / 2, both, -h, -k, one, rho, one)
+    value, _, poor = shares._correlated(zero, -h * h / 2, -k * k / 2, both, -h, -k, zero, zero, one, rho, one)
     assert np.mean(poor) < 0.2
     with mpmath.workdps(25):
         for i in np.flatnonzero(~poor):
@@ -285,7 +285,7 @@ def test_quadrants_of_weakly_correlated_variables():
             assert abs(value[i] - want) <= 5e-14 * want, (h[i], k[i], rho[i])
 
 
-@pytest.mark.parametrize("scale", [1.0, 1e2, pytest.param(1e4, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("scale", few([1.0, 1e2, 1e4], [1e2]))
 def test_exponentials_that_end_where_they_grow(scale):
     """exp(u) step(-u) is at most 1: a tilt by exp(u) would leave infinity times 0. It occurs in the gradient of elu(u)**2."""
     u = tp.Vector("u", n, var=scale**2)

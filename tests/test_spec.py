@@ -6,12 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
+from marks import few
 from strategies import programs
 
 import tensorprog as tp
 from tensorprog.execute.factors import MatrixPlan
 from tensorprog.kernels.compile import compile_pair
 from tensorprog.language.algebra import ZERO, constant, fn, moment
+from tensorprog.language.attributes import Call, Product, Take
 from tensorprog.language.node import Node, topological
 from tensorprog.language.spec import SPEC, Dialect, IllegalNode, check
 from tensorprog.limits.expect.expectation import Expectation
@@ -75,7 +77,7 @@ NETWORKS = {
 }
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", few(NETWORKS, [name for name in NETWORKS if name != "convolution"]))
 def test_stages_of_networks(name):
     build, shape = NETWORKS[name]
     net = build()
@@ -115,13 +117,15 @@ ILLEGAL = {
     "an exponent of 0": Node("mul", (X,), (0,), (), N),
     "a Moment that is a vector": Node("moment", (X,), None, (), N),
     "a Moment of a scalar": Node("moment", (constant(2),), None, ()),
-    "a function that is none": Node("fn", (X,), ("nothing", ()), (), N),
-    "a parameter too many": Node("fn", (X,), ("relu", (1,)), (), N),
+    "a function that is none": Node("fn", (X,), Call("nothing", ()), (), N),
+    "a parameter too many": Node("fn", (X,), Call("relu", (1,)), (), N),
     "a vector of another width": Node("vector", (), X.attr, (), tp.Width("m")),
-    "a position that is none": Node("take", (constant(np.arange(3)),), (0, 3), ()),
+    "a position that is none": Node("take", (constant(np.arange(3)),), Take(0, 3), ()),
     "a view of another size": Node("view", (constant(np.arange(3)),), (0,), (4,)),
     "a sum over no axis": Node("sum", (X,), 0, (), N),
-    "a product with the width of a vector": Node("matmul", (X,), (tp.Matrix("W", N, tp.Width("m")), False), (), N),
+    "a product with the width of a vector": Node(
+        "matmul", (X,), Product(tp.Matrix("W", N, tp.Width("m")), False), (), N
+    ),
     "an array of another shape": Node("constant", (), np.arange(3), (4,)),
 }
 

@@ -12,16 +12,16 @@ from marks import few
 
 import tensorprog as tp
 from tensorprog.limits.expect.integral import MAX_SAMPLED
+from tensorprog.limits.formula.duals import named
+from tensorprog.limits.formula.integral import GaussianExpectation
 from tensorprog.limits.formula.special import (
     ArcCosineKernel,
     ArcSineKernel,
     Density,
-    GaussianExpectation,
     PseudoInverse,
     Residual,
     SignMean,
     SignPair,
-    named,
 )
 from tensorprog.limits.formula.special_shares import Share, Shares
 from tensorprog.limits.gauss import precise
@@ -263,7 +263,19 @@ def test_an_update_of_the_weights():
 def _shares(logarithm, m, k, a, c, b):
     """Arguments of `shares`: the exponents where either half, or both, are tails."""
     quadratic = (b * m * m - 2 * c * m * k + a * k * k) / (a * b - c * c)
-    return (logarithm, logarithm - m * m / a / 2, logarithm - k * k / b / 2, logarithm - quadratic / 2, m, k, a, c, b)
+    return (
+        logarithm,
+        logarithm - m * m / a / 2,
+        logarithm - k * k / b / 2,
+        logarithm - quadratic / 2,
+        m,
+        k,
+        0,
+        0,
+        a,
+        c,
+        b,
+    )
 
 
 ARGUMENTS = {
@@ -288,7 +300,14 @@ ARGUMENTS = {
     "arccos1": [(2, 1, 3), (2, -1, 3), (1, 1, 1), (0, 0, 2)],
     "arcsine": [(2, 1, 3), (2, -2, 2), (1, 1, 1), (0, 0, 2)],
     "sign_mean": [(1, 2), (-1, 0), (0, 1)],
-    "sign_pair": [(1, -2, 2, 1, 3), (0.5, 0, 1, -0.9, 1), (1, -1, 2, 2, 2), (1, 2, 0, 0, 3)],
+    "sign_pair": [
+        (1, -2, 0, 0, 2, 1, 3),
+        (0.5, 0, 0, 0, 1, -0.9, 1),
+        (1, -1, 0, 0, 2, 2, 2),
+        (1, 2, 0, 0, 0, 0, 3),
+        (3, -2, 0.5, 1, 100, 99, 100),
+        (1, 1, 0, 2, 0, 0, 3),
+    ],
     "density": [(1, 2), (0, 3), (1, 0)],
     "pinv": [(2,), (0,)],
     "residual": [(3, 1, 2, 4), (3, 1, 2, 0), (1.0, 0.1, 0.3, 0.03)],

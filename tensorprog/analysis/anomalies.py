@@ -91,7 +91,7 @@ def _suspects(program: Program) -> list[tuple[Node, Node, tuple[float, ...]]]:
         random[x] = x.op == "moment" or any(random[a] for a in x.args if a.is_scalar)
         if x.op != "fn":
             continue
-        kinks = PRIMITIVES[x.attr[0]].kinks
+        kinks = PRIMITIVES[x.attr.name].kinks
         if not kinks:
             continue
         (u,) = x.args

@@ -32,27 +32,19 @@ from typing import Any
 
 import numpy as np
 
-from tensorprog.analysis.gia import (
-    _SIMPLE,
-    MARKED,
-    GIAReport,
-    Offender,
-    _decided,
-    _offenders,
-    called,
-)
 from tensorprog.analysis.gia_numbers import answer, finite_runs
+from tensorprog.analysis.gia_offenders import called, offenders
+from tensorprog.analysis.gia_report import MARKED, SIMPLE, GIAReport, Offender
 from tensorprog.analysis.initial import shortcoming
 from tensorprog.analysis.instructions import Instructions
-from tensorprog.analysis.readouts import Analysis, parity, search
+from tensorprog.analysis.readouts import Analysis, decided, parity, search
 from tensorprog.errors import TensorProgramError
 from tensorprog.language.describe import describe
 from tensorprog.language.node import MOVES, Node, topological
-from tensorprog.language.symbols import Matrix
+from tensorprog.language.symbols import MatrixSpec
 from tensorprog.networks.network import Network
 from tensorprog.networks.outputs import Body
 from tensorprog.networks.readouts import Readout
-from tensorprog.transforms.dispatch import OPTIONS, needs_data
 
 __all__ = ["check_network"]
 
@@ -102,20 +94,20 @@ def check_network(
         >>> import tensorprog as tp
         >>> n = tp.Width("n")
         >>> W, h = tp.Matrix("W", n, n), tp.dense("U", tp.Input("x"), n)
-        >>> tied = tp.check_gia(tp.Network(tp.readout("v", W.T @ tp.tanh(W @ h))))
+        >>> tied = tp.check_gia(tp.Network(tp.readout("v", W.T @ tp.erf(W @ h))))
         >>> tied.simple, tied.bp_like, tied.holds
         (False, False, False)
-        >>> branches = tp.check_gia(tp.Network(tp.readout("v", tp.tanh(W @ h) + tp.tanh(W.T @ tp.erf(h)))))
+        >>> branches = tp.check_gia(tp.Network(tp.readout("v", tp.erf(W @ h) + tp.erf(W.T @ tp.erf(h)))))
         >>> branches.simple, branches.bp_like, branches.holds
         (False, False, True)
 
     Source: Tensor Programs II, Condition 1; Tensor Programs III, appendix C.
     """
     for k in options:
-        if k not in OPTIONS:
-            raise TensorProgramError(f"check_gia of a network is given {k}=", fix=f"it takes {', '.join(OPTIONS)}")
+        if k not in net.options:
+            raise TensorProgramError(f"check_gia of a network is given {k}=", fix=f"it takes {', '.join(net.options)}")
     notes = []
-    if X is None and needs_data(net):
+    if X is None and net.needs_data:
         notes.append("no data is given: limits are those of a small generic input (Gaussian, seed 0)")
     program = net.program(X, **{"of": "ntk", **options})
     bodies = net.bodies(X, options.get("X2"))
@@ -130,7 +122,7 @@ def check_network(
             best, complete = search(program, parity, symmetric=True)
             if not best.faults or not own:  # explain failures with the network's own readouts
                 loose = best
-    is_loose = _decided(loose, complete)
+    is_loose = decided(loose, complete)
     if not complete:
         notes.append("there are too many initial vectors to try all sets of readouts")
     outputs, holds, remarks, is_loose = answer(program, values, rng, is_loose)
@@ -141,12 +133,12 @@ def check_network(
             "for both directions is another assumption, and right more often"
         )
     of = Instructions(program)
-    offenders = {o.instruction: o for o in [_offender(of, b) for b in breaches]}
-    for o in _offenders(program, Analysis(loose.readouts, (), 0), loose, given=True):
-        here = offenders.setdefault(o.instruction, o)
+    found = {o.instruction: o for o in [_offender(of, b) for b in breaches]}
+    for o in offenders(program, Analysis(loose.readouts, (), 0), loose, given=True):
+        here = found.setdefault(o.instruction, o)
         if here is not o:
-            offenders[o.instruction] = replace(here, checks=("simple", "bp_like"))
-    if offenders:
+            found[o.instruction] = replace(here, checks=("simple", "bp_like"))
+    if found:
         notes.append('instructions are numbered as in the tangent kernel\'s program: print(net.program(X, of="ntk"))')
     finite, comparison = finite_runs(program, outputs, widths, seeds, values)
     return GIAReport(
@@ -155,7 +147,7 @@ def check_network(
         holds,
         tuple(sorted({called(of, x) for x in loose.readouts})),
         outputs,
-        tuple(offenders.values()),
+        tuple(found.values()),
         finite,
         tuple(notes),
         MARKED,
@@ -208,13 +200,13 @@ def _of_readouts(body: Body) -> list[_Breach]:
 
 
 def _of_matrices(inside: Sequence[Node]) -> list[_Breach]:
-    first: dict[Matrix, Node] = {}
+    first: dict[MatrixSpec, Node] = {}
     found = []
     for x in inside:
         if x.op == "matmul":
-            y = first.setdefault(x.attr[0], x)
-            if y.attr[1] != x.attr[1]:
-                found.append(_Breach(x, "both", x.attr[0].name, y))
+            y = first.setdefault(x.attr.matrix, x)
+            if y.attr.transposed != x.attr.transposed:
+                found.append(_Breach(x, "both", x.attr.matrix.name, y))
     return found
 
 
@@ -229,7 +221,7 @@ def _offender(of: Instructions, b: _Breach) -> Offender:
             reason = f"the readout vector {v} is used inside the network"
         case _:
             assert b.other is not None
-            ways = (f"{v}.T", v) if x.attr[1] else (v, f"{v}.T")
+            ways = (f"{v}.T", v) if x.attr.transposed else (v, f"{v}.T")
             reason = f"the forward pass uses {ways[0]} here and {ways[1]} at {of.short(b.other)}"
     rules = {
         "average": "GIA holds only if gradients start from zero-mean readout vectors",
@@ -240,7 +232,7 @@ def _offender(of: Instructions, b: _Breach) -> Offender:
     checks = ("simple",)
     source = of.source(x)
     where = f" ({source})" if source is not None else ""
-    theorem = f"{_SIMPLE}; III, appendix C" if b.kind == "both" else _SIMPLE
+    theorem = f"{SIMPLE}; III, appendix C" if b.kind == "both" else SIMPLE
     heading = of.heading(x)
     if b.kind == "average":
         heading = f"output {heading}"

@@ -27,6 +27,7 @@ from tensorprog.errors import TensorProgramError
 from tensorprog.estimate import Estimate
 from tensorprog.language import algebra
 from tensorprog.language.algebra import is_backward
+from tensorprog.language.attributes import Product
 from tensorprog.language.node import Node, topological
 from tensorprog.language.program import Output, Program
 from tensorprog.transforms.decouple import backward_copy, program_for, with_copies
@@ -171,7 +172,9 @@ def _one_law(program: Program, values: Mapping[str, Any] | None) -> bool:
 
     free = rewrite_nodes([o.node for o in program.outputs.values()], with_copies())
     products = [x for x in program.nodes if x.op == "matmul"]
-    originals = {backward_copy(*x.attr[:2]).name: x.attr[0] for x in products if is_backward(x)}
+    originals = {
+        backward_copy(x.attr.matrix, x.attr.transposed).name: x.attr.matrix for x in products if is_backward(x)
+    }
     other = program_for(program, gia=True)
     coupled, copied = (Lowering(p, p.values(values)).z for p in (program, other))
     if not all(x in coupled and free[x] in copied for x in products):
@@ -181,10 +184,10 @@ def _one_law(program: Program, values: Mapping[str, Any] | None) -> bool:
     for z in topological([copied[free[x]] for x in products]):
         args = [new[a] for a in z.args]
         if z.op == "hat":
-            matrix, transposed = z.attr
+            matrix, transposed, _ = z.attr
             own = originals.get(matrix.name, matrix)
             used.add((own.name, transposed, own is not matrix))
-            new[z] = Node("hat", tuple(args), (own, transposed), z.shape, z.width)
+            new[z] = Node("hat", tuple(args), Product(own, transposed), z.shape, z.width)
         elif z.op in ("dual", "gauss", "laplace", "data", "leaf"):
             new[z] = Node(z.op, tuple(args), z.attr, z.shape, z.width, z.inner)
         else:
@@ -295,7 +298,7 @@ def _verbatim(program: Program, gia: bool) -> Program:
     for x in program.nodes:
         attr = x.attr
         if x.op == "matmul":
-            matrix, transposed = x.attr[:2]
-            attr = (backward_copy(matrix, transposed) if gia and is_backward(x) else matrix, transposed)
+            matrix, transposed, _ = x.attr
+            attr = Product(backward_copy(matrix, transposed) if gia and is_backward(x) else matrix, transposed)
         new[x] = Node(x.op, tuple([new[a] for a in x.args]), attr, x.shape, x.width, x.inner)
     return Program({name: replace(o, node=new[o.node]) for name, o in program.outputs.items()})

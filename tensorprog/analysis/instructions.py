@@ -76,7 +76,7 @@ class Instructions:
     def formula(self, x: Node) -> str:
         """`W.T @ dh` for a MatMul, the text of any other instruction."""
         if x.op == "matmul":
-            matrix, transposed = x.attr[:2]
+            matrix, transposed, _ = x.attr
             return f"{matrix.name}{'.T' if transposed else ''} @ {self.name(x.args[0])}"
         return self._text.get(x) or describe(x)
 

@@ -187,12 +187,12 @@ def _sign(x: Node, args: list[Sign]) -> Sign:
                 odd = None if s.parity is None or odd is None else (odd + k * s.parity) % 2
             return _joined(odd, args)
         case "fn":
-            row = PRIMITIVES[x.attr[0]]
+            row = PRIMITIVES[x.attr.name]
             s = args[0]
             if s.zero and s.vanishes and not _continuous_at_zero(x):
                 return UNKNOWN
             if s.zero:
-                at_zero = None if row.exact is None or row.domain is not None else row.exact(0, *x.attr[1])
+                at_zero = None if row.exact is None or row.domain is not None else row.exact(0, *x.attr.parameters)
                 return s if at_zero == 0 else FREE
             return s._replace(parity=0 if not (s.own or s.inner) or s.parity == 0 else s.parity and row.parity)
         case "moment":
@@ -259,11 +259,11 @@ def _both_ways(program: Program) -> dict[Node, Node]:
     passes: dict[tuple[str, bool], list[Node]] = {}
     for x in program.nodes:
         if x.op == "matmul":
-            passes.setdefault((x.attr[0].name, is_backward(x)), []).append(x)
+            passes.setdefault((x.attr.matrix.name, is_backward(x)), []).append(x)
     found: dict[str, tuple[Node, Node]] = {}
     for (name, back), products in sorted(passes.items()):  # the forward pass first: once is enough
         first, *rest = sorted(products, key=lambda x: (x.height, x.digest))
-        other = next((x for x in rest if x.attr[1] != first.attr[1]), None)
+        other = next((x for x in rest if x.attr.transposed != first.attr.transposed), None)
         if other is not None and (back or (name, True) in passes):
             found.setdefault(name, (other, first))
     known = program._derived["both ways"] = dict(found.values())
@@ -355,3 +355,8 @@ def _vanishing(program: Program) -> set[Node]:
         if zero:
             found.add(x)
     return found
+
+
+def decided(found: Analysis, complete: bool) -> bool | None:
+    """Does a check pass? None where the search for readouts was not complete."""
+    return True if not found.faults else False if complete else None

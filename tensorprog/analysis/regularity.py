@@ -38,6 +38,7 @@ from tensorprog.language import algebra
 from tensorprog.language.functions import PRIMITIVES
 from tensorprog.language.node import Node, topological
 from tensorprog.language.program import Output, Program
+from tensorprog.limits.evaluate.moments import check_moments
 from tensorprog.limits.expect.domain import TINY, Range, check_domains, ranges
 from tensorprog.limits.expect.lower import Lowering
 from tensorprog.limits.expect.powers import initial_limit, initial_scalars
@@ -202,7 +203,7 @@ class _Check:
             elif x.op == "fn":
                 poly, smooth = self._growth(x)
                 polynomial &= poly
-                if not poly and PRIMITIVES[x.attr[0]].growth != "exponential":
+                if not poly and PRIMITIVES[x.attr.name].growth != "exponential":
                     self.note(x, "open", "it is not known to be polynomially bounded on the range of its argument")
                 elif not poly and (transposes or with_scalars or outer):
                     why = (
@@ -213,7 +214,7 @@ class _Check:
                     self.note(x, "outside", f"it grows faster than any polynomial, and {why}; expected to hold")
                 if not smooth:
                     lipschitz = False
-                    if PRIMITIVES[x.attr[0]].jumps:
+                    if PRIMITIVES[x.attr.name].jumps:
                         self._jump(x)
                     elif poly and (with_scalars or outer):
                         self.note(x, "fine", "it is not pseudo-Lipschitz; needs theorem E.11")
@@ -250,12 +251,12 @@ class _Check:
         return RegularityReport(covered, theorem, stable, tuple(dict.fromkeys(self.reasons)))
 
     def _directions(self, name: str) -> set[bool]:
-        return {x.attr[1] for x in self.program.nodes if x.op == "matmul" and x.attr[0].name == name}
+        return {x.attr.transposed for x in self.program.nodes if x.op == "matmul" and x.attr.matrix.name == name}
 
     # ---- functions of vectors ----
     def _growth(self, x: Node) -> tuple[bool, bool]:
         """Is a primitive of a vector polynomially bounded, pseudo-Lipschitz, on the range of its argument?"""
-        row, r = PRIMITIVES[x.attr[0]], self.ranges[x.args[0]]
+        row, r = PRIMITIVES[x.attr.name], self.ranges[x.args[0]]
         if row.growth == "exponential":
             below = bool(np.isfinite(r.high)) or r.degree == 0
             return below, below
@@ -268,7 +269,7 @@ class _Check:
             away = row.domain is not None and r.low > row.domain[0] + TINY and r.low != TINY
             return away, away
         if row.name == "bump":
-            return x.attr[1][0] != 0, x.attr[1][0] != 0
+            return x.attr.parameters[0] != 0, x.attr.parameters[0] != 0
         return True, row.lipschitz
 
     def _jump(self, x: Node) -> None:
@@ -286,25 +287,27 @@ class _Check:
             factors = list(zip(u.args[0].args, u.args[0].attr, strict=True))
         rest = [a for a, _ in factors if not (a.is_scalar or _spread(a) is not None)]
         if factors and not any(self.scalars[a] for a in rest):
-            self.note(x, "fine", f"{x.attr[0]} of a vector times a scalar whose limit is not 0: parameter-controlled")
+            self.note(x, "fine", f"{x.attr.name} of a vector times a scalar whose limit is not 0: parameter-controlled")
             return
         self.note(
             x,
             "outside",
-            f"{x.attr[0]} jumps, and where depends on a scalar: not parameter-controlled; expected to hold where the limit of "
+            f"{x.attr.name} jumps, and where depends on a scalar: not parameter-controlled; expected to hold where the limit of "
             "its argument is at the jump with probability 0",
         )
 
     def _open(self, x: Node) -> bool:
         """Does it depend on a hyperparameter without a value?"""
-        return any(y.op == "scalar" and y.attr[0] not in self.values for y in topological([x]))
+        return any(y.op == "scalar" and y.attr.name not in self.values for y in topological([x]))
 
     @cached_property
     def met(self) -> Met:
         """The jumps that are met exactly; none where the limit is refused for another reason."""
         known = all(name in self.values for name in self.program.scalars)
         try:
-            return jumps_met(self.program, Lowering(self.program, self.values if known else None))
+            lowering = Lowering(self.program, self.values if known else None)
+            check_moments(lowering.expectation.unweighed)
+            return jumps_met(self.program, lowering)
         except TensorProgramError:
             return Met((), (), "")
 
@@ -319,7 +322,7 @@ class _Check:
     # ---- functions of scalars ----
     def _scalar_function(self, x: Node) -> None:
         """It must be continuous at the limit of its argument."""
-        row, u = PRIMITIVES[x.attr[0]], x.args[0]
+        row, u = PRIMITIVES[x.attr.name], x.args[0]
         singular = row.domain is not None and row.name != "sqrt"
         if not (row.jumps or singular) or not self.scalars[u]:
             return
@@ -366,7 +369,7 @@ class _Check:
             if x.op == "vector" and x.attr.distribution == "rademacher":
                 self.note(x, "outside", "the weights are not Gaussian, and it is no smooth function of a Gaussian")
             if x.op == "fn" and not x.is_scalar:
-                row = PRIMITIVES[x.attr[0]]
+                row = PRIMITIVES[x.attr.name]
                 if row.kinks or not all(self._growth(x)):
                     self.note(
                         x,
@@ -379,7 +382,7 @@ class _Check:
         families: dict[tuple[str, bool], list[Node]] = {}
         for x in self.program.nodes:
             if x.op == "matmul":
-                families.setdefault((x.attr[0].name, x.attr[1]), []).append(x)
+                families.setdefault((x.attr.matrix.name, x.attr.transposed), []).append(x)
         stable: bool | None = True
         for products in families.values():
             operands = [x.args[0] for x in products]

@@ -142,6 +142,16 @@ class Contraction:
         return self._needs[shapes]
 
     @property
+    def powers(self) -> list[int]:
+        """To which power every operand enters, where one product is summed.
+
+        Raises:
+            ValueError: several products are.
+        """
+        (term,) = self._terms
+        return [sum([f.exponent for f in term.factors if f.operand == i]) for i in range(len(self.operands))]
+
+    @property
     def averages(self) -> bool:
         """Is it a Moment of one product, summed inside or outside of it or not at all?"""
         return len(self._terms) == 1 and bool(self._terms[0].averaged)

@@ -14,13 +14,14 @@ from typing import Any
 
 import numpy as np
 
+from tensorprog.arrays.differences import array_of_difference
 from tensorprog.arrays.overflow import cleared, overruled
+from tensorprog.language import algebra
 from tensorprog.language.algebra import view_array
-from tensorprog.language.differences import array_of_difference
 from tensorprog.language.functions import PRIMITIVES
-from tensorprog.language.node import Node
+from tensorprog.language.node import Node, topological
 
-__all__ = ["KERNELS", "Kernel", "aligned", "array_shape", "kernel", "raised", "rank"]
+__all__ = ["KERNELS", "Kernel", "aligned", "array_shape", "kernel", "raised", "rank", "slope"]
 
 Kernel = Callable[..., Any]
 """Operand arrays to the node's array (0-dimensional ones may be NumPy scalars)."""
@@ -61,7 +62,7 @@ def array_shape(node: Node, given: Sequence[tuple[int, ...]], size: Callable[[An
                 *tail,
             )
         case "take" | "sum":
-            axis = node.attr if node.op == "sum" else node.attr[0]
+            axis = node.attr if node.op == "sum" else node.attr.axis
             return (*lead[0][:axis], *lead[0][axis + 1 :], *tail)
         case "pick":
             axis, positions = node.attr
@@ -252,7 +253,25 @@ def _fn(node: Node) -> Kernel:
 
 
 def _difference(node: Node) -> Kernel:
-    return _aligned(array_of_difference(*node.attr), _alignments(node))
+    name, parameters = node.attr
+    return _aligned(array_of_difference(name, parameters, slope(name, parameters)), _alignments(node))
+
+
+def slope(name: str, parameters: Sequence[Any]) -> Callable[[Any], Any]:
+    """The derivative of a primitive as a function of arrays."""
+    x = algebra.hyperparameter("x", None)
+    derivative = PRIMITIVES[name].derivative
+    assert derivative is not None
+    y = derivative(algebra, x, *parameters)
+    steps = [(node, kernel(node)) for node in topological([y]) if node != x]
+
+    def call(values: Any) -> Any:
+        done = {x: values}
+        for node, compute in steps:
+            done[node] = compute(*[done[a] for a in node.args])
+        return np.broadcast_to(done[y], np.shape(values))
+
+    return call
 
 
 def _view(node: Node) -> Kernel:

@@ -56,7 +56,7 @@ def _grows(x: Node) -> bool:
         if y.digest in _KNOWN:  # each node once: a residual network is a sum of sums
             continue
         parts = [_KNOWN[a.digest] for a in y.args] if y.op in below else []
-        growth = PRIMITIVES[y.attr[0]].growth if y.op == "fn" else ""
+        growth = PRIMITIVES[y.attr.name].growth if y.op == "fn" else ""
         _KNOWN[y.digest] = (
             growth == "exponential" or any(p[0] for p in parts),
             growth == "singular" or any(p[1] for p in parts),
@@ -68,7 +68,7 @@ def _grows(x: Node) -> bool:
 def _exact(x: Node) -> bool:
     """Is it exactly 0 where it is 0: kinked functions, and sums of them and numbers?"""
     if x.op == "fn":
-        return x.attr[0] in _KINKED or x.attr == ("smooth_sign", (0,))
+        return x.attr.name in _KINKED or x.attr == ("smooth_sign", (0,))
     if x.op in ("add", "mul", *MOVES):
         return all(a.op == "constant" or _exact(a) for a in x.args)
     return x.op == "constant"
@@ -76,7 +76,7 @@ def _exact(x: Node) -> bool:
 
 def _outweighs(x: Node, y: Node) -> bool:
     """Is it a Gaussian tail of what the other is the exponential of, up to a factor? Then it has vanished first."""
-    if x.op != "fn" or y.op != "fn" or not (PRIMITIVES[x.attr[0]].decay == 2 or x.attr[0] == "gelu"):
+    if x.op != "fn" or y.op != "fn" or not (PRIMITIVES[x.attr.name].decay == 2 or x.attr.name == "gelu"):
         return False
     (a,), (b,) = x.args, y.args
     return _stripped(a) == _stripped(b)

@@ -17,7 +17,7 @@ from abc import ABC, abstractmethod
 import numpy as np
 from scipy.linalg.blas import dgemm, dgemv
 
-from .random import Array
+from tensorprog.execute.random import Array
 
 __all__ = ["Basis", "ImplicitMatrix", "Rows"]
 

@@ -21,12 +21,12 @@ from tensorprog.errors import TensorProgramError
 from tensorprog.execute.factors import OPERATIONS, MatrixPlan, is_stored, rank
 from tensorprog.execute.matrices import MatrixValue, matrix_rule
 from tensorprog.execute.outer import Outer, boundary
-from tensorprog.execute.random import Array, MatrixSpec, VectorSpec, WidthSpec
+from tensorprog.execute.random import Array
 from tensorprog.language.describe import describe
 from tensorprog.language.functions import PRIMITIVES
 from tensorprog.language.node import Node
 from tensorprog.language.program import Program
-from tensorprog.language.symbols import Matrix
+from tensorprog.language.symbols import MatrixSpec, VectorSpec, Width
 from tensorprog.transforms.decouple import unmarked
 
 __all__ = ["Compiled", "MatrixLike", "Space", "Watch", "compiled"]
@@ -42,9 +42,9 @@ class MatrixLike(Protocol):
 class Space(Protocol):
     """Where a program runs: `Dense`, `Lazy` or `Population`."""
 
-    def size(self, width: WidthSpec) -> int: ...  # noqa: D102
-    def ratio(self, rows: WidthSpec, cols: WidthSpec) -> float: ...  # noqa: D102
-    def inverse_sqrt(self, width: WidthSpec) -> float: ...  # noqa: D102
+    def size(self, width: Width) -> int: ...  # noqa: D102
+    def ratio(self, rows: Width, cols: Width) -> float: ...  # noqa: D102
+    def inverse_sqrt(self, width: Width) -> float: ...  # noqa: D102
     def vector(self, spec: VectorSpec) -> Array: ...  # noqa: D102
     def matrix(self, spec: MatrixSpec) -> MatrixLike: ...  # noqa: D102
     def mean(self, x: Array) -> Array: ...  # noqa: D102
@@ -56,7 +56,7 @@ class _Instruction:
     target: int
     sources: tuple[int, ...]
     compute: Callable[..., Any] | None  # None where it depends on the space
-    matrix: Matrix | None = None  # the instruction that makes a matrix, not one of the program's
+    matrix: MatrixSpec | None = None  # the instruction that makes a matrix, not one of the program's
     outer: Outer | None = None
     frees: list[int] = field(default_factory=list)
 
@@ -93,7 +93,7 @@ class Compiled:
             self._preset.append(value)
             return slots[key]
 
-        def made(matrix: Matrix, x: Node) -> int:
+        def made(matrix: MatrixSpec, x: Node) -> int:
             # A matrix is a value like any other: made before its first use, dropped after its last.
             if matrix.name not in slots:
                 self._code.append(_Instruction(x, slot(matrix.name), (), None, matrix))
@@ -110,7 +110,7 @@ class Compiled:
                 continue
             sources = tuple([slots[a] for a in step.operands])
             if x.op == "matmul":
-                sources = (made(x.attr[0], x), *sources)
+                sources = (made(x.attr.matrix, x), *sources)
             outer = Outer(x) if x.op == "outer" else None
             self._code.append(_Instruction(x, slot(x), sources, step.compute, outer=outer))
         self._outputs = {name: (slots[o.node], o.node.shape) for name, o in program.outputs.items()}
@@ -144,7 +144,7 @@ class Compiled:
         for instruction in self._code:
             x = instruction.node
             if x.op in ("matmul", "apply") and instruction.matrix is None:
-                initial = [x.attr[0]] if x.op == "matmul" else self._plan.initial(x.args[0])
+                initial = [x.attr.matrix] if x.op == "matmul" else self._plan.initial(x.args[0])
                 for matrix in initial:
                     out[matrix.name] = out.get(matrix.name, 0) + prod(x.args[-1].shape)
         return out
@@ -169,7 +169,7 @@ class Compiled:
             out[width] = out.get(width, 0) + min(rows, features)
         return out
 
-    def peak_entries(self, size: Callable[[WidthSpec], int], kind: str = "dense") -> int:
+    def peak_entries(self, size: Callable[[Width], int], kind: str = "dense") -> int:
         """The largest number of stored entries that exist at one time.
 
         A lazy matrix keeps, of each product, the vector and the result. Views of arrays cost nothing; of what is contracted, the
@@ -209,7 +209,7 @@ class Compiled:
 
     @staticmethod
     def _made(
-        instruction: _Instruction, given: list[tuple[int, ...]], size: Callable[[WidthSpec], int]
+        instruction: _Instruction, given: list[tuple[int, ...]], size: Callable[[Width], int]
     ) -> tuple[tuple[int, ...], int]:
         """The shape of an instruction's array, and the entries of what is made on the way."""
         if isinstance(instruction.compute, Contraction):
@@ -291,19 +291,19 @@ def _bind(instruction: _Instruction, space: Space, values: Mapping[str, Any]) ->
         return partial(space.matrix, instruction.matrix)
     match x.op:
         case "matmul":
-            matrix, transposed = x.attr[:2]
+            matrix, transposed, _ = x.attr
             size = space.size(matrix.rows if transposed else matrix.cols)
             return partial(_multiply, size=size, transposed=transposed)
         case "apply":
             wanted = x.args[1].width
             assert wanted is not None
-            return partial(_multiply, size=space.size(wanted), transposed=x.attr[0])
+            return partial(_multiply, size=space.size(wanted), transposed=x.attr.transposed)
         case "moment":
             return partial(_moment, space)
         case "vector":
             return partial(space.vector, x.attr)
         case "scalar":
-            value = np.asarray(values[x.attr[0]], dtype=float)
+            value = np.asarray(values[x.attr.name], dtype=float)
             return lambda: value if value.ndim else np.float64(value)
         case "inverse_sqrt":
             return lambda: np.float64(space.inverse_sqrt(x.attr))
@@ -349,7 +349,7 @@ def _reason(node: Node, arrays: list[Any]) -> tuple[str, str]:
     """Why an instruction with finite operands has a result that is not, and what to do."""
     smaller = "scale the program down (variances, learning rate), or run fewer steps"
     if node.op == "fn":
-        row, x = PRIMITIVES[node.attr[0]], np.asarray(arrays[0])
+        row, x = PRIMITIVES[node.attr.name], np.asarray(arrays[0])
         operand = describe(node.args[0])
         if row.name == "reciprocal":
             return f"{operand} is 0 (or so small that 1/x overflows) somewhere", "keep the denominator away from 0"

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import TensorProgramError
-from .random import Array, MatrixSpec, VectorSpec, WidthSpec, initial_vector, stream
+from tensorprog.errors import TensorProgramError
+from tensorprog.execute.random import Array, initial_vector, stream
+from tensorprog.language.symbols import MatrixSpec, VectorSpec, Width
 
 __all__ = ["Dense", "DenseMatrix", "FiniteSpace"]
 
@@ -30,15 +31,15 @@ class FiniteSpace:
             raise TensorProgramError(f"the reference width is {n}", fix="give an integer n >= 1")
         self.n, self.seed = int(n), int(seed)
 
-    def size(self, width: WidthSpec) -> int:
+    def size(self, width: Width) -> int:
         """Number of coordinates of the vectors of this width."""
         return max(1, round(self.n * width.ratio))
 
-    def ratio(self, rows: WidthSpec, cols: WidthSpec) -> float:
+    def ratio(self, rows: Width, cols: Width) -> float:
         """n_rows / n_cols."""
         return self.size(rows) / self.size(cols)
 
-    def inverse_sqrt(self, width: WidthSpec) -> float:
+    def inverse_sqrt(self, width: Width) -> float:
         """The scalar n_w**-1/2."""
         return self.size(width) ** -0.5
 

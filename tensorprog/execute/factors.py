@@ -25,7 +25,7 @@ from tensorprog.language import algebra
 from tensorprog.language.algebra import ONE
 from tensorprog.language.describe import describe
 from tensorprog.language.node import Node, topological
-from tensorprog.language.symbols import Matrix
+from tensorprog.language.symbols import MatrixSpec
 from tensorprog.transforms.written_out import swapped
 
 __all__ = ["OPERATIONS", "MatrixPlan", "is_stored", "rank"]
@@ -40,7 +40,7 @@ class MatrixPlan:
         self._made: dict[Node, Node] = {}
         self._separate: dict[Node, bool] = {}
         self._swapped: dict[Node, Node] = {}
-        self._initial: dict[Node, frozenset[Matrix]] = {}
+        self._initial: dict[Node, frozenset[MatrixSpec]] = {}
 
     def of(self, m: Node) -> Node:
         """The instruction whose value is the matrix m."""
@@ -52,7 +52,7 @@ class MatrixPlan:
                     made[x].source, made[x].label = x.source, describe(x)
         return made[m]
 
-    def initial(self, m: Node) -> frozenset[Matrix]:
+    def initial(self, m: Node) -> frozenset[MatrixSpec]:
         """The initial matrices in a matrix of the program."""
         known = self._initial
         for x in topological([m], lambda y: y.args if y.has_matrix and y not in known else ()):

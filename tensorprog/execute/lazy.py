@@ -6,10 +6,11 @@ import math
 
 import numpy as np
 
-from ..errors import TensorProgramError
-from .basis import ImplicitMatrix
-from .dense import FiniteSpace
-from .random import Array, MatrixSpec, stream
+from tensorprog.errors import TensorProgramError
+from tensorprog.execute.basis import ImplicitMatrix
+from tensorprog.execute.dense import FiniteSpace
+from tensorprog.execute.random import Array, stream
+from tensorprog.language.symbols import MatrixSpec
 
 __all__ = ["Lazy", "LazyMatrix"]
 

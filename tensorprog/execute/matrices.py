@@ -15,9 +15,10 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from tensorprog.execute.dense import DenseMatrix
-from tensorprog.execute.random import Array, WidthSpec
+from tensorprog.execute.random import Array
 from tensorprog.language.algebra import view_array
 from tensorprog.language.node import Node
+from tensorprog.language.symbols import Width
 
 __all__ = ["MatrixValue", "matrix_rule"]
 
@@ -30,8 +31,8 @@ GROWTH = 3
 
 
 class _Sizes(Protocol):
-    def size(self, width: WidthSpec) -> int: ...
-    def ratio(self, rows: WidthSpec, cols: WidthSpec) -> float: ...
+    def size(self, width: Width) -> int: ...
+    def ratio(self, rows: Width, cols: Width) -> float: ...
 
 
 class _Pairs:

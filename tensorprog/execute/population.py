@@ -22,19 +22,10 @@ import numpy as np
 from scipy.special import ndtri
 from scipy.stats import qmc
 
-from ..errors import TensorProgramError
-from .basis import PANEL, Basis, ImplicitMatrix, Rows
-from .random import (
-    FIRST_DIMENSIONS,
-    REMEMBERED,
-    Array,
-    MatrixSpec,
-    VectorSpec,
-    WidthSpec,
-    first_dimensions,
-    initial_vector,
-    stream,
-)
+from tensorprog.errors import TensorProgramError
+from tensorprog.execute.basis import PANEL, Basis, ImplicitMatrix, Rows
+from tensorprog.execute.random import FIRST_DIMENSIONS, REMEMBERED, Array, first_dimensions, initial_vector, stream
+from tensorprog.language.symbols import MatrixSpec, VectorSpec, Width
 
 __all__ = ["Population", "PopulationMatrix", "PopulationWarning"]
 
@@ -239,15 +230,15 @@ class Population:
         self._widths: dict[str, Samples] = {}
         self._embedded: dict[str, Embedded] = {}
 
-    def size(self, width: WidthSpec) -> int:
+    def size(self, width: Width) -> int:
         """M, whatever the width."""
         return self.samples
 
-    def ratio(self, rows: WidthSpec, cols: WidthSpec) -> float:
+    def ratio(self, rows: Width, cols: Width) -> float:
         """The limit of n_rows / n_cols."""
         return float(rows.ratio / cols.ratio)
 
-    def inverse_sqrt(self, width: WidthSpec) -> float:
+    def inverse_sqrt(self, width: Width) -> float:
         """The limit 0 of n_w**-1/2."""
         return 0.0
 
@@ -272,7 +263,7 @@ class Population:
         """Moment: the sample mean, shape (*axes,)."""
         return np.asarray(x.mean(axis=-1))
 
-    def _population(self, width: WidthSpec) -> Samples:
+    def _population(self, width: Width) -> Samples:
         if width.name not in self._widths:
             expected = self._columns.get(width.name, FIRST_DIMENSIONS)
             self._widths[width.name] = Samples(width.name, self.samples, self._rng, self._dimensions, expected)

@@ -12,22 +12,19 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable
-from fractions import Fraction
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtr
 
-from ..errors import TensorProgramError
+from tensorprog.errors import TensorProgramError
+from tensorprog.language.symbols import VectorSpec
 
 __all__ = [
     "FIRST_DIMENSIONS",
     "REMEMBERED",
     "Array",
-    "MatrixSpec",
-    "VectorSpec",
-    "WidthSpec",
     "first_dimensions",
     "initial_vector",
     "semidefinite_factor",
@@ -35,55 +32,11 @@ __all__ = [
 ]
 
 Array = npt.NDArray[np.float64]
-Number = int | float | Fraction
 
 FIRST_DIMENSIONS = 32
 """Sobol dimensions of a width that are drawn at first, at most."""
 REMEMBERED = 2**17
 """The largest number of points that are kept, 1 MB, for 16 replicates of two widths."""
-
-
-class WidthSpec(Protocol):
-    """What a space needs to know of a width: its name, and its ratio to the reference width."""
-
-    @property
-    def name(self) -> str: ...  # noqa: D102
-    @property
-    def ratio(self) -> Number: ...  # noqa: D102
-
-
-class MatrixSpec(Protocol):
-    """A matrix with iid entries of mean zero and variance var / size(cols); `entries` is None for Gaussian ones."""
-
-    @property
-    def name(self) -> str: ...  # noqa: D102
-    @property
-    def rows(self) -> WidthSpec: ...  # noqa: D102
-    @property
-    def cols(self) -> WidthSpec: ...  # noqa: D102
-    @property
-    def var(self) -> Number: ...  # noqa: D102
-    @property
-    def entries(self) -> Any: ...  # noqa: D102
-
-
-class VectorSpec(Protocol):
-    """A group of initial vectors: the coordinates are iid copies of one random array of the given shape."""
-
-    @property
-    def name(self) -> str: ...  # noqa: D102
-    @property
-    def width(self) -> WidthSpec: ...  # noqa: D102
-    @property
-    def shape(self) -> tuple[int, ...]: ...  # noqa: D102
-    @property
-    def mean(self) -> Any: ...  # noqa: D102
-    @property
-    def cov(self) -> Any: ...  # noqa: D102
-    @property
-    def var(self) -> Number: ...  # noqa: D102
-    @property
-    def distribution(self) -> Any: ...  # noqa: D102
 
 
 def stream(seed: int, name: str, role: str, *sizes: int) -> np.random.Generator:

@@ -6,12 +6,13 @@ import argparse
 import importlib.util
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tensorprog.faces import arguments
+from tensorprog.faces.answer import Answer
 from tensorprog.faces.files import CommandError, Model, assignments, load_model
 from tensorprog.language.program import Program
 
@@ -19,24 +20,7 @@ if TYPE_CHECKING:
     from tensorprog.estimate import Estimates
     from tensorprog.execute.executor import Runs
 
-__all__ = ["COMMANDS", "Answer", "Command", "check_picture", "plain"]
-
-
-@dataclass
-class Answer:
-    """What a command found.
-
-    Attributes:
-        text: For people; empty where the command printed while it went.
-        data: The same as JSON types.
-        interrupted: Whether it was stopped from the keyboard, and this is what was done.
-        remark: One line for standard error: where a picture went, why it was stopped.
-    """
-
-    text: str
-    data: dict[str, Any] = field(default_factory=dict)
-    interrupted: bool = False
-    remark: str = ""
+__all__ = ["COMMANDS", "Command", "check_picture", "plain"]
 
 
 @dataclass(frozen=True)
@@ -232,7 +216,7 @@ def regularity(args: argparse.Namespace) -> Answer:
 
 def demo(args: argparse.Namespace) -> Answer:
     """The main job, on what is inside the package."""
-    from tensorprog.demo import run_demo
+    from tensorprog.faces.demo import run_demo
 
     check_picture(args.plot, library=False)  # without matplotlib the demo says so and goes on
     return run_demo(args.widths, args.seeds, plot=args.plot, quiet=args.json)

@@ -18,7 +18,6 @@ from typing import Any
 from tensorprog.errors import TensorProgramError
 from tensorprog.language.program import Program
 from tensorprog.networks.network import Network
-from tensorprog.transforms.dispatch import needs_data
 
 __all__ = ["CommandError", "Model", "assignments", "literal", "load_model", "load_module"]
 
@@ -131,7 +130,7 @@ def load_model(
     if data is not None:
         return Model(found, _read(data))
     if default is None:
-        if needs_data(found):
+        if found.needs_data:
             raise CommandError(
                 f"build() of {file} returned a Network, and there is no data: let {file} define data(), or use --data X.npy"
             )

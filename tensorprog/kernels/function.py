@@ -3,37 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import reduce
-from math import isqrt, prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tensorprog.errors import MissingAxis, TensorProgramError
-from tensorprog.kernels.accuracy import Measured
 from tensorprog.kernels.answer import answer
-from tensorprog.kernels.compile import SAMPLED, Compiled, compile_pair, known_values
-from tensorprog.kernels.inner_products import GramProducts, Products
+from tensorprog.kernels.compile import compile_pair, known_values
 from tensorprog.kernels.results import Results
 from tensorprog.kernels.routes import How, Part, checked
 from tensorprog.language.functions import TINY
-from tensorprog.language.node import Node
 from tensorprog.limits.budget import Budget
-from tensorprog.limits.evaluate.blocks import Block, mirrored
 from tensorprog.limits.limit import limit
+from tensorprog.limits.pairs.accuracy import Measured
+from tensorprog.limits.pairs.compiled import SAMPLED, Compiled
+from tensorprog.limits.pairs.inner_products import GramProducts, Products
 from tensorprog.limits.tasks import Exhausted
 from tensorprog.networks.inputs import EXAMPLE
 from tensorprog.networks.network import Network
 from tensorprog.networks.samples import Batch, batches, same_features
-from tensorprog.transforms.dispatch import needs_data
 from tensorprog.transforms.parametrization import parametrization as named
 
 __all__ = ["KernelFunction", "kernel_fn"]
 
-BLOCK = 2**24
-"""Inner products that are in memory together: pairs of examples, times those of positions."""
 SHARE = 8
 """How much less than quadrature an integral may cost that is sampled anyway: the population samples, too, with fewer numbers."""
 COUNTED = 3
@@ -94,7 +89,7 @@ class KernelFunction:
     """The kernels of a network; made by `kernel_fn`, called with data.
 
     It compiles the network once for each pair of shapes of examples. A call measures errors on telling pairs of examples
-    (`kernels/accuracy.py`), chooses a route by them and by its cost, and evaluates closed forms and integrals for all pairs,
+    (`limits/pairs/accuracy.py`), chooses a route by them and by its cost, and evaluates closed forms and integrals for all pairs,
     tile by tile, on all cores. Diagonals come from the program of one example and are exact to rounding. Networks that
     mix the examples of a batch (batch normalisation), and what has no exact route, go through `tp.limit` of the program.
     """
@@ -192,7 +187,7 @@ class KernelFunction:
         if whole:
             return self._given(self._by_program(X1, X2, names, rng, whole if over else "", values), names, get, dtype)
         measured = reduce(Measured.joined, [p.measured for p in parts])
-        strained = any(c.strained for part in parts for c in part.programs)
+        strained = any(p.call.strained for p in parts)
         if strained and (measured.tiny or not measured.finite) and gram is None and out is None:  # or 1/inf is 0
             return self._given(self._by_program(X1, X2, names, rng, "", values), names, get, dtype)
         failed = ""
@@ -208,7 +203,7 @@ class KernelFunction:
             else:
                 if max(other.measured.visible.values()) < max(measured.visible.values()):
                     return self._given(other, names, get, dtype)
-        method = "quadrature" if any(p.compiled.method == "quadrature" for p in parts) else "closed form"
+        method = "quadrature" if any(p.method == "quadrature" for p in parts) else "closed form"
         note = "; ".join(dict.fromkeys([text for text in [p.note for p in parts] + [failed] if text]))
         identity = ""
         if out is not None:
@@ -218,7 +213,7 @@ class KernelFunction:
                 if isinstance(p, GramProducts)
                 else [X2 is None, *[b.key for b in (*first, *second)]]
             )
-            identity = _identity(parts[0].compiled, keys)
+            identity = _identity(parts[0], keys)
         try:
             with Results(names, first, second, parts[0].compiled.several, dtype, out, identity) as results:
                 for part in parts:
@@ -257,7 +252,7 @@ class KernelFunction:
                 why="a shape stands for random data in Network.program; a kernel of random data is a surprise",
                 fix="give an array with one row for each example: [[1, 2], [3, 4]]",
             )
-        if X1 is None and needs_data(self.network):
+        if X1 is None and self.network.needs_data:
             raise TensorProgramError(
                 "a kernel without data", fix="give X1, an array (examples, ..., features); or gram="
             )
@@ -350,12 +345,9 @@ class KernelFunction:
     def _measure(self, parts: Sequence[Part], names: tuple[str, ...]) -> str:
         """Measures errors, and counts from now on what integrals cost; why that is over the budget, if it is."""
         budget = Budget(COUNTED * self.how.budget)
-        for program in [c for part in parts for c in part.programs]:
-            program.forget()
-            program.allow(budget)
         try:
             for part in parts:
-                part.measure(names)
+                part.measure(names, budget)
         except Exhausted as error:
             return error.reason
         return ""
@@ -363,41 +355,16 @@ class KernelFunction:
     def _evaluate(self, part: Part, results: Results, progress: bool | None) -> None:
         from tqdm import tqdm
 
-        pair, _ = part.programs
-        p = part.products
-        blocks = list(_blocks(p.counts[0], p.counts[1], p.same, pair.data))
+        blocks = part.blocks
         off = True if len(blocks) < 4 and progress is None else None if progress is None else not progress
         for rows, columns in tqdm(blocks, unit="block", delay=2, disable=off):
             if results.done(rows, columns):
                 continue
-            symmetric = p.same and rows == columns
-            values = part.measured.values if len(blocks) == 1 else None
-            found, alone = values or self._block(part, rows, columns, symmetric)
-            if symmetric:
-                for x, d in zip(found, alone, strict=True):
-                    k = np.arange(x.shape[-1])
-                    x[..., k, k] = d[..., 0]
-                if values:
-                    mirrored(found)
+            found = part.evaluated(rows, columns)
+            mirror = part.mirror or (part.products.same and rows != columns)
             with np.errstate(over="ignore"):
                 found = [x.astype(results.dtype, copy=False) for x in found]
-            results.put(
-                found, part.rows.places, part.columns.places, rows, columns, part.mirror or (p.same and rows != columns)
-            )
-
-    @staticmethod
-    def _block(part: Part, rows: slice, columns: slice, symmetric: bool) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """The kernels of a block, and those of each example alone where it is on the diagonal."""
-        pair, same = part.programs
-        p = part.products
-        block = p.block(pair.data, rows, columns)
-        if symmetric and pair.guards:
-            block = replace(block, unwanted=np.eye(block.rows, dtype=bool))
-        found = pair.run(block, dtype=p.dtype, memory=part.memory)
-        if not symmetric:
-            return found, []
-        own = p.block(same.data, rows, rows)
-        return found, same.run(Block(own.products, own.rows, 1), dtype=p.dtype, memory=part.memory)
+            results.put(found, part.rows.places, part.columns.places, rows, columns, mirror)
 
     # ---- any other ----
     def _by_program(self, X1: Any, X2: Any, names: tuple[str, ...], rng: int, note: str, values: Any) -> Sampled:
@@ -444,18 +411,6 @@ class Sampled:
     note: dict[str, str]
 
 
-def _blocks(n: int, m: int, same: bool, data: Sequence[Node]) -> list[tuple[slice, slice]]:
-    """Blocks of at most `BLOCK` inner products, as square as possible; those on and above the diagonal if `same`."""
-    deep = max([prod(x.shape) for x in data if x.attr[4] != x.attr[5]], default=1)
-    pairs = max(1, BLOCK // deep)
-    side = isqrt(pairs)
-    if n * m <= pairs:
-        return [(slice(0, n), slice(0, m))]
-    rows = [slice(i, min(n, i + side)) for i in range(0, n, side)]
-    columns = rows if same else [slice(j, min(m, j + side)) for j in range(0, m, side)]
-    return [(r, c) for r in rows for c in columns if not same or c.start >= r.start]
-
-
 def _names(get: Any) -> tuple[str, ...]:
     names = (get,) if isinstance(get, str) else tuple(get) if isinstance(get, (Sequence, set, frozenset)) else ()
     if not names or not all(isinstance(k, str) for k in names) or len(set(names)) < len(names):
@@ -475,14 +430,14 @@ def _dtype(dtype: Any) -> Any:
     return found
 
 
-def _identity(compiled: Any, data: Sequence[Any]) -> str:
+def _identity(part: Part, data: Sequence[Any]) -> str:
     """What a folder of results is for: the network, the data, and how it is cut into blocks."""
     import hashlib
 
     from tensorprog.language.symbols import encode
 
-    h = hashlib.blake2b(compiled.digest, digest_size=12)
-    h.update(repr(BLOCK).encode())
+    h = hashlib.blake2b(part.compiled.digest, digest_size=12)
+    h.update(repr(part.blocks).encode())
     for x in data:
         h.update(x if isinstance(x, bytes) else encode(x))
     return h.hexdigest()

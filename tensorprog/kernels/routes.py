@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from tensorprog.errors import TensorProgramError
-from tensorprog.kernels.accuracy import AccuracyWarning, Measured, measure
-from tensorprog.kernels.compile import Compiled
-from tensorprog.kernels.inner_products import GramProducts, Products
 from tensorprog.limits.budget import EVALUATIONS, Budget
-from tensorprog.limits.evaluate.blocks import Batched, Memory
+from tensorprog.limits.pairs.accuracy import AccuracyWarning, Measured
+from tensorprog.limits.pairs.compiled import Compiled
+from tensorprog.limits.pairs.inner_products import GramProducts, Products
+from tensorprog.limits.pairs.pairs import Pairs
 from tensorprog.limits.routes import checked_method, checked_tolerance
 from tensorprog.networks.samples import Batch
 
@@ -22,8 +22,6 @@ __all__ = ["How", "Part", "checked"]
 
 POOR = 1e-2
 """Relative error above which another route is tried, and a warning given if none is better."""
-SHARP = 1e-10
-"""Relative error up to which quadrature, compared with bounds on telling examples, is used for all of them."""
 
 
 @dataclass(frozen=True)
@@ -68,53 +66,31 @@ class How:
         return f"integrals take {evaluations:.0e} evaluations, more than {allowed:.0e} (budget= allows more)"
 
 
-class Part:
+class Part(Pairs):
     """The kernels of two batches of examples, each of one shape.
 
     Attributes:
         rows: The first batch.
         columns: The second.
-        products: Their inner products.
         mirror: Are the kernels of the second with the first wanted as well?
-        compiled: What is evaluated.
-        measured: Its errors.
-        note: Why it is computed so.
-        memory: Integrals that this call has found.
     """
 
     def __init__(
         self, rows: Batch, columns: Batch, products: Products | GramProducts, mirror: bool, compiled: Compiled
     ) -> None:
-        self.rows, self.columns, self.products, self.mirror, self.compiled = rows, columns, products, mirror, compiled
-        self.measured: Measured
-        self.note = ""
-        self.memory = Memory()
+        super().__init__(products, compiled)
+        self.rows, self.columns, self.mirror = rows, columns, mirror
 
     @property
-    def evaluations(self) -> float:
-        """Of integrands, by the route chosen."""
-        n, m = self.products.counts
-        pairs = n * (n + 1) // 2 if self.products.same else n * m
-        return self.compiled.evaluations(pairs, n)
+    def note(self) -> str:
+        """Why it is computed so."""
+        return "the closed form cancels" if self.cancelled else ""
 
-    @property
-    def programs(self) -> tuple[Batched, Batched]:
-        """For two examples, and for one."""
-        assert self.compiled.pair is not None and self.compiled.same is not None
-        return self.compiled.pair, self.compiled.same
-
-    def measure(self, names: Sequence[str]) -> None:
-        """Measures errors, and notes where closed forms have given way to integrals."""
-        self.measured = measure(*self.programs, self.products, names, self.compiled.several, self.memory)
-        if self.memory and max(self.measured.visible.values()) > SHARP:  # with bounds for all examples
-            self.memory = Memory(compared=False)
-            first = self.measured
-            self.measured = measure(*self.programs, self.products, names, self.compiled.several, self.memory)
-            self.measured.pairs += first.pairs
+    def measure(self, names: Sequence[str], budget: Budget) -> None:
+        """Measures errors, and says where they are in what the user gave."""
+        super().measure(names, budget)
         rows, columns = self.rows.places, self.columns.places
         self.measured.worst = {k: (rows[i], columns[j]) for k, (i, j) in self.measured.worst.items()}
-        if any(c.gave_way for c in self.programs):
-            self.note = "the closed form cancels"
 
 
 def checked(names: Sequence[str], measured: Measured, how: How, method: dict[str, str], source: Any) -> None:

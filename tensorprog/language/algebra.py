@@ -23,13 +23,14 @@ from typing import Any
 import numpy as np
 
 from tensorprog.errors import TensorProgramError
+from tensorprog.language.attributes import Applied, Call, Hyperparameter, Pick, Product, Take
 from tensorprog.language.describe import describe
 from tensorprog.language.folding import raised, times, unbounded
 from tensorprog.language.functions import NORMAL, PRIMITIVES
 from tensorprog.language.node import Node
 from tensorprog.language.symbols import (
     LongNumber,
-    Matrix,
+    MatrixSpec,
     Number,
     VectorSpec,
     Width,
@@ -84,7 +85,7 @@ def initial(spec: VectorSpec) -> Node:
 
 def hyperparameter(name: str, default: Number | np.ndarray | None, shape: Sequence[int] = ()) -> Node:
     """A scalar bound at evaluation."""
-    return Node("scalar", (), (name, default), tuple(shape))
+    return Node("scalar", (), Hyperparameter(name, default), tuple(shape))
 
 
 def inverse_sqrt(width: Width) -> Node:
@@ -252,11 +253,11 @@ def _product(pairs: list[tuple[Node, int]], gather: bool, fold: bool) -> Node | 
                 coefficient = _times_power(before, x.attr, k)
                 if coefficient is None or (fold and _leaves(coefficient, before, x.attr)):
                     return None
-        elif x.op == "fn" and x.attr[0] == "reciprocal" and x.args[0].op == "inverse_sqrt":
+        elif x.op == "fn" and x.attr.name == "reciprocal" and x.args[0].op == "inverse_sqrt":
             merged[x.args[0]] = merged.get(x.args[0], 0) - k  # powers of n cancel exactly
         else:
             merged[x] = merged.get(x, 0) + k
-    merged = {x if k >= 0 else Node("fn", (x,), ("reciprocal", ())): abs(k) for x, k in merged.items()}
+    merged = {x if k >= 0 else Node("fn", (x,), Call("reciprocal", ())): abs(k) for x, k in merged.items()}
     if isinstance(array, np.ndarray):
         folded = constant(array)
         if isinstance(folded.attr, np.ndarray) and isinstance(coefficient, Fraction) and _is_long(folded):
@@ -367,7 +368,7 @@ def fn(name: str, x: Node, *parameters: Number) -> Node:
         return mul([(fn("reciprocal", a), k) for a, k in zip(x.args, x.attr, strict=True)])
     if name == "reciprocal" and x.op == "fn" and is_power_of_n(x):
         return x.args[0]
-    return Node("fn", (x,), (name, tuple(parameters)), x.shape, x.width, x.inner)
+    return Node("fn", (x,), Call(name, tuple(parameters)), x.shape, x.width, x.inner)
 
 
 def difference(name: str, x: Node, d: Node, eps: Node, *parameters: Number) -> Node:
@@ -386,12 +387,12 @@ def difference(name: str, x: Node, d: Node, eps: Node, *parameters: Number) -> N
         )
     if d.is_zero:
         return constant(0, shape, width, inner_width)
-    return Node("difference", (x, d, eps), (name, tuple(parameters)), shape, width, inner_width)
+    return Node("difference", (x, d, eps), Call(name, tuple(parameters)), shape, width, inner_width)
 
 
 def is_power_of_n(x: Node) -> bool:
     """Is it n**-1/2 or n**1/2, of some width?"""
-    return x.op == "inverse_sqrt" or (x.op == "fn" and x.attr[0] == "reciprocal" and x.args[0].op == "inverse_sqrt")
+    return x.op == "inverse_sqrt" or (x.op == "fn" and x.attr.name == "reciprocal" and x.args[0].op == "inverse_sqrt")
 
 
 def view(x: Node, index: Sequence[int], shape: Sequence[int]) -> Node:
@@ -461,7 +462,7 @@ def take(x: Node, axis: int, index: int) -> Node:
         return pick(take(x.args[0], axis, index), picked - (picked > axis), positions)
     elif x.op in ("add", "mul") and not any(a.shape for a in x.args):  # spread over the axis
         return rebuild(x, x.args, shape)
-    return Node("take", (x,), (axis, index), shape, x.width, x.inner)
+    return Node("take", (x,), Take(axis, index), shape, x.width, x.inner)
 
 
 def pick(x: Node, axis: int, index: Sequence[int]) -> Node:
@@ -505,7 +506,7 @@ def pick(x: Node, axis: int, index: Sequence[int]) -> Node:
         masks = [(pick(a, axis, index), k) for a, k in zip(x.args, x.attr, strict=True) if _is_mask(a)]
         rest = mul([(a, k) for a, k in zip(x.args, x.attr, strict=True) if not _is_mask(a)])
         return mul([*masks, pick(rest, axis, index) if rest.shape else rest])
-    return Node("pick", (x,), (axis, index), shape, x.width, x.inner)
+    return Node("pick", (x,), Pick(axis, index), shape, x.width, x.inner)
 
 
 def _is_mask(x: Node) -> bool:
@@ -580,7 +581,7 @@ def softmax(x: Node, axis: int) -> Node:
     return Node("softmax", (x,), axis, x.shape)
 
 
-def matmul(of: Matrix, transposed: bool, x: Node, backward: bool | None = None) -> Node:
+def matmul(of: MatrixSpec, transposed: bool, x: Node, backward: bool | None = None) -> Node:
     """W x, or W.T x.
 
     Args:
@@ -597,10 +598,10 @@ def matmul(of: Matrix, transposed: bool, x: Node, backward: bool | None = None) 
     if y is not None:  # the same number in every coordinate: a multiple of W 1
         one = matmul(of, transposed, constant(1, (), x.width), backward)
         return typed(mul([y, one]), x.shape, width, None)
-    return Node("matmul", (x,), (of, transposed, *_mark(transposed, backward)), x.shape, width)
+    return Node("matmul", (x,), Product(of, transposed, _mark(transposed, backward)), x.shape, width)
 
 
-def matrix(of: Matrix) -> Node:
+def matrix(of: MatrixSpec) -> Node:
     """An initial matrix as a part of a matrix: cols times its entries, so that M x is the mean over columns of all parts."""
     return Node("matrix", (), of, (), of.rows, of.cols) if of.var else constant(0, (), of.rows, of.cols)
 
@@ -632,17 +633,16 @@ def apply(m: Node, transposed: bool, x: Node, backward: bool | None = None) -> N
         (rest,) = [a for a in m.args if a.has_matrix]
         scalars = [(a, k) for a, k in zip(m.args, m.attr, strict=True) if a is not rest]
         return typed(mul([*scalars, apply(rest, transposed, x, backward)]), shape, width, None)
-    return Node("apply", (m, x), (transposed, *_mark(transposed, backward)), shape, width)
+    return Node("apply", (m, x), Applied(transposed, _mark(transposed, backward)), shape, width)
 
 
-def _mark(transposed: bool, backward: bool | None) -> tuple[str, ...]:
-    return () if backward in (None, transposed) else ("backward" if backward else "forward",)
+def _mark(transposed: bool, backward: bool | None) -> str:
+    return "" if backward in (None, transposed) else ("backward" if backward else "forward")
 
 
 def is_backward(x: Node) -> bool:
     """Is this product one of back-propagation: marked so, or W.T y without a mark?"""
-    last: Any = x.attr[-1]
-    return last == "backward" if isinstance(last, str) else bool(last)
+    return x.attr.mark == "backward" if x.attr.mark else bool(x.attr.transposed)
 
 
 def moment(x: Node) -> Node:
@@ -682,9 +682,9 @@ def applied(x: Node, args: Sequence[Node]) -> Node:
         case "mul":
             return mul(list(zip(args, x.attr, strict=True)))
         case "fn":
-            return fn(x.attr[0], args[0], *x.attr[1])
+            return fn(x.attr.name, args[0], *x.attr.parameters)
         case "difference":
-            return difference(x.attr[0], args[0], args[1], args[2], *x.attr[1])
+            return difference(x.attr.name, args[0], args[1], args[2], *x.attr.parameters)
         case "view":
             return view(args[0], x.attr, x.shape)
         case "take":
@@ -698,9 +698,9 @@ def applied(x: Node, args: Sequence[Node]) -> Node:
         case "softmax":
             return softmax(args[0], x.attr)
         case "matmul":
-            return matmul(x.attr[0], x.attr[1], args[0], is_backward(x))
+            return matmul(x.attr.matrix, x.attr.transposed, args[0], is_backward(x))
         case "apply":
-            return apply(args[0], x.attr[0], args[1], is_backward(x))
+            return apply(args[0], x.attr.transposed, args[1], is_backward(x))
         case "moment":
             return moment(args[0])
         case "inner":

@@ -79,7 +79,7 @@ def concat(parts: Sequence[Any], axis: str) -> Any:
     terms = []
     for mask, node in zip(nodes[: len(xs)], nodes[len(xs) :], strict=True):
         terms.append((1, algebra.typed(algebra.mul([mask, node]), shape, width, None)))
-    return Expression(algebra.add(terms), names, order)
+    return Expression(algebra.add(terms), names, order, any(x.in_body for x in xs))
 
 
 def _of_data(parts: Sequence[Any], axis: str) -> Any:
@@ -163,13 +163,13 @@ def flatten(x: Any, axes: Sequence[str], into: str) -> Any:
         )
     if hasattr(x, "concatenated"):
         return x.flattened(over, into)
-    node, order, shown = x.node, list(x.order), list(x.axes)
+    node, order, shown = x.node, list(x.names), list(x.axes)
     for a in over[1:]:
         node = flattened(node, order.index(over[0]), order.index(a))
         order.remove(a)
         shown.remove(a)
     order[order.index(over[0])] = shown[shown.index(over[0])] = into
-    return Expression(node, order, shown)
+    return Expression(node, order, shown, x.in_body)
 
 
 def _name(x: Any) -> str:

@@ -19,12 +19,11 @@ from tensorprog.language.expression import (
     align,
     as_expression,
     check_name,
-    in_body,
     part,
 )
 from tensorprog.language.leaves import Vector
 from tensorprog.language.node import Node
-from tensorprog.language.symbols import Matrix, Width, numbers
+from tensorprog.language.symbols import MatrixSpec, Width, numbers
 
 __all__ = [
     "array", "backward", "divided_difference", "dot", "forward", "matrix", "mean", "moment", "outer", "pick", "rename", "softmax",
@@ -54,7 +53,7 @@ def moment(x: Any) -> Expression:
         )
     if x.node.inner is not None:
         raise TensorProgramError("a Moment inside an OuterNonlin", fix="take it outside of tp.outer")
-    return Expression(algebra.moment(x.node), x.order, x.axes)
+    return Expression(algebra.moment(x.node), x.names, x.axes)
 
 
 @layer
@@ -124,11 +123,11 @@ def _marked(x: Any, back: bool) -> Expression:
             source=x.node.source,
         )
     if y.op == "matmul":
-        node = algebra.matmul(y.attr[0], y.attr[1], y.args[0], back)
+        node = algebra.matmul(y.attr.matrix, y.attr.transposed, y.args[0], back)
     else:
-        node = algebra.apply(y.args[0], y.attr[0], y.args[1], back)
+        node = algebra.apply(y.args[0], y.attr.transposed, y.args[1], back)
     node = algebra.mul([*factors, node])
-    return Expression(algebra.typed(node, x.node.shape, x.width, None), x.order, x.axes)
+    return Expression(algebra.typed(node, x.node.shape, x.width, None), x.names, x.axes, x.in_body)
 
 
 def array(values: Any, axes: str | Sequence[str]) -> Expression:
@@ -151,13 +150,13 @@ def array(values: Any, axes: str | Sequence[str]) -> Expression:
 
 def position(x: Expression, axis: str) -> int:
     """Where an axis is in the node of an expression."""
-    if axis not in x.order:
+    if axis not in x.names:
         error = MissingAxis(
             f"{describe(x.node)} has no axis {axis!r}", why=f"its axes are {x.axes or 'none'}", fix="name one of them"
         )
         error.axis = axis
         raise error
-    return x.order.index(axis)
+    return x.names.index(axis)
 
 
 def size_of(x: Any, axis: str) -> int:
@@ -194,7 +193,7 @@ def take(x: Any, axis: str, index: int) -> Expression:
         return x.taken(axis, index % size)
     x = as_expression(x)
     i = position(x, axis)
-    return Expression(algebra.take(x.node, i, index % size), _without(x.order, axis), _without(x.axes, axis))
+    return Expression(algebra.take(x.node, i, index % size), _without(x.names, axis), _without(x.axes, axis), x.in_body)
 
 
 @layer
@@ -240,7 +239,7 @@ def pick(x: Any, axis: str, index: Sequence[int]) -> Expression:
     if hasattr(x, "picked"):
         return x.picked(axis, tuple(positions))
     x = as_expression(x)
-    return Expression(algebra.pick(x.node, position(x, axis), positions), x.order, x.axes)
+    return Expression(algebra.pick(x.node, position(x, axis), positions), x.names, x.axes, x.in_body)
 
 
 @layer
@@ -255,7 +254,7 @@ def stack(xs: Sequence[Any], axis: str) -> Expression:
     """
     if isinstance(xs, (list, tuple)) and xs and all(hasattr(x, "concatenated") and axis not in x.axes for x in xs):
         return xs[0].concatenated(xs[1:], axis)
-    parts = [part(x) if isinstance(x, Matrix) else as_expression(x) for x in xs]
+    parts = [part(x) if isinstance(x, MatrixSpec) else as_expression(x) for x in xs]
     if not parts:
         raise TensorProgramError(f"an empty stack along {axis!r}", fix="give at least one vector")
     for p in parts:
@@ -268,8 +267,9 @@ def stack(xs: Sequence[Any], axis: str) -> Expression:
             why="vectors of different widths never meet",
             fix="stack vectors of one width",
         )
-    nodes, positions, order = align(parts)
-    return Expression(algebra.stack(nodes, 0), (axis, *positions), (axis, *order))
+    nodes, names, axes = align(parts)
+    in_body = any(p.in_body for p in parts)
+    return Expression(algebra.stack(nodes, 0), (axis, *names), (axis, *axes), in_body)
 
 
 @layer
@@ -287,10 +287,10 @@ def rename(x: Any, **names: str) -> Expression:
     x = as_expression(x)
     for old in names:
         position(x, old)
-    order = tuple([names.get(a, a) for a in x.order])
+    order = tuple([names.get(a, a) for a in x.names])
     if len(set(order)) != len(order):
         raise TensorProgramError(f"renaming the axes of {describe(x.node)} gives {order}", fix="use distinct names")
-    return Expression(x.node, order, [names.get(a, a) for a in x.axes])
+    return Expression(x.node, order, [names.get(a, a) for a in x.axes], x.in_body)
 
 
 @layer
@@ -305,7 +305,7 @@ def sum(x: Any, axis: str | Sequence[str] | None = None) -> Expression:
     """
     x = as_expression(x)
     for a in x.axes if axis is None else (axis,) if isinstance(axis, str) else axis:
-        x = Expression(algebra.sum_axis(x.node, position(x, a)), _without(x.order, a), _without(x.axes, a))
+        x = Expression(algebra.sum_axis(x.node, position(x, a)), _without(x.names, a), _without(x.axes, a), x.in_body)
     return x
 
 
@@ -343,7 +343,7 @@ def softmax(x: Any, axis: str) -> Expression:
             why="it acts on scalars: attention weights are functions of Moments",
             fix="take a Moment first, such as tp.moment(q * k)",
         )
-    return Expression(algebra.softmax(x.node, position(x, axis)), x.order, x.axes)
+    return Expression(algebra.softmax(x.node, position(x, axis)), x.names, x.axes)
 
 
 # ---- OuterNonlin and groups ----
@@ -367,7 +367,7 @@ def outer(body: Callable[..., Any], xs: Any, ys: Any) -> Expression:
         m = 2 (exact)
     """
     result = _body("tp.outer", body, xs, ys)
-    return Expression(algebra.outer(result.node), result.order, result.axes)
+    return Expression(algebra.outer(result.node), result.names, result.axes, result.in_body)
 
 
 @layer
@@ -407,17 +407,17 @@ def _body(what: str, body: Callable[..., Any], xs: Any, ys: Any) -> Expression:
             raise TensorProgramError(
                 f"{describe(e.node)} is not a vector", fix=f"{what} takes vectors; scalars go inside the body"
             )
-    copies = [Expression(algebra.inner(y.node), y.order, y.axes) for y in second]
-    with in_body():
-        result = body(*first, *copies)
-    result = result + 0 if isinstance(result, Matrix) else as_expression(result)
+    left = [Expression(x.node, x.names, x.axes, in_body=True) for x in first]
+    right = [Expression(algebra.inner(y.node), y.names, y.axes) for y in second]
+    result = body(*left, *right)
+    result = part(result) if isinstance(result, MatrixSpec) else as_expression(result)
     widths, inners = {e.width for e in first}, {e.width for e in second}
     if len(widths) != 1 or len(inners) != 1:
         kind = "an OuterNonlin" if what == "tp.outer" else "a matrix"
         raise TensorProgramError(f"{kind} of vectors of different widths", fix="each of the two lists has one width")
     node = result.node
     node = algebra.typed(node, node.shape, node.width or next(iter(widths)), node.inner or next(iter(inners)))
-    return Expression(node, result.order, result.axes)
+    return Expression(node, result.names, result.axes, in_body=any(e.in_body for e in (*first, *second)))
 
 
 @layer
@@ -474,9 +474,9 @@ def divided_difference(phi: Callable[..., Any], xs: Any, ds: Any, eps: Any) -> E
     result = as_expression(phi(*first))
     known: dict[Any, Any] = {}
     for x, d in zip(first, moves, strict=True):
-        seen = algebra.view(d.node, [x.order.index(a) for a in d.order], x.node.shape) if d.order else d.node
+        seen = algebra.view(d.node, [x.names.index(a) for a in d.names], x.node.shape) if d.names else d.node
         known[x.node] = algebra.typed(seen, x.node.shape, x.width, None)
-    return Expression(increment(result.node, known, step.node), result.order, result.axes)
+    return Expression(increment(result.node, known, step.node), result.names, result.axes, result.in_body)
 
 
 def vectors(names: Sequence[str], width: Width, mean: Any = 0, cov: Any = None) -> tuple[Expression, ...]:

@@ -17,13 +17,14 @@ import numpy as np
 
 from tensorprog.errors import TensorProgramError
 from tensorprog.language import algebra
+from tensorprog.language.attributes import InnerProducts
 from tensorprog.language.node import Node
 from tensorprog.language.symbols import Number, VectorSpec, Width, encode, number
 
 __all__ = ["VALUES", "ArrayData", "Data", "Embedding", "SlotData", "Values", "merged"]
 
 
-MANY = 2**20
+MANY = 2**15
 """Entries of a Gram matrix that is not made where it may be contracted instead."""
 VALUES = "values"
 """Marks a `data` node that stands for the numbers of an input, not for inner products."""
@@ -150,7 +151,7 @@ class SlotData(Data):
     def gram(self, other: Data) -> Node:
         """See `Data`."""
         if isinstance(other, SlotData):
-            key: tuple[Any, ...] = (self.name, self.transform, other.name, other.transform, self.slot, other.slot)
+            key = InnerProducts(self.name, self.transform, other.name, other.transform, self.slot, other.slot)
             if self.slot > other.slot:  # x'.x is x.x'
                 turned = other.gram(self)
                 k, j = len(other.shape), len(self.shape)
@@ -158,7 +159,7 @@ class SlotData(Data):
             return Node("data", (), key, (*self.shape, *other.shape))
         if not isinstance(other, ArrayData):
             raise TensorProgramError(f"data of kind {type(other).__name__}", fix="please report this")
-        key = (self.name, self.transform, "", other, self.slot, self.slot)
+        key = InnerProducts(self.name, self.transform, "", other, self.slot, self.slot)
         return Node("data", (), key, (*self.shape, *other.shape))
 
     def flattened(self, i: int, j: int) -> SlotData:
@@ -194,7 +195,7 @@ class Values(Data):
         if self.array is not None:
             whole = bool((self.array == np.round(self.array)).all() and (np.abs(self.array) < 2.0**31).all())
             return algebra.constant(self.array.astype(np.int64) if whole else self.array, self.shape)
-        return Node("data", (), (self.name, (), "", VALUES, self.slot, self.slot), self.shape)
+        return Node("data", (), InnerProducts(self.name, (), "", VALUES, self.slot, self.slot), self.shape)
 
     def encoded(self) -> bytes:
         """What digests know of it."""

@@ -37,22 +37,22 @@ def _written(node: Node) -> str:
         case "vector":
             return node.attr.name
         case "scalar":
-            return node.attr[0]
+            return node.attr.name
         case "constant":
             return str(node.attr) if not isinstance(node.attr, np.ndarray) else f"an array {node.shape}"
         case "matmul":
-            matrix, transposed = node.attr[:2]
+            matrix, transposed, _ = node.attr
             return f"{matrix.name}{'.T' if transposed else ''} @ {describe(node.args[0])}"
         case "matrix":
             return node.attr.name
         case "apply":
             m = describe(node.args[0])
             m = f"({m})" if " " in m else m
-            return f"{m}{'.T' if node.attr[0] else ''} @ {describe(node.args[1])}"
+            return f"{m}{'.T' if node.attr.transposed else ''} @ {describe(node.args[1])}"
         case "inner":
             return f"{describe(node.args[0])}'"
         case "fn":
-            return f"{node.attr[0]}({describe(node.args[0])})"
+            return f"{node.attr.name}({describe(node.args[0])})"
         case "view":
             return describe(node.args[0])
         case "add":

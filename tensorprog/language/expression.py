@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
@@ -18,26 +17,58 @@ from tensorprog.language.describe import describe
 from tensorprog.language.functions import PRIMITIVES
 from tensorprog.language.node import Node
 from tensorprog.language.symbols import (
-    Matrix,
-    Transposed,
+    MatrixSpec,
     Width,
     check_name,
     number,
 )
 
-__all__ = ["Expression", "align", "as_expression", "elementwise", "in_body", "part", "product"]
+__all__ = [
+    "Expression",
+    "NoArithmetic",
+    "Transposed",
+    "align",
+    "as_expression",
+    "elementwise",
+    "part",
+    "product",
+]
 
-_IN_BODY: ContextVar[bool] = ContextVar("in_body", default=False)
+
+class NoArithmetic:
+    """What a matrix and its transpose are not: numbers."""
+
+    def _refused(self, *_: Any, **__: Any) -> Any:
+        raise TensorProgramError(
+            f"{self!r} is used like numbers",
+            why="a program adds and scales matrices and multiplies vectors by them; a transpose only multiplies",
+            fix="write (2 * W).T @ y for 2 * W.T, A.T @ y + B @ y for A.T + B; functions are for tp.matrix(...) alone",
+        )
+
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = _refused
+    __pow__ = __rpow__ = __neg__ = __pos__ = __abs__ = __rmatmul__ = __getitem__ = __len__ = __iter__ = _refused
+    __lt__ = __le__ = __gt__ = __ge__ = __array_ufunc__ = _refused
+
+    def __bool__(self) -> bool:  # without it, truth would be asked of __len__
+        return True
 
 
-@contextmanager
-def in_body() -> Iterator[None]:
-    """While the body of an OuterNonlin or of a matrix is written: there a vector has the first of two coordinates."""
-    token = _IN_BODY.set(True)
-    try:
-        yield
-    finally:
-        _IN_BODY.reset(token)
+@dataclass(frozen=True)
+class Transposed(NoArithmetic):
+    """The transpose of a matrix, for `W.T @ y`."""
+
+    matrix: MatrixSpec | Expression
+
+    @property
+    def T(self) -> MatrixSpec | Expression:
+        """The matrix itself."""
+        return self.matrix
+
+    def __matmul__(self, y: Expression) -> Expression:
+        return product(self.matrix, True, y)
+
+    def __repr__(self) -> str:
+        return f"{self.matrix!r}.T"
 
 
 class Expression:
@@ -47,15 +78,20 @@ class Expression:
 
     Attributes:
         node: The instruction that computes it.
-        axes: The names of its axes, in the order in which its arrays have them.
+        names: The names of the node's axes, by their positions there.
+        axes: The same names in the order in which the user sees them, and arrays have them.
+        in_body: Is it over a pair of coordinates, in the body of an OuterNonlin or of a matrix, where a vector has the first?
     """
 
-    __slots__ = ("axes", "node", "order")
+    __slots__ = ("axes", "in_body", "names", "node")
 
-    def __init__(self, node: Node, axes: Sequence[str] = (), order: Sequence[str] | None = None) -> None:
+    def __init__(
+        self, node: Node, names: Sequence[str] = (), axes: Sequence[str] | None = None, in_body: bool = False
+    ) -> None:
         self.node = node
-        self.order = tuple(axes)  # by position in the node
-        self.axes = tuple(order) if order is not None else self.order  # as the user wrote them
+        self.in_body = in_body or (node.width is None and node.inner is not None)
+        self.names = tuple(names)
+        self.axes = tuple(axes) if axes is not None else self.names
         if node.source is None:
             _place(node, caller())
 
@@ -73,7 +109,7 @@ class Expression:
     @property
     def shape(self) -> tuple[int, ...]:
         """The sizes of `axes`."""
-        return tuple([self.node.shape[self.order.index(a)] for a in self.axes])
+        return tuple([self.node.shape[self.names.index(a)] for a in self.axes])
 
     def label(self, name: str) -> Expression:
         """Gives it a name for listings and error messages; returns it."""
@@ -82,7 +118,7 @@ class Expression:
 
     def aligned_node(self) -> Node:
         """The node with its axes in the user's order."""
-        node = algebra.transpose(self.node, [self.order.index(a) for a in self.axes])
+        node = algebra.transpose(self.node, [self.names.index(a) for a in self.axes])
         _place(node, self.node.source)
         return node
 
@@ -133,7 +169,7 @@ class Expression:
         """NumPy's operators, with a number or an array on the left, are ours; its functions have names here."""
         if ufunc in _OPERATORS and method == "__call__" and not settings:
             left, right = inputs
-            left = part(left) if isinstance(left, Matrix) else left
+            left = part(left) if isinstance(left, MatrixSpec) else left
             if ufunc is np.matmul and not isinstance(left, Expression):
                 raise TensorProgramError(
                     f"an array of shape {np.shape(left)} multiplies {describe(self.node)}",
@@ -258,7 +294,7 @@ def as_expression(x: Any) -> Expression:
     """An expression as it is; a number as a constant."""
     if isinstance(x, Expression):
         return x
-    if isinstance(x, (Matrix,)) or hasattr(x, "matrix"):
+    if isinstance(x, MatrixSpec) or hasattr(x, "matrix"):
         raise TensorProgramError(f"{x!r} is used like a vector", fix="multiply it with one first: W @ x")
     if hasattr(x, "as_vector"):  # what is no vector, and knows what to do about it: data
         x.as_vector()
@@ -274,9 +310,9 @@ def elementwise(rule: Callable[..., Node], *operands: Any) -> Expression:
     if has_deferred(operands):
         return Deferred(elementwise, (rule, *operands))  # type: ignore[return-value]
     for x in operands:
-        if isinstance(x, Transposed) and any(getattr(y, "is_matrix", isinstance(y, Matrix)) for y in operands):
+        if isinstance(x, Transposed) and any(getattr(y, "is_matrix", isinstance(y, MatrixSpec)) for y in operands):
             x._refused()
-    xs = [part(x) if isinstance(x, Matrix) else as_expression(x) for x in operands]
+    xs = [part(x) if isinstance(x, MatrixSpec) else as_expression(x) for x in operands]
     _check_matrices(xs)
     widths: dict[Width, Expression] = {}
     inners: dict[Width, Expression] = {}
@@ -292,11 +328,11 @@ def elementwise(rule: Callable[..., Node], *operands: Any) -> Expression:
             why="vectors of different widths never meet in one Nonlin or Moment",
             fix="multiply one of them by a matrix first, or take its tp.moment",
         )
-    nodes, axes, order = align(xs)
-    return Expression(rule(*nodes), axes, order)
+    nodes, names, axes = align(xs)
+    return Expression(rule(*nodes), names, axes, in_body=any(x.in_body for x in xs))
 
 
-def part(matrix: Matrix) -> Expression:
+def part(matrix: MatrixSpec) -> Expression:
     """An initial matrix as an expression, to be added and scaled."""
     return Expression(algebra.matrix(matrix))
 
@@ -322,7 +358,7 @@ def _check_matrices(xs: Sequence[Expression]) -> None:
     """A matrix meets matrices and scalars; in a body also vectors, over either coordinate."""
     found = next((x for x in xs if x.is_matrix), None)
     vector = next((x for x in xs if x.width is not None and not x.is_matrix), None)
-    if found is None or vector is None or _IN_BODY.get():
+    if found is None or vector is None or any(x.in_body for x in xs):
         return
     name = f"({text})" if " " in (text := describe(found.node)) else text
     raise TensorProgramError(
@@ -333,43 +369,43 @@ def _check_matrices(xs: Sequence[Expression]) -> None:
 
 
 def align(xs: Sequence[Expression]) -> tuple[list[Node], tuple[str, ...], tuple[str, ...]]:
-    """Nodes of one shape (or none), the axis names by position, and the names in the user's order.
+    """Nodes of one shape (or none), the names of their axes by position, and in the user's order.
 
     Positions must not depend on the order of commutative operands, so they are assigned from the operands sorted by
     digest.
     """
     sizes: dict[str, tuple[int, Expression]] = {}
-    order: list[str] = []
+    axes: list[str] = []
     for x in xs:
         for a, k in zip(x.axes, x.shape, strict=True):
             if a not in sizes:
                 sizes[a] = (k, x)
-                order.append(a)
+                axes.append(a)
             elif sizes[a][0] != k:
                 raise TensorProgramError(
                     f"axis {a!r} has size {sizes[a][0]} in {describe(sizes[a][1].node)} and {k} in {describe(x.node)}",
                     why="axes are matched by name",
                     fix=f"rename one of them: tp.rename(x, {a}=...)",
                 )
-    if not order:
+    if not axes:
         return [x.node for x in xs], (), ()
-    positions: list[str] = []
-    for x in sorted([x for x in xs if x.order], key=lambda x: x.node.digest):
-        positions += [a for a in x.order if a not in positions]
-    shape = [sizes[a][0] for a in positions]
-    nodes = [algebra.view(x.node, [positions.index(a) for a in x.order], shape) if x.order else x.node for x in xs]
-    return nodes, tuple(positions), tuple(order)
+    names: list[str] = []
+    for x in sorted([x for x in xs if x.names], key=lambda x: x.node.digest):
+        names += [a for a in x.names if a not in names]
+    shape = [sizes[a][0] for a in names]
+    nodes = [algebra.view(x.node, [names.index(a) for a in x.names], shape) if x.names else x.node for x in xs]
+    return nodes, tuple(names), tuple(axes)
 
 
 @layer
-def product(matrix: Matrix | Expression, transposed: bool, x: Any, backward: bool | None = None) -> Expression:
+def product(matrix: MatrixSpec | Expression, transposed: bool, x: Any, backward: bool | None = None) -> Expression:
     """M @ x or M.T @ x, widths checked, axes matched by name; `backward` as in `algebra.matmul`."""
-    m = part(matrix) if isinstance(matrix, Matrix) else matrix
-    rows, cols = (matrix.rows, matrix.cols) if isinstance(matrix, Matrix) else (m.node.width, m.node.inner)
+    m = part(matrix) if isinstance(matrix, MatrixSpec) else matrix
+    rows, cols = (matrix.rows, matrix.cols) if isinstance(matrix, MatrixSpec) else (m.node.width, m.node.inner)
     assert rows is not None and cols is not None
     own = f"({text})" if " " in (text := describe(m.node)) else text
     name = f"{own}.T" if transposed else own
-    if isinstance(x, Matrix) or hasattr(x, "matrix") or (isinstance(x, Expression) and x.is_matrix):
+    if isinstance(x, MatrixSpec) or hasattr(x, "matrix") or (isinstance(x, Expression) and x.is_matrix):
         raise TensorProgramError(
             f"{name} multiplies a matrix",
             why="a program multiplies matrices with vectors only",
@@ -395,7 +431,7 @@ def product(matrix: Matrix | Expression, transposed: bool, x: Any, backward: boo
             why=f"{name} @ x needs a vector of width {wanted.name}",
             fix=fix,
         )
-    if isinstance(matrix, Matrix):
-        return Expression(algebra.matmul(matrix, transposed, x.node, backward), x.order, x.axes)
-    (left, right), axes, order = align([m, x])
-    return Expression(algebra.apply(left, transposed, right, backward), axes, order)
+    if isinstance(matrix, MatrixSpec):
+        return Expression(algebra.matmul(matrix, transposed, x.node, backward), x.names, x.axes, x.in_body)
+    (left, right), names, axes = align([m, x])
+    return Expression(algebra.apply(left, transposed, right, backward), names, axes, x.in_body)

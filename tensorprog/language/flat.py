@@ -56,7 +56,7 @@ def _operands(x: Node, i: int, j: int) -> list[Question]:
             rows, columns = _sources(x, i, j)
             return [(x.args[0], rows[0], columns[0])] if rows and columns else []
         case "take" | "sum":
-            axis = x.attr if x.op == "sum" else x.attr[0]
+            axis = x.attr if x.op == "sum" else x.attr.axis
             return [(x.args[0], i + (i >= axis), j + (j >= axis))]
         case "pick":
             return [(x.args[0], i, j)]

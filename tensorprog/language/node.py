@@ -9,25 +9,27 @@ A program, its limit's Z-program and the scalar program are all graphs of these 
 | op         | operands        | attr                     | meaning                                                      |
 |------------|-----------------|--------------------------|--------------------------------------------------------------|
 | constant   |                 | number or array          | the same number in every coordinate                          |
-| scalar     |                 | (name, default)          | a hyperparameter: a number, or an array of them              |
+| scalar     |                 | Hyperparameter           | a hyperparameter: a number, or an array of them              |
 | inverse_sqrt |               | Width                    | width**-1/2, an initial scalar with limit 0                  |
 | vector     |                 | VectorSpec               | an initial vector                                            |
-| matrix     |                 | Matrix                   | an initial matrix as a part of one: cols times its entries   |
-| matmul     | x               | (Matrix, transposed)     | W x or W.T x; a mark "backward" or "forward" comes third    |
-| apply      | M, x            | (transposed,)            | M x or M.T x of what has two coordinates; marks as of matmul |
+| matrix     |                 | MatrixSpec               | an initial matrix as a part of one: cols times its entries   |
+| matmul     | x               | Product                  | W x or W.T x, perhaps marked "backward" or "forward"         |
+| apply      | M, x            | Applied                  | M x or M.T x of what has two coordinates; marks as of matmul |
 | moment     | x               |                          | the mean over the width                                      |
 | add        | x1, ...         | coefficients             | sum of c_i x_i                                               |
 | mul        | x1, ...         | exponents (ints >= 1)    | product of x_i ** k_i                                        |
-| fn         | x               | (primitive, parameters)  | a primitive of `functions.py`, elementwise                   |
-| difference | x, d, eps       | (primitive, parameters)  | (phi(x + eps d) - phi(x)) / eps, elementwise                 |
+| fn         | x               | Call                     | a primitive of `functions.py`, elementwise                   |
+| difference | x, d, eps       | Call                     | (phi(x + eps d) - phi(x)) / eps, elementwise                 |
 | view       | x               | position of each axis    | axes of x placed in a larger shape; a repeat is a diagonal   |
-| take       | x               | (axis, index)            | one position of an axis, which is dropped                    |
-| pick       | x               | (axis, positions)        | positions of an axis in any order, with repeats              |
+| take       | x               | Take                     | one position of an axis, which is dropped                    |
+| pick       | x               | Pick                     | positions of an axis in any order, with repeats              |
 | stack      | x1, ...         | axis                     | a new axis                                                   |
 | sum        | x               | axis                     | contraction of one axis                                      |
 | softmax    | scalar          | axis                     | exp(x) / sum exp(x) along an axis                            |
 | inner      | y               |                          | y indexed by the second coordinate of an OuterNonlin         |
 | outer      | body            |                          | OuterNonlin: the mean of the body over its second coordinate |
+
+Attributes of several parts are in `attributes.py`.
 
 What has two coordinates, over `width` and `inner`, is a matrix: M multiplies by its values divided by the number of its
 columns, so that W - eta * dh * h' is the sum of an initial matrix and an update. An initial matrix in it is only added and

@@ -13,8 +13,9 @@ import numpy as np
 from tensorprog.errors import Source, TensorProgramError
 from tensorprog.language.describe import describe
 from tensorprog.language.expression import Expression, as_expression, check_name
+from tensorprog.language.matrix import Matrix
 from tensorprog.language.node import Node, topological
-from tensorprog.language.symbols import Matrix, Number, VectorSpec, Width, encode, numbers
+from tensorprog.language.symbols import Number, VectorSpec, Width, encode, numbers
 
 if TYPE_CHECKING:
     import networkx
@@ -104,7 +105,7 @@ class Program:
 
         for x in self.nodes:
             if x.op in ("matmul", "matrix"):
-                of = x.attr if x.op == "matrix" else x.attr[0]
+                of = x.attr if x.op == "matrix" else x.attr.matrix
                 unique("matrices", of.name, of, x)
                 for w in (of.rows, of.cols):
                     unique("widths", w.name, w, x)
@@ -112,7 +113,7 @@ class Program:
                 unique("vectors", x.attr.name, getattr(x.attr, "weights", x.attr), x)
                 unique("widths", x.attr.width.name, x.attr.width, x)
             elif x.op == "scalar":
-                unique("hyperparameters", x.attr[0], x.attr, x)
+                unique("hyperparameters", x.attr.name, x.attr, x)
             elif x.op == "inverse_sqrt":
                 unique("widths", x.attr.name, x.attr, x)
 
@@ -120,7 +121,7 @@ class Program:
     @property
     def matrices(self) -> list[Matrix]:
         """The initial matrices, by name."""
-        of = [x.attr if x.op == "matrix" else x.attr[0] for x in self.nodes if x.op in ("matmul", "matrix")]
+        of = [x.attr if x.op == "matrix" else x.attr.matrix for x in self.nodes if x.op in ("matmul", "matrix")]
         found = {m.name: m for m in of}
         return [found[name] for name in sorted(found)]
 
@@ -144,12 +145,13 @@ class Program:
     @property
     def scalars(self) -> dict[str, Any]:
         """Its hyperparameters and their defaults (None: no default), by name."""
-        return dict(sorted([x.attr for x in self.nodes if x.op == "scalar"], key=lambda attr: attr[0]))
+        found = {x.attr.name: x.attr.default for x in self.nodes if x.op == "scalar"}
+        return {name: found[name] for name in sorted(found)}
 
     @property
     def scalar_shapes(self) -> dict[str, tuple[int, ...]]:
         """The shapes of its hyperparameters, by name: () for a number."""
-        return {x.attr[0]: x.shape for x in self.nodes if x.op == "scalar"}
+        return {x.attr.name: x.shape for x in self.nodes if x.op == "scalar"}
 
     @property
     def arrays(self) -> dict[str, np.ndarray]:
@@ -180,7 +182,7 @@ class Program:
             raise TensorProgramError(
                 f"hyperparameter {missing[0]} has no value",
                 fix=f'pass values={{"{missing[0]}": ...}}; on the command line --values {missing[0]}=...',
-                source=next(x.source for x in self.nodes if x.op == "scalar" and x.attr[0] == missing[0]),
+                source=next(x.source for x in self.nodes if x.op == "scalar" and x.attr.name == missing[0]),
             )
         return out
 

@@ -25,9 +25,10 @@ from typing import Any
 
 import numpy as np
 
+from tensorprog.language.attributes import Applied, Call, Hyperparameter, InnerProducts, Pick, Product, Take
 from tensorprog.language.functions import PRIMITIVES
 from tensorprog.language.node import Node, topological
-from tensorprog.language.symbols import Matrix, VectorSpec, Width
+from tensorprog.language.symbols import MatrixSpec, VectorSpec, Width
 
 __all__ = ["SPEC", "Dialect", "IllegalNode", "Row", "check"]
 
@@ -83,17 +84,23 @@ def _is_constant(x: Node) -> bool:
 
 def _is_hyperparameter(x: Node) -> bool:
     name, default = x.attr
-    return isinstance(name, str) and (default is None or _is_number(default) or isinstance(default, np.ndarray))
+    return (
+        isinstance(x.attr, Hyperparameter)
+        and isinstance(name, str)
+        and (default is None or _is_number(default) or isinstance(default, np.ndarray))
+    )
 
 
 def _is_product(x: Node) -> bool:
-    matrix, transposed, *mark = x.attr
-    return isinstance(matrix, Matrix) and isinstance(transposed, bool) and mark in ([], ["forward"], ["backward"])
+    return isinstance(x.attr, Product) and isinstance(x.attr.matrix, MatrixSpec) and _is_marked(x.attr)
 
 
 def _is_use(x: Node) -> bool:
-    transposed, *mark = x.attr
-    return isinstance(transposed, bool) and mark in ([], ["forward"], ["backward"])
+    return isinstance(x.attr, Applied) and _is_marked(x.attr)
+
+
+def _is_marked(use: Product | Applied) -> bool:
+    return isinstance(use.transposed, bool) and use.mark in ("", "forward", "backward")
 
 
 def _are_coefficients(x: Node) -> bool:
@@ -107,7 +114,12 @@ def _are_exponents(x: Node) -> bool:
 def _is_primitive(x: Node) -> bool:
     name, parameters = x.attr
     row = PRIMITIVES.get(name)
-    return row is not None and len(parameters) == len(row.parameters) and all(map(_is_number, parameters))
+    return (
+        isinstance(x.attr, Call)
+        and row is not None
+        and len(parameters) == len(row.parameters)
+        and all(map(_is_number, parameters))
+    )
 
 
 def _are_places(x: Node) -> bool:
@@ -116,13 +128,18 @@ def _are_places(x: Node) -> bool:
 
 def _is_position(x: Node) -> bool:
     axis, index = x.attr
-    return 0 <= axis < len(x.args[0].shape) and 0 <= index < x.args[0].shape[axis]
+    return isinstance(x.attr, Take) and 0 <= axis < len(x.args[0].shape) and 0 <= index < x.args[0].shape[axis]
 
 
 def _are_positions(x: Node) -> bool:
     axis, index = x.attr
     shape = x.args[0].shape
-    return 0 <= axis < len(shape) and len(index) > 0 and all(0 <= i < shape[axis] for i in index)
+    return (
+        isinstance(x.attr, Pick)
+        and 0 <= axis < len(shape)
+        and len(index) > 0
+        and all(0 <= i < shape[axis] for i in index)
+    )
 
 
 def _is_axis(x: Node) -> bool:
@@ -194,7 +211,7 @@ def _viewed(x: Node) -> bool:
 
 
 def _multiplied(x: Node) -> bool:
-    matrix, transposed = x.attr[:2]
+    matrix, transposed, _ = x.attr
     rows, cols = (matrix.cols, matrix.rows) if transposed else (matrix.rows, matrix.cols)
     return _type(x) == (x.args[0].shape, rows, None) and x.args[0].inner is None and x.args[0].width in (None, cols)
 
@@ -202,7 +219,7 @@ def _multiplied(x: Node) -> bool:
 def _applied(x: Node) -> bool:
     """M x or M.T x, either with the axes of the other or with none."""
     m, y = x.args
-    rows, cols = (m.inner, m.width) if x.attr[0] else (m.width, m.inner)
+    rows, cols = (m.inner, m.width) if x.attr.transposed else (m.width, m.inner)
     shapes = {m.shape, y.shape} - {()}
     return len(shapes) <= 1 and _type(x) == (m.shape or y.shape, rows, None) and y.width in (None, cols) and not y.inner
 
@@ -254,7 +271,7 @@ SPEC: dict[str, Row] = {
     "inverse_sqrt": _row({PROGRAM, RUN}, 0, _is(Width), _number, "width**-1/2"),
     "vector": _row({PROGRAM, RUN}, 0, _is(VectorSpec), _initial, "an initial vector"),
     "leaf": _row({Z}, 0, _is(VectorSpec), _initial, "the centred Gaussian of an initial vector"),
-    "data": _row(_WITH_AXES, 0, _is(tuple), _anything, "inner products or coefficients of data not known yet"),
+    "data": _row(_WITH_AXES, 0, _is(InnerProducts), _anything, "inner products or coefficients of data not known yet"),
     "array": _row({SCALAR}, 0, _is(tuple), _array, "an array that a formula has a name for"),
     "var": _row({INTEGRAND}, 0, _is(int), _number, "a Gaussian variable of an integral"),
     "param": _row({INTEGRAND}, 0, _is(int), _number, "a number an integrand depends on"),
@@ -265,10 +282,10 @@ SPEC: dict[str, Row] = {
     "difference": _row({PROGRAM, RUN}, 3, _is_primitive, _elementwise, "a divided difference of a primitive"),
     # what is structure
     "view": _row(_WITH_AXES, 1, _are_places, _viewed, "axes placed in a larger shape"),
-    "take": _row(_WITH_AXES, 1, _is_position, _over_shape(lambda x: _without(x.args[0].shape, x.attr[0])), "one position"),
+    "take": _row(_WITH_AXES, 1, _is_position, _over_shape(lambda x: _without(x.args[0].shape, x.attr.axis)), "one position"),
     "pick": _row(
         _WITH_AXES, 1, _are_positions,
-        _over_shape(lambda x: (*x.args[0].shape[: x.attr[0]], len(x.attr[1]), *x.args[0].shape[x.attr[0] + 1 :])),
+        _over_shape(lambda x: (*x.args[0].shape[: x.attr.axis], len(x.attr.positions), *x.args[0].shape[x.attr.axis + 1 :])),
         "positions of an axis",
     ),
     "stack": _row(_WITH_AXES, (1, None), _is_axis, _stacked, "a new axis"),
@@ -276,7 +293,7 @@ SPEC: dict[str, Row] = {
     "softmax": _row(_WITH_AXES, 1, _is_axis, _over_shape(lambda x: x.args[0].shape), "exp(x) / sum exp(x)"),
     # instructions
     "matmul": _row({PROGRAM, RUN}, 1, _is_product, _multiplied, "W x or W.T x"),
-    "matrix": _row({PROGRAM, RUN}, 0, _is(Matrix), _matrix, "an initial matrix as a part of one"),
+    "matrix": _row({PROGRAM, RUN}, 0, _is(MatrixSpec), _matrix, "an initial matrix as a part of one"),
     "apply": _row({PROGRAM, RUN}, 2, _is_use, _applied, "M x or M.T x of what has two coordinates"),
     "hat": _row({Z}, 1, _is_product, _multiplied, "the Gaussian part of W x"),
     "moment": _row({PROGRAM, RUN}, 1, _nothing, _mean, "the mean over the width"),

@@ -6,22 +6,18 @@ import hashlib
 import math
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from typing import Any, Self
 
 import numpy as np
 
 from tensorprog.errors import Source, TensorProgramError, caller
 from tensorprog.language.given import refuse_no_numbers
 
-if TYPE_CHECKING:
-    from tensorprog.language.expression import Expression
-
 __all__ = [
     "BITS",
     "LongNumber",
-    "Matrix",
+    "MatrixSpec",
     "Number",
-    "Transposed",
     "VectorSpec",
     "Width",
     "check_length",
@@ -139,6 +135,8 @@ def quotient(a: Number, b: Number) -> Number:
 def encode(x: Any) -> bytes:
     """Bytes that determine x, its numeric type included (0.5 is not Fraction(1, 2))."""
     kind = type(x)
+    if kind not in _SIMPLE and kind is not tuple and isinstance(x, tuple):  # of `attributes.py`
+        x, kind = x.content() if hasattr(x, "content") else tuple(x), tuple
     try:
         if kind in _SIMPLE or (kind is tuple and _SIMPLE.issuperset(map(type, x))):
             return repr(x).encode()
@@ -250,49 +248,9 @@ def ratio(rows: Width, cols: Width) -> Number:
     return quotient(rows.ratio, cols.ratio)
 
 
-class _NoArithmetic:
-    """What a matrix and its transpose are not: numbers."""
-
-    def _refused(self, *_: Any, **__: Any) -> Any:
-        raise TensorProgramError(
-            f"{self!r} is used like numbers",
-            why="a program adds and scales matrices and multiplies vectors by them; a transpose only multiplies",
-            fix="write (2 * W).T @ y for 2 * W.T, A.T @ y + B @ y for A.T + B; functions are for tp.matrix(...) alone",
-        )
-
-    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = _refused
-    __pow__ = __rpow__ = __neg__ = __pos__ = __abs__ = __rmatmul__ = __getitem__ = __len__ = __iter__ = _refused
-    __lt__ = __le__ = __gt__ = __ge__ = __array_ufunc__ = _refused
-
-    def __bool__(self) -> bool:  # without it, truth would be asked of __len__
-        return True
-
-
 @dataclass(frozen=True)
-class Matrix(_NoArithmetic):
-    """A rows x cols matrix with iid entries of mean 0 and variance var / cols (fan-in normalisation).
-
-    A matrix *is* its name and attributes: the same name with the same attributes is the same matrix.
-    `W @ x` multiplies a vector of width `cols`, `W.T @ y` one of width `rows`. Matrices are added, and scaled by numbers and
-    scalars: `(1 - wd) * W - eta * tp.matrix(lambda d, h: d * h, dh, h)` is the matrix after a step of training.
-
-    Args:
-        name: Its name.
-        rows: Width of `W @ x`.
-        cols: Width of x.
-        var: Variance of an entry times the number of columns (sigma_W^2 in the papers); positive or zero.
-        entries: None for Gaussian entries; `"rademacher"`, `"uniform"` or a frozen SciPy distribution for the finite widths
-            only (standardised): by universality the limit is the Gaussian one (Tensor Programs IVb, 2.6).
-        share: Its part of the fan-in of its layer, where that has several matrices (one for each offset of a filter): what
-            a parametrization knows a weight by, and no part of its law.
-        std: A scalar node that multiplies its products, as the standard deviation of the weights (a hyperparameter); else None.
-
-    Example:
-        >>> n = Width("n")
-        >>> W = Matrix("W", n, n, var=2)
-        >>> W.T.T == W
-        True
-    """
+class MatrixSpec:
+    """An initial matrix, as an instruction has it: what `language/matrix.py:Matrix`, which has operators, is made from."""
 
     name: str
     rows: Width
@@ -321,59 +279,9 @@ class Matrix(_NoArithmetic):
             object.__setattr__(self, "source", caller())
 
     @property
-    def T(self) -> Transposed:
-        """The transpose: the same random matrix, used the other way round."""
-        return Transposed(self)
-
-    @property
     def ratio(self) -> Number:
         """rho = lim rows / cols."""
         return ratio(self.rows, self.cols)
-
-    def __matmul__(self, x: Expression) -> Expression:
-        from tensorprog.language.expression import product
-
-        return product(self, False, x)
-
-    # ---- as a part of a matrix ----
-    @property
-    def _part(self) -> Expression:
-        from tensorprog.language.expression import part
-
-        return part(self)
-
-    def __add__(self, other: Any) -> Expression:
-        return self._part + other
-
-    def __radd__(self, other: Any) -> Expression:
-        return other + self._part
-
-    def __sub__(self, other: Any) -> Expression:
-        return self._part - other
-
-    def __rsub__(self, other: Any) -> Expression:
-        return other - self._part
-
-    def __mul__(self, other: Any) -> Expression:
-        return self._part * other
-
-    def __rmul__(self, other: Any) -> Expression:
-        return other * self._part
-
-    def __truediv__(self, other: Any) -> Expression:
-        return self._part / other
-
-    def __neg__(self) -> Expression:
-        return -self._part
-
-    def __pos__(self) -> Expression:
-        return self._part
-
-    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **settings: Any) -> Any:
-        """A number of NumPy on the left."""
-        if ufunc not in (np.add, np.subtract, np.multiply, np.divide):
-            self._refused()
-        return getattr(ufunc, method)(*[x._part if x is self else x for x in inputs], **settings)
 
     def __repr__(self) -> str:
         return f"Matrix({self.name!r}, {self.rows.name}, {self.cols.name}, var={self.var})"
@@ -384,36 +292,16 @@ class Matrix(_NoArithmetic):
         roles = _roles(share=None if self.share == 1 else self.share, std=self.std)
         return encode(("matrix", self.name, self.rows, self.cols, self.var, self.entries, *roles))
 
-    def renamed(self, name: str) -> Matrix:
+    def renamed(self, name: str) -> Self:
         """An independent copy: the same law under another name."""
         return replace(self, name=name)
 
     # tests of equality go through attributes that may be SciPy objects, which compare by identity
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Matrix) and self.encoded() == other.encoded()
+        return isinstance(other, MatrixSpec) and self.encoded() == other.encoded()
 
     def __hash__(self) -> int:
         return hash(self.encoded())
-
-
-@dataclass(frozen=True)
-class Transposed(_NoArithmetic):
-    """The transpose of a matrix, for `W.T @ y`."""
-
-    matrix: Matrix | Expression
-
-    @property
-    def T(self) -> Matrix | Expression:
-        """The matrix itself."""
-        return self.matrix
-
-    def __matmul__(self, y: Expression) -> Expression:
-        from tensorprog.language.expression import product
-
-        return product(self.matrix, True, y)
-
-    def __repr__(self) -> str:
-        return f"{self.matrix!r}.T"
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,13 +10,15 @@ from typing import Any
 import numpy as np
 
 from tensorprog.errors import TensorProgramError
-from tensorprog.estimate import Estimate, Estimates
+from tensorprog.estimate import Estimate, Estimates, note
 from tensorprog.language.data import ArrayData, Embedding
 from tensorprog.language.describe import describe
 from tensorprog.language.functions import PRIMITIVES
 from tensorprog.language.node import Node
 from tensorprog.language.program import Program
 from tensorprog.limits.budget import Budget
+from tensorprog.limits.evaluate.alike import Alike
+from tensorprog.limits.evaluate.moments import check_moments
 from tensorprog.limits.evaluate.scalar import ScalarProgram, sampling_cost
 from tensorprog.limits.expect.domain import check_domains, ranges
 from tensorprog.limits.expect.expectation import Expectation
@@ -25,7 +27,8 @@ from tensorprog.limits.expect.lower import Lowering
 from tensorprog.limits.explain import Explanation, reasons
 from tensorprog.limits.gauss.correlations import nearly_equal
 from tensorprog.limits.jumps.check import check_jumps, suspects
-from tensorprog.limits.routes import FEWEST_POINTS, ROUGH, Exact, Search, better, checked_method, note, rough, worst
+from tensorprog.limits.pairs.estimates import estimates_by_pairs
+from tensorprog.limits.routes import FEWEST_POINTS, ROUGH, Exact, Search, better, checked_method, rough, worst
 from tensorprog.limits.tasks import Declined, Exhausted
 from tensorprog.transforms.decouple import program_for
 from tensorprog.transforms.dispatch import of_networks
@@ -33,6 +36,8 @@ from tensorprog.transforms.written_out import written_out
 
 __all__ = ["limit"]
 
+SHARP = 1e-10
+"""Relative error of batches, computed pair by pair of examples, above which they are computed entry by entry, too."""
 FOLDED_RUNS = 3
 """Lowerings with moved floats, where these have lost digits."""
 
@@ -93,7 +98,9 @@ def limit(
     check_domains(written)
     rng, allowed = _seed(rng), Budget.of(budget)
     if method == "population" and suspects(written, bound):  # the Master Theorem decides there, too
-        check_jumps(written, Lowering(written, bound, Expectation(budget=allowed.renewed())))
+        lowering = Lowering(written, bound, Expectation(budget=allowed.renewed()))
+        check_moments(lowering.expectation.unweighed)
+        check_jumps(written, lowering)
     lost: dict[str, Any] = {}
     exact = lambda part, points, costs: _exact(written_out(part), bound, rng, points, costs, allowed, lost)  # noqa: E731
     search = Search(program, bound, samples, replicates, rng, tol, exact, allowed.factor)
@@ -101,7 +108,12 @@ def limit(
     if method == "population":
         search.sample_populations(list(program), dict.fromkeys(program, 'method="population" was asked for'))
     else:
-        search.evaluate(allowed=search.operations if method == "exact" else None)
+        if samples is None:
+            for name, estimate in estimates_by_pairs(written, bound, allowed, SHARP).items():
+                search.offer(name, estimate)
+        search.evaluate(
+            [name for name in program if name not in found], search.operations if method == "exact" else None
+        )
         if method == "exact":
             search.evaluate_late()
         if search.reasons and method == "exact":
@@ -150,7 +162,7 @@ def _outside(program: Program) -> dict[str, str]:
     """A note for every output that contains exp of an unbounded vector, which no version of the Master Theorem covers."""
     known, reached = ranges(program), set()
     for x in program.nodes:
-        growing = x.op == "fn" and x.width is not None and PRIMITIVES[x.attr[0]].growth == "exponential"
+        growing = x.op == "fn" and x.width is not None and PRIMITIVES[x.attr.name].growth == "exponential"
         if (growing and known[x].degree > 0) or any(a in reached for a in x.args):
             reached.add(x)
     note = "exp of a Gaussian is outside the Master Theorem as proven"
@@ -171,6 +183,7 @@ def _exact(
     `lost` takes what the rounding of floats that were folded while lowering makes of an output, whatever the route.
     """
     lowering = Lowering(program, values, Expectation(budget=budget.renewed()))
+    check_moments(lowering.expectation.unweighed)
     check_jumps(program, lowering)
     uncertain = {name for name, o in program.outputs.items() if lowering.floats.reaches(o.node)}
     found, reasons, costs = _by_route(program, lowering, rng, points, allowed, budget)
@@ -178,6 +191,7 @@ def _exact(
     if poor:  # closed forms inside an integral cancel, as those of rare events do: integrate them, too
         part = Program({name: program.outputs[name] for name in poor})
         lowering = Lowering(part, values, Expectation(budget.renewed(), reduce=False))
+        check_moments(lowering.expectation.unweighed)
         again, _, _ = _by_route(part, lowering, rng, points, allowed, budget)
         found |= {name: e for name, e in again.items() if better(e, found[name])}
     if uncertain:
@@ -243,7 +257,7 @@ def _by_route(
     }
     names = [name for name, cost in costs.items() if cost <= allowed[name]]
     outputs = [lowering.z[program.outputs[name].node] for name in names]
-    answers = _evaluated(outputs, rng, points, budget, _nearly_equal(program))
+    answers = _evaluated(outputs, rng, points, budget, _alike(program))
     found = {}
     for name, answer in zip(names, answers, strict=True):
         if isinstance(answer, str):
@@ -253,25 +267,41 @@ def _by_route(
     return found, reasons, costs
 
 
-def _nearly_equal(program: Program) -> bool:
-    """Do inputs differ that have the same inner products in floating point, or opposite ones?"""
-    for data in {x.attr.data for x in program.nodes if x.op == "vector" and isinstance(x.attr, Embedding)}:
-        if isinstance(data, ArrayData) and nearly_equal(data.rows):
-            return True
-    return False
+def _alike(program: Program) -> Alike:
+    """What is known of the data: do examples differ that have one law in floats, or opposite ones; and which differ at all?"""
+    vectors = [x.attr for x in program.nodes if x.op == "vector"]
+    inputs = {v.data for v in vectors if isinstance(v, Embedding) and isinstance(v.data, ArrayData)}
+    close = any(nearly_equal(data.rows) for data in inputs)
+    plain = inputs and all(isinstance(v, Embedding) for v in vectors if v.shape)
+    if not plain or len({data.shape for data in inputs}) > 1 or len(next(iter(inputs)).shape) != 1:
+        return Alike(close)
+    marks = []
+    for sided in (True, False):
+        columns = []
+        for data in inputs:
+            rows = np.asarray(data.rows, dtype=float)
+            first = np.take_along_axis(rows, (rows != 0).argmax(1)[:, None], 1)
+            columns.append(_numbered(rows if sided else np.where(first < 0, -rows, rows)))
+        marks.append(_numbered(np.column_stack(columns)))
+    return Alike(close, np.column_stack(marks))
 
 
-def _evaluated(outputs: Sequence[Node], rng: int, points: int, budget: Budget, close: bool) -> list[Any]:
+def _numbered(rows: np.ndarray) -> np.ndarray:
+    """Equal rows have one number."""
+    return np.unique(rows + 0, axis=0, return_inverse=True)[1].reshape(-1)
+
+
+def _evaluated(outputs: Sequence[Node], rng: int, points: int, budget: Budget, alike: Alike) -> list[Any]:
     """What `ScalarProgram.estimates` has for every output, or the reason why there is none."""
     from tensorprog.limits.gauss.integrate import Indefinite
 
     try:
-        return list(ScalarProgram(outputs, rng, points, budget.renewed(), close).estimates())
+        return list(ScalarProgram(outputs, rng, points, budget.renewed(), alike).estimates())
     except (Indefinite, Exhausted) as error:
         if len(outputs) > 1:  # the others may do without
-            return [answer for x in outputs for answer in _evaluated([x], rng, points, budget, close)]
+            return [answer for x in outputs for answer in _evaluated([x], rng, points, budget, alike)]
         if isinstance(error, Exhausted):
             if points > FEWEST_POINTS and sampling_cost(outputs[0], points):  # a larger error is better than none
-                return _evaluated(outputs, rng, max(points // 8, FEWEST_POINTS), budget, close)
+                return _evaluated(outputs, rng, max(points // 8, FEWEST_POINTS), budget, alike)
             return [error.reason]
         return [f"rounding or sampling makes a covariance that is indefinite ({error})"]

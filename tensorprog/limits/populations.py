@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 
 from tensorprog.errors import TensorProgramError
-from tensorprog.estimate import Estimate
+from tensorprog.estimate import Estimate, note
 from tensorprog.language.node import topological
 from tensorprog.language.program import Program
 from tensorprog.limits.evaluate.scalar import student
-from tensorprog.limits.routes import note
 
 __all__ = ["population_estimates"]
 

@@ -15,11 +15,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tensorprog.errors import TensorProgramError
-from tensorprog.estimate import Estimate
+from tensorprog.estimate import Estimate, note
 from tensorprog.execute.compiled import compiled
 from tensorprog.language.program import Program
 from tensorprog.limits.budget import is_positive
 from tensorprog.limits.gauss.integrand import POINTS
+from tensorprog.limits.populations import population_estimates
 
 __all__ = [
     "FEWEST_POINTS",
@@ -186,11 +187,6 @@ def fewest_samples(program: Program) -> int:
     return min(SAMPLES, max(FEWEST_SAMPLES, 1 << (4 * columns - 1).bit_length()))
 
 
-def note(*parts: Any) -> str:
-    """A note of its parts, those that are empty left out."""
-    return "; ".join([str(p) for p in parts if p])
-
-
 class Exact(NamedTuple):
     """What closed forms, quadrature and sampled integrals have found.
 
@@ -260,6 +256,8 @@ class Search:
     def evaluate(self, names: Sequence[str] | None = None, allowed: float | None = None) -> None:
         """Closed forms, quadrature, and sampled integrals that cost no more than is allowed."""
         names = list(self.program) if names is None else names
+        if not names:
+            return
         limits = {name: self._affordable(name) if allowed is None else allowed for name in names}
         points = self.points[names[0]] if names else POINTS
         found, reasons, costs = self.exact(self.part(names), points, limits)
@@ -270,7 +268,7 @@ class Search:
                     self.reasons[name] = reasons[name]
                 self._log(name, "exact", 0.0, None, "declined", reasons[name])
             elif name in found:
-                self._offer(name, found[name], costs[name])
+                self.offer(name, found[name], costs[name])
             else:
                 why = f"its sampled integrals take {costs[name]:.1g} operations"
                 self._log(name, "sampled integrals", costs[name], None, "too costly", why)
@@ -294,8 +292,6 @@ class Search:
 
     def sample_populations(self, names: Sequence[str], why: Mapping[str, str]) -> None:
         """Populations for some outputs, those that need the same number of samples in one run."""
-        from tensorprog.limits.populations import population_estimates
-
         self.why |= why
         names = [name for name in names if name in self.sampled or self._fits(name)]
         for samples in sorted({self.samples[name] for name in names}):
@@ -313,7 +309,7 @@ class Search:
                 continue
             for name in group:
                 self.sampled.add(name)
-                self._offer(name, found[name], cost)
+                self.offer(name, found[name], cost)
 
     def _fits(self, name: str) -> bool:
         """Is the first population within its budget, with fewer samples if need be? The user's number stays.
@@ -400,7 +396,8 @@ class Search:
     def _promise(self, name: str, tried: Attempt, goal: float) -> float:
         size = float(np.max(np.abs(np.asarray(self.found[name].value, dtype=float)), initial=0.0))
         ratio = tried.error / (goal * size) if size > 0 else np.inf
-        return tried.cost * max(1.0, ratio) ** (1 / RATE)
+        with np.errstate(over="ignore"):
+            return float(tried.cost * np.power(max(1.0, ratio), 1 / RATE))
 
     def _goal(self, default: float) -> float:
         return default if self.tol is None else self.tol
@@ -409,7 +406,7 @@ class Search:
         population = population_cost(self.part([name]), self.samples[name], self.replicates)
         return min(self.operations, max(CHEAP, DEARER * population))
 
-    def _offer(self, name: str, estimate: Estimate, cost: float) -> None:
+    def offer(self, name: str, estimate: Estimate, cost: float = 0.0) -> None:
         """One more estimate; the better one stays."""
         route = "population" if estimate.method == "population" else "sampled integrals" if cost else "exact"
         kept = name not in self.found or better(estimate, self.found[name])

@@ -14,7 +14,8 @@ from tensorprog.errors import TensorProgramError
 from tensorprog.language import build
 from tensorprog.language.deferred import layer
 from tensorprog.language.expression import Expression
-from tensorprog.language.symbols import Matrix, Number, Width, number, quotient
+from tensorprog.language.matrix import Matrix
+from tensorprog.language.symbols import Number, Width, number, quotient
 from tensorprog.networks.inputs import EXAMPLE, Bound
 from tensorprog.networks.layers import (
     beside,

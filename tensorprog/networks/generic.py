@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tensorprog.errors import MissingAxis, TensorProgramError
 from tensorprog.language.program import Program
 from tensorprog.networks.inputs import EXAMPLE
-from tensorprog.networks.network import Network
 from tensorprog.networks.outputs import Body
 from tensorprog.networks.samples import GENERIC, open_data
 from tensorprog.transforms.parametrization import parametrization as named
+
+if TYPE_CHECKING:
+    from tensorprog.networks.network import Network
 
 __all__ = ["generic_pair", "is_generic"]
 

@@ -46,7 +46,7 @@ def _plain(x: Any, place: Mapping[int, int]) -> Hashable:
     if isinstance(x, Mapping):
         return ("dict", *sorted([(str(k), _plain(v, place)) for k, v in x.items()], key=lambda item: item[0]))
     if isinstance(x, Expression):
-        return ("expression", x.node.digest, x.order, x.axes)
+        return ("expression", x.node.digest, x.names, x.axes)
     if isinstance(x, Readout):
         return ("readout", _plain([vars(x)[k] for k in sorted(vars(x))], place))
     if hasattr(x, "theta") or hasattr(x, "factor"):

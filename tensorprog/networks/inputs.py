@@ -9,17 +9,16 @@ from typing import Any
 import numpy as np
 
 from tensorprog.errors import TensorProgramError
-from tensorprog.language.data import ArrayData, Data, SlotData, merged
+from tensorprog.language.data import ArrayData, Data, SlotData
 from tensorprog.language.deferred import Deferred
 from tensorprog.language.given import real_array
+from tensorprog.language.rearranged import FEATURES, Transform, beside, transformed
 from tensorprog.language.symbols import check_name
 
-__all__ = ["EXAMPLE", "FEATURES", "Bound", "Input", "Transform", "checked", "joined", "transformed"]
+__all__ = ["EXAMPLE", "FEATURES", "Bound", "Input", "Transform", "checked"]
 
 EXAMPLE = "example"
 """The axis of a batch; data has it first."""
-FEATURES = "features"
-"""The last axis of data, along which `tp.concat` may put inputs together."""
 
 
 class Input(Deferred):
@@ -80,10 +79,6 @@ class Input(Deferred):
 
     def __repr__(self) -> str:
         return f"<Input {self.key}: {', '.join(self.dimensions)}>"
-
-
-Transform = tuple[Any, ...]
-"""What is done to data before a layer multiplies it: ("patches", ...), see `convolution.py`; positions picked, merged, joined."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -175,12 +170,12 @@ class Bound:
         known = [b.data for b in parts if isinstance(b.data, ArrayData)]
         if len(known) == len(parts):
             arrays, short = [d.array for d in known], [d.coordinates for d in known]
-            return Bound(ArrayData(_beside(arrays, place, axes), _beside(short, place, axes)), _named(parts, axes))
+            return Bound(ArrayData(beside(arrays, place, axes), beside(short, place, axes)), _named(parts, axes))
         first = next(k for k, b in enumerate(parts) if isinstance(b.data, SlotData))
         data = parts[first].data
         assert isinstance(data, SlotData)
         probes = [np.empty((*b.shape, b.data.features)) for b in parts]  # type: ignore[attr-defined]
-        shape = _beside(probes, place, axes).shape
+        shape = beside(probes, place, axes).shape
         keys = [(b.data.name, b.data.transform) if isinstance(b.data, SlotData) else b.data for b in parts]
         change = ("concat", place, tuple(keys[:first]), tuple(keys[first + 1 :]))
         return Bound(replace(data, shape=shape[:-1], features=shape[-1], transform=(*data.transform, change)), axes)
@@ -220,64 +215,6 @@ class Bound:
 
 def _named(parts: Sequence[Bound], axes: tuple[str, ...]) -> tuple[str, ...]:
     return (EXAMPLE, *axes) if any(EXAMPLE in b.axes for b in parts) else axes
-
-
-def _beside(arrays: Sequence[np.ndarray], place: int, axes: Sequence[str]) -> np.ndarray:
-    """Arrays (*axes, features), some of them with examples in front, one after the other along an axis."""
-    own = len(axes) + 1
-    counts = {a.shape[0] for a in arrays if a.ndim > own}
-    lead = (counts.pop(),) if counts else ()
-    full = [np.broadcast_to(a, (*lead, *a.shape[-own:])) for a in arrays]
-    apart = {a.shape[len(lead) : len(lead) + place] + a.shape[len(lead) + place + 1 :] for a in full}
-    if len(apart) > 1:
-        along = FEATURES if place == len(axes) else axes[place]
-        raise TensorProgramError(
-            f"data of shapes {', '.join(str(a.shape[-own:]) for a in arrays)} is concatenated along {along!r}",
-            why=f"its axes are {', '.join([*axes, FEATURES])}",
-            fix="give data that agrees along the others",
-        )
-    return np.concatenate(full, axis=len(lead) + place)
-
-
-def joined(array: np.ndarray, transform: Transform, found: Sequence[Any]) -> np.ndarray:
-    """A batch with others before and after it; `found`: the arrays of the others, ArrayData for what is the same for all."""
-    _, place, before, _ = transform
-    others = [x.array if isinstance(x, ArrayData) else x for x in found]
-    return _beside([*others[: len(before)], array, *others[len(before) :]], place, [""] * (array.ndim - 2))
-
-
-def transformed(array: np.ndarray, lead: int, transform: Transform) -> np.ndarray:
-    """A transform of data of shape (*lead axes, *axes, features)."""
-    kind, *options = transform
-    match kind:
-        case "pick":
-            return np.take(array, options[1], lead + options[0])
-        case "take":
-            return np.take(array, options[1], lead + options[0])
-        case "flatten":
-            return merged(array, lead + options[0], lead + options[1])
-        case "insert":
-            return np.expand_dims(array, lead + options[0])
-        case "order":
-            last = array.ndim - 1
-            return np.transpose(array, [*range(lead), *[lead + k for k in options], last])
-    if kind != "patches":
-        raise TensorProgramError(f"an unknown transform {kind!r}", fix="please report this")
-    (places,) = (
-        options  # for each axis: for each offset of the filter, the position read by each output, -1 for padding
-    )
-    parts = [array]
-    for axis, offsets in enumerate(places):
-        parts = [_picked(a, lead + axis, index) for a in parts for index in offsets]
-    return np.concatenate(parts, axis=-1)
-
-
-def _picked(a: np.ndarray, axis: int, index: tuple[int, ...]) -> np.ndarray:
-    found = np.take(a, np.maximum(index, 0), axis)
-    outside = np.asarray(index) < 0
-    if outside.any():
-        found.swapaxes(0, axis)[outside] = 0
-    return found
 
 
 SMALLEST = 1e-153

@@ -17,8 +17,9 @@ from tensorprog.language.deferred import layer
 from tensorprog.language.describe import describe
 from tensorprog.language.expression import Expression, as_expression
 from tensorprog.language.leaves import Vector
+from tensorprog.language.matrix import Matrix
 from tensorprog.language.node import Node, topological
-from tensorprog.language.symbols import Matrix, Number, Width, check_name, is_exact, number, quotient
+from tensorprog.language.symbols import Number, Width, check_name, is_exact, number, quotient
 from tensorprog.networks.inputs import FEATURES, Bound
 
 __all__ = [
@@ -171,7 +172,7 @@ def _width(x: Expression) -> Width:
 
 def ordered(x: Expression, axes: Sequence[str]) -> Expression:
     """The same with its axes in that order, as far as it has them."""
-    return Expression(x.node, x.order, [*[a for a in axes if a in x.axes], *[a for a in x.axes if a not in axes]])
+    return Expression(x.node, x.names, [*[a for a in axes if a in x.axes], *[a for a in x.axes if a not in axes]])
 
 
 def bias(name: str, n: Width, b_std: Any) -> Expression:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from tensorprog.language.expression import Expression
 from tensorprog.language.leaves import inverse_sqrt
 from tensorprog.language.node import Node, topological
 from tensorprog.language.program import Output, Program
+from tensorprog.networks.generic import generic_pair, is_generic
 from tensorprog.networks.identity import content, summary
 from tensorprog.networks.inputs import EXAMPLE, Bound, Input
 from tensorprog.networks.outputs import (
@@ -204,6 +205,36 @@ class Network:
         return outputs
 
     # ---- programs ----
+    options: ClassVar[tuple[str, ...]] = ("X", "X2", "of", "parametrization", "width")
+    """What `program` takes; gradient independence is an option of the functions of programs, too."""
+
+    @property
+    def needs_data(self) -> bool:
+        """Has it an Input without a value of its own?"""
+        return any(x.value is None for x in self.inputs)
+
+    def as_program(self, X: Any = None, *, generic: bool = False, **options: Any) -> Program:
+        """The program that a function of programs gets in place of a network.
+
+        Args:
+            X: As for `program`.
+            generic: Without data, or with a shape in place of it, the kernels of a generic pair of examples, whose inner
+                products are symbols.
+            options: As for `program`.
+
+        Raises:
+            TensorProgramError: there is no data.
+        """
+        if generic and self.needs_data and "X2" not in options and is_generic(X):
+            return generic_pair(self, X, **options)
+        if X is None and self.needs_data:
+            raise TensorProgramError(
+                "a network without data",
+                why="what it computes depends on X",
+                fix="pass X as the second argument: an array (examples, ..., features), or a shape for generic data",
+            )
+        return self.program(X, **options)
+
     def program(
         self,
         X: Any = None,
@@ -384,7 +415,7 @@ class Network:
                 other += "_"
             c = f.covariance(g, **({EXAMPLE: OTHER} if g.per is None else {EXAMPLE: OTHER, g.per: other}))
             names = [n for n, k in zip((EXAMPLE, OTHER, f.per, other), (0, 2, 1, 3), strict=True) if there[k]]
-            return algebra.view(c.node, [names.index(n) for n in c.order], shape)
+            return algebra.view(c.node, [names.index(n) for n in c.names], shape)
         # Of examples of several shapes, some may not use a parameter (a sequence of one step): all have a say.
         only = name.removeprefix("ntk_") if name.startswith("ntk_") else None
         if name != "ntk" and only not in self._parameters:
@@ -403,7 +434,7 @@ def _forward(outputs: list[Any]) -> list[Any]:
     plain = written_out_nodes([new[x.node] for x in parts])
 
     def marked(x: Expression) -> Expression:
-        return Expression(plain[new[x.node]], x.order, x.axes)
+        return Expression(plain[new[x.node]], x.names, x.axes)
 
     return [o.marked(marked) if isinstance(o, Readout) else marked(o) for o in outputs]
 
@@ -442,7 +473,7 @@ def _check_names(thetas: list[Expression], source: Source | None) -> None:
     kinds: dict[str, str] = {}
     for x in topological([t.node for t in thetas]):
         if x.op == "matmul":
-            name, kind = x.attr[0].name, "a matrix"
+            name, kind = x.attr.matrix.name, "a matrix"
         elif x.op == "vector" and x.attr.trainable:
             name, kind = x.attr.name, "an input layer" if isinstance(x.attr, Embedding) else "a vector"
         else:

@@ -53,11 +53,11 @@ def has_positions(theta: Expression) -> int:
 def seen(theta: Expression, data: Mapping[str, tuple[Data, tuple[str, ...]]]) -> Node:
     """An output as a node: the examples' axis first, where there is one, even if it does not depend on the example."""
     sizes = {d.shape[a.index(EXAMPLE)] for d, a in data.values() if EXAMPLE in a}
-    known = dict(zip(theta.order, theta.node.shape, strict=True))
+    known = dict(zip(theta.names, theta.node.shape, strict=True))
     examples = {EXAMPLE: sizes.pop()} if sizes else {}
     full = {**examples, **{a: known[a] for a in sorted(known, key=lambda a: a != EXAMPLE)}}
     names = list(full)
-    return algebra.view(theta.node, [names.index(a) for a in theta.order], list(full.values()))
+    return algebra.view(theta.node, [names.index(a) for a in theta.names], list(full.values()))
 
 
 def of_outputs(block: Callable[[int, int], Node], a: Body, b: Body, front: int) -> Node:
@@ -81,7 +81,7 @@ def concatenated(nodes: Sequence[Node], axis: int, have: Sequence[int]) -> Node:
     names = [f"axis{k}" for k in range(rank)]
     full = [*names[:axis], OUTPUTS[0], *names[axis:]]
     found = concat([Expression(x, full if own else names) for x, own in zip(nodes, have, strict=True)], OUTPUTS[0])
-    return algebra.transpose(found.node, [found.order.index(a) for a in full])
+    return algebra.transpose(found.node, [found.names.index(a) for a in full])
 
 
 def joined(groups: list[Node], places: list[tuple[int, ...]]) -> Node:

@@ -17,7 +17,9 @@ from tensorprog.language.deferred import Deferred, layer
 from tensorprog.language.describe import describe
 from tensorprog.language.expression import Expression, as_expression
 from tensorprog.language.leaves import Vector
+from tensorprog.language.program import Output, Program
 from tensorprog.language.symbols import Number, Width, number, quotient
+from tensorprog.limits.expect.lower import Lowering
 from tensorprog.networks.inputs import EXAMPLE
 from tensorprog.networks.layers import bias, deviation, vector
 
@@ -368,11 +370,8 @@ def check_law(o: Readout, source: Source | None) -> None:
     """
     if all(p.own is None for p in o.parts):
         return
-    from tensorprog.language.program import Output, Program
-    from tensorprog.limits.expect.lower import Lowering
-
     theta = o.theta.node
-    limit = Lowering(Program({"theta": Output(theta, o.theta.order)}), {}).z.get(theta)
+    limit = Lowering(Program({"theta": Output(theta, o.theta.names)}), {}).z.get(theta)
     if limit is not None and not (limit.op == "constant" and not np.any(limit.attr)):
         raise TensorProgramError(
             "the NNGP of a readout by a vector that is correlated with what it multiplies",

@@ -14,7 +14,8 @@ from tensorprog.language import build
 from tensorprog.language.deferred import layer
 from tensorprog.language.describe import describe
 from tensorprog.language.expression import Expression
-from tensorprog.language.symbols import Matrix, Width
+from tensorprog.language.matrix import Matrix
+from tensorprog.language.symbols import Width
 from tensorprog.networks.layers import bias, dense, deviation, hyperparameter, ordered, times
 
 __all__ = ["bidirectional", "gru", "lstm", "rnn"]

@@ -15,7 +15,7 @@ from tensorprog.language.describe import describe
 from tensorprog.language.expression import Expression, product
 from tensorprog.language.functions import PRIMITIVES
 from tensorprog.language.node import Node
-from tensorprog.language.symbols import Matrix, Number, Width, number, quotient
+from tensorprog.language.symbols import MatrixSpec, Number, Width, number, quotient
 from tensorprog.text.show import letter
 from tensorprog.text.tokens import Reader, Token
 
@@ -39,7 +39,7 @@ class Expressions(Reader):
         super().__init__(text, file)
         self.depth = 0
         self.widths: dict[str, Width] = {}
-        self.matrices: dict[str, Matrix] = {}
+        self.matrices: dict[str, MatrixSpec] = {}
         self.arrays: dict[str, np.ndarray] = {}
         self.values: dict[str, Node] = {}
         self.interned: dict[Node, Node] = {}
@@ -389,7 +389,7 @@ class Expressions(Reader):
         return found
 
     @staticmethod
-    def _multiplied(matrix: Matrix | Node, transposed: bool, x: Node, backward: bool) -> Node:
+    def _multiplied(matrix: MatrixSpec | Node, transposed: bool, x: Node, backward: bool) -> Node:
         def named(y: Node) -> Expression:
             return Expression(y, [letter(i) for i in range(len(y.shape))])
 
@@ -398,11 +398,11 @@ class Expressions(Reader):
             return algebra.apply(matrix, transposed, x, backward)
         return product(named(matrix) if isinstance(matrix, Node) else matrix, transposed, named(x), backward).node
 
-    def matrix(self) -> Matrix | Node:
+    def matrix(self) -> MatrixSpec | Node:
         """An initial matrix, or a line with two coordinates."""
         token = self.take("name", "a matrix")
         if token.text in self.matrices or token.text not in self.values:
-            found: Matrix = self.lookup(self.matrices, token, "matrix")
+            found: MatrixSpec = self.lookup(self.matrices, token, "matrix")
             return found
         x = self.values[token.text]
         if x.width is None or x.inner is None:

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 from tensorprog.language.algebra import is_backward
 from tensorprog.language.node import Node
-from tensorprog.language.program import Program
 from tensorprog.text.show import listing
 
 if TYPE_CHECKING:
     import networkx
+
+    from tensorprog.language.program import Program
 
 __all__ = ["graph"]
 
@@ -39,8 +40,8 @@ def graph(program: Program) -> networkx.DiGraph:
         matrix = backward = None
         operands = tuple(operands)
         if op in ("matmul", "apply"):
-            own, transposed = (operands[0], node.attr[0]) if op == "apply" else (node.attr[0].name, node.attr[1])
-            matrix, backward = f"{own}{'.T' if transposed else ''}", is_backward(node)
+            own = operands[0] if op == "apply" else node.attr.matrix.name
+            matrix, backward = f"{own}{'.T' if node.attr.transposed else ''}", is_backward(node)
         width = None if node.width is None else node.width.name
         out.add_node(
             name,

@@ -18,7 +18,7 @@ from tensorprog.language.data import Embedding
 from tensorprog.language.functions import PRIMITIVES
 from tensorprog.language.node import Node
 from tensorprog.language.program import Program
-from tensorprog.language.symbols import Matrix, VectorSpec, Width
+from tensorprog.language.symbols import MatrixSpec, VectorSpec, Width
 from tensorprog.text.show import ATOM, POWER, PRODUCT, SUM, letter, listing
 
 __all__ = ["latex"]
@@ -79,8 +79,8 @@ class _Writer:
             x = line.node
             index = [letter(i) for i in range(len(x.shape))]
             kind = _KINDS.get(x.op, "matrix" if x.has_matrix else "scalar" if x.is_scalar else "Nonlin")
-            if x.op in ("matmul", "apply") and isinstance(x.attr[-1], str):
-                kind += f", {x.attr[-1]}"
+            if x.op in ("matmul", "apply") and x.attr.mark:
+                kind += f", {x.attr.mark}"
             rows.append((_name(line.name, index), f":= {self._compute(x, index)[0]}", kind))
             self.names[x] = line.name
         for line in self.parts.outputs:
@@ -92,7 +92,7 @@ class _Writer:
     def _width(self, w: Width) -> tuple[str, str, str]:
         return _name(w.name), rf"= {_number(w.ratio)[0]} \cdot \text{{the reference width}}", "width"
 
-    def _matrix(self, m: Matrix) -> tuple[str, str, str]:
+    def _matrix(self, m: MatrixSpec) -> tuple[str, str, str]:
         rows, cols, name = _name(m.rows.name), _name(m.cols.name), _name(m.name)
         variance = (
             str(m.var) if isinstance(m.var, int) else f"({m.var})" if isinstance(m.var, Fraction) else repr(m.var)
@@ -158,14 +158,14 @@ class _Writer:
                 parts = [self.entry(a, others if a.shape else ())[0] for a in x.args]
                 return rf"\left({', '.join(parts)}\right)_{{{index[x.attr]}}}", ATOM
             case "matmul":
-                matrix, transposed = x.attr[:2]
+                matrix, transposed, _ = x.attr
                 return f"{_name(matrix.name)}{TOP if transposed else ''} {at(x.args[0], ATOM)}", PRODUCT
             case "matrix":  # lines with two coordinates are written times the number of their columns
                 return rf"{_name(x.attr.cols.name)} {_name(x.attr.name)}", PRODUCT
             case "apply":
                 cols = x.args[0].inner
                 matrix = at(x.args[0], ATOM)
-                matrix = f"{{{matrix}}}{TOP}" if x.attr[0] else matrix
+                matrix = f"{{{matrix}}}{TOP}" if x.attr.transposed else matrix
                 return rf"\frac{{1}}{{{_name(cols.name) if cols else 'n'}}} {matrix} {at(x.args[1], ATOM)}", PRODUCT
             case "moment" | "outer":
                 body = x.args[0]

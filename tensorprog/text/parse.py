@@ -51,9 +51,10 @@ from tensorprog.language import algebra
 from tensorprog.language.data import ArrayData, Embedding
 from tensorprog.language.expression import Expression
 from tensorprog.language.leaves import Vector
+from tensorprog.language.matrix import Matrix
 from tensorprog.language.node import Node
 from tensorprog.language.program import Output, Program
-from tensorprog.language.symbols import Matrix, Number, Width, number
+from tensorprog.language.symbols import Number, Width, number
 from tensorprog.text.expressions import MAX_DIGITS, MAX_SIZE, Expressions
 from tensorprog.text.show import LEAVES, fingerprint, letter
 from tensorprog.text.tokens import Token

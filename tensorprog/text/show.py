@@ -60,7 +60,7 @@ import string
 from collections import Counter
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -68,8 +68,10 @@ from tensorprog.errors import TensorProgramError
 from tensorprog.language.algebra import common_type
 from tensorprog.language.data import ArrayData, Embedding
 from tensorprog.language.node import Node, topological
-from tensorprog.language.program import Program
-from tensorprog.language.symbols import Matrix, Number, VectorSpec, Width, encode
+from tensorprog.language.symbols import MatrixSpec, Number, VectorSpec, Width, encode
+
+if TYPE_CHECKING:
+    from tensorprog.language.program import Program
 
 __all__ = ["Line", "Listing", "arrays", "fingerprint", "letter", "listing", "show"]
 
@@ -328,17 +330,17 @@ class _Writer:
             head = f"scalar {self.scalars[name]}{f'[{shape}]' if shape else ''}"
             scalars.append(head + (f" : {', '.join(attributes)}" if attributes else ""))
         weights = [*[self._matrix(m) for m in p.matrices], *[self._vector(v) for v in p.vectors]]
-        specs: list[Matrix | VectorSpec] = [*p.matrices, *p.vectors]
+        specs: list[MatrixSpec | VectorSpec] = [*p.matrices, *p.vectors]
         named = any(spec.std is not None for spec in specs)
         lines += [*scalars, *weights] if named else [*weights, *scalars]
 
-    def _matrix(self, m: Matrix) -> str:
+    def _matrix(self, m: MatrixSpec) -> str:
         parts = [f"{m.rows.name} x {m.cols.name}", f"var {_number(m.var)}"]
         parts += [] if m.entries is None else [f"entries {_law(m.entries, f'matrix {m.name}')}"]
         parts += [] if m.share == 1 else [f"share {_number(m.share)}"]
         return f"matrix {m.name} : {', '.join([*parts, *self._std(m)])}"
 
-    def _std(self, spec: Matrix | VectorSpec) -> list[str]:
+    def _std(self, spec: MatrixSpec | VectorSpec) -> list[str]:
         """The hyperparameter that multiplies weights, as an attribute of them."""
         if spec.std is None:
             return []
@@ -422,7 +424,7 @@ class _Writer:
         if x.op == "vector":
             return _Piece(self.vectors[x.attr], refs=(self.vectors[x.attr],))
         if x.op == "scalar":
-            return _Piece(self.scalars[x.attr[0]], refs=(self.scalars[x.attr[0]],))
+            return _Piece(self.scalars[x.attr.name], refs=(self.scalars[x.attr.name],))
         if x.op == "inverse_sqrt":
             return _Piece(f"inverse_sqrt({x.attr.name})")
         if x.op == "matrix":
@@ -448,12 +450,15 @@ class _Writer:
                 name, parameters = x.attr
                 return f"difference({', '.join([name, *[a.text for a in args], *map(_number, parameters)])})", ATOM
             case "matmul":
-                matrix, transposed, *mark = x.attr
-                operands = [matrix.name + ".T" * transposed, first.text, *mark]
+                matrix, transposed, mark = x.attr
+                operands = [matrix.name + ".T" * transposed, first.text, *filter(None, [mark])]
                 return f"MatMul({', '.join(operands)})", ATOM
             case "apply":
-                transposed, *mark = x.attr
-                return f"MatMul({', '.join([first.text + '.T' * transposed, args[1].text, *mark])})", ATOM
+                transposed, mark = x.attr
+                return (
+                    f"MatMul({', '.join([first.text + '.T' * transposed, args[1].text, *filter(None, [mark])])})",
+                    ATOM,
+                )
             case "moment":
                 return f"Moment({first.text})", ATOM
             case "outer":
@@ -506,7 +511,7 @@ class _Writer:
                 piece = _Piece(piece.at(ATOM) + suffix)
             divides = (
                 operand.op == "fn"
-                and operand.attr[0] == "reciprocal"
+                and operand.attr.name == "reciprocal"
                 and k == 1
                 and operand not in self.lines
                 and not suffix

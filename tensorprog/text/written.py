@@ -9,14 +9,14 @@ from tensorprog.errors import TensorProgramError
 from tensorprog.language.program import Program
 from tensorprog.text import files
 from tensorprog.text import latex as written
-from tensorprog.transforms.dispatch import Network, needs_data, of_networks, program_of
+from tensorprog.transforms.dispatch import HasProgram, of_networks
 
 __all__ = ["latex", "save"]
 
 latex = of_networks()(written.latex)
 
 
-def save(program: Program | Network, path: str | Path, **options: Any) -> None:
+def save(program: Program | HasProgram, path: str | Path, **options: Any) -> None:
     """Writes the program's text, and its large arrays into an .npz file beside it (`model.tp`, `model.npz`).
 
     Args:
@@ -35,15 +35,15 @@ def save(program: Program | Network, path: str | Path, **options: Any) -> None:
         ...     tp.load(Path(folder) / "net.tp") == net.program([[1.0, 2.0]], of="nngp")
         True
     """
-    if isinstance(program, Program) or not isinstance(program, Network):
+    if isinstance(program, Program) or not isinstance(program, HasProgram):
         if options:
             raise TensorProgramError(f"save of a Program is given {next(iter(options))}=", fix="leave it out")
         files.save(program, path)
         return
-    if not isinstance(path, (str, Path)) or (needs_data(program) and options.get("X") is None):
+    if not isinstance(path, (str, Path)) or (program.needs_data and options.get("X") is None):
         raise TensorProgramError(
             "a network without data, or without a path, is saved",
             why="what is written is the program of its kernels, which depends on X",
             fix='call tp.save(net, "net.tp", X=X), or tp.save(net.program(X), "net.tp")',
         )
-    files.save(program_of(program, **options), path)
+    files.save(program.as_program(**options), path)

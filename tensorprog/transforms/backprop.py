@@ -38,7 +38,7 @@ from tensorprog.language.calculus import partial
 from tensorprog.language.describe import describe
 from tensorprog.language.functions import PRIMITIVES
 from tensorprog.language.node import Node, topological
-from tensorprog.language.symbols import Matrix, Width
+from tensorprog.language.symbols import MatrixSpec, Width
 from tensorprog.transforms.written_out import swapped
 
 __all__ = ["Backward", "Gradient", "Use", "backprop"]
@@ -73,7 +73,7 @@ class Use:
         gradient: dg.
     """
 
-    matrix: Matrix
+    matrix: MatrixSpec
     transposed: bool
     operand: Node
     gradient: Gradient
@@ -212,10 +212,7 @@ class _Pass:
 
     # ---- rules ----
     def _pass_on(self, x: Node, g: Gradient) -> None:
-        first = x.args[0]
-        if x.op in ("pick", "stack", "softmax"):  # they mix the positions of an axis
-            g = self._untied(x.shape, g, (x.attr[0] if x.op == "pick" else x.attr,))
-        lead = self._lead(g.ties)
+        """Gives the operands of x what its gradient makes of theirs."""
         match x.op:
             case "add" | "mul" | "fn":
                 for a, slope in self._slopes(x):
@@ -223,54 +220,72 @@ class _Pass:
             case "matmul":
                 self._matmul(x, g)
             case "moment":
-                scaled = algebra.mul([g.node, algebra.fn("reciprocal", root_of_ratio(first.width))])
-                self._give(first, Gradient(algebra.typed(scaled, g.node.shape, first.width, None), g.ties))
+                self._moment(x, g)
             case "view":
                 self._view(x, g)
             case "take":
-                axis, i = x.attr
-                ties = _with_axis(g.ties, axis)
-                slot = self.taken.setdefault(first, {}).setdefault((axis, ties), {})
-                if i in slot:
-                    self._give(first, self._stacked(first, axis, ties, {i: g}))
-                else:
-                    slot[i] = g
-            case "pick":
-                axis, index = x.attr
-                node = self._typed(g.node, (*lead, *x.shape), x.width)
-                back = algebra.pick_transposed(node, axis + len(lead), index, first.shape[axis])
-                self._give(first, Gradient(back, g.ties))
-            case "stack":
-                axis = x.attr
-                ties = tuple([None if tie is None else tie - (tie > axis) for tie in g.ties])
-                node = self._typed(g.node, (*lead, *x.shape), x.width)
-                for i, a in enumerate(x.args):
-                    self._give(a, Gradient(self._narrowed(a, algebra.take(node, axis + len(lead), i)), ties))
+                self._take(x, g)
             case "sum":
-                axis = x.attr
-                shape = (*lead, *first.shape)
-                index = [i + (i >= axis + len(lead)) for i in range(len(shape) - 1)]
-                node = algebra.view(g.node, index, shape) if g.node.shape else self._typed(g.node, shape, x.width)
-                self._give(first, Gradient(node, _with_axis(g.ties, axis)))
+                self._sum(x, g)
+            case "pick":  # this and the next two mix the positions of an axis
+                self._pick(x, self._untied(x.shape, g, (x.attr.axis,)))
+            case "stack":
+                self._stack(x, self._untied(x.shape, g, (x.attr,)))
             case "softmax":
-                shape = (*lead, *x.shape)
-                a = algebra.view(x, range(len(lead), len(shape)), shape)
-                weighted = algebra.mul([a, algebra.typed(g.node, shape, None, None)])
-                axis = x.attr + len(lead)
-                total = algebra.view(
-                    algebra.sum_axis(weighted, axis), [i for i in range(len(shape)) if i != axis], shape
-                )
-                centred = algebra.add([(1, weighted), (-1, algebra.mul([a, total]))])
-                self._give(first, Gradient(centred, g.ties))
+                self._softmax(x, self._untied(x.shape, g, (x.attr,)))
             case "outer":
                 self._outer(x, g)
             case _:
                 raise TensorProgramError(f"no rule differentiates {x.op!r}", fix="please report this", source=x.source)
 
+    def _moment(self, x: Node, g: Gradient) -> None:
+        (y,) = x.args
+        scaled = algebra.mul([g.node, algebra.fn("reciprocal", root_of_ratio(y.width))])
+        self._give(y, Gradient(algebra.typed(scaled, g.node.shape, y.width, None), g.ties))
+
+    def _take(self, x: Node, g: Gradient) -> None:
+        """The gradients of the positions of an axis are collected, and stacked once."""
+        (y,), (axis, i) = x.args, x.attr
+        ties = _with_axis(g.ties, axis)
+        slot = self.taken.setdefault(y, {}).setdefault((axis, ties), {})
+        if i in slot:
+            self._give(y, self._stacked(y, axis, ties, {i: g}))
+        else:
+            slot[i] = g
+
+    def _pick(self, x: Node, g: Gradient) -> None:
+        (y,), lead = x.args, self._lead(g.ties)
+        node = self._typed(g.node, (*lead, *x.shape), x.width)
+        back = algebra.pick_transposed(node, x.attr.axis + len(lead), x.attr.positions, y.shape[x.attr.axis])
+        self._give(y, Gradient(back, g.ties))
+
+    def _stack(self, x: Node, g: Gradient) -> None:
+        axis, lead = x.attr, self._lead(g.ties)
+        ties = tuple([None if tie is None else tie - (tie > axis) for tie in g.ties])
+        node = self._typed(g.node, (*lead, *x.shape), x.width)
+        for i, a in enumerate(x.args):
+            self._give(a, Gradient(self._narrowed(a, algebra.take(node, axis + len(lead), i)), ties))
+
+    def _sum(self, x: Node, g: Gradient) -> None:
+        (y,), axis, lead = x.args, x.attr, self._lead(g.ties)
+        shape = (*lead, *y.shape)
+        index = [i + (i >= axis + len(lead)) for i in range(len(shape) - 1)]
+        node = algebra.view(g.node, index, shape) if g.node.shape else self._typed(g.node, shape, x.width)
+        self._give(y, Gradient(node, _with_axis(g.ties, axis)))
+
+    def _softmax(self, x: Node, g: Gradient) -> None:
+        (y,), lead = x.args, self._lead(g.ties)
+        shape, axis = (*lead, *x.shape), x.attr + len(lead)
+        a = algebra.view(x, range(len(lead), len(shape)), shape)
+        weighted = algebra.mul([a, algebra.typed(g.node, shape, None, None)])
+        total = algebra.view(algebra.sum_axis(weighted, axis), [i for i in range(len(shape)) if i != axis], shape)
+        centred = algebra.add([(1, weighted), (-1, algebra.mul([a, total]))])
+        self._give(y, Gradient(centred, g.ties))
+
     def _slopes(self, x: Node) -> list[tuple[Node, Node]]:
         """Every operand of an elementwise node, and the derivative in it."""
         if (
-            x.op == "fn" and PRIMITIVES[x.attr[0]].jumps
+            x.op == "fn" and PRIMITIVES[x.attr.name].jumps
         ):  # flat almost everywhere: a network has no gradient there, at any width
             return []
         found = []
@@ -319,7 +334,7 @@ class _Pass:
         return product
 
     def _matmul(self, x: Node, g: Gradient) -> None:
-        matrix, transposed = x.attr[:2]
+        matrix, transposed, _ = x.attr
         (h,) = x.args
         self.uses.append(Use(matrix, transposed, h, g))
         node = algebra.typed(g.node, g.node.shape, x.width, None)

@@ -16,18 +16,18 @@ from tensorprog.errors import TensorProgramError
 from tensorprog.language import algebra
 from tensorprog.language.node import Node, topological
 from tensorprog.language.program import Program
-from tensorprog.language.symbols import Matrix
+from tensorprog.language.symbols import MatrixSpec
 from tensorprog.transforms.rewrite import Rule, rewrite, rewrite_nodes
 
 __all__ = ["backward_copy", "copy_of", "decouple", "in_forward_pass", "program_for", "unmarked", "with_copies"]
 
 
-def copy_of(matrix: Matrix) -> Matrix:
+def copy_of(matrix: MatrixSpec) -> MatrixSpec:
     """The independent copy W~ of W: the same law under another name, always the same one; W~ is its own copy."""
     return matrix if matrix.name.endswith("~") else matrix.renamed(matrix.name + "~")
 
 
-def backward_copy(matrix: Matrix, transposed: bool) -> Matrix:
+def backward_copy(matrix: MatrixSpec, transposed: bool) -> MatrixSpec:
     """The copy that takes the place of W in back-propagation's `W.T y` (`transposed`), or in its `W x`.
 
     The two are independent of each other, as Tensor Programs II counts W and W.T as different matrices (theorem A.6).
@@ -51,19 +51,19 @@ def in_forward_pass(roots: Iterable[Node]) -> Mapping[Node, Node]:
 
 
 def _unmarked_transpose(x: Node) -> bool:
-    return x.op in ("matmul", "apply") and x.attr[-1] is True
+    return x.op in ("matmul", "apply") and x.attr.transposed and not x.attr.mark
 
 
 def _product(x: Node, args: Sequence[Node], backward: bool | None) -> Node:
     """A product of other operands with another mark."""
     if x.op == "matmul":
-        return algebra.matmul(x.attr[0], x.attr[1], args[0], backward)
-    return algebra.apply(args[0], x.attr[0], args[1], backward)
+        return algebra.matmul(x.attr.matrix, x.attr.transposed, args[0], backward)
+    return algebra.apply(args[0], x.attr.transposed, args[1], backward)
 
 
 def unmarked(program: Program) -> Program:
     """The program without marks, for those who compute numbers: equal products are one."""
-    if not any(x.op in ("matmul", "apply") and isinstance(x.attr[-1], str) for x in program.nodes):
+    if not any(x.op in ("matmul", "apply") and x.attr.mark for x in program.nodes):
         return program
 
     def rule(x: Node, args: Sequence[Node]) -> Node:
@@ -129,17 +129,17 @@ def with_copies() -> Rule:
 
     def rule(x: Node, args: Sequence[Node]) -> Node:
         if x.op == "matmul" and algebra.is_backward(x):
-            matrix, transposed = x.attr[:2]
+            matrix, transposed, _ = x.attr
             return algebra.matmul(backward_copy(matrix, transposed), transposed, args[0], backward=True)
         if x.op == "apply" and algebra.is_backward(x):
             m, y = args
-            done = known[x.attr[0]]
+            done = known[x.attr.transposed]
             for z in topological([m], lambda z: z.args if z.has_matrix and z not in done else ()):
                 if z.op == "matrix":
-                    done[z] = algebra.matrix(backward_copy(z.attr, x.attr[0]))
+                    done[z] = algebra.matrix(backward_copy(z.attr, x.attr.transposed))
                 elif z not in done:
                     done[z] = algebra.rebuild(z, [done[a] for a in z.args]) if z.has_matrix else z
-            return algebra.apply(done[m], x.attr[0], y, backward=True)
+            return algebra.apply(done[m], x.attr.transposed, y, backward=True)
         return algebra.rebuild(x, args)
 
     return rule
@@ -159,16 +159,16 @@ def _check_copies(program: Program) -> None:
             )
 
 
-def _copied(program: Program) -> list[tuple[Matrix, bool, Node]]:
+def _copied(program: Program) -> list[tuple[MatrixSpec, bool, Node]]:
     """The initial matrices that copies are made of: which, whether as W.T, and in which product."""
     found = []
     seen: dict[bool, set[Node]] = {False: set(), True: set()}
     for x in program.nodes:
         if x.op == "matmul" and algebra.is_backward(x):
-            found.append((*x.attr[:2], x))
+            found.append((x.attr.matrix, x.attr.transposed, x))
         elif x.op == "apply" and algebra.is_backward(x):
-            known = seen[x.attr[0]]
+            known = seen[x.attr.transposed]
             new = topological([x.args[0]], lambda y: y.args if y.has_matrix and y not in known else ())  # noqa: B023
-            found += [(y.attr, x.attr[0], x) for y in new if y.op == "matrix" and y not in known]
+            found += [(y.attr, x.attr.transposed, x) for y in new if y.op == "matrix" and y not in known]
             known.update(new)
     return [use for use in found if not use[0].name.endswith("~")]

@@ -5,27 +5,38 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import wraps
 from inspect import signature
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, overload, runtime_checkable
+from typing import Any, ClassVar, Concatenate, ParamSpec, Protocol, TypeVar, overload, runtime_checkable
 
 from tensorprog.errors import TensorProgramError
 from tensorprog.language.program import Program
 
-__all__ = ["needs_data", "of_networks", "program_of"]
+__all__ = ["HasProgram", "of_networks"]
 
 P = ParamSpec("P")
 R_co = TypeVar("R_co", covariant=True)
 
-OPTIONS = ("X", "X2", "of", "parametrization", "width")
-"""What `Network.program` takes; gradient independence is the function's own option."""
+OF_NETWORKS = ("X", "X2", "of", "parametrization", "width")
+"""Options that a Program, which has its data and outputs inside, is given by mistake."""
 
 
 @runtime_checkable
-class Network(Protocol):
-    """What is asked of a network: its Inputs, and the program of data."""
+class HasProgram(Protocol):
+    """What a program is made of where it is asked for: a network and its data.
 
-    inputs: Any
+    Attributes:
+        options: The keywords that are its own, the first of them also the second argument of a function; all others are the
+            function's.
+        needs_data: Is there no program without the first of them?
+    """
 
-    def program(self, *args: Any, **options: Any) -> Program: ...
+    options: ClassVar[tuple[str, ...]]
+
+    @property
+    def needs_data(self) -> bool: ...  # noqa: D102
+
+    def as_program(self, *, generic: bool = False, **options: Any) -> Program:
+        """Its program. Where it is `generic`, and there are no data, these stay symbols."""
+        ...
 
 
 class OfNetworks(Protocol[P, R_co]):
@@ -34,32 +45,7 @@ class OfNetworks(Protocol[P, R_co]):
     @overload
     def __call__(self, program: Program, *args: P.args, **keywords: P.kwargs) -> R_co: ...
     @overload
-    def __call__(self, program: Network, X: Any = ..., **keywords: Any) -> R_co: ...
-
-
-def needs_data(net: Network) -> bool:
-    """Has it an Input without a value of its own?"""
-    return any(x.value is None for x in net.inputs)
-
-
-def program_of(net: Network, X: Any = None, **options: Any) -> Program:
-    """The program of a network that is given to a function of programs.
-
-    Args:
-        net: The network.
-        X: Its data.
-        options: As for `Network.program`.
-
-    Raises:
-        TensorProgramError: there is no data.
-    """
-    if X is None and needs_data(net):
-        raise TensorProgramError(
-            "a network without data",
-            why="what it computes depends on X",
-            fix="pass X as the second argument: an array (examples, ..., features), or a shape for generic data",
-        )
-    return net.program(X, **options)
+    def __call__(self, program: HasProgram, X: Any = ..., **keywords: Any) -> R_co: ...
 
 
 def fitting(function: Callable[..., R_co], *args: Any, **keywords: Any) -> R_co:
@@ -79,8 +65,8 @@ def of_networks(
 ) -> Callable[[Callable[Concatenate[Program, P], R_co]], OfNetworks[P, R_co]]:
     """Makes a function of a program one of a network, too.
 
-    A Program goes through untouched. Of a Network the second argument is X, those of `OPTIONS` are keywords for
-    `Network.program`, and all others are the function's own, as keywords.
+    A Program goes through untouched. What has a way of its own, a method `own_run` for `run`, goes it. Of a Network the second
+    argument is X, its `options` are keywords for `Network.program`, and all others are the function's own, as keywords.
 
     Args:
         of: The outputs by default, as for `Network.program`.
@@ -98,9 +84,12 @@ def of_networks(
 
         @wraps(function)
         def wrapper(program: Any, *args: Any, **keywords: Any) -> R_co:
-            if not isinstance(program, Network):
+            way: Callable[..., R_co] | None = getattr(program, f"own_{function.__name__}", None)
+            if way is not None:
+                return fitting(way, *args, **keywords)
+            if not isinstance(program, HasProgram):
                 taken = len(args) > positional or any(k in keywords for k in own[: len(args)])
-                wrong = [f"{k}=" for k in keywords if k in OPTIONS] + ["data"] * taken
+                wrong = [f"{k}=" for k in keywords if k in OF_NETWORKS] + ["data"] * taken
                 if wrong and isinstance(program, Program):
                     raise TensorProgramError(
                         f"{function.__name__} of a Program is given {wrong[0]}",
@@ -108,23 +97,19 @@ def of_networks(
                         fix="leave it out; or pass the tp.Network in place of its program",
                     )
                 return fitting(function, program, *args, **keywords)  # which refuses what is no Program
+            data, *_ = program.options
             if len(args) > 1:
                 raise TensorProgramError(
                     f"{function.__name__} of a network is given {len(args)} arguments without a name",
-                    why="the second one is X",
+                    why=f"the second one is {data}",
                     fix=f"name the others: {', '.join([f'{k}=' for k in own[:3]])}",
                 )
-            if args and "X" in keywords:
-                raise TensorProgramError("X is given twice", fix="give it once")
-            options = {k: keywords.pop(k) for k in OPTIONS if k in keywords}
+            if args and data in keywords:
+                raise TensorProgramError(f"{data} is given twice", fix="give it once")
+            options = {"of": of} | {k: keywords.pop(k) for k in program.options if k in keywords}
             if args:
-                options["X"] = args[0]
-            if generic and needs_data(program) and "X2" not in options:
-                from tensorprog.networks.generic import generic_pair, is_generic
-
-                if is_generic(options.get("X")):
-                    return fitting(function, generic_pair(program, **options), **keywords)  # type: ignore[arg-type]
-            return fitting(function, program_of(program, **{"of": of, **options}), **keywords)
+                options[data] = args[0]
+            return fitting(function, program.as_program(generic=generic, **options), **keywords)
 
         return wrapper
 

@@ -1,7 +1,7 @@
 """Parametrizations: what is trained, as factors in front of the parts of the tangent kernel.
 
 A parametrization knows a parameter by its specification alone: the variance, the share of the fan-in and the standard deviation
-of a Matrix, the features of an input layer, the learning rate of a vector; and the fan-in of a readout by the readout.
+of a matrix, the features of an input layer, the learning rate of a vector; and the fan-in of a readout by the readout.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from tensorprog.errors import TensorProgramError
 from tensorprog.language import algebra
 from tensorprog.language.data import Embedding
 from tensorprog.language.node import Node
-from tensorprog.language.symbols import Matrix, Number, VectorSpec
+from tensorprog.language.symbols import MatrixSpec, Number, VectorSpec
 
 __all__ = ["Parametrization", "parametrization"]
 
@@ -31,13 +31,13 @@ class Parametrization:
     name: str
     width: int | None = None
 
-    def undone(self, spec: Matrix | VectorSpec) -> list[tuple[Node, int]]:
+    def undone(self, spec: MatrixSpec | VectorSpec) -> list[tuple[Node, int]]:
         """Factors that the chain rule brings in, and that are none where omega ~ N(0, sigma^2) itself is trained."""
         if self.name == "ntk" or spec.std is None:
             return []
         return [(algebra.fn("reciprocal", algebra.power(spec.std, 2)), 1)]
 
-    def matrix(self, w: Matrix) -> Number:
+    def matrix(self, w: MatrixSpec) -> Number:
         """For W = sigma omega / sqrt(fan-in): sigma^2 / fan-in n_cols, 1 / fan-in n_cols, n_cols."""
         if self.name == "ntk":
             return w.var

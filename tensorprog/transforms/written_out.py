@@ -19,14 +19,14 @@ from tensorprog.language.algebra import ONE, ZERO, typed
 from tensorprog.language.calculus import partial
 from tensorprog.language.node import Node, topological
 from tensorprog.language.program import Output, Program
-from tensorprog.language.symbols import Matrix, ratio
+from tensorprog.language.symbols import MatrixSpec, ratio
 from tensorprog.transforms.rewrite import rewrite_nodes
 
 __all__ = ["swapped", "written_out", "written_out_nodes"]
 
 _WRITTEN = ("apply", "difference")
 
-Form = tuple[dict[Matrix, Node], Node]
+Form = tuple[dict[MatrixSpec, Node], Node]
 """A matrix as the coefficients of initial matrices, scalars of its axes, and the update."""
 
 
@@ -76,7 +76,7 @@ class _Writer:
         if x.op != "apply":
             return algebra.rebuild(x, args)
         m, y = args
-        transposed = x.attr[0]
+        transposed = x.attr.transposed
         coefficients, update = self.form(m)
         parts = [
             algebra.mul([c, algebra.matmul(of, transposed, y, algebra.is_backward(x))])
@@ -134,23 +134,27 @@ class _Writer:
 def _difference(x: Node, args: Sequence[Node]) -> Node:
     """A divided difference: phi'(y) d where its step tends to 0, else what it says."""
     y, d, eps = args
-    phi = algebra.fn(x.attr[0], y, *x.attr[1])
+    phi = algebra.fn(x.attr.name, y, *x.attr.parameters)
     if _vanishes(eps):
         slope = partial(phi, 0) if phi.op == "fn" else ZERO  # of a number, folded: the same everywhere
         assert slope is not None
         return algebra.mul([d, slope])
     step = algebra.add([(1, y), (1, algebra.mul([eps, d]))])
-    return algebra.mul([algebra.sub(algebra.fn(x.attr[0], step, *x.attr[1]), phi), algebra.fn("reciprocal", eps)])
+    return algebra.mul(
+        [algebra.sub(algebra.fn(x.attr.name, step, *x.attr.parameters), phi), algebra.fn("reciprocal", eps)]
+    )
 
 
 def _vanishes(eps: Node) -> bool:
-    """Does a scalar tend to 0 with n: is it a power of n**-1/2, or such a power times numbers and hyperparameters?"""
+    """Does a scalar tend to 0 with n: is it a power of n**-1/2 or its root, or this times numbers and hyperparameters?"""
     if eps.op == "add":
         return all(map(_vanishes, eps.args))
     if eps.op == "mul":
         return any(map(_vanishes, eps.args)) and all(
             a.op in ("inverse_sqrt", "scalar", "constant") or _vanishes(a) for a in eps.args
         )
+    if eps.op == "fn":
+        return eps.attr.name == "sqrt" and _vanishes(eps.args[0])
     return eps.op == "inverse_sqrt"
 
 

@@ -183,7 +183,7 @@ def _is_symmetric() -> Callable[[Node], bool]:
                 own = sorted(x.attr) == [0, 1] and y.shape == x.shape and turn(y) == y
                 found = x if own else algebra.view(y, [1 - i for i in x.attr], x.shape)
             elif x.op == "pick":
-                found = algebra.pick(turn(x.args[0]), 1 - x.attr[0], x.attr[1])
+                found = algebra.pick(turn(x.args[0]), 1 - x.attr.axis, x.attr.positions)
             elif x.op == "dual":
                 found = dual(x.attr, *[turn(a) for a in x.args])
             elif x.op in ("add", "mul", "fn"):

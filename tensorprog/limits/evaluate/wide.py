@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tensorprog.arrays.contraction import Contraction
 from tensorprog.arrays.elementwise import kernel, raised
+from tensorprog.arrays.plan import schedule
 from tensorprog.language.functions import NORMAL, PRIMITIVES, TINY
-from tensorprog.language.node import Node, topological
+from tensorprog.language.node import Node
 from tensorprog.limits.evaluate.perturb import Perturbation
 from tensorprog.limits.gauss.duals import DUALS
 
@@ -199,14 +201,12 @@ def _dual(x: Node, args: Sequence[Wide], moved: bool, changed: Callable[[Sequenc
     match name:
         case "arccos1" | "arcsine" | "arcsine_noisy" | "sign_pair":
             a, c, b = args[-3:]
-            first, second = args[:-3:2], args[1:-3:2]  # noises, or means
-            noisy = name == "arcsine_noisy"
-            p = _half([a, *(first if noisy else ())])
-            q = _half([b, *(second if noisy else ())])
-            own = 2 if noisy else 1
-            before = [w.seen(own * (p, q)[i % 2], moved) for i, w in enumerate(args[:-3])]
+            noise = args[-5:-3]  # none, or one for each variable
+            p, q = _half([a, *noise[:1]]), _half([b, *noise[1:]])
+            before = [w.seen((p, q)[i % 2], moved) for i, w in enumerate(args[:-5])]  # means
+            before += [w.seen(2 * (p, q)[i], moved) for i, w in enumerate(noise)]
             exponent = p + q if name == "arccos1" else 0
-            if noisy and c.exponent - p - q < -2 * FLAT:  # the arcsine is linear there
+            if name == "arcsine_noisy" and c.exponent - p - q < -2 * FLAT:  # the arcsine is linear there
                 exponent = c.exponent - p - q + FLAT
                 c = Wide(c.array, p + q - FLAT)
             scaled = [*before, a.seen(2 * p, moved), c.seen(p + q, moved), b.seen(2 * q, moved)]
@@ -242,7 +242,7 @@ def _half(variances: Sequence[Wide]) -> int:
 def _narrows(x: Node) -> bool:
     """Does it take ordinary floats?"""
     if x.op == "fn":
-        return x.attr[0] not in ("sqrt", "reciprocal") and PRIMITIVES[x.attr[0]].homogeneity is None
+        return x.attr.name not in ("sqrt", "reciprocal") and PRIMITIVES[x.attr.name].homogeneity is None
     return x.op in ("gauss", "guard", "laplace", "softmax") or (x.op == "dual" and x.attr not in SCALED)
 
 
@@ -265,10 +265,13 @@ def run_wide(program: ScalarProgram, level: int, noise: int | None) -> tuple[dic
     moved = perturb is not None
     values: dict[Node, Wide] = {}
     narrow = Narrowed(values, moved)
-    order = topological(program.floating)
-    for x in order:
-        args = [values[a] for a in x.args]
-        if x.op == "dual":
+    for step in schedule(program.floating, moments=False):
+        x = step.node
+        args = [values[a] for a in step.operands]
+        if isinstance(step.compute, Contraction):
+            exponent = sum([k * a.exponent for k, a in zip(step.compute.powers, args, strict=True)])
+            value = Wide.of(step.compute(*[a.array for a in args]), exponent)
+        elif x.op == "dual":
 
             def changed(arrays: Sequence[Array], x: Node = x) -> Sequence[Array]:
                 given = arrays if perturb is None else perturb.operands(x, arrays)

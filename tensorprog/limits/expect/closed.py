@@ -102,6 +102,7 @@ def closed_form(
     if total is None:
         return None, False
     gaussian = _extended(gaussian, variables)
+    gaussian = gaussian.changed(lambda i: _unfolded(gaussian.means[i]), lambda i, j: _unfolded(gaussian.cov(i, j)))
     solver = _Solver(budget)
     pairs = []
     for monomial, c in sorted(halved(total).items(), key=lambda item: tuple(map(key_of, item[0]))):
@@ -112,13 +113,23 @@ def closed_form(
     return (add(pairs) if pairs else ZERO), _may_cancel(total, gaussian)
 
 
+def _unfolded(x: Node) -> Node:
+    """A number that arithmetic leaves alone: what is folded is not moved when errors are measured, and terms may cancel."""
+    if x.op != "constant" or x.is_zero or is_exact(x.attr):
+        return x
+    return Node("view", (x,), tuple(range(len(x.shape))), x.shape)
+
+
 def _may_cancel(total: Sum, g: Gaussian) -> bool:
     """Are there numbers of very different sizes among the terms?
 
-    Powers of one variable, and signs of centred ones, are of one scale.
+    Powers of one variable, and signs of centred ones, are of one scale; a smoothed sign has a scale of its own. Of two
+    variables it is left: their correlation would have to be close to 1 or -1.
     """
     kinds = {f[0] for m in total for f, _ in m}
     if "exp" in kinds and kinds & {"z", "sign"}:
+        return True
+    if len(g.means) == 1 and len(total) > 1 and any(f[0] == "sign" and f[2] != 0 for m in total for f, _ in m):
         return True
     return len(total) > 1 and bool(kinds & {"exp", "gauss_exp", "sin", "cos"} or ("sign" in kinds and not g.centred))
 
@@ -141,7 +152,7 @@ def expressible(x: Node, atoms: Sequence[Node], budget: Budget) -> bool:
 def _arc_cosine(factors: Sequence[tuple[Node, int]], atoms: Sequence[Node], g: Gaussian) -> Node | None:
     """E relu(u) relu(v) of centred u, v keeps its name."""
     if len(atoms) == len(factors) == 2 and all(
-        k == 1 and a.op == "fn" and a.attr[0] == "relu" and a.args[0] in atoms for a, k in factors
+        k == 1 and a.op == "fn" and a.attr.name == "relu" and a.args[0] in atoms for a, k in factors
     ):
         if g.centred:
             return dual("arccos1", g.cov(0, 0), g.cov(1, 0), g.cov(1, 1))
@@ -361,11 +372,11 @@ def _shares(monomial: Monomial, rates: dict[int, Number], g: Gaussian) -> Node |
     alone = [add([(1, x), (1, _logarithm(rates, law))]) for x, law in given]
     if len(halves) == 1:
         return dual("share", logarithm, alone[0], means[0], variances[0])
-    (_, i, _), (_, j, s) = halves
-    c = scale(sides[0] * sides[1], g.cov(i, j))
-    x, law = _given_dirac(j, s, given[0][1])  # j may be i: two smoothed halves of it, each with its own noise
-    both = add([(1, given[0][0]), (1, x), (1, _logarithm(rates, law))])
-    return dual("shares", logarithm, *alone, both, *means, variances[0], c, variances[1])
+    (_, i, s), (_, j, t) = halves
+    law = [constant(s), constant(t), g.cov(i, i), scale(sides[0] * sides[1], g.cov(i, j)), g.cov(j, j)]
+    x, left = _given_dirac(j, t, given[0][1])  # j may be i: two smoothed halves of it, each with its own noise
+    both = add([(1, given[0][0]), (1, x), (1, _logarithm(rates, left))])
+    return dual("shares", logarithm, *alone, both, *means, *law)
 
 
 def _given_dirac(i: int, t: Number, g: Gaussian) -> tuple[Node, Gaussian]:
@@ -449,12 +460,7 @@ def _signs(monomial: Monomial, g: Gaussian) -> Node | None:
         ((i, q),) = variables
         return dual("sign_mean", g.means[i], q)
     if len(signs) == 2:
-        (i, a), (j, b) = variables
-        c = g.cov(i, j)
-        if centred:
-            noise = [f[2] for f in signs]
-            if any(noise):
-                return dual("arcsine_noisy", *map(constant, noise), g.cov(i, i), c, g.cov(j, j))
-            return dual("arcsine", a, c, b)
-        return dual("sign_pair", g.means[i], g.means[j], a, c, b)
+        i, j = [v for v, _ in variables]
+        law = [constant(signs[0][2]), constant(signs[1][2]), g.cov(i, i), g.cov(i, j), g.cov(j, j)]
+        return dual("sign_pair", g.means[i], g.means[j], *law)
     return None

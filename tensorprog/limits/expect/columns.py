@@ -15,7 +15,8 @@ from tensorprog.language import algebra
 from tensorprog.language.data import Embedding
 from tensorprog.language.node import MOVES, Node
 from tensorprog.language.symbols import VectorSpec
-from tensorprog.limits.expect.structure import Structure, is_variable, root, scalar_version
+from tensorprog.limits.expect.moves import is_variable, root, scalar_version
+from tensorprog.limits.expect.structure import Structure
 
 __all__ = ["LARGEST", "covariance_at", "covariance_of_columns", "sum_of_columns"]
 

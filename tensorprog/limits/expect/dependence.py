@@ -14,7 +14,8 @@ from tensorprog.language import algebra
 from tensorprog.language.functions import PRIMITIVES
 from tensorprog.language.node import MOVES, Node, topological
 from tensorprog.language.symbols import Number, is_exact
-from tensorprog.limits.expect.structure import Structure, is_variable, opened, root, scalar_version
+from tensorprog.limits.expect.moves import is_variable, opened, root, scalar_version
+from tensorprog.limits.expect.structure import Structure
 
 __all__ = ["Combination", "independent"]
 
@@ -109,7 +110,7 @@ def _kinked(x: Node) -> set[Node]:
     """The nodes whose kinked functions occur: as variables of the integral, their kinks lie along an axis."""
     out: set[Node] = set()
     for y in topological([x], lambda y: () if y.width is None or y.op in ("leaf", "hat") else y.args):
-        if y.op == "fn" and PRIMITIVES[y.attr[0]].kinks:
+        if y.op == "fn" and PRIMITIVES[y.attr.name].kinks:
             u = y.args[0]
             out.add(u)
             while u.op == "add" and len(u.args) <= 2 and (rest := [a for a in u.args if a.op != "constant"]):

@@ -41,19 +41,24 @@ class Range(NamedTuple):
 
 
 def ranges(program: Program) -> dict[Node, Range]:
-    """The range of every node."""
-    out: dict[Node, Range] = {}
-    asked = _asked(program.nodes)
-    for x in program.nodes:
-        out[x] = _refined(x, _range(x, [out[a] for a in x.args]), asked, out)
-    return out
+    """The range of every node, remembered with the program."""
+    if "ranges" not in program._derived:
+        out: dict[Node, Range] = {}
+        asked = _asked(program.nodes)
+        for x in program.nodes:
+            out[x] = _refined(x, _range(x, [out[a] for a in x.args]), asked, out)
+        program._derived["ranges"] = out
+    known: dict[Node, Range] = program._derived["ranges"]
+    return known
 
 
 def _asked(nodes: Sequence[Node]) -> set[Node]:
     """The sums and products whose range somebody needs to know well: arguments of roots, logarithms, reciprocals and exp."""
     found = set()
     for x in nodes:
-        if x.op == "fn" and (PRIMITIVES[x.attr[0]].domain is not None or PRIMITIVES[x.attr[0]].growth == "exponential"):
+        if x.op == "fn" and (
+            PRIMITIVES[x.attr.name].domain is not None or PRIMITIVES[x.attr.name].growth == "exponential"
+        ):
             y = x.args[0]
             while y.op in MOVES:
                 y = y.args[0]
@@ -75,7 +80,7 @@ def _refined(x: Node, r: Range, asked: set[Node], known: Mapping[Node, Range]) -
 
 def jumps(x: Node) -> bool:
     """Is it a discontinuous function?"""
-    return x.op == "fn" and (PRIMITIVES[x.attr[0]].jumps or x.attr == ("smooth_sign", (0,)))
+    return x.op == "fn" and (PRIMITIVES[x.attr.name].jumps or x.attr == ("smooth_sign", (0,)))
 
 
 def check_value(x: Node, argument: Node) -> None:
@@ -84,7 +89,7 @@ def check_value(x: Node, argument: Node) -> None:
     Raises:
         TensorProgramError: naming the instruction and the user's line.
     """
-    row = PRIMITIVES[x.attr[0]]
+    row = PRIMITIVES[x.attr.name]
     if row.domain is None or argument.op != "constant":
         return
     values = np.atleast_1d(np.asarray(argument.attr, dtype=float))
@@ -128,7 +133,7 @@ def check_domains(program: Program) -> None:
     for x in program.nodes:
         if x.op != "fn" or x.width is None:
             continue
-        name, argument = x.attr[0], known[x.args[0]]
+        name, argument = x.attr.name, known[x.args[0]]
         row = PRIMITIVES[name]
         if row.domain is not None:
             low, included = row.domain
@@ -232,10 +237,10 @@ def positive_almost_surely(x: Node, known: Mapping[Node, Range]) -> bool:
             continue
         if y.op == "mul":
             todo += [a for a, k in zip(y.args, y.attr, strict=True) if k % 2 or not _has_density(a)]
-        elif y.op in (*MOVES, "sum") or (y.op == "fn" and y.attr[0] == "sqrt"):
+        elif y.op in (*MOVES, "sum") or (y.op == "fn" and y.attr.name == "sqrt"):
             todo.append(y.args[0])
         elif not (
-            (y.op == "fn" and y.attr[0] == "abs" and _has_density(y.args[0])) or (y.op == "add" and _has_density(y))
+            (y.op == "fn" and y.attr.name == "abs" and _has_density(y.args[0])) or (y.op == "add" and _has_density(y))
         ):
             return False
     return True
@@ -260,7 +265,7 @@ def _has_density(x: Node) -> bool:
                 if not vectors or (y.op == "mul" and any(a.width is None for a in y.args)):
                     return False
                 todo += vectors
-            case "fn" if y.attr[0] in _ANALYTIC:
+            case "fn" if y.attr.name in _ANALYTIC:
                 todo.append(y.args[0])
             case "view" | "take" | "pick":
                 todo.append(y.args[0])
@@ -273,7 +278,7 @@ def _is_square(x: Node) -> bool:
     """Is it a square of a vector, possibly seen along other axes? A sum of several is positive, almost surely.
 
     Whether the moments of its inverse powers are finite depends on the rank of the covariance and on what else is in the
-    product; `tilt.py:Weights` finds out.
+    product; `limits/gauss/finite.py:Weights` finds out.
     """
     while x.op in (*MOVES, "sum"):
         x = x.args[0]

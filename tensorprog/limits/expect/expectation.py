@@ -38,12 +38,7 @@ from tensorprog.limits.expect.factors import (
 from tensorprog.limits.expect.families import Families
 from tensorprog.limits.expect.guard import guarded, size_of
 from tensorprog.limits.expect.integral import integral
-from tensorprog.limits.expect.picks import Picks, common_picks, split
-from tensorprog.limits.expect.products import few_variables, product
-from tensorprog.limits.expect.reduce import reduced
-from tensorprog.limits.expect.rows import family_factor, of_family, stack_as_family
-from tensorprog.limits.expect.structure import (
-    Structure,
+from tensorprog.limits.expect.moves import (
     is_variable,
     opened,
     opened_fully,
@@ -53,6 +48,11 @@ from tensorprog.limits.expect.structure import (
     settled,
     summand,
 )
+from tensorprog.limits.expect.picks import Picks, common_picks, split
+from tensorprog.limits.expect.products import few_variables, product
+from tensorprog.limits.expect.reduce import reduced
+from tensorprog.limits.expect.rows import family_factor, of_family, stack_as_family
+from tensorprog.limits.expect.structure import Structure
 from tensorprog.limits.gauss.integrand import MAX_QUADRATURE
 from tensorprog.limits.tasks import Declined, Solver, Task
 
@@ -74,6 +74,9 @@ class Expectation:
         self.structure = Structure(self.budget)
         self.solver = Solver(self.budget)
         self.families = Families(integrals)
+        self.unweighed: list[Node] = []
+        """`limits/gauss/finite.py:Weights` of integrals that are sampled in the end, and would not notice an infinite moment:
+        they are evaluated before (`limits/evaluate/moments.py`)."""
         self.used: Counter[str] = Counter()  # rules by name, to how many questions each has answered
 
     # ---- E ----
@@ -308,7 +311,7 @@ class Expectation:
                 return ZERO
             x, y = carried(u, a.args[0]), carried(v, b.args[0])
             value = yield (self.mean, algebra.mul([opened_fully(x), opened_fully(y)]))
-            return algebra.scale(variance_factor(*a.attr), value)
+            return algebra.scale(variance_factor(a.attr.matrix, a.attr.transposed), value)
         if isinstance(a.attr, Embedding) and isinstance(b.attr, Embedding):
             if a.attr.name != b.attr.name:
                 return ZERO

@@ -15,7 +15,8 @@ from tensorprog.language.node import Node, topological
 from tensorprog.language.symbols import Number
 from tensorprog.limits.expect.closed import Gaussian
 from tensorprog.limits.expect.domain import range_of
-from tensorprog.limits.expect.structure import MOVED, Structure, opened
+from tensorprog.limits.expect.moves import MOVED, opened
+from tensorprog.limits.expect.structure import Structure
 
 __all__ = ["Tilt", "logarithm", "saturated", "tilt"]
 
@@ -37,7 +38,7 @@ def logarithm(x: Node) -> Node | None:
     if x.op != "fn":
         return None
     (u,) = x.args
-    match x.attr[0]:
+    match x.attr.name:
         case "exp":
             return u
         case "sigmoid":
@@ -48,10 +49,10 @@ def logarithm(x: Node) -> Node | None:
         case "gaussian":
             return algebra.neg(algebra.power(u, 2))
         case "gauss_exp":
-            return algebra.scale(-x.attr[1][0], algebra.power(u, 2))
+            return algebra.scale(-x.attr.parameters[0], algebra.power(u, 2))
         case "reciprocal" | "sqrt" if range_of(u).low > 0:
             inside = logarithm(u)
-            factor = -1 if x.attr[0] == "reciprocal" else Fraction(1, 2)
+            factor = -1 if x.attr.name == "reciprocal" else Fraction(1, 2)
             return None if inside is None else algebra.scale(factor, inside)
     return None
 
@@ -64,9 +65,9 @@ def saturated(x: Node) -> Node | None:
     (one, a), (y, c) = pairs if pairs[0][0].op == "constant" else pairs[::-1]
     if one.op != "constant" or isinstance(one.attr, np.ndarray) or one.shape or a * one.attr != -c:
         return None
-    if y.op == "fn" and y.attr[0] == "sigmoid":
+    if y.op == "fn" and y.attr.name == "sigmoid":
         return typed(algebra.scale(-c, algebra.fn("sigmoid", algebra.neg(y.args[0]))), x.shape, x.width, x.inner)
-    if y.op == "mul" and y.attr == (2,) and y.args[0].op == "fn" and y.args[0].attr[0] == "tanh":
+    if y.op == "mul" and y.attr == (2,) and y.args[0].op == "fn" and y.args[0].attr.name == "tanh":
         return typed(algebra.scale(-c, algebra.fn("sech2", y.args[0].args[0])), x.shape, x.width, x.inner)
     return None
 
@@ -89,7 +90,7 @@ class Tilt(NamedTuple):
 
 def tilt(structure: Structure, factors: Factors, atoms: tuple[Node, ...], g: Gaussian) -> Tilt | None:
     """Takes exponentials of one variable out of a product, unless another factor falls where they grow."""
-    exps = [(a, k) for a, k in factors if a.op == "fn" and a.attr[0] == "exp" and carrier(a.args[0]) in atoms]
+    exps = [(a, k) for a, k in factors if a.op == "fn" and a.attr.name == "exp" and carrier(a.args[0]) in atoms]
     if not exps:
         return None
     u = min({carrier(a.args[0]) for a, _ in exps}, key=lambda a: a.digest)
@@ -113,7 +114,7 @@ def tilt(structure: Structure, factors: Factors, atoms: tuple[Node, ...], g: Gau
 
 def _ends(x: Node, u: Node, b: Number) -> bool:
     """Is x 0 where exp(b u) grows? exp(u) step(-u) is moderate, and its factors after a tilt are infinity and 0."""
-    if x.op != "fn" or x.attr[0] not in ("step", "relu"):
+    if x.op != "fn" or x.attr.name not in ("step", "relu"):
         return False
     y, slope = carrier(x.args[0]), slope_and_shift(x.args[0])[0]
     while y.op == "view" and carrier(y.args[0]) is not y.args[0]:  # -u seen along an axis
@@ -133,7 +134,7 @@ def _grows(structure: Structure, x: Node, u: Node, b: Number) -> bool:
     for y in topological([x], operands):
         if y.op != "fn":
             continue
-        row = PRIMITIVES[y.attr[0]]
+        row = PRIMITIVES[y.attr.name]
         if row.name == "reciprocal":
             return False
         if row.decay and not (row.monotone and carrier(y.args[0]) == u and slope_and_shift(y.args[0])[0] * b > 0):

@@ -6,7 +6,7 @@ from tensorprog.language import algebra
 from tensorprog.language.algebra import typed
 from tensorprog.language.node import MOVES, Node
 from tensorprog.language.symbols import Number
-from tensorprog.limits.expect.structure import root
+from tensorprog.limits.expect.moves import root
 
 __all__ = ["axes_by_appearance", "carried", "factors_of", "picked_again", "spread_along", "variance_factor", "without"]
 

@@ -41,7 +41,7 @@ class Families:
 
     Args:
         integrals: May the members be functions without closed forms? Not for the kernels of pairs of examples, whose
-            integrals are series over examples (`limits/evaluate/blocks.py`) where they have no axes.
+            integrals are series over examples (`limits/pairs/blocks.py`) where they have no axes.
     """
 
     def __init__(self, integrals: bool = True) -> None:
@@ -167,9 +167,9 @@ class Families:
             return self._sum(xs, shape)
         if x.op == "mul":
             return self._product(xs, shape)
-        if x.op == "take" and all(y.args == x.args and y.attr[0] == x.attr[0] for y in xs):
-            axis = x.attr[0]
-            z = algebra.pick(x.args[0], axis, [y.attr[1] for y in xs])
+        if x.op == "take" and all(y.args == x.args and y.attr.axis == x.attr.axis for y in xs):
+            axis = x.attr.axis
+            z = algebra.pick(x.args[0], axis, [y.attr.position for y in xs])
             return algebra.transpose(z, [axis, *[i for i in range(len(z.shape)) if i != axis]])
         if any(y.attr != x.attr for y in xs):
             return self._sum(xs, shape) if self._signature(x) == _gaussian(x) else None
@@ -185,13 +185,13 @@ class Families:
             return None
         match x.op:
             case "fn":
-                return algebra.fn(x.attr[0], below, *x.attr[1])
+                return algebra.fn(x.attr.name, below, *x.attr.parameters)
             case "view":
                 return algebra.view(below, [0, *[p + 1 for p in x.attr]], shape)
             case "take":
-                return algebra.take(below, x.attr[0] + 1, x.attr[1])
+                return algebra.take(below, x.attr.axis + 1, x.attr.position)
             case _:
-                return algebra.pick(below, x.attr[0] + 1, x.attr[1])
+                return algebra.pick(below, x.attr.axis + 1, x.attr.positions)
 
     def _product(self, xs: Sequence[Node], shape: tuple[int, ...]) -> Node | None:
         """Of products, factor by factor, in an order that all have: any order is right, this one finds what is alike."""
@@ -289,7 +289,7 @@ def _linear(x: Node) -> set[Node] | None:
 def _closed(x: Node) -> bool:
     """Have all functions in an expression a basis, and with it closed forms?"""
     below = topological([x], lambda y: () if y.op in ("leaf", "hat") else y.args)
-    return all(PRIMITIVES[y.attr[0]].basis is not None for y in below if y.op == "fn")
+    return all(PRIMITIVES[y.attr.name].basis is not None for y in below if y.op == "fn")
 
 
 def _is_gaussian(x: Node) -> bool:
@@ -309,7 +309,7 @@ def placed(f: Node, lifted: Node) -> Node:
             shape = list(move.shape)
             shape[move.attr[0]] = lifted.shape[0]
             z = algebra.view(z, move.attr, shape)
-        elif not (move.op == "pick" and move.attr[0] == 0):
+        elif not (move.op == "pick" and move.attr.axis == 0):
             z = algebra.applied(move, [z])
     return z
 
@@ -357,12 +357,12 @@ def _kind(x: Node, signature: Callable[[Node], bytes]) -> bytes:
     leaf = below[-1]
     if leaf.op not in ("leaf", "hat"):
         return signature(x)
-    moves = [(y.op, y.attr[0] if y.op == "take" else y.attr, y.shape) for y in below[:-1]]
+    moves = [(y.op, y.attr.axis if y.op == "take" else y.attr, y.shape) for y in below[:-1]]
     return repr(
-        ("term", moves, leaf.digest if leaf.op == "leaf" else (leaf.attr[0].name, leaf.attr[1], leaf.shape))
+        ("term", moves, leaf.digest if leaf.op == "leaf" else (leaf.attr.matrix.name, leaf.attr.transposed, leaf.shape))
     ).encode()
 
 
 def _order(x: Node) -> tuple[int, int, bytes]:
     """Among terms that are alike: by position, or by when they were made."""
-    return x.attr[1] if x.op == "take" else 0, x.height, x.digest
+    return x.attr.position if x.op == "take" else 0, x.height, x.digest

@@ -14,10 +14,8 @@ import numpy as np
 from tensorprog.language.algebra import add, fn, mul
 from tensorprog.language.node import Node, topological
 
-__all__ = ["LOST", "guarded", "size_of"]
+__all__ = ["guarded", "size_of"]
 
-LOST = 1e3
-"""A closed form is kept where its terms are at most so many times larger than it is."""
 POSITIVE = ("share", "shares_size", "density", "arccos1", "vanishing", "pinv")
 Array = np.ndarray
 
@@ -41,7 +39,7 @@ def size_of(value: Node, given: Collection[Node]) -> Node:
         elif x.op == "dual" and x.attr == "shares":
             size[x] = Node("dual", x.args, "shares_size", x.shape)
         else:
-            positive = (x.op == "dual" and x.attr in POSITIVE) or (x.op == "fn" and x.attr[0] in ("exp", "sqrt"))
+            positive = (x.op == "dual" and x.attr in POSITIVE) or (x.op == "fn" and x.attr.name in ("exp", "sqrt"))
             size[x] = x if positive else fn("abs", x)
     return size[value]
 

@@ -10,7 +10,8 @@ from tensorprog.language import algebra
 from tensorprog.language.node import Node, topological
 from tensorprog.limits.expect.closed import Gaussian
 from tensorprog.limits.expect.dependence import independent
-from tensorprog.limits.expect.structure import MOVED, Structure, opened, scalar_version
+from tensorprog.limits.expect.moves import MOVED, opened, scalar_version
+from tensorprog.limits.expect.structure import Structure
 from tensorprog.limits.gauss.integrand import Integrand
 from tensorprog.limits.tasks import Declined
 

@@ -11,6 +11,7 @@ field theory of batch normalization.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -23,8 +24,10 @@ from tensorprog.language.functions import PRIMITIVES, Primitive
 from tensorprog.language.node import Node, topological
 from tensorprog.limits.expect.closed import Gaussian, closed_form
 from tensorprog.limits.expect.domain import range_of
-from tensorprog.limits.expect.structure import MOVED, Structure, opened, opened_fully, ordered, scalar_version, summand
-from tensorprog.limits.gauss.tilt import EPS, Covariance, Law, Order, Projection, Weights
+from tensorprog.limits.expect.moves import MOVED, opened, opened_fully, ordered, scalar_version, summand
+from tensorprog.limits.expect.structure import Structure
+from tensorprog.limits.gauss.finite import Order, Weights
+from tensorprog.limits.gauss.tilt import EPS, Covariance, Forms, Law, Projection, Variable
 from tensorprog.limits.tasks import Declined, Task
 
 if TYPE_CHECKING:
@@ -41,7 +44,7 @@ FEW = 3
 
 def homogeneous(structure: Structure, x: Node, argument: Node) -> Node | None:
     """f(c p) as p^k f(c), for a function of homogeneity k and random positive factors p of its argument; else None."""
-    k = PRIMITIVES[x.attr[0]].homogeneity
+    k = PRIMITIVES[x.attr.name].homogeneity
     coefficient, y = 1, argument
     while y.op == "add" and len(y.args) == 1:
         coefficient, y = coefficient * y.attr[0], y.args[0]
@@ -52,7 +55,7 @@ def homogeneous(structure: Structure, x: Node, argument: Node) -> Node | None:
     if not positive or len(positive) == len(factors):
         return None
     rest = typed(algebra.mul([f for f in factors if f not in positive]), x.shape, x.width, x.inner)
-    inside = algebra.fn(x.attr[0], algebra.scale(coefficient, rest), *x.attr[1])
+    inside = algebra.fn(x.attr.name, algebra.scale(coefficient, rest), *x.attr.parameters)
     return typed(algebra.mul([inside, *[(a, j * k) for a, j in positive if k]]), x.shape, x.width, x.inner)
 
 
@@ -85,7 +88,7 @@ def inverse_powers(rules: Expectation, factors: Factors) -> tuple[list[tuple[For
     rest: Factors = []
     numerator = False
     for a, k in factors:
-        powers = _powers(rules, a, 2 * k) if a.op == "fn" and a.attr[0] in ("reciprocal", "sqrt") else None
+        powers = _powers(rules, a, 2 * k) if a.op == "fn" and a.attr.name in ("reciprocal", "sqrt") else None
         if powers is None:
             rest.append((a, k))
             continue
@@ -122,9 +125,9 @@ def _powers(rules: Expectation, x: Node, half: int) -> tuple[list[_Found], Facto
             x = algebra.fn("sqrt", x)
             return [], [(x if half > 0 else algebra.fn("reciprocal", x), abs(half))]
         return [], [(x if half > 0 else algebra.fn("reciprocal", x), abs(half) // 2)]
-    if x.op == "fn" and x.attr[0] == "reciprocal":
+    if x.op == "fn" and x.attr.name == "reciprocal":
         return _powers(rules, x.args[0], -half)
-    if x.op == "fn" and x.attr[0] == "sqrt":
+    if x.op == "fn" and x.attr.name == "sqrt":
         return _powers(rules, x.args[0], half // 2) if half % 2 == 0 else None
     if x.op == "mul" and (half % 2 == 0 or all(range_of(a).low >= 0 for a in x.args)):
         forms: list[_Found] = []
@@ -235,78 +238,114 @@ def laplace(rules: Expectation, shape: tuple[int, ...], inverse: list[tuple[Form
     return algebra.mul([*fixed, typed(apart, shape, None, None), typed(value, shape, None, None)])
 
 
+class _Block(NamedTuple):
+    """A block of a form, with the form it is of.
+
+    Attributes:
+        number: Of the form.
+        form: The form.
+        weight: Its coefficient.
+        variable: What is squared, over the form's axes and those it is summed over.
+        extent: The sizes of those.
+    """
+
+    number: int
+    form: Form
+    weight: float
+    variable: Node
+    extent: tuple[int, ...]
+
+
 def _tilted(rules: Expectation, shape: tuple[int, ...], inverse: list[tuple[Form, int]], factors: Factors) -> Task:
+    """E of a product whose axes have these sizes, and along each of which something of it varies."""
     if len(inverse) > FORMS:
         raise Declined(f"inverse powers of {len(inverse)} quadratic forms in one product")
     inverse = sorted(inverse, key=lambda f: (f[0].axes, [(u.digest, w) for w, u, _ in f[0].blocks]))
     known = _with_atoms(rules.structure, factors)
     atoms = tuple(dict.fromkeys(u for _, _, mine in known for u in mine))
-    blocks = [(i, form, *b) for i, (form, _) in enumerate(inverse) for b in form.blocks]
-    for u in (*atoms, *[b[3] for b in blocks]):
+    blocks = [_Block(i, form, *b) for i, (form, _) in enumerate(inverse) for b in form.blocks]
+    for u in (*atoms, *[b.variable for b in blocks]):
         centred = yield from _centred(rules, u)
         if not centred:
             raise Declined("an inverse power of a quadratic form of variables that have means")
     axes = tuple(sorted({a for form, _ in inverse for a in form.axes}))
-    outer = tuple([shape[a] for a in axes])
     law = Law(
-        outer,
-        tuple([b[4] for b in blocks]),
-        tuple([b[2] for b in blocks]),
-        tuple([b[0] for b in blocks]),
+        tuple([shape[a] for a in axes]),
+        tuple([b.extent for b in blocks]),
+        tuple([b.weight for b in blocks]),
+        tuple([b.number for b in blocks]),
         tuple([k for _, k in inverse]),
     )
-    operands = []
-    for i, (_, form, _, u, e) in enumerate(blocks):
-        for _, other, _, v, f in blocks[: i + 1]:
-            full, n = (*outer, *e, *f), len(outer)
-            ui = _placed(u, [*[axes.index(a) for a in form.axes], *range(n, n + len(e))], full)
-            vi = _placed(v, [*[axes.index(a) for a in other.axes], *range(n + len(e), n + len(e) + len(f))], full)
-            covariance = yield (rules.covariance, *ordered(ui, vi))
-            operands.append(covariance)
-    for _, form, _, u, e in blocks:
-        made = yield from _made_of(rules, u)
-        index = [*[axes.index(a) for a in form.axes], *range(len(outer), len(outer) + len(e))]
-        operands.append(_placed(made, index, (*outer, *e)))
-    for form, _ in inverse:
-        operands.append(_placed(form.constant, [axes.index(a) for a in form.axes], outer))
-    node = Node("laplace", tuple(operands), law, (*outer, law.length))
+    forms = yield from _forms(rules, law, axes, blocks, inverse)
+    node = Node("laplace", forms.flat, law, (*law.outer, law.length))
     lead = len(shape)
     spread = algebra.view(node, [*axes, lead], (*shape, law.length))
-    projections, variances, checks = [], [], []
+    variables: list[Variable[Node]] = []
+    projections = []
     for u in atoms:
-        covariances = []
-        for _, form, _, v, e in blocks:
-            full = (*shape, *e)
-            vi = _placed(v, [*form.axes, *range(lead, lead + len(e))], full)
-            ui = _placed(u, range(lead), full)
-            covariance = yield from _spread_covariance(rules, ui, vi)
-            covariances.append(covariance)
-        variance = yield from _spread_covariance(rules, u, u)
-        variances.append(variance)
-        checks += [variance, *covariances]
+        variable = yield from _seen_by(rules, shape, u, blocks)
+        variables.append(variable)
         projection = Projection(law, lead)
-        projections.append(Node("laplace", (spread, *covariances), projection, (*shape, projection.length)))
+        projections.append(Node("laplace", (spread, *variable.covariances), projection, (*shape, projection.length)))
     tilted = {}
     for i, u in enumerate(atoms):
         for j in range(i + 1):
             covariance = yield from _spread_covariance(rules, u, atoms[j])
-            given = (spread, projections[i], projections[j], covariance, variances[i], variances[j])
+            variances = (variables[i].variance, variables[j].variance)
+            given = (spread, projections[i], projections[j], covariance, *variances)
             tilted[i, j] = Node("laplace", given, Covariance(law, lead, i == j), (*shape, law.nodes))
     number = {u: i for i, u in enumerate(atoms)}
     orders: dict[Node, Order] = {}
     degrees = tuple(
         [(_order(rules.structure, a, number, orders), k, tuple([number[u] for u in mine])) for a, k, mine in known]
     )
-    weights = Node("laplace", (node, *operands, *checks), Weights(law, lead, axes, degrees), (*outer, law.nodes))
+    checks = [x for v in variables for x in (v.variance, *v.covariances)]
+    weights = Node("laplace", (node, *forms.flat, *checks), Weights(law, lead, axes, degrees), (*law.outer, law.nodes))
     value: Node | None = ONE if not factors else None
     if factors and len(known) == len(factors):
         value, _ = closed_form(factors, atoms, Gaussian(tuple([ZERO] * len(atoms)), tilted), rules.budget)
     if value is None:
-        _refuse_infinite(weights)
+        rules.unweighed.append(weights)
         raise Declined("a function without closed form, times an inverse power of a quadratic form")
     everywhere = algebra.view(weights, [*axes, lead], (*shape, law.nodes))
     whole = typed(algebra.mul([everywhere, value]), (*shape, law.nodes), None, None)
     return algebra.sum_axis(whole, lead)
+
+
+def _forms(
+    rules: Expectation, law: Law, axes: tuple[int, ...], blocks: Sequence[_Block], inverse: list[tuple[Form, int]]
+) -> Task:
+    """The operands of the law, whose outer axes are these of the expectation."""
+    n = len(axes)
+
+    def places(b: _Block, first: int) -> list[int]:
+        return [*[axes.index(a) for a in b.form.axes], *range(first, first + len(b.extent))]
+
+    covariances, made = [], []
+    for i, b in enumerate(blocks):
+        for c in blocks[: i + 1]:
+            full = (*law.outer, *b.extent, *c.extent)
+            u = _placed(b.variable, places(b, n), full)
+            v = _placed(c.variable, places(c, n + len(b.extent)), full)
+            covariance = yield (rules.covariance, *ordered(u, v))
+            covariances.append(covariance)
+    for b in blocks:
+        variance = yield from _made_of(rules, b.variable)
+        made.append(_placed(variance, places(b, n), (*law.outer, *b.extent)))
+    constants = [_placed(form.constant, [axes.index(a) for a in form.axes], law.outer) for form, _ in inverse]
+    return Forms(covariances, made, constants)
+
+
+def _seen_by(rules: Expectation, shape: tuple[int, ...], u: Node, blocks: Sequence[_Block]) -> Task:
+    """The variance of u, and its covariances with every block."""
+    lead, covariances = len(shape), []
+    for b in blocks:
+        full = (*shape, *b.extent)
+        v = _placed(b.variable, [*b.form.axes, *range(lead, lead + len(b.extent))], full)
+        covariance = yield from _spread_covariance(rules, _placed(u, range(lead), full), v)
+        covariances.append(covariance)
+    variance = yield from _spread_covariance(rules, u, u)
+    return Variable(variance, covariances)
 
 
 def _spread_covariance(rules: Expectation, u: Node, v: Node) -> Task:
@@ -353,7 +392,7 @@ def _placed(u: Node, index: list[int] | range, shape: tuple[int, ...]) -> Node:
 
 
 def _order(structure: Structure, x: Node, index: dict[Node, int], known: dict[Node, Order]) -> Order:
-    """How x vanishes, or blows up, where some of its variables do: as a small tree, for `tilt.py:vanishing`.
+    """How x vanishes, or blows up, where some of its variables do: as a small tree, for `limits/gauss/finite.py:vanishing`.
 
     c/sqrt(q) keeps its size where q, a sum of squares of c and others, vanishes; tanh of it too, whatever its power.
     """
@@ -380,7 +419,7 @@ def _order(structure: Structure, x: Node, index: dict[Node, int], known: dict[No
         elif y.op == "add":
             known[y] = ("least", tuple(parts))
         elif y.op == "fn":
-            known[y] = _order_of_function(PRIMITIVES[y.attr[0]], y.attr[1], parts[0])
+            known[y] = _order_of_function(PRIMITIVES[y.attr.name], y.attr.parameters, parts[0])
         else:
             known[y] = parts[0]
     return known[x]
@@ -405,15 +444,3 @@ def _with_atoms(structure: Structure, factors: Factors) -> list[tuple[Node, int,
         except Declined:
             continue
     return known
-
-
-def _refuse_infinite(weights: Node) -> None:
-    """Evaluates the check of `Weights`: sampling would not notice an infinite moment.
-
-    Raises:
-        TensorProgramError: The expectation is infinite.
-    """
-    from tensorprog.limits.evaluate.scalar import ScalarProgram
-
-    if not any(x.op == "scalar" for x in topological([weights])):
-        ScalarProgram([weights]).run(level=0)

@@ -10,11 +10,12 @@ import numpy as np
 from tensorprog.errors import TensorProgramError
 from tensorprog.language import algebra
 from tensorprog.language.algebra import ZERO, typed
+from tensorprog.language.attributes import Product
 from tensorprog.language.describe import describe
 from tensorprog.language.functions import PRIMITIVES
 from tensorprog.language.node import MOVES, Node, topological
 from tensorprog.language.program import Program
-from tensorprog.language.symbols import LongNumber, Matrix, VectorSpec
+from tensorprog.language.symbols import LongNumber, MatrixSpec, VectorSpec
 from tensorprog.limits.expect.cases import by_cases
 from tensorprog.limits.expect.domain import check_value, jumps, range_of
 from tensorprog.limits.expect.expectation import Expectation
@@ -22,10 +23,10 @@ from tensorprog.limits.expect.exponentials import logarithm, saturated
 from tensorprog.limits.expect.factors import variance_factor
 from tensorprog.limits.expect.floats import FloatArithmetic
 from tensorprog.limits.expect.laplace import homogeneous
+from tensorprog.limits.expect.moves import PASSED, opened, root, scalar_version, settled
 from tensorprog.limits.expect.outer import Separation
 from tensorprog.limits.expect.polynomials import root_of_square
 from tensorprog.limits.expect.powers import initial_scalars, limit_node
-from tensorprog.limits.expect.structure import PASSED, opened, root, scalar_version, settled
 from tensorprog.limits.expect.zdot import Zdot, combined
 from tensorprog.limits.tasks import Declined
 
@@ -59,7 +60,7 @@ class Lowering:
         self.separation = Separation(self.expectation)
         self.z: dict[Node, Node] = {}
         self.declined: dict[Node, str] = {}
-        self._first: dict[tuple[Matrix, bool, Node], Node] = {}
+        self._first: dict[tuple[MatrixSpec, bool, Node], Node] = {}
         self._costs: dict[Node, int] = {}
         self._picks = any(x.op == "pick" for x in program.nodes)
         self._waiting = _factors(program)
@@ -128,7 +129,7 @@ class Lowering:
         Raises:
             TensorProgramError: naming the instruction.
         """
-        known = self.values is not None and x.op == "fn" and PRIMITIVES[x.attr[0]].domain is not None
+        known = self.values is not None and x.op == "fn" and PRIMITIVES[x.attr.name].domain is not None
         if known and limit_node(x, self.values or {}) is None:
             raise TensorProgramError(
                 f"{describe(x)} has no value at finite widths",
@@ -141,21 +142,25 @@ class Lowering:
     def _add_with_powers(self, x: Node) -> None:
         """A product with powers of n that have a limit together: n^-1/2 of one width over that of another, times a Moment."""
         error = next(self._without_limit[a] for a in x.args if a in self._without_limit)
-        pairs = list(zip(x.args, x.attr, strict=True)) if x.op == "mul" else []
-        together = algebra.mul([(a, k) for a, k in pairs if a in self._initial_scalars]) if pairs else None
-        limit = None if together is None or together == x else limit_node(together, self.values or {})
-        if limit is None:
+        if x.op != "mul":
             raise error
-        rest = algebra.mul([(a, k) for a, k in pairs if a not in self._initial_scalars])
-        for a in rest.args if rest.op == "mul" else [rest]:
-            if a not in self.z and a not in self.declined:
-                self._add(a)
-        if rest not in self.z and rest not in self.declined:
-            self._add(rest)
+        factors = list(zip(x.args, x.attr, strict=True))
+        powers = algebra.mul([(a, k) for a, k in factors if a in self._initial_scalars])
+        rest = algebra.mul([(a, k) for a, k in factors if a not in self._initial_scalars])
+        below = topological([powers])
+        self._initial_scalars |= initial_scalars(below)
+        for y in below:
+            if y not in self.z and y not in self._without_limit:
+                self._add(y)
+        if powers in self._without_limit:
+            raise error
+        for y in (*(rest.args if rest.op == "mul" else ()), rest):
+            if y not in self.z and y not in self.declined:
+                self._add(y)
         if rest in self.declined:
             self.declined[x] = self.declined[rest]
         else:
-            self.z[x] = typed(algebra.mul([limit, self.z[rest]]), x.shape, x.width, x.inner)
+            self.z[x] = typed(algebra.mul([self.z[powers], self.z[rest]]), x.shape, x.width, x.inner)
 
     def _below(self, x: Node) -> tuple[int, int]:
         """How many instructions x is made of, and what their limits have cost: an output has one budget for all of them."""
@@ -183,13 +188,13 @@ class Lowering:
             case "scalar":
                 if self.values is None:
                     return x
-                return algebra.typed(algebra.constant(self.values[x.attr[0]]), x.shape, None, None)
+                return algebra.typed(algebra.constant(self.values[x.attr.name]), x.shape, None, None)
             case "inverse_sqrt":
                 return ZERO
             case "vector":
                 return self._initial(x.attr)
             case "matmul":
-                return self._matmul(x.attr[0], x.attr[1], args[0])
+                return self._matmul(x.attr.matrix, x.attr.transposed, args[0])
             case "moment":
                 return typed(self.expectation.solver.solve(self.expectation.mean, args[0]), x.shape, None, None)
             case "inner":
@@ -205,7 +210,7 @@ class Lowering:
                 return z
             case "fn":
                 check_value(x, args[0])
-                rule = {"log": logarithm, "sqrt": root_of_square}.get(x.attr[0])
+                rule = {"log": logarithm, "sqrt": root_of_square}.get(x.attr.name)
                 if rule is not None and x.width is not None and x.inner is None:
                     rewritten = rule(args[0])
                     if rewritten is not None:
@@ -215,8 +220,8 @@ class Lowering:
                     if cases:
                         apart = [algebra.mul([mask, self._lower(x, [z])]) for mask, z in cases]
                         return typed(algebra.add([(1, z) for z in apart]), x.shape, x.width, None)
-                if x.attr[0] in ("step", "sign") and (one_sided := _side(args[0])):
-                    value = one_sided if x.attr[0] == "sign" else max(one_sided, 0)
+                if x.attr.name in ("step", "sign") and (one_sided := _side(args[0])):
+                    value = one_sided if x.attr.name == "sign" else max(one_sided, 0)
                     return algebra.constant(value, x.shape, x.width, x.inner)
                 pulled = homogeneous(self.expectation.structure, x, args[0])
                 return algebra.rebuild(x, args) if pulled is None else pulled
@@ -267,7 +272,7 @@ class Lowering:
             return algebra.add([(1, mean), (1, algebra.mul([spread, algebra.fn("smooth_sign", g, 1)]))])
         raise Declined(f"the initial vector {spec.name} has the distribution {spec.distribution.dist.name}")
 
-    def _matmul(self, matrix: Matrix, transposed: bool, z: Node) -> Node:
+    def _matmul(self, matrix: MatrixSpec, transposed: bool, z: Node) -> Node:
         """Z^{Wx} = Zhat + Zdot; numbers and deterministic factors of x are pulled out of both."""
         width = matrix.cols if transposed else matrix.rows
         if z.is_zero or matrix.var == 0:
@@ -277,7 +282,7 @@ class Lowering:
             one = Node(
                 "hat",
                 (algebra.constant(1, (), matrix.rows if transposed else matrix.cols),),
-                (matrix, transposed),
+                Product(matrix, transposed),
                 (),
                 width,
             )
@@ -302,7 +307,7 @@ class Lowering:
             return settled(y)
         if z.op == "stack":
             return algebra.stack([self._matmul(matrix, transposed, a) for a in z.args], z.attr)
-        hat = Node("hat", (z,), (matrix, transposed), z.shape, width)
+        hat = Node("hat", (z,), Product(matrix, transposed), z.shape, width)
         found = self.expectation.solver.solve(self.zdot.zdot, matrix.name, transposed, z)
         if not found:
             return hat
@@ -330,11 +335,11 @@ def _side(z: Node) -> int:
 
 def _gathered(x: Node, args: list[Node]) -> Node | None:
     """Positions of one Gaussian multi-vector, taken and stacked: a contraction with a selection, which stays one array."""
-    if not all(a.op == "take" and a.args == args[0].args and a.attr[0] == args[0].attr[0] for a in args):
+    if not all(a.op == "take" and a.args == args[0].args and a.attr.axis == args[0].attr.axis for a in args):
         return None
-    (z,), source = args[0].args, args[0].attr[0]
+    (z,), source = args[0].args, args[0].attr.axis
     chosen = np.zeros((len(args), z.shape[source]), dtype=np.int64)
-    chosen[range(len(args)), [a.attr[1] for a in args]] = 1
+    chosen[range(len(args)), [a.attr.position for a in args]] = 1
     shape = (*z.shape, len(args))
     selection = algebra.view(algebra.constant(chosen, chosen.shape), [len(z.shape), source], shape)
     spread = algebra.view(z, range(len(z.shape)), shape)

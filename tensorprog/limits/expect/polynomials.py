@@ -153,7 +153,7 @@ def _product(p: Polynomial, q: Polynomial) -> Polynomial:
 
 def _base(g: Node) -> tuple[Node, int]:
     """What a function with a side is a function of, and the sign of its factor; other nodes themselves."""
-    if g.op == "fn" and g.attr[0] in SIDES:
+    if g.op == "fn" and g.attr.name in SIDES:
         y, sign = g.args[0], 1
         if y.op == "add" and len(y.args) == 1 and y.args[0].width is not None:
             sign, y = (1 if y.attr[0] > 0 else -1), y.args[0]
@@ -232,7 +232,7 @@ def _in_one(part: Polynomial, base: Node, bounded: set[Node], interval: Callable
                 elif g == base:
                     power += k
                 else:
-                    factor, one = SIDES[g.attr[0]](side * _base(g)[1], g.attr[1])
+                    factor, one = SIDES[g.attr.name](side * _base(g)[1], g.attr.parameters)
                     slope = abs(float(g.args[0].attr[0])) if g.args[0] != base else 1.0
                     signed = slope * (_base(g)[1] if one else 1)
                     coefficient = interval_product(coefficient, ((factor * signed**one) ** k,) * 2)

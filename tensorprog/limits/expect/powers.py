@@ -49,7 +49,7 @@ def initial_limit(x: Node, values: Mapping[str, Any]) -> np.ndarray | None:
     """
     import mpmath
 
-    if any(y.op == "scalar" and y.attr[0] not in values for y in topological([x])):
+    if any(y.op == "scalar" and y.attr.name not in values for y in topological([x])):
         return None
     found = []
     with mpmath.workdps(DIGITS):
@@ -84,7 +84,7 @@ def _value(y: Node, args: list[np.ndarray], root: Any, values: Mapping[str, Any]
         case "inverse_sqrt":
             return np.asarray(root / mpmath.sqrt(_precise(y.attr.ratio)), dtype=object)
         case "scalar":
-            return _precise_array(values[y.attr[0]])
+            return _precise_array(values[y.attr.name])
         case "constant":
             return _precise_array(y.attr)
         case "add":

@@ -23,8 +23,8 @@ from tensorprog.limits.expect.factors import spread_along, without
 from tensorprog.limits.expect.families import MANY
 from tensorprog.limits.expect.laplace import inverse_powers, laplace
 from tensorprog.limits.expect.monomials import MAX_DEGREE, Variables, as_sum
+from tensorprog.limits.expect.moves import opened, ordered, summand
 from tensorprog.limits.expect.rows import sums_over_families
-from tensorprog.limits.expect.structure import opened, ordered, summand
 from tensorprog.limits.tasks import Declined, Task
 
 if TYPE_CHECKING:
@@ -303,7 +303,7 @@ def _held(e: Expectation, a: Node, factors: list[tuple[Node, int]]) -> bool:
 
     Then every term of the expansion is an integral in as many variables as the whole.
     """
-    if a.op != "add":
+    if a.op != "add" or e.structure.contracts(a):
         return False
     facts, variables = e.structure.facts, e.structure.variables
     return any(

@@ -225,7 +225,7 @@ def _attempt(
 
 def _exponential(factors: Sequence[tuple[Node, int]]) -> bool:
     """Are there exponentials? Tilted signs lose all their digits, others a share that is seen in the error."""
-    return any(y.op == "fn" and y.attr[0] in ("exp", "elu") for a, _ in factors for y in topological([a]))
+    return any(y.op == "fn" and y.attr.name in ("exp", "elu") for a, _ in factors for y in topological([a]))
 
 
 class _Free:

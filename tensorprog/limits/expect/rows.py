@@ -13,7 +13,7 @@ from tensorprog.language.node import Node
 from tensorprog.language.symbols import Number
 from tensorprog.limits.expect.factors import factors_of, without
 from tensorprog.limits.expect.families import MANY, placed
-from tensorprog.limits.expect.structure import root, settled
+from tensorprog.limits.expect.moves import root, settled
 from tensorprog.limits.tasks import Task
 
 if TYPE_CHECKING:
@@ -79,8 +79,8 @@ def _seat(f: Node) -> tuple[Node, int, tuple[int, ...]]:
     if y.op == "view":
         axis, y = y.attr[0], y.args[0]
     while y.op != "family":
-        if y.op == "pick" and y.attr[0] == 0:
-            index = y.attr[1]  # picks of one axis are one
+        if y.op == "pick" and y.attr.axis == 0:
+            index = y.attr.positions  # picks of one axis are one
         y = y.args[0]
     return y, axis, tuple(range(len(y.args))) if index is None else index
 

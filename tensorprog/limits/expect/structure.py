@@ -1,12 +1,9 @@
 """What can be read off a Z-expression without computing an expectation: families, parity, affinity, axes, atoms, derivatives.
 
-A Z-expression is built from Gaussian *leaves*: `leaf` (a centred initial vector; attr: its VectorSpec) and `hat` (Zhat
-of one
-MatMul; attr: (Matrix, transposed), operand: Z^x), under scalars, sums, products, primitives and axis operations.
-Leaves fall into
-independent *families*: one for each matrix and direction, one for each group of initial vectors. An *atom* is a
-maximal affine
-subexpression: a Gaussian variable.
+A Z-expression is built from Gaussian *leaves*: `leaf` (a centred initial vector; attr: its VectorSpec) and `hat` (Zhat of one
+MatMul; operand: Z^x), under scalars, sums, products, primitives and axis operations. Leaves fall into independent *families*:
+one for each matrix and direction, one for each group of initial vectors. An *atom* is a maximal affine subexpression: a
+Gaussian variable.
 """
 
 from __future__ import annotations
@@ -17,35 +14,26 @@ from typing import NamedTuple
 import numpy as np
 
 from tensorprog.language import algebra
-from tensorprog.language.affine import carrier, slope_and_shift
+from tensorprog.language.affine import carrier
 from tensorprog.language.calculus import partial
 from tensorprog.language.functions import PRIMITIVES
 from tensorprog.language.node import MOVES, Node, topological
 from tensorprog.language.symbols import Number
 from tensorprog.limits.budget import Budget
 from tensorprog.limits.expect.domain import range_of
-from tensorprog.limits.expect.picks import Picks, Question, picks_of, picks_of_scalar, unpicked
+from tensorprog.limits.expect.moves import MOVED, is_variable, opened, settled
+from tensorprog.limits.expect.picks import Picks, picks_of, picks_of_scalar
 from tensorprog.limits.tasks import Declined
 
 __all__ = [
-    "MOVED",
-    "PASSED",
     "Facts",
     "Structure",
-    "carrier",
     "family",
-    "is_variable",
-    "opened",
-    "opened_fully",
-    "ordered",
-    "root",
-    "scalar_version",
-    "settled",
-    "slope_and_shift",
-    "summand",
 ]
 
 Family = tuple[str, ...]
+Question = tuple[Node, int, int]
+"""What is x without the pick along an axis, whose size then is that?"""
 ALL: Family = ("every leaf",)
 NONE: frozenset = frozenset()
 
@@ -72,150 +60,12 @@ class Facts(NamedTuple):
     picks: Picks
 
 
-def root(x: Node) -> Node:
-    """What is under views, takes and picks."""
-    while x.op in MOVES:
-        x = x.args[0]
-    return x
-
-
-def is_variable(x: Node) -> bool:
-    """A leaf, or positions of one?"""
-    return root(x).op in ("leaf", "hat")
-
-
 def family(leaf: Node) -> Family:
     """The family of a leaf."""
     if leaf.op == "leaf":
         return ("initial", leaf.attr.name)
-    matrix, transposed = leaf.attr
+    matrix, transposed, _ = leaf.attr
     return ("matrix", matrix.name, "T" if transposed else "")
-
-
-MOVED = (*MOVES, "sum")
-"""What `opened` takes apart."""
-PASSED = ("add", "mul", "fn", "sum", "stack")
-"""What it moves views, takes and picks past."""
-UNROLLED = 8
-"""A contraction of up to this many nonlinear terms inside a nonlinear function is written out."""
-
-
-def opened(x: Node) -> Node:
-    """A view, take or pick moved one level down, past a sum, product, primitive, contraction or stack; a contraction written out.
-
-    Raises:
-        Declined: for a contraction of too many terms.
-    """
-    y = x.args[0]
-    if x.op == "sum":
-        if y.shape[x.attr] > UNROLLED:
-            raise Declined(f"a nonlinear function of a contraction of {y.shape[x.attr]} nonlinear terms")
-        return algebra.add([(1, algebra.take(y, x.attr, i)) for i in range(y.shape[x.attr])])
-    if y.op in ("take", "pick"):  # of something that is not a leaf
-        return algebra.rebuild(x, [opened(y)])
-    if y.op in ("add", "mul", "fn"):
-        return algebra.rebuild(y, [_past_stacks(algebra.applied(x, [a])) if a.shape else a for a in y.args], x.shape)
-    if y.op == "sum":
-        return _past_sum(x, y)
-    if y.op in ("stack", "family"):
-        return _past_stack(x, y)
-    raise Declined(f"a {x.op} of a {y.op}")
-
-
-def settled(x: Node) -> Node:
-    """Views and takes at the top moved down as far as they go; picks of functions stay, for `unpicked` to take off."""
-    while x.op in MOVES and x.width is not None and root(x).op in PASSED:
-        y = x.args[0] if x.op == "view" else x
-        picked = y.op == "pick"
-        while y.op == "pick":
-            y = y.args[0]
-        if picked and y.op in ("add", "mul", "fn", "sum"):
-            break
-        x = opened(x)
-    return x
-
-
-def _past_stacks(x: Node) -> Node:
-    """Moves of a stack are carried out at once: later ones then find its parts, not the whole stack to move again."""
-    while x.op in MOVES and root(x).op == "stack":
-        x = opened(x)
-    return x
-
-
-def _past_sum(x: Node, y: Node) -> Node:
-    body, axis = y.args[0], y.attr
-    if x.op == "take":
-        position, index = x.attr
-        return algebra.sum_axis(algebra.take(body, position + (position >= axis), index), axis - (position < axis))
-    if x.op == "pick":
-        position, positions = x.attr
-        return algebra.sum_axis(algebra.pick(body, position + (position >= axis), positions), axis)
-    last = len(x.shape)
-    index = [*x.attr[:axis], last, *x.attr[axis:]]
-    return algebra.sum_axis(algebra.view(body, index, [*x.shape, body.shape[axis]]), last)
-
-
-def _past_stack(x: Node, y: Node) -> Node:
-    axis = y.attr
-    if x.op == "take":
-        position, index = x.attr
-        if position == axis:
-            return y.args[index]
-        return algebra.stack(
-            [algebra.take(a, position - (position > axis), index) for a in y.args], axis - (position < axis)
-        )
-    if x.op == "pick":  # along another axis
-        position, positions = x.attr
-        return algebra.stack([algebra.pick(a, position - (position > axis), positions) for a in y.args], axis)
-    target = x.attr[axis]
-    return algebra.stack([algebra.take(x, target, i) for i in range(len(y.args))], target)
-
-
-def opened_fully(x: Node) -> Node:
-    """x without views, takes and picks on top, unless it is a variable."""
-    while x.op in MOVES and not is_variable(x) and x.width is not None and root(x).op != "family":
-        x = opened(x)
-    return x
-
-
-def ordered(u: Node, v: Node) -> tuple[Node, Node]:
-    """The two in the order of their digests: a pair is one question."""
-    return (u, v) if u.digest <= v.digest else (v, u)
-
-
-def summand(a: Node, shape: tuple[int, ...]) -> Node:
-    """What a contraction sums, over the given shape (the contraction's, or a larger one) and one more axis at the end."""
-    body, last = a.args[0], len(shape)
-    index = [*range(a.attr), last, *range(a.attr, len(body.shape) - 1)] if a.shape else [last]
-    return opened_fully(algebra.view(body, index, [*shape, body.shape[a.attr]]))
-
-
-def scalar_version(x: Node) -> Node:
-    """A deterministic expression as a scalar: the same number in every coordinate."""
-    done: dict[Node, Node] = {}
-
-    def operands(y: Node) -> tuple[Node, ...]:
-        if y.width is None:
-            return ()
-        return (opened(y),) if y.op in MOVES and _has_leaves(y) else y.args
-
-    for y in topological([x], operands):
-        if y.width is None:
-            done[y] = y
-            continue
-        if y.op in MOVES and operands(y) != y.args:
-            done[y] = done[opened(y)]
-            continue
-        plain = y.op == "constant"
-        z = Node("constant", (), y.attr, y.shape) if plain else algebra.applied(y, [done[a] for a in y.args])
-        done[y] = algebra.typed(z, y.shape, None, None)
-    return done[x]
-
-
-def _has_leaves(x: Node) -> bool:
-    """Is there something random below, which a deterministic expression does not see: other parts of a stack?"""
-    below = topological([x], lambda y: () if y.width is None or y.op in ("leaf", "hat") else y.args)
-    return any(y.op in ("leaf", "hat") for y in below)
 
 
 class Structure:
@@ -229,6 +79,7 @@ class Structure:
         self.budget = budget
         self._facts: dict[Node, Facts] = {}
         self._atoms: dict[Node, tuple[Node, ...]] = {}
+        self._contracts: dict[Node, bool] = {}
         self._variables: dict[Node, frozenset[Node]] = {}
         self._unpicked: dict[Question, Node] = {}
         self._names: dict[Node, frozenset[str]] = {}
@@ -243,7 +94,7 @@ class Structure:
         for y in topological([x], operands):
             if y not in known:
                 below = NONE.union(*[known[a] for a in operands(y)])
-                known[y] = below | {y.attr[0]} if y.op == "fn" and y.width is not None else below
+                known[y] = below | {y.attr.name} if y.op == "fn" and y.width is not None else below
         return known[x]
 
     def facts(self, x: Node) -> Facts:
@@ -264,67 +115,68 @@ class Structure:
         return found
 
     def _derive(self, x: Node) -> Facts:
-        everything = frozenset(range(len(x.shape)))
         if x.width is None:
             return Facts(NONE, NONE, NONE, True, _support_of_scalar(x), False, picks_of_scalar(x))
         if x.op == "constant":
             return Facts(NONE, NONE, NONE, True, _support_of_constant(x), False, {})
         if x.op in ("leaf", "hat"):
             f = frozenset([family(x)])
-            return Facts(f, f | {ALL}, NONE, True, everything, False, {})
+            return Facts(f, f | {ALL}, NONE, True, frozenset(range(len(x.shape))), False, {})
         parts = [self._facts[a] for a in x.args]
         if x.op in MOVES and parts[0].stacked:  # it may see through the stack
             return self.facts(opened(x))
+        if x.op not in (*MOVED, "add", "mul", "fn", "stack", "family"):
+            raise Declined(f"the exact route has no rule for {x.op}")
         families = NONE.union(*[p.families for p in parts])
-        neither = NONE.union(*[p.neither for p in parts])
-        support = NONE.union(*[p.support for a, p in zip(x.args, parts, strict=True) if a.shape])
         stacked = x.op == "stack" or any(p.stacked for p in parts)
-        affine = False
-        match x.op:
-            case "add":
-                odd, more = _parity_of_sum(parts)
-                neither |= more
-                affine = all(p.affine for p in parts)
-            case "mul":
-                odd = NONE
-                for p, k in zip(parts, x.attr, strict=True):
-                    if k % 2:
-                        odd ^= p.odd
-                random = [(p, k) for p, k in zip(parts, x.attr, strict=True) if p.families]
-                affine = not random or (len(random) == 1 and random[0][1] == 1 and random[0][0].affine)
-            case "fn":
-                parity, odd = PRIMITIVES[x.attr[0]].parity, parts[0].odd
-                if parity is None:
-                    neither |= odd
-                if parity != 1:
-                    odd = NONE
-                affine = not families
-            case "view":
-                odd, affine = parts[0].odd, parts[0].affine
-                support = frozenset([x.attr[i] for i in parts[0].support])
-            case "take":
-                odd, affine, axis = parts[0].odd, parts[0].affine, x.attr[0]
-                support = frozenset([i - (i > axis) for i in parts[0].support if i != axis])
-            case "pick":
-                odd, affine = parts[0].odd, parts[0].affine
-            case "sum":
-                odd, affine = parts[0].odd, parts[0].affine
-                support = frozenset([i - (i > x.attr) for i in parts[0].support if i != x.attr])
-            case "stack" | "family":
-                odd, more = _parity_of_sum(parts)
-                neither |= more
-                affine = x.op == "stack" and all(p.affine for p in parts)
-                support = frozenset([i + (i >= x.attr) for i in support]) | {x.attr}
-            case _:
-                raise Declined(f"the exact route has no rule for {x.op}")
         picks: Picks = {}
         if x.shape and not stacked:
             picks = picks_of(x, [(p.support, p.picks) for a, p in zip(x.args, parts, strict=True) if a.shape])
-        return Facts(families, odd - neither, neither, affine, support, stacked, picks)
+        return Facts(families, *_parity(x, parts), _is_affine(x, parts), _support(x, parts), stacked, picks)
 
     def unpicked(self, x: Node, axis: int, size: int) -> Node:
         """y, where x is y under the pick of an axis of that size that the facts about x have, if it varies along the axis."""
-        return unpicked(x, axis, size, self.facts, settled, opened, self._unpicked)
+        known, start = self._unpicked, (x, axis, size)
+        stack = [start]
+        while stack:  # of questions, since x may be deep
+            question = stack[-1]
+            answer = known.get(question) or self._without_pick(*question)
+            if isinstance(answer, Node):
+                known[question] = answer
+                stack.pop()
+            else:
+                stack.extend(answer)
+        return known[start]
+
+    def _without_pick(self, x: Node, axis: int, size: int) -> Node | list[Question]:
+        """An answer, or the questions that have to be answered before."""
+        known = self._unpicked
+        while x.op in MOVES and self.facts(x.args[0]).stacked:  # the facts see through the stack
+            x = opened(x)
+        shape = (*x.shape[:axis], size, *x.shape[axis + 1 :])
+        varies = axis in self.facts(x).support
+        if not varies and x.op not in (*MOVED, "add", "mul", "fn"):
+            places = [i for i in range(len(shape)) if i != axis]
+            return algebra.view(algebra.take(x, axis, 0), places, shape)
+        y = x.args[0]
+        if varies and x.op == "pick" and x.attr.axis == axis and axis not in self.facts(y).picks:
+            return y
+        if x.op == "view":  # source by source: there are several on a diagonal
+            for i, p in enumerate(x.attr):
+                if p == axis:
+                    if (y, i, size) not in known:
+                        return [(y, i, size)]
+                    y = known[y, i, size]
+            return settled(algebra.view(y, x.attr, shape))
+        below = axis + (x.op in ("take", "sum") and axis >= (x.attr if x.op == "sum" else x.attr.axis))
+        questions = [(a, below, size) for a in x.args if a.shape]
+        missing = [q for q in questions if q not in known]
+        if missing:
+            return missing
+        args = [known[a, below, size] if a.shape else a for a in x.args]
+        if x.op == "pick":
+            return args[0] if x.attr.axis == axis else algebra.pick(args[0], *x.attr)
+        return settled(algebra.rebuild(x, args, shape))
 
     def terms(self, x: Node) -> int:
         """How many terms x has once its sums of sums are written out."""
@@ -332,6 +184,16 @@ class Structure:
         for y in topological([x], lambda y: y.args if y.op == "add" else ()):
             counts[y] = sum([counts[a] for a in y.args]) if y.op == "add" else 1
         return counts[x]
+
+    def contracts(self, x: Node) -> bool:
+        """Is it made, by sums, products and moves, of nonlinear sums over axes? Their positions are better not told apart."""
+        known = self._contracts
+        for y in topological([x], lambda y: y.args if y not in known and y.op in ("add", "mul", *MOVES) else ()):
+            if y not in known:
+                facts = self.facts(y)
+                inside = y.op in ("add", "mul", *MOVES) and any(known.get(a, False) for a in y.args)
+                known[y] = bool(facts.families) and (inside or (y.op == "sum" and not facts.affine))
+        return known[x]
 
     def atoms(self, x: Node) -> tuple[Node, ...]:
         """The Gaussian variables x is a function of: its maximal affine subexpressions, numeric factors stripped."""
@@ -420,7 +282,7 @@ class Structure:
                 for i, a in enumerate(y.args):
                     if done[a].is_zero:
                         continue
-                    if y.op == "fn" and y.attr[0] == "sqrt" and range_of(a).low <= 0:
+                    if y.op == "fn" and y.attr.name == "sqrt" and range_of(a).low <= 0:
                         raise Declined("the derivative of a root where its argument is 0")
                     slope = partial(y, i)
                     if slope is None:
@@ -430,10 +292,56 @@ class Structure:
         raise Declined(f"the derivative of {y.op}")
 
 
-def _parity_of_sum(parts: list[Facts]) -> tuple[frozenset[Family], frozenset[Family]]:
-    union = NONE.union(*[p.odd for p in parts])
-    common = union.intersection(*[p.odd for p in parts])
-    return common, union - common
+# ---- one fact each, of an instruction with coordinates, from those about its operands ----
+
+
+def _parity(x: Node, parts: Sequence[Facts]) -> tuple[frozenset[Family], frozenset[Family]]:
+    """The families under whose change of sign x is odd, and those under which it is neither odd nor even."""
+    neither = NONE.union(*[p.neither for p in parts])
+    odd = parts[0].odd
+    match x.op:
+        case "add" | "stack" | "family":
+            odd = odd.intersection(*[p.odd for p in parts])
+            neither |= NONE.union(*[p.odd for p in parts]) - odd
+        case "mul":
+            odd = NONE
+            for p, k in zip(parts, x.attr, strict=True):
+                odd ^= p.odd if k % 2 else NONE
+        case "fn":
+            parity = PRIMITIVES[x.attr.name].parity
+            if parity is None:
+                neither |= odd
+            if parity != 1:
+                odd = NONE
+    return odd - neither, neither
+
+
+def _is_affine(x: Node, parts: Sequence[Facts]) -> bool:
+    match x.op:
+        case "add" | "stack":
+            return all(p.affine for p in parts)
+        case "mul":
+            random = [(p, k) for p, k in zip(parts, x.attr, strict=True) if p.families]
+            return not random or (len(random) == 1 and random[0][1] == 1 and random[0][0].affine)
+        case "fn":
+            return not parts[0].families
+        case "family":
+            return False
+    return parts[0].affine
+
+
+def _support(x: Node, parts: Sequence[Facts]) -> frozenset[int]:
+    """The positions of its axes along which x varies."""
+    below = NONE.union(*[p.support for a, p in zip(x.args, parts, strict=True) if a.shape])
+    match x.op:
+        case "view":
+            return frozenset([x.attr[i] for i in parts[0].support])
+        case "take" | "sum":
+            axis = x.attr if x.op == "sum" else x.attr.axis
+            return frozenset([i - (i > axis) for i in parts[0].support if i != axis])
+        case "stack" | "family":
+            return frozenset([i + (i >= x.attr) for i in below]) | {x.attr}
+    return below
 
 
 def _support_of_scalar(x: Node) -> frozenset[int]:

@@ -11,10 +11,18 @@ from __future__ import annotations
 
 from tensorprog.language import algebra
 from tensorprog.language.algebra import ONE, ZERO, typed
-from tensorprog.language.node import Node
+from tensorprog.language.node import MOVES, Node
 from tensorprog.limits.expect.expectation import Expectation
-from tensorprog.limits.expect.factors import carried, factors_of, without
-from tensorprog.limits.expect.structure import is_variable, opened, opened_fully, ordered, root, scalar_version
+from tensorprog.limits.expect.factors import carried, factors_of, spread_along, without
+from tensorprog.limits.expect.moves import (
+    is_variable,
+    opened,
+    opened_fully,
+    ordered,
+    root,
+    scalar_version,
+    summand,
+)
 from tensorprog.limits.gauss.duals import dual
 from tensorprog.limits.tasks import Declined, Task
 
@@ -123,6 +131,9 @@ class Zdot:
                     (z,) = [a for a in x.args if self.e.structure.facts(a).families]
                     found = yield (self.zdot, name, transposed, z)
                     collect(scalar_version(algebra.mul(without(factors_of(x), z))), found)
+                elif self._contraction(x) is not None:
+                    found = yield from self._expanded(name, transposed, x)
+                    collect(ONE, found)
                 else:
                     of_atoms = []
                     for v in self.e.structure.atoms(x):
@@ -132,6 +143,39 @@ class Zdot:
                     for slope, found in zip(slopes, of_atoms, strict=True):
                         collect(slope, found)
         return {y: c for y, c in out.items() if not c.is_zero and not y.is_zero}
+
+    def _contraction(self, x: Node) -> Node | None:
+        """A nonlinear factor of a product that is a sum over an axis, or has one among its terms.
+
+        Its positions are no variables of their own: the product is written out, as it is where its mean is asked for.
+        """
+        if x.op != "mul":
+            return None
+        facts = self.e.structure.facts
+        for a, k in factors_of(x):
+            if k == 1 and a.op in ("add", "sum", *MOVES) and not facts(a).affine and self.e.structure.contracts(a):
+                return a
+        return None
+
+    def _expanded(self, name: str, transposed: bool, x: Node) -> Task:
+        """Of a product with such a factor: term by term, inside the sum."""
+        a = self._contraction(x)
+        assert a is not None
+        rest = without(factors_of(x), a)
+        if a.op in MOVES:
+            found = yield (self.zdot, name, transposed, algebra.mul([opened(a), *rest]))
+            return found
+        if a.op == "sum":
+            inside = summand(a, x.shape)
+            spread = [(spread_along(b, inside.shape[-1]), j) for b, j in rest]
+            found = yield (self.zdot, name, transposed, algebra.mul([inside, *spread]))
+            body = typed(combined(found), inside.shape, x.width, None)
+            return {algebra.sum_axis(body, len(x.shape)): ONE}
+        terms = []
+        for c, b in zip(a.attr, a.args, strict=True):
+            found = yield (self.zdot, name, transposed, algebra.mul([b, *rest]))
+            terms.append((c, typed(combined(found), x.shape, x.width, None)))
+        return {algebra.add(terms): ONE}
 
 
 def combined(found: dict[Node, Node]) -> Node:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from fractions import Fraction
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import sympy
@@ -25,13 +25,15 @@ from tensorprog.language.functions import PRIMITIVES
 from tensorprog.language.node import MOVES, Node, topological
 from tensorprog.language.program import Program
 from tensorprog.language.symbols import VectorSpec
+from tensorprog.limits.evaluate.moments import check_moments
 from tensorprog.limits.expect.columns import covariance_at
 from tensorprog.limits.expect.domain import check_domains
 from tensorprog.limits.expect.expectation import Expectation
 from tensorprog.limits.expect.lower import Lowering
-from tensorprog.limits.expect.structure import root
+from tensorprog.limits.expect.moves import root
+from tensorprog.limits.formula.duals import named
+from tensorprog.limits.formula.integral import GaussianExpectation
 from tensorprog.limits.formula.result import Formula
-from tensorprog.limits.formula.special import GaussianExpectation, named
 from tensorprog.limits.gauss.duals import DUALS
 from tensorprog.limits.gauss.integrand import Integrand
 from tensorprog.limits.jumps.check import check_jumps, suspects
@@ -105,8 +107,11 @@ def formula(program: Program, gia: bool = False) -> Formula:
     program = written_out(program_for(program, gia))
     check_domains(program)
     if suspects(program, {}):
-        check_jumps(program, Lowering(program))
+        lowering = Lowering(program)
+        check_moments(lowering.expectation.unweighed)
+        check_jumps(program, lowering)
     lowering = _SymbolicLowering(program, expectation=_SymbolicExpectation(reduce=False))
+    check_moments(lowering.expectation.unweighed)
     for name, o in program.outputs.items():
         if o.node in lowering.declined:
             raise TensorProgramError(
@@ -121,9 +126,16 @@ def formula(program: Program, gia: bool = False) -> Formula:
 # ---- data stay symbols ----
 
 
+class _Known(NamedTuple):
+    """Of `array`: what it is called, as its kind and what it belongs to; and its numbers."""
+
+    called: tuple[str, str]
+    value: np.ndarray
+
+
 def _data(kind: str, of: str, value: np.ndarray) -> Node:
     """An array of the data, which the constructors do not fold."""
-    return Node("array", (), ((kind, of), value), value.shape)
+    return Node("array", (), _Known((kind, of), value), value.shape)
 
 
 class _SymbolicExpectation(Expectation):
@@ -174,7 +186,7 @@ class _Writer:
         self.legend: dict[str, str] = {}
         self.bound = 0
         self.order = topological(outputs.values())
-        self.kinds = {x.attr[0][1]: 0 for x in self.order if x.op == "array"}
+        self.kinds = {x.attr.called[1]: 0 for x in self.order if x.op == "array"}
         self._roles()
 
     def _roles(self) -> None:
@@ -187,13 +199,13 @@ class _Writer:
         for x in self.order:
             if x.op == "dual":
                 count = {
-                    "sign_pair": 2,
+                    "sign_pair": 4,
                     "arcsine_noisy": 2,
                     "sign_mean": 1,
                     "density": 1,
                     "vanishing": 1,
                     "share": 3,
-                    "shares": 6,
+                    "shares": 8,
                 }.get(x.attr, 0)
                 if x.attr in ("difference", "widened"):
                     continue
@@ -311,7 +323,7 @@ class _Writer:
                     index = tuple(sorted(index, key=str))
                 return self._array(value, index, kind if len(self.kinds) == 1 else f"{kind}_{of}", (kind, of))
             case "scalar":
-                return self.symbols[x.attr[0]][index] if x.shape else self.symbols[x.attr[0]]
+                return self.symbols[x.attr.name][index] if x.shape else self.symbols[x.attr.name]
             case "data":
                 return self._inner_products(x, index)
             case "sum":
@@ -355,11 +367,11 @@ class _Writer:
     def _inner_products(self, x: Node, index: tuple[Any, ...]) -> Any:
         """Those of two examples' inputs: a symbol S12, S_image12[i, j], .., explained in the legend."""
         if x not in self.bases:
-            name, change, other, fixed, *slots = x.attr[:6]
+            name, change, other, fixed, *slots, _ = x.attr
             if fixed == VALUES:
                 self.bases[x] = self._coefficients(name, slots[0], x.shape)
                 return self._inner_products(x, index)
-            several = len({y.attr[0] for y in self.order if y.op == "data"}) > 1
+            several = len({y.attr.name for y in self.order if y.op == "data"}) > 1
             stem = (
                 "S"
                 + (f"_{name}" if several or other != name else "")

@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import sympy
 
-from tensorprog.limits.formula.special import named
+from tensorprog.limits.formula.special import (
+    ArcCosineKernel,
+    ArcSineKernel,
+    Density,
+    PseudoInverse,
+    Residual,
+    SignMean,
+    SignPair,
+)
 
 if TYPE_CHECKING:
     from tensorprog.limits.formula.result import Formula
@@ -14,15 +22,15 @@ if TYPE_CHECKING:
 __all__ = ["legend_of"]
 
 FUNCTIONS = {
-    "arccos1": ("(a, c, b)", "E relu(u) relu(v), (u, v) ~ N(0, [[a, c], [c, b]])"),
-    "arcsine": ("(a, c, b)", "E sign(u) sign(v), (u, v) ~ N(0, [[a, c], [c, b]])"),
-    "sign_mean": ("(m, q)", "E sign(u), u ~ N(m, q)"),
-    "sign_pair": ("(m, k, a, c, b)", "E sign(u) sign(v), (u, v) ~ N([m, k], [[a, c], [c, b]])"),
-    "density": ("(m, q)", "the density of N(m, q) at 0; 0 where q = 0"),
-    "pinv": ("(q)", "1/q, and 0 where q = 0"),
-    "residual": ("(x, y, z, q)", "x - y z/q, and x where q = 0"),
+    ArcCosineKernel: ("(a, c, b)", "E relu(u) relu(v), (u, v) ~ N(0, [[a, c], [c, b]])"),
+    ArcSineKernel: ("(a, c, b)", "E sign(u) sign(v), (u, v) ~ N(0, [[a, c], [c, b]])"),
+    SignMean: ("(m, q)", "E sign(u), u ~ N(m, q)"),
+    SignPair: ("(m, k, a, c, b)", "E sign(u) sign(v), (u, v) ~ N([m, k], [[a, c], [c, b]])"),
+    Density: ("(m, q)", "the density of N(m, q) at 0; 0 where q = 0"),
+    PseudoInverse: ("(q)", "1/q, and 0 where q = 0"),
+    Residual: ("(x, y, z, q)", "x - y z/q, and x where q = 0"),
 }
-"""Name of a dual to the arguments of its SymPy function, and what that is."""
+"""A SymPy function of `special.py` to its arguments, and what it is."""
 
 LETS = {
     "K": "a covariance",
@@ -38,7 +46,7 @@ def legend_of(formula: Formula) -> dict[str, str]:
     """Name or call to meaning: kernels, symbols of the data, hyperparameters, let-bindings, indices."""
     expressions = [e for _, e in formula.lets] + [formula[name] for name in formula]
     called = {type(f) for e in expressions for f in sympy.sympify(e).atoms(sympy.Function)}
-    found = {f"{named[k].__name__}{text[0]}": text[1] for k, text in FUNCTIONS.items() if named[k] in called}
+    found = {f"{k.__name__}{text[0]}": text[1] for k, text in FUNCTIONS.items() if k in called}
     found |= formula.data
     found |= {name: "a hyperparameter" for name in formula.symbols if name not in formula.data}
     for symbol, _ in formula.lets:

@@ -1,8 +1,7 @@
-"""SymPy functions for what the limit's scalar programs contain: kernels that keep their names, Gaussian expectations.
+"""SymPy functions for the closed forms of the limit's scalar programs: kernels that keep their names.
 
-Each closed form of `duals.py` that is worth a name is a `sympy.Function` with its explicit formula (`doit`),
-derivatives
-(`fdiff`), numbers at any precision (`evalf`) and LaTeX; `GaussianExpectation` is an expectation without a closed form.
+Each closed form of `limits/gauss/duals.py` that is worth a name is a `sympy.Function` with its explicit formula (`doit`),
+derivatives (`fdiff`), numbers at any precision (`evalf`) and LaTeX; the table is in `limits/formula/duals.py`.
 Values at zero variance and at correlation +-1 are those of `duals.py`: `PseudoInverse(0)` and `Density(m, 0)` are 0.
 """
 
@@ -14,20 +13,20 @@ import mpmath
 import sympy
 
 __all__ = [
+    "GUARD",
     "ArcCosineKernel",
     "ArcSineKernel",
     "Density",
-    "GaussianExpectation",
     "PseudoInverse",
     "Residual",
     "SignMean",
     "SignPair",
     "Named",
     "correlation_of",
-    "named",
+    "mpf",
 ]
 
-_GUARD = 20
+GUARD = 20
 """Bits beyond what was asked for."""
 
 
@@ -62,10 +61,10 @@ class Named(sympy.Function):
         return slope.xreplace(dict(zip(symbols, self.args, strict=True)))
 
     def _eval_evalf(self, prec: int) -> Any:
-        values = _mpf(self.args, prec + _GUARD)
+        values = mpf(self.args, prec + GUARD)
         if values is None:
             return None
-        with mpmath.workprec(prec + _GUARD):
+        with mpmath.workprec(prec + GUARD):
             value = self.numeric(*values)
         return sympy.Float._new(value._mpf_, prec)
 
@@ -74,7 +73,7 @@ class Named(sympy.Function):
         return text if exp is None else rf"{{{text}}}^{{{exp}}}"
 
 
-def _mpf(args: Any, prec: int) -> list[Any] | None:
+def mpf(args: Any, prec: int) -> list[Any] | None:
     """Numbers as mpmath numbers; None if one is not a real number."""
     out = []
     for a in args:
@@ -87,7 +86,7 @@ def _mpf(args: Any, prec: int) -> list[Any] | None:
 
 def _snap() -> Any:
     """What is smaller, relatively, is rounding: the arguments have the working precision less what they lost."""
-    return mpmath.mpf(2) ** (-(3 * (mpmath.mp.prec - _GUARD)) // 4)
+    return mpmath.mpf(2) ** (-(3 * (mpmath.mp.prec - GUARD)) // 4)
 
 
 def correlation_of(a: Any, c: Any, b: Any) -> tuple[Any, Any, Any]:
@@ -371,133 +370,3 @@ class SignPair(Named):
 
             both = p * q + mpmath.quad(slope, [0, mpmath.atan2(rho, root)]) / (2 * mpmath.pi)
         return 4 * both - 2 * p - 2 * q + 1
-
-
-def _share(logarithm: Any, _: Any, m: Any, q: Any) -> Any:
-    from tensorprog.limits.formula.special_shares import Share
-
-    return Share(logarithm, m, q)
-
-
-def _shares(logarithm: Any, x: Any, y: Any, both: Any, *law: Any) -> Any:
-    from tensorprog.limits.formula.special_shares import Shares
-
-    return Shares(logarithm, *law)
-
-
-named: dict[str, Any] = {
-    "share": _share,
-    "shares": _shares,
-    "difference": lambda x, y, _: sympy.exp(x) - sympy.exp(y),
-    "vanishing": lambda m, q: sympy.KroneckerDelta(m, 0) * sympy.KroneckerDelta(q, 0),
-    "widened": lambda x, y, z, q, t: Residual(x, y, z, q + t),
-    "arccos1": ArcCosineKernel,
-    "arcsine": ArcSineKernel,
-    "arcsine_noisy": lambda s, t, a, c, b: ArcSineKernel(a + s, c, b + t),
-    "sign_mean": SignMean,
-    "sign_pair": SignPair,
-    "density": Density,
-    "pinv": PseudoInverse,
-    "residual": Residual,
-}
-"""The rows of `duals.py`."""
-
-
-class GaussianExpectation(sympy.Expr):
-    """E f(z), z ~ N(m, K), unevaluated.
-
-    Args:
-        body: f, an expression in the variables.
-        variables: Symbols; bound: nothing outside is called so.
-        means: Their means.
-        covariance: Entries of K, the lower triangle row by row.
-
-    Example:
-        >>> z, q = sympy.Symbol("z", real=True), sympy.Symbol("q", positive=True)
-        >>> e = GaussianExpectation(sympy.tanh(z) ** 2, (z,), (0,), (q,))
-        >>> e, e.free_symbols
-        (E[tanh(z)**2; z ~ N(0, q)], {q})
-        >>> e.subs(q, 1).evalf(20)
-        0.39429449039784117442
-    """
-
-    is_commutative = True
-    is_real = True
-
-    def __new__(cls, body: Any, variables: Any, means: Any, covariance: Any) -> Any:
-        """Deterministic bodies are their own expectation."""
-        body, variables = sympy.sympify(body), sympy.Tuple(*variables)
-        if not body.free_symbols & set(variables):
-            return body
-        return sympy.Expr.__new__(cls, body, variables, sympy.Tuple(*means), sympy.Tuple(*covariance))
-
-    @property
-    def body(self) -> Any:
-        """f."""
-        return self.args[0]
-
-    @property
-    def bound_symbols(self) -> list[Any]:
-        """The variables."""
-        return list(self.args[1])
-
-    @property
-    def free_symbols(self) -> set[Any]:
-        """Symbols that are not bound."""
-        found = self.body.free_symbols - set(self.bound_symbols)
-        return found.union(*[a.free_symbols for a in (*self.args[2], *self.args[3])])
-
-    def _eval_subs(self, old: Any, new: Any) -> Any:
-        return self if old in self.bound_symbols else None
-
-    def _eval_derivative(self, s: Any) -> Any:
-        """Price's theorem: means act through first, covariances through second derivatives."""
-        body, z, means, covariance = self.args
-
-        def expect(f: Any) -> Any:
-            return self.func(f, z, means, covariance)
-
-        out = expect(body.diff(s))
-        for v, m in zip(z, means, strict=True):
-            if (slope := m.diff(s)) != 0:
-                out += slope * expect(body.diff(v))
-        pairs = [(i, j) for i in range(len(z)) for j in range(i + 1)]
-        for (i, j), k in zip(pairs, covariance, strict=True):
-            if (slope := k.diff(s)) != 0:
-                out += slope * expect(body.diff(z[i], z[j])) / (2 if i == j else 1)
-        return out
-
-    def _eval_evalf(self, prec: int) -> Any:
-        from tensorprog.limits.gauss.precise import expectation
-
-        body, z, means, covariance = self.args
-        values = _mpf((*means, *covariance), prec + _GUARD)
-        if values is None or body.free_symbols - set(z):
-            return None
-        value = expectation(body, list(z), values[: len(z)], values[len(z) :], prec)
-        return sympy.Float._new(value._mpf_, prec)
-
-    def _rows(self) -> list[list[Any]]:
-        k, n = self.args[3], len(self.args[1])
-        return [[k[max(i, j) * (max(i, j) + 1) // 2 + min(i, j)] for j in range(n)] for i in range(n)]
-
-    def _sympystr(self, printer: Any) -> str:
-        body, z, means, covariance = self.args
-        show = printer._print
-        if len(z) == 1:
-            return f"E[{show(body)}; {show(z[0])} ~ N({show(means[0])}, {show(covariance[0])})]"
-        rows = ", ".join(["[" + ", ".join(map(show, row)) + "]" for row in self._rows()])
-        return f"E[{show(body)}; {', '.join(map(show, z))} ~ N([{', '.join(map(show, means))}], [{rows}])]"
-
-    def _latex(self, printer: Any, exp: Any = None) -> str:
-        body, z, means, covariance = self.args
-        show = printer._print
-        if len(z) == 1:
-            law = rf"{show(z[0])} \sim \mathcal{{N}}\left({show(means[0])}, {show(covariance[0])}\right)"
-        else:
-            mean = "0" if all(m.is_zero for m in means) else rf"\left({', '.join(map(show, means))}\right)"
-            rows = r" \\ ".join([" & ".join(map(show, row)) for row in self._rows()])
-            matrix = rf"\left(\begin{{smallmatrix}}{rows}\end{{smallmatrix}}\right)"
-            law = rf"\left({', '.join(map(show, z))}\right) \sim \mathcal{{N}}\left({mean}, {matrix}\right)"
-        text = rf"\mathbb{{E}}_{{{law}}}\left[{show(body)}\right]"
-        return text if exp is None else rf"\left({text}\right)^{{{exp}}}"

@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["SNAP", "WIDE", "correlation", "empty", "is_small", "nearly_equal", "residual", "root_of_product", "widened"]
+__all__ = [
+    "SNAP", "WIDE", "angle", "correlation", "empty", "is_small", "nearly_equal", "residual", "root_of_product", "widened",
+]  # fmt: skip
 
 SNAP = 8 * np.finfo(float).eps
 """Correlations closer to +-1 than this are +-1: the rounding of duplicate inputs, not information."""
@@ -47,11 +49,29 @@ def correlation(a: Any, c: Any, b: Any) -> np.ndarray:
     return rho
 
 
+def angle(s: Any, t: Any, a: Any, c: Any, b: Any) -> tuple[np.ndarray, np.ndarray]:
+    """The correlation of u + sqrt(s) g and v + sqrt(t) g', with independent g and g', and the root of 1 less its square.
+
+    The latter from a sum of what is not negative: noise is lost in its sum with a large variance, and so is the angle.
+    """
+    p, q = np.add(a, s), np.add(b, t)
+    if np.max(a, initial=0.0) <= WIDE * np.min(s) or np.max(b, initial=0.0) <= WIDE * np.min(t) or not np.any(s + t):
+        rho = correlation(p, c, q)
+        return rho, np.sqrt((1.0 - rho) * (1.0 + rho))
+    with np.errstate(all="ignore"):
+        noise = [np.where(whole > 0, np.divide(x, whole), 0.0) for x, whole in ((s, p), (t, q))]
+        first, second = [np.where(whole > 0, np.divide(x, whole), 0.0) for x, whole in ((a, p), (b, q))]
+        left = np.where(p > 0, residual(a, c, c, b) / p, 0.0) * second
+        across = np.maximum(left, 0.0) + first * noise[1] + second * noise[0] + noise[0] * noise[1]
+        return correlation(a, c, b) * np.sqrt(first) * np.sqrt(second), np.sqrt(across)
+
+
 def nearly_equal(rows: np.ndarray) -> bool:
     """Do some rows (n, d) differ that have the same inner products in floating point, or opposite ones?"""
     if len(rows) < 2:
         return False
     rows = np.asarray(rows, dtype=float)
+    rows = rows[rows.any(axis=1)]  # what is 0 has no direction
     rows = np.unique(np.concatenate([rows, -rows]), axis=0)  # equal and opposite ones are known to be so
     gram = rows @ rows.T
     size = np.sqrt(np.diag(gram))

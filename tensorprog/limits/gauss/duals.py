@@ -20,6 +20,7 @@ from tensorprog.language.symbols import is_exact
 from tensorprog.limits.gauss.correlations import (
     SNAP,
     WIDE,
+    angle,
     correlation,
     empty,
     is_small,
@@ -27,7 +28,7 @@ from tensorprog.limits.gauss.correlations import (
     root_of_product,
     widened,
 )
-from tensorprog.limits.gauss.shares import quadrant, share
+from tensorprog.limits.gauss.shares import quadrant, share, slopes
 
 __all__ = ["CORRELATED", "DUALS", "JOINT", "Dual", "apart_by_rounding", "dual", "unsnapped"]
 
@@ -118,17 +119,9 @@ def _arcsine(a: Any, c: Any, b: Any) -> np.ndarray:
 
 
 def _arcsine_noisy(s: Any, t: Any, a: Any, c: Any, b: Any) -> np.ndarray:
-    """From 1 - rho^2 as a sum of what is not negative: noise is lost in its sum with a large variance, and so is the angle."""
-    p, q = np.add(a, s), np.add(b, t)
     if np.max(a, initial=0.0) <= WIDE * np.min(s) or np.max(b, initial=0.0) <= WIDE * np.min(t):
-        return _arcsine(p, c, q)  # it is far from correlations of 1
-    with np.errstate(all="ignore"):
-        noise = [np.where(whole > 0, np.divide(x, whole), 0.0) for x, whole in ((s, p), (t, q))]
-        first, second = [np.where(whole > 0, np.divide(x, whole), 0.0) for x, whole in ((a, p), (b, q))]
-        left = np.where(p > 0, residual(a, c, c, b) / p, 0.0) * second
-        across = np.maximum(left, 0.0) + first * noise[1] + second * noise[0] + noise[0] * noise[1]
-        rho = correlation(a, c, b) * np.sqrt(first) * np.sqrt(second)
-        return np.asarray(np.arctan2(rho, np.sqrt(across)) * (2 / np.pi))
+        return _arcsine(np.add(a, s), c, np.add(b, t))  # it is far from correlations of 1
+    return np.asarray(np.arctan2(*angle(s, t, a, c, b)) * (2 / np.pi))
 
 
 def _density(m: Any, q: Any) -> np.ndarray:
@@ -156,29 +149,26 @@ def _sign_mean(m: Any, q: Any) -> np.ndarray:
         return np.where(q > 0, erf(m / np.sqrt(2 * q)), np.sign(m))
 
 
-def _sign_pair(m1: Any, m2: Any, a: Any, c: Any, b: Any) -> np.ndarray:
+def _sign_pair(m1: Any, m2: Any, s: Any, t: Any, a: Any, c: Any, b: Any) -> np.ndarray:
     """E sign(u) sign(v) = 4 P(u < 0, v < 0) - 2 P(u < 0) - 2 P(v < 0) + 1, by Owen's T (Owen 1956)."""
     from scipy.special import ndtr, owens_t
 
-    m1, m2, a, c, b = np.broadcast_arrays(*[np.asarray(x, dtype=float) for x in (m1, m2, a, c, b)])
-    rho = correlation(a, c, b)
-    root = np.sqrt((1.0 - rho) * (1.0 + rho))
+    m1, m2, s, t, a, c, b = np.broadcast_arrays(*[np.asarray(x, dtype=float) for x in (m1, m2, s, t, a, c, b)])
+    rho, root = angle(s, t, a, c, b)
+    p, q = a + s, b + t
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        h, k = 0.0 - m1 / np.sqrt(a), 0.0 - m2 / np.sqrt(b)  # not -0.0, whose sign counts below
-        regular = (a > 0) & (b > 0)
-        h, k = np.where(regular, h, 0.0), np.where(regular, k, 0.0)
+        regular = (p > 0) & (q > 0)
+        h, k = [np.where(regular, 0.0 - m / np.sqrt(v), 0.0) for m, v in ((m1, p), (m2, q))]  # no -0.0: signs count
+        ahead, back = slopes(m1, m2, s, t, a, c, b)
         # where h or k is 0, T's argument tends to +-infinity: T(0, x) = arctan(x)/(2 pi), T(h, inf) = Phi(-|h|)/2
-        first = np.where(h != 0, (k - rho * h) / (h * root), np.copysign(np.inf, k) * np.copysign(1.0, h))
-        second = np.where(k != 0, (h - rho * k) / (k * root), np.copysign(np.inf, h) * np.copysign(1.0, k))
+        first = np.where(h != 0, ahead / (h * root), np.copysign(np.inf, k) * np.copysign(1.0, h))
+        second = np.where(k != 0, back / (k * root), np.copysign(np.inf, h) * np.copysign(1.0, k))
         opposite = (np.sign(h) * np.sign(k) < 0) | ((np.sign(h) * np.sign(k) == 0) & (h + k < 0))
         both = 0.5 * (ndtr(h) + ndtr(k)) - owens_t(h, first) - owens_t(k, second) - np.where(opposite, 0.5, 0.0)
-        zero = (h == 0) & (k == 0)
-        both = np.where(zero, 0.25 + np.arctan2(rho, root) / (2 * np.pi), both)
-        both = np.where(
-            rho >= 1, ndtr(np.minimum(h, k)), np.where(rho <= -1, np.maximum(ndtr(h) - ndtr(-k), 0.0), both)
-        )
-        value = 4 * both - 2 * ndtr(h) - 2 * ndtr(k) + 1
-    return np.where(regular, value, _sign_mean(m1, a) * _sign_mean(m2, b))
+        both = np.where((h == 0) & (k == 0), 0.25 + np.arctan2(rho, root) / (2 * np.pi), both)
+        at_edge = np.where(rho > 0, ndtr(np.minimum(h, k)), np.maximum(ndtr(h) - ndtr(-k), 0.0))
+        value = 4 * np.where(root > 0, both, at_edge) - 2 * ndtr(h) - 2 * ndtr(k) + 1
+    return np.where(regular, value, _sign_mean(m1, p) * _sign_mean(m2, q))
 
 
 def _vanishing(m: Any, q: Any) -> np.ndarray:
@@ -211,9 +201,9 @@ DUALS: dict[str, Dual] = {
         ),
         Dual("sign_mean", ("m", "q"), _sign_mean, lambda s, m, q: s.erf(m / s.sqrt(2 * q)), "E sign(u), u ~ N(m, q)"),
         Dual(
-            "sign_pair", ("m1", "m2", "a", "c", "b"), _sign_pair,
-            lambda s, m1, m2, a, c, b: s.Function("signpair")(m1, m2, a, c, b),
-            "E sign(u) sign(v) with means, by Owen's T function",
+            "sign_pair", ("m1", "m2", "s", "t", "a", "c", "b"), _sign_pair,
+            lambda y, m1, m2, s, t, a, c, b: y.Function("signpair")(m1, m2, a + s, c, b + t),
+            "E sign(u + sqrt(s) g) sign(v + sqrt(t) g') with means, by Owen's T function",
         ),
         Dual(
             "density", ("m", "q"), _density, lambda s, m, q: s.exp(-(m**2) / (2 * q)) / s.sqrt(2 * s.pi * q),
@@ -237,13 +227,13 @@ DUALS: dict[str, Dual] = {
             "exp(l) P(u > 0), u ~ N(m, q); x is l - m^2/(2 q)",
         ),
         Dual(
-            "shares", ("l", "x1", "x2", "x", "m1", "m2", "a", "c", "b"), lambda *given: quadrant(*given)[0],
-            lambda s, log, x1, x2, x, m1, m2, a, c, b: s.Function("shares")(log, m1, m2, a, c, b),
-            "exp(l) P(u > 0, v > 0), by Owen's T function; x1, x2, x are the exponents where it is a tail",
+            "shares", ("l", "x1", "x2", "x", "m1", "m2", "s", "t", "a", "c", "b"), lambda *given: quadrant(*given)[0],
+            lambda y, log, x1, x2, x, m1, m2, s, t, a, c, b: y.Function("shares")(log, m1, m2, a + s, c, b + t),
+            "exp(l) P(u + sqrt(s) g > 0, v + sqrt(t) g' > 0), by Owen's T function; x1, x2, x: exponents where it is a tail",
         ),
         Dual(
-            "shares_size", ("l", "x1", "x2", "x", "m1", "m2", "a", "c", "b"), lambda *given: quadrant(*given)[1],
-            lambda s, log, x1, x2, x, m1, m2, a, c, b: s.Function("shares")(log, m1, m2, a, c, b),
+            "shares_size", ("l", "x1", "x2", "x", "m1", "m2", "s", "t", "a", "c", "b"), lambda *given: quadrant(*given)[1],
+            lambda y, log, x1, x2, x, m1, m2, s, t, a, c, b: y.Function("shares")(log, m1, m2, a + s, c, b + t),
             "what shares is added up from, without signs",
         ),
         Dual(
@@ -321,7 +311,8 @@ def _folded(name: str, arguments: tuple[Node, ...]) -> Node | None:
         case "difference" if arguments[2].is_zero:
             return ZERO
         case "sign_pair" if arguments[0].is_zero and arguments[1].is_zero:
-            return dual("arcsine", *arguments[2:])
+            noisy = not (arguments[2].is_zero and arguments[3].is_zero)
+            return dual("arcsine_noisy", *arguments[2:]) if noisy else dual("arcsine", *arguments[4:])
     return None
 
 

@@ -98,12 +98,12 @@ class Enclosure(NamedTuple):
 
 def kinked(x: Node) -> bool:
     """Is this the instruction of a function with a kink at 0?"""
-    return x.op == "fn" and (bool(PRIMITIVES[x.attr[0]].kinks) or x.attr == ("smooth_sign", (0,)))
+    return x.op == "fn" and (bool(PRIMITIVES[x.attr.name].kinks) or x.attr == ("smooth_sign", (0,)))
 
 
 def jumping(x: Node) -> bool:
     """Is this the instruction of a function that jumps at 0?"""
-    return kinked(x) and (PRIMITIVES[x.attr[0]].jumps or x.attr[0] == "smooth_sign")
+    return kinked(x) and (PRIMITIVES[x.attr.name].jumps or x.attr.name == "smooth_sign")
 
 
 def _turning(order: Sequence[Node]) -> dict[tuple[Node, float], None]:
@@ -156,7 +156,7 @@ def function(body: Node, noise: int = 0) -> Callable[[Sequence[Any], Sequence[An
                 case "mul":
                     values.append(prod(_powered(a, int(k)) for a, k in zip(args, x.attr, strict=True)))
                 case "fn":
-                    values.append(np.asarray(PRIMITIVES[x.attr[0]].array(args[0], *x.attr[1]), dtype=float))
+                    values.append(np.asarray(PRIMITIVES[x.attr.name].array(args[0], *x.attr.parameters), dtype=float))
                 case _:
                     raise AssertionError(f"no rule for {x.op}: please report this")
             if factor != 1:
@@ -207,7 +207,7 @@ def enclosures(
                     case "mul":
                         found.append(_product(box, args, x.attr))
                     case "fn":
-                        found.append(_function(box, args[0], x.attr[0], x.attr[1]))
+                        found.append(_function(box, args[0], x.attr.name, x.attr.parameters))
                     case _:
                         raise AssertionError(f"no enclosure for {x.op}: please report this")
                 if factor != 1:
@@ -242,10 +242,10 @@ def _variable(box: Box, mean: Array, direction: Array) -> Range:
     corners = mean + np.einsum("np,cnp->cp", direction, _ends(box))
     low, high = corners.min(0), corners.max(0)
     # Of the other variables, the whole box; of the first, its neighbourhood.
-    others = [np.sort([d * a, d * b], axis=0) for d, a, b in zip(direction[1:], box.low[1:], box.high[1:], strict=True)]
-    first = np.sort([direction[0] * box.left, direction[0] * box.right], axis=0)
-    left = mean + first[0] + sum((o[0] for o in others), np.zeros(1))
-    right = mean + first[1] + sum((o[1] for o in others), np.zeros(1))
+    ends = [(box.left, box.right), *zip(box.low[1:], box.high[1:], strict=True)]
+    products = [(d * a, d * b) for d, (a, b) in zip(direction, ends, strict=True)]
+    left = mean + sum(np.minimum(*ab) for ab in products)
+    right = mean + sum(np.maximum(*ab) for ab in products)
     height = np.abs(direction[0]) * box.height
     return Range(corners, low, high, direction, direction, left, right, height, np.ones(low.shape, dtype=bool))
 
@@ -300,7 +300,9 @@ def _sum(box: Box, weights: Sequence[float], args: Sequence[Range]) -> Range:
 
 def _times(a: Array, b: Array) -> Array:
     """A product in which 0 times infinity is 0: a factor that is 0 on a set makes the product 0."""
-    return np.where((a == 0) | (b == 0), 0, a * b)
+    product = a * b
+    undefined = np.isnan(product)
+    return np.where(undefined & ((a == 0) | (b == 0)), 0, product) if undefined.any() else product
 
 
 def _interval_product(a: Array, b: Array, c: Array, d: Array) -> tuple[Array, Array]:

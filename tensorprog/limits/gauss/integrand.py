@@ -186,10 +186,10 @@ def _homogeneity(body: Node) -> float | None:
             degree = sum([k * d for k, d in zip(x.attr, known, strict=True)])
         elif x.op == "add":
             degree = known[0] if len(set(known)) == 1 else None
-        elif x.op == "fn" and x.attr[0] in ("reciprocal", "sqrt"):
-            degree = -known[0] if x.attr[0] == "reciprocal" else known[0] / 2
+        elif x.op == "fn" and x.attr.name in ("reciprocal", "sqrt"):
+            degree = -known[0] if x.attr.name == "reciprocal" else known[0] / 2
         elif x.op == "fn":
-            k = PRIMITIVES[x.attr[0]].homogeneity
+            k = PRIMITIVES[x.attr.name].homogeneity
             degree = 0 if known[0] == 0 else None if k is None else k * known[0]
         degrees[x] = degree
     return degrees[body]
@@ -312,8 +312,8 @@ def _roughness(
             continue
         if x.op != "fn":
             continue
-        row = PRIMITIVES[x.attr[0]]
-        width = math.sqrt(float(x.attr[1][0])) if x.attr[0] in ("smooth_sign", "bump") else row.width
+        row = PRIMITIVES[x.attr.name]
+        width = math.sqrt(float(x.attr.parameters[0])) if x.attr.name in ("smooth_sign", "bump") else row.width
         locations = row.kinks or (0.0,)
         scales = {width, 0.0} if row.kinks else {width}
         argument = carrier(x.args[0])
@@ -350,7 +350,7 @@ def _turning(x: Node) -> list[tuple[Node, bool]]:
             m, q = x.args
             return [(q, True), (algebra.mul([m, algebra.fn("reciprocal", algebra.fn("sqrt", q))]), False)]
         case "sign_pair":
-            return [(x.args[2], True), (x.args[4], True)]
+            return [(x.args[4], True), (x.args[6], True)]
         case "residual":
             return [(x.args[3], True)]
         case _:  # of one variance, or of two and a covariance

@@ -21,9 +21,9 @@ from typing import Any
 
 import numpy as np
 
-from tensorprog.limits.gauss.correlations import correlation
+from tensorprog.limits.gauss.correlations import angle, correlation
 
-__all__ = ["quadrant", "share"]
+__all__ = ["quadrant", "share", "slopes"]
 
 Array = np.ndarray
 NODES = 40
@@ -72,22 +72,24 @@ def _tail(logarithm: Array, tail: Array, h: Array) -> Array:
 
 
 def quadrant(
-    logarithm: Any, tail1: Any, tail2: Any, both: Any, m1: Any, m2: Any, a: Any, c: Any, b: Any
+    logarithm: Any, tail1: Any, tail2: Any, both: Any, m1: Any, m2: Any, s: Any, t: Any, a: Any, c: Any, b: Any
 ) -> tuple[Array, Array]:
-    """exp(L) P(u > 0, v > 0), and how large its rounding error is in units in the last place.
+    """exp(L) P(u + sqrt(s) g > 0, v + sqrt(t) g' > 0), and how large its rounding error is in units in the last place.
 
     Args:
         logarithm: L.
-        tail1: L - m1^2/(2 a).
-        tail2: L - m2^2/(2 b).
+        tail1: L - m1^2/(2 (a + s)).
+        tail2: L - m2^2/(2 (b + t)).
         both: L less half of the quadratic form of the means.
         m1: E u.
         m2: E v.
+        s: Of independent noise.
+        t: Likewise.
         a: Var u.
         c: Cov(u, v).
         b: Var v.
     """
-    given = [np.asarray(x, dtype=float) for x in (logarithm, tail1, tail2, both, m1, m2, a, c, b)]
+    given = [np.asarray(x, dtype=float) for x in (logarithm, tail1, tail2, both, m1, m2, s, t, a, c, b)]
     scalar = not any(x.ndim for x in given)
     with np.errstate(all="ignore"):
         value, size = _mended([np.atleast_1d(x) for x in given], [_correlated, _direct, _careful])
@@ -104,7 +106,7 @@ def _mended(given: Sequence[Array], ways: Sequence[Any]) -> tuple[Array, Array]:
 
 
 def _correlated(
-    logarithm: Array, tail1: Array, tail2: Array, both: Array, m1: Array, m2: Array, a: Array, c: Array, b: Array
+    logarithm: Array, tail1: Array, tail2: Array, both: Array, m1: Array, m2: Array, *law: Array
 ) -> tuple[Array, Array, Array]:
     """As `quadrant`, from independent variables on, and where that is not good enough: their correlation is not small.
 
@@ -113,10 +115,11 @@ def _correlated(
     """
     from scipy.special import ndtr
 
-    rho = np.asarray(correlation(a, c, b))
-    h, k = [-m / np.sqrt(q) for m, q in ((m1, a), (m2, b))]
+    p, q = _widened(*law)
+    rho, _ = angle(*law)
+    h, k = [-m / np.sqrt(v) for m, v in ((m1, p), (m2, q))]
     alone = ndtr(-h) * ndtr(-k)
-    good = (np.abs(rho) < WEAK) & (np.abs(logarithm) < IN_RANGE) & (a > 0) & (b > 0)
+    good = (np.abs(rho) < WEAK) & (np.abs(logarithm) < IN_RANGE) & (p > 0) & (q > 0)
     good &= (np.abs(h) < CENTRAL) & (np.abs(k) < CENTRAL)
     if 2 * np.count_nonzero(good) < good.size:
         return alone, alone, np.ones(good.shape, bool)
@@ -141,7 +144,7 @@ def _correlated(
 
 
 def _direct(
-    logarithm: Array, tail1: Array, tail2: Array, both: Array, m1: Array, m2: Array, a: Array, c: Array, b: Array
+    logarithm: Array, tail1: Array, tail2: Array, both: Array, m1: Array, m2: Array, *law: Array
 ) -> tuple[Array, Array, Array]:
     """As `quadrant`, by Owen's functions as they are; and where that is not good enough.
 
@@ -150,14 +153,14 @@ def _direct(
     """
     from scipy.special import ndtr, owens_t
 
-    rho = np.asarray(correlation(a, c, b))
-    root = np.sqrt((1 - rho) * (1 + rho))
-    h, k = [-m / np.sqrt(q) + 0.0 for m, q in ((m1, a), (m2, b))]
+    p, q = _widened(*law)
+    _, root = angle(*law)
+    h, k = [-m / np.sqrt(v) + 0.0 for m, v in ((m1, p), (m2, q))]
     inside = np.where((h < 0) & (k < 0), 1.0, 0.0)
     total, size, whole = inside, inside, inside
-    for x, y in ((h, k), (k, h)):
+    for x, across in zip((h, k), slopes(m1, m2, *law), strict=True):
         far = np.abs(x)
-        slope = (y - rho * x) / (root * far)  # infinite where x is 0: T'(0, inf) = 0, T'(0, -inf) = 1/2
+        slope = across / (root * far)  # infinite where x is 0: T'(0, inf) = 0, T'(0, -inf) = 1/2
         one = 0.5 * ndtr(-far)
         part = np.where(np.isinf(slope), np.where(slope > 0, 0.0, 2 * one), one - owens_t(far, slope))
         total = total + np.where(x < 0, -part, part)
@@ -165,41 +168,41 @@ def _direct(
     factor = np.exp(logarithm)
     value = factor * total
     # an angle: how it moves with the rounding of a correlation near 1 or -1
-    size = np.maximum(factor * size / root, value)
-    good = (total > DIRECT * whole) & (root > 0) & (a > 0) & (b > 0) & (np.abs(logarithm) < IN_RANGE)
+    size = np.maximum(factor * size / _steadied(root, *law), value)
+    good = (total > DIRECT * whole) & (root > 0) & (p > 0) & (q > 0) & (np.abs(logarithm) < IN_RANGE)
     good = good & (np.abs(h) < CENTRAL) & (np.abs(k) < CENTRAL)
     return value, size, ~(good & np.isfinite(value) & np.isfinite(size))
 
 
 def _careful(
-    logarithm: Array, tail1: Array, tail2: Array, both: Array, m1: Array, m2: Array, a: Array, c: Array, b: Array
+    logarithm: Array, tail1: Array, tail2: Array, both: Array, m1: Array, m2: Array, *law: Array
 ) -> tuple[Array, Array, Array]:
     """As `quadrant`, from the side of the tails, and at singular numbers: arrays of one shape (B,)."""
-    rho = np.asarray(correlation(a, c, b))
+    a, b = _widened(*law)
+    rho, root = angle(*law)
     regular = (a > 0) & (b > 0)
-    root = np.sqrt((1 - rho) * (1 + rho))
     h, k = [np.where(regular, -m / np.sqrt(np.where(q > 0, q, 1.0)) + 0.0, 0.0) for m, q in ((m1, a), (m2, b))]
     one = np.exp(logarithm)
     parts = []
     apart = np.where(root > 0, root, 1.0)
-    for x, y, tail in ((h, k, tail1), (k, h, tail2)):
+    for x, across, tail in zip((h, k), slopes(m1, m2, *law), (tail1, tail2), strict=True):
         size = np.abs(x)
-        slope = (y - rho * x) / apart
+        slope = across / apart
         slope = np.where(size > 0, slope / np.where(size > 0, size, 1.0), np.copysign(np.inf, slope))
         parts.append(np.where(x < 0, -1.0, 1.0) * _owen(logarithm, tail, both, size, slope))
     inside = np.where((h < 0) & (k < 0), one, 0.0)
     value = inside + parts[0] + parts[1]
-    size = (inside + np.abs(parts[0]) + np.abs(parts[1])) / apart  # as above
+    size = (inside + np.abs(parts[0]) + np.abs(parts[1])) / _steadied(apart, *law)  # as above
     origin = (h == 0) & (k == 0)
     value = np.where(origin, one * (0.25 + np.arctan2(rho, root) / (2 * np.pi)), value)
     # collinear variables: a tail, or an interval
-    edge = np.abs(rho) >= 1
+    edge = root == 0
     if edge.any():
         tails = [_tail(logarithm, tail, x) for x, tail in ((h, tail1), (k, tail2))]
-        value = np.where(rho >= 1, np.where(h > k, tails[0], tails[1]), value)
+        value = np.where(edge & (rho > 0), np.where(h > k, tails[0], tails[1]), value)
         first, second = [_tail(logarithm, tail, np.abs(x)) for x, tail in ((h, tail1), (k, tail2))]
         between = np.where(h > 0, first - second, np.where(k > 0, second - first, one * (_half(h) + _half(k))))
-        value = np.where(rho <= -1, np.where(h + k < 0, between, 0.0), value)
+        value = np.where(edge & (rho < 0), np.where(h + k < 0, between, 0.0), value)
         size = np.where(edge & (rho < 0) & ((h > 0) | (k > 0)), first + second, np.where(edge, 0.0, size))
     size = np.where(origin & ~(edge & (rho < 0) & ((h > 0) | (k > 0))), 0.0, size)
     if regular.all():
@@ -212,6 +215,32 @@ def _careful(
         )
         value = np.where(regular, np.maximum(value, 0.0), fixed)
     return value, np.maximum(np.where(regular, size, 0.0), value), np.zeros(value.shape, bool)
+
+
+def slopes(m1: Array, m2: Array, s: Array, t: Array, a: Array, c: Array, b: Array) -> tuple[Array, Array]:
+    """k - rho h and h - rho k of h = -E u/sqrt(Var u + s), k = -E v/sqrt(Var v + t), which cancel where u and v are close.
+
+    Then both are of one difference: what its rounding makes of one quadrant, it takes from the other one.
+    """
+    p, q = _widened(s, t, a, c, b)
+    r = correlation(a, c, b)
+    near = (np.abs(r) > WEAK) & (a > 0) & (b > 0)
+    ratio = np.where(near, np.sqrt(b) / np.sqrt(a), 1.0)
+    side = np.where(r < 0, -1.0, 1.0)
+    gap = m2 - side * ratio * m1
+    ahead = np.where(near, gap + (side - r) * ratio * m1, m2 - m1 * np.where(a > 0, c / a, 0.0))
+    back = np.where(near, (side - r) * m2 / ratio - side * gap / ratio, m1 - m2 * np.where(b > 0, c / b, 0.0))
+    return -(m2 * (s / p) + ahead * (a / p)) / np.sqrt(q), -(m1 * (t / q) + back * (b / q)) / np.sqrt(p)
+
+
+def _widened(s: Array, t: Array, a: Array, c: Array, b: Array) -> tuple[Array, Array]:
+    """The variances with their noise."""
+    return a + s, b + t
+
+
+def _steadied(root: Array, s: Array, t: Array, a: Array, c: Array, b: Array) -> Array:
+    """By what rounding of a covariance is divided: nothing where only noise keeps a variable apart from itself."""
+    return np.where((s + t > 0) & (a == c) & (c == b), 1.0, root)
 
 
 def _half(h: Array) -> Array:

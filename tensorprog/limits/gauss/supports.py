@@ -62,7 +62,7 @@ def _support(x: Node, parameters: Sequence[float]) -> Intervals:
         for a in x.args:
             out = _join(out, _support(a, parameters))
         return out
-    if x.op == "fn" and x.attr[0] in ("step", "relu"):
+    if x.op == "fn" and x.attr.name in ("step", "relu"):
         found = preimage(x.args[0], POSITIVE, parameters)
         return LINE if found is None else found
     return LINE

@@ -17,15 +17,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import combinations
-from typing import Any
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 
-from tensorprog.errors import TensorProgramError
 from tensorprog.language.symbols import encode
 
-__all__ = ["EPS", "Covariance", "Law", "Order", "Projection", "Weights", "vanishing"]
+__all__ = ["EPS", "Covariance", "Forms", "Law", "Projection", "Variable", "blocks_together"]
 
 Array = np.ndarray
 EPS = float(np.finfo(float).eps)
@@ -35,18 +33,55 @@ COARSE = 0.8
 """The lower resolution has this fraction of them."""
 DEPTH = (31.0, 34.0)
 """The integral is cut where the integrand has fallen to exp(-DEPTH), at the two resolutions."""
-IN_SPAN = 1e-10
-"""Relative variance given the forms below which a variable is a linear function of theirs."""
+
+
+T = TypeVar("T")
+
+
+class Forms(NamedTuple, Generic[T]):
+    """The operands of a `Law`, nodes or their arrays.
+
+    Attributes:
+        covariances: Of the blocks (sums of squares over one array of variables) in pairs i >= j, (*outer, *extent_i, *extent_j).
+        made: The variances that every block is made of, (*outer, *extent).
+        constants: The constant term of every form, (*outer).
+    """
+
+    covariances: Sequence[T]
+    made: Sequence[T]
+    constants: Sequence[T]
+
+    @property
+    def flat(self) -> tuple[T, ...]:
+        """One after another, as `Law.forms` takes them apart again."""
+        return (*self.covariances, *self.made, *self.constants)
+
+
+class Variable(NamedTuple, Generic[T]):
+    """A variable of the numerator, among the operands of `Weights`: its variance, its covariances with every block."""
+
+    variance: T
+    covariances: Sequence[T]
+
+
+class Tilted(NamedTuple):
+    """What the array of a `Law` holds, one after another along its last axis."""
+
+    basis: Array
+    """B, (.., E, E)."""
+    projections: Array
+    """T, (.., Q1, E, E)."""
+    factors: Array
+    """f, (.., Q1, Q2, E)."""
+    weights: Array
+    """(.., Q1 Q2)."""
 
 
 class Law:
     """A Gaussian law tilted by one or two quadratic forms: the array of a scalar node.
 
-    Its operands are the covariances of the blocks (sums of squares over one array of variables) in pairs i >= j, of shape
-    (*outer, *extent_i, *extent_j), the variances that every block is made of, (*outer, *extent), and the constant term of
-    every form. Its array has one axis after the outer ones, which
-    holds, one after another: B (E, E), the projections T (Q1, E, E), the factors f (Q1, Q2, E), the weights (Q1, Q2).
-    A variable u with covariances S_uh has W_u = S_uh B, P_u = S_uh T, and tilted covariances
+    Its operands are `Forms`, and its array is `Tilted`. A variable u with covariances S_uh has W_u = S_uh B, P_u = S_uh T, and
+    tilted covariances
 
         S_uv - W_u.W_v + sum_j P_uj P_vj f_j.
 
@@ -79,36 +114,36 @@ class Law:
         self.last = NODES[len(halves)]
         self.nodes = self.first * self.last
         e = self.size
-        self.parts = np.cumsum([0, e * e, self.first * e * e, self.nodes * e, self.nodes])
-        self.length = int(self.parts[-1])
+        self.shapes = Tilted((e, e), (self.first, e, e), (self.first, self.last, e), (self.nodes,))  # type: ignore[arg-type]
+        self.length = sum([math.prod(s) for s in self.shapes])
 
     def encoded(self) -> bytes:
         """For the digest of nodes."""
         return encode(("laplace law", self.outer, self.extents, self.weights, self.owners, self.halves))
 
     # ---- reading ----
-    def part(self, law: Array, i: int, *shape: int) -> Array:
-        """One of the things its array holds."""
-        return law[..., self.parts[i] : self.parts[i + 1]].reshape(*law.shape[:-1], *shape)
-
-    def basis(self, law: Array) -> Array:
-        """B, (.., E, E)."""
-        return self.part(law, 0, self.size, self.size)
-
-    def projections(self, law: Array) -> Array:
-        """T, (.., Q1, E, E)."""
-        return self.part(law, 1, self.first, self.size, self.size)
-
-    def factors(self, law: Array) -> Array:
-        """f, (.., Q1, Q2, E)."""
-        return self.part(law, 2, self.first, self.last, self.size)
+    def read(self, law: Array) -> Tilted:
+        """What its array holds."""
+        found, start = [], 0
+        for shape in self.shapes:
+            stop = start + math.prod(shape)
+            found.append(law[..., start:stop].reshape(*law.shape[:-1], *shape))
+            start = stop
+        return Tilted(*found)
 
     @property
-    def operands(self) -> int:
-        """How many."""
-        return len(self.extents) * (len(self.extents) + 3) // 2 + len(self.halves)
+    def pairs(self) -> int:
+        """Of blocks, each with itself among them."""
+        return len(self.extents) * (len(self.extents) + 1) // 2
 
-    def joint(self, args: Sequence[Array]) -> tuple[Array, Array, list[Array]]:
+    def forms(self, args: Sequence[T]) -> tuple[Forms[T], Sequence[T]]:
+        """Its operands, and what comes after them."""
+        covariances, rest = args[: self.pairs], args[self.pairs :]
+        made, rest = rest[: len(self.extents)], rest[len(self.extents) :]
+        constants, rest = rest[: len(self.halves)], rest[len(self.halves) :]
+        return Forms(covariances, made, constants), rest
+
+    def joint(self, forms: Forms[Array]) -> tuple[Array, Array, list[Array]]:
         """The covariance of all variables of the forms, what is rounding on its diagonal, the constants of the forms.
 
         Returns:
@@ -116,22 +151,21 @@ class Law:
         """
         out = np.empty((*self.outer, self.size, self.size))
         start = np.cumsum([0, *self.sizes])
-        k = 0
+        covariances = iter(forms.covariances)
         for i, (m, e, w) in enumerate(zip(self.sizes, self.extents, self.weights, strict=True)):
             for j in range(i + 1):
                 n, f = self.sizes[j], self.extents[j]
-                block = np.broadcast_to(args[k], (*self.outer, *e, *f)).reshape(*self.outer, m, n)
+                block = np.broadcast_to(next(covariances), (*self.outer, *e, *f)).reshape(*self.outer, m, n)
                 block = block * math.sqrt(w * self.weights[j])
                 rows, cols = slice(start[i], start[i + 1]), slice(start[j], start[j + 1])
                 out[..., rows, cols] = block
                 out[..., cols, rows] = np.swapaxes(block, -1, -2)
-                k += 1
         made = [
             np.broadcast_to(a, (*self.outer, *e)).reshape(*self.outer, -1) * w
-            for a, e, w in zip(args[k:], self.extents, self.weights, strict=False)
+            for a, e, w in zip(forms.made, self.extents, self.weights, strict=True)
         ]
         floor = 64 * EPS * np.concatenate(made, -1)
-        constants = [np.broadcast_to(a, self.outer) for a in args[k + len(made) :]]
+        constants = [np.broadcast_to(a, self.outer) for a in forms.constants]
         return (out + np.swapaxes(out, -1, -2)) / 2, floor, constants
 
     def spectrum(self, joint: Array, floor: Array) -> tuple[Array, Array, Array, Array]:
@@ -148,7 +182,7 @@ class Law:
     # ---- computing ----
     def __call__(self, args: Sequence[Array], level: int) -> Array:
         """Its array."""
-        joint, floor, constants = self.joint(args)
+        joint, floor, constants = self.joint(self.forms(args)[0])
         row_scale, values, vectors, kept = self.spectrum(joint, floor)
         scales = [np.square(row_scale[..., rows][..., 0]) for rows in self.rows]
         roots = np.sqrt(np.where(kept, values, 1.0))
@@ -182,8 +216,8 @@ class Law:
             shrink = 2 * np.exp(t)[..., None, :, None] * squares[..., :, None, :]
             log_weights = log_first[..., :, None] - 0.5 * np.log(given).sum(-1)[..., None] + log_last[..., None, :]
         weights = np.exp(log_weights - 0.5 * np.log1p(shrink).sum(-1))
-        parts = (basis, projections, 1 / (1 + shrink), weights)
-        return np.concatenate([p.reshape(*self.outer, -1) for p in parts], -1)
+        found = Tilted(basis, projections, 1 / (1 + shrink), weights)
+        return np.concatenate([p.reshape(*self.outer, -1) for p in found], -1)
 
 
 def _decomposed(a: Array) -> tuple[Array, Array]:
@@ -228,7 +262,7 @@ def _grid(squares: Array, k: int, spare: Array, constant: Array, count: int, lev
     return t, np.where(np.arange(count) < used, weights, -np.inf)
 
 
-def _stacked(blocks: Sequence[Array], law: Law, lead: int) -> Array:
+def blocks_together(blocks: Sequence[Array], law: Law, lead: int) -> Array:
     """Covariances of a variable with all variables of the forms, (.., E), with size 1 along axes they do not vary on."""
     flat = []
     for a, e, w in zip(blocks, law.extents, law.weights, strict=True):
@@ -260,8 +294,9 @@ class Projection:
 
     def __call__(self, args: Sequence[Array], level: int) -> Array:
         """Its array, (.., (1 + Q1) E)."""
-        law, u = self.law, _stacked(args[1:], self.law, self.lead)
-        maps = np.concatenate([law.basis(args[0])[..., None, :, :], law.projections(args[0])], -3)
+        law, u = self.law, blocks_together(args[1:], self.law, self.lead)
+        tilted = law.read(args[0])
+        maps = np.concatenate([tilted.basis[..., None, :, :], tilted.projections], -3)
         if maps.size == (1 + law.first) * law.size**2:
             out = u @ np.moveaxis(maps.reshape(-1, law.size, law.size), 1, 0).reshape(law.size, -1)
         else:
@@ -290,7 +325,7 @@ class Covariance:
     def __call__(self, args: Sequence[Array], level: int) -> Array:
         """Its array, (.., Q)."""
         law, e = self.law, self.law.size
-        f = law.factors(args[0])
+        f = law.read(args[0]).factors
         given, rest = [], []
         for a in args[1:3]:
             given.append(a[..., :e])
@@ -345,124 +380,3 @@ def _contracted(p: Array, q: Array, f: Array) -> Array:
     pairs = [axis for i in range(d) for axis in (i, d + i)]
     both = [r * s for r, s in zip(left, right, strict=True)]
     return out.reshape(*left, *right, first, last).transpose(*pairs, 2 * d, 2 * d + 1).reshape(*both, first, last)
-
-
-Order = tuple[Any, ...]
-"""The power with which a function vanishes with its variables: ("variable", number), ("sum", ((factor, order), ..)),
-("least", orders), ("within", vanishes it at 0?, grows it?, order of the argument)."""
-
-
-def vanishing(x: Order, variables: Sequence[Array]) -> Any:
-    """The power, given that of every variable: 1 where it vanishes, 0 where it does not."""
-    match x[0]:
-        case "variable":
-            return variables[x[1]]
-        case "sum":
-            return sum([k * vanishing(y, variables) for k, y in x[1]], np.zeros(()))
-        case "least":
-            return np.minimum.reduce(np.broadcast_arrays(*[vanishing(y, variables) for y in x[1]]))
-    _, vanishes, grows, inside = x
-    power = vanishing(inside, variables)
-    return np.where(power > 0, power if vanishes else 0.0, power if grows else 0.0)
-
-
-class Weights:
-    """The weights of the quadrature, once it is known that the expectation is finite.
-
-    Operands: the law, the law's own operands, then for every variable of the numerator its variance and covariances with
-    every block.
-
-    Near h_F = 0 (a set F of forms without constant terms, of joint rank r), the integrand is like |h|^(d - k): k the sum of
-    their exponents, d the power with which the numerator vanishes there. It is integrable if k - d < r.
-
-    Args:
-        law: The law.
-        lead: The number of axes of the expectation.
-        places: Where the forms' axes are among them.
-        factors: (order, exponent, numbers of the variables) of every factor of the numerator.
-    """
-
-    moves = True
-
-    def __init__(
-        self, law: Law, lead: int, places: tuple[int, ...], factors: tuple[tuple[Order, int, tuple[int, ...]], ...]
-    ) -> None:
-        self.law, self.lead, self.places, self.factors = law, lead, places, factors
-
-    def encoded(self) -> bytes:
-        """For the digest of nodes."""
-        return encode(("laplace weights", self.law, self.lead, self.places, self.factors))
-
-    def __call__(self, args: Sequence[Array], level: int) -> Array:
-        """Its array, (*outer of the law, Q).
-
-        Raises:
-            TensorProgramError: The expectation is infinite.
-        """
-        law = self.law
-        b = len(law.extents)
-        joint, floor, constants = law.joint(args[1 : 1 + law.operands])
-        given = args[1 + law.operands :]
-        variables = []
-        for i in range(0, len(given), 1 + b):
-            variables.append((np.asarray(given[i]), _stacked(given[i + 1 : i + 1 + b], law, self.lead)))
-        bare = [i for i, c in enumerate(constants) if np.any(c <= 0)]
-        for count in range(1, len(bare) + 1):
-            for forms in combinations(bare, count):
-                self._check(forms, joint, floor, constants, variables)
-        return law.part(args[0], 3, law.nodes)
-
-    def _check(
-        self,
-        forms: tuple[int, ...],
-        joint: Array,
-        floor: Array,
-        constants: list[Array],
-        variables: list[tuple[Array, Array]],
-    ) -> None:
-        law = self.law
-        rows = np.any([law.rows[i] for i in forms], axis=0)
-        both = rows[:, None] & rows
-        scale, values, vectors, kept = law.spectrum(np.where(both, joint, 0.0), floor)
-        rank = kept.sum(-1)
-        basis = vectors * np.where(kept, 1 / np.sqrt(np.where(kept, values, 1.0)), 0.0)[..., None, :]
-        basis = basis / scale[..., :, None]
-        shape = [1] * self.lead
-        for place, n in zip(self.places, law.outer, strict=True):
-            shape[place] = n
-        order = np.argsort(self.places)
-        basis = np.moveaxis(basis, range(len(order)), order) if len(order) else basis
-        basis = basis.reshape(*shape, *basis.shape[-2:])
-        singular = np.all([constants[i] <= 0 for i in forms], axis=0)
-
-        def placed(a: Array) -> Array:
-            return np.moveaxis(a, range(len(order)), order).reshape(shape) if len(order) else a.reshape(shape)
-
-        degree: Any = np.zeros(shape)
-        alive: Any = placed(singular)
-        inside = []
-        for variance, covariances in variables:
-            explained = np.square((np.where(rows, covariances, 0.0)[..., None, :] @ basis)[..., 0, :]).sum(-1)
-            variance = np.broadcast_to(variance, explained.shape) if variance.ndim == 0 else variance
-            inside.append((variance - explained <= IN_SPAN * variance, variance > 0))
-        powers = [np.where(within, 1.0, 0.0) for within, _ in inside]
-        for tree, k, numbers in self.factors:
-            degree = degree + k * vanishing(tree, powers)
-            if np.any(vanishing(tree, [np.ones(())] * len(inside)) > 0):
-                alive = alive & np.any(np.broadcast_arrays(*[inside[i][1] for i in numbers]), axis=0)
-        power = sum(law.halves[i] for i in forms)
-        excess = power - degree - placed(rank)
-        alive = alive | (placed(singular) & (placed(rank) == 0))  # 0/0
-        if np.any(alive & (excess >= 0)):
-            infinite = alive & (excess >= 0)
-            lowest = int(np.broadcast_to(placed(rank), infinite.shape)[infinite].min())
-            net = int(np.max(np.where(infinite, power - degree, 0)))
-            what = f"q, a sum of squares of {int(rows.sum())} Gaussian variables whose covariance has rank {lowest}"
-            raise TensorProgramError(
-                f"an expectation with q**(-{net}/2) is infinite, for {what}"
-                if lowest
-                else f"division by {what}, so that it is 0",
-                why="near q = 0, sqrt(q) has a density like its power rank - 1: the net power of sqrt(q) in the denominator has "
-                "to be below the rank; B centred examples have rank B - 1 at most, less with duplicates",
-                fix="take a larger batch, leave out duplicates, or add eps > 0 to the variance",
-            )

@@ -30,6 +30,7 @@ from tensorprog.language.node import MOVES, Node, topological
 from tensorprog.language.program import Output, Program
 from tensorprog.language.symbols import VectorSpec, Width
 from tensorprog.limits.budget import Budget
+from tensorprog.limits.evaluate.scalar import ScalarProgram
 from tensorprog.limits.expect.domain import jumps, ranges
 from tensorprog.limits.expect.lower import Lowering
 from tensorprog.limits.expect.powers import initial_scalars
@@ -83,7 +84,7 @@ def check_jumps(program: Program, lowering: Lowering) -> None:
     if not found.met:
         return
     x = found.met[0]
-    name, argument = x.attr[0], describe(x.args[0])
+    name, argument = x.attr.name, describe(x.args[0])
     if jumps(x):
         raise TensorProgramError(
             f"the limit of output {found.output} is undetermined: {name} of {argument}, whose limit is exactly at the "
@@ -108,7 +109,7 @@ def suspects(program: Program, values: Mapping[str, Any]) -> list[Node]:
 
     Jumps; and roots, logarithms and reciprocals of scalars whose sign is not known.
     """
-    found = [x for x in program.nodes if jumps(x) or (x.op == "fn" and x.is_scalar and PRIMITIVES[x.attr[0]].domain)]
+    found = [x for x in program.nodes if jumps(x) or (x.op == "fn" and x.is_scalar and PRIMITIVES[x.attr.name].domain)]
     if not found:
         return []
     if not all(map(jumps, found)):
@@ -190,7 +191,7 @@ def _changed(output: Node, met: set[Node]) -> Node:
 
 def _edge(x: Node) -> float:
     """Where a function jumps, or where its domain ends."""
-    row = PRIMITIVES[x.attr[0]]
+    row = PRIMITIVES[x.attr.name]
     return 0.0 if row.domain is None else row.domain[0]
 
 
@@ -281,7 +282,7 @@ class _Experiment:
                 first = inside[..., : self.draws] if inside.shape[-1] > 1 else inside
                 finite = np.where(np.isfinite(first), first, 0.0)
                 with np.errstate(all="ignore"):
-                    size = np.sqrt(np.square(finite).mean(-1, keepdims=True) * float(z.attr[0].var))
+                    size = np.sqrt(np.square(finite).mean(-1, keepdims=True) * float(z.attr.matrix.var))
                     return size * self._gaussians(z)
             case "constant":
                 value = np.asarray(z.attr, dtype=float)
@@ -320,7 +321,7 @@ class _Experiment:
                 elif x.op in ("mul", *MOVES, "stack", "sum"):
                     size[x] = np.asarray(standing(x, _COMMON)(*sizes))
                 else:
-                    linear = x.op == "fn" and PRIMITIVES[x.attr[0]].homogeneity == 1
+                    linear = x.op == "fn" and PRIMITIVES[x.attr.name].homogeneity == 1
                     size[x] = np.maximum(np.abs(value[x]), sizes[0]) if linear else np.abs(value[x])
         return value, size
 
@@ -372,7 +373,7 @@ class _Experiment:
         if value.shape[-1] > 1:
             enough = (at.sum(-1) >= HITS) & (2 * at.sum(-1) >= wide.sum(-1))
             at = at & enough[..., None]
-        if not at.any() or not (jumps(x) or x.attr[0] == "sqrt"):
+        if not at.any() or not (jumps(x) or x.attr.name == "sqrt"):
             return bool(at.any())
         for moved, size in self.moved:
             away = np.abs(moved[u] - edge) > 10 * self.spread[u] + ROUND * size[u]
@@ -407,7 +408,6 @@ def _mark(x: Node) -> float:
 
 def _numbers(scalars: Sequence[Node]) -> dict[Node, list[Array]]:
     """Scalars of the limit at two resolutions; of generic data, where data is still open; some numbers for hyperparameters."""
-    from tensorprog.limits.evaluate.scalar import ScalarProgram
     from tensorprog.limits.gauss.integrate import Indefinite
 
     out: dict[Node, list[Array]] = {}

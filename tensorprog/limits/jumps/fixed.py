@@ -44,7 +44,7 @@ def _fixed(x: Node, args: list[Array], values: Mapping[str, Any]) -> Array:
             value = np.asarray(x.attr, dtype=float)
             return value.reshape((1,) * (len(x.shape) - value.ndim) + value.shape)
         case "scalar":
-            return np.asarray(values[x.attr[0]], dtype=float) if x.attr[0] in values else unknown
+            return np.asarray(values[x.attr.name], dtype=float) if x.attr.name in values else unknown
         case "vector":
             mean = np.asarray(x.attr.mean, dtype=float)
             return np.where(deviation(x) == 0, mean.reshape((1,) * (len(x.shape) - mean.ndim) + mean.shape), np.nan)

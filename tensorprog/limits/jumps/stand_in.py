@@ -46,10 +46,10 @@ def with_generic_data(scalars: Sequence[Node]) -> list[Node]:
 
 def _generic(x: Node) -> np.ndarray | None:
     """An array for a `data` instruction."""
-    name, transform, other, kind, slot, second = x.attr[:6]
+    name, transform, other, kind, slot, second, labels = x.attr
     if kind == VALUES:
         return np.asarray(0.5 + _draws((name, slot), x.shape, 1)[..., 0] ** 2)
-    labels = x.attr[6] if len(x.attr) > 6 else tuple(range(len(x.shape)))
+    labels = tuple(range(len(x.shape))) if labels is None else labels
     sizes = dict(zip(dict.fromkeys(labels), x.shape, strict=True))
     shape = tuple([sizes[label] for label in labels])
     half = len(shape) // 2

@@ -371,8 +371,7 @@ def _view(y: Node, index: Sequence[int], shape: Sequence[int]) -> Node:
 
 def _data(x: Node, i: int, j: int) -> Node:
     """Inner products of equal positions only; the labels of the full array's axes say which are equal."""
-    key = x.attr[:6]
-    labels = list(x.attr[6]) if len(x.attr) > 6 else list(range(len(x.shape)))
+    labels = list(range(len(x.shape)) if x.attr.labels is None else x.attr.labels)
     a, b = [list(dict.fromkeys(labels))[k] for k in (i, j)]
     merged = tuple([a if label == b else label for label in labels])
-    return Node("data", (), (*key, merged), x.shape[:j] + x.shape[j + 1 :], x.width, x.inner)
+    return Node("data", (), x.attr._replace(labels=merged), x.shape[:j] + x.shape[j + 1 :], x.width, x.inner)

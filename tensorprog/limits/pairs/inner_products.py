@@ -14,9 +14,9 @@ from tensorprog.errors import TensorProgramError
 from tensorprog.language.data import VALUES, ArrayData
 from tensorprog.language.given import real_array
 from tensorprog.language.node import Node
-from tensorprog.limits.evaluate.blocks import Block
+from tensorprog.language.rearranged import joined, transformed
 from tensorprog.limits.gauss.correlations import nearly_equal
-from tensorprog.networks.inputs import joined, transformed
+from tensorprog.limits.pairs.blocks import Block
 
 __all__ = ["GramProducts", "Products"]
 
@@ -176,10 +176,10 @@ class Products:
         return Block(products, n, m, self.same and rows == columns)
 
     def _array(self, x: Node, rows: slice, columns: slice) -> np.ndarray:
-        name, transform, other, change, slot, slot2 = x.attr[:6]
+        name, transform, other, change, slot, slot2, labels = x.attr
         if change == VALUES:
             return self._values(x, columns if slot else rows)
-        if len(x.attr) > 6:
+        if labels is not None:
             return self._tied(x, rows, columns)
         a = self._view(name, transform, slot)
         value: Any
@@ -212,9 +212,9 @@ class Products:
 
     def _values(self, x: Node, own: slice) -> np.ndarray:
         """Coefficients: the input's numbers themselves."""
-        name, slot, shown = x.attr[0], x.attr[4], x.attr[6:]
+        name, slot, shown = x.attr.name, x.attr.slot, x.attr.labels
         a = self.arrays[slot][name][own]
-        letters = [chr(97 + k) for k in (shown[0] if shown else range(a.ndim - 1))]
+        letters = [chr(97 + k) for k in (range(a.ndim - 1) if shown is None else shown)]
         out = "".join(dict.fromkeys(letters))
         return np.ascontiguousarray(np.einsum(f"X{''.join(letters)}->{out}X", a), self.dtype)
 
@@ -387,7 +387,7 @@ class GramProducts:
         """As that of `Products`."""
         products = {}
         for x in data:
-            slots = x.attr[4:6]
+            slots = (x.attr.slot, x.attr.slot2)
             own = self.products[rows, columns] if slots == (0, 1) else self.alone[slots[0]][(rows, columns)[slots[0]]]
             products[x.attr] = np.ascontiguousarray(own)
         n, m = len(range(self.counts[0])[rows]), len(range(self.counts[1])[columns])

@@ -20,11 +20,12 @@ from tensorprog.analysis.means import FAMILY_ERROR
 from tensorprog.data import digits
 from tensorprog.errors import TensorProgramError
 from tensorprog.estimate import Estimates
-from tensorprog.faces.commands import Answer
+from tensorprog.faces.answer import Answer
 from tensorprog.language.build import moment, relu, rename
 from tensorprog.language.leaves import Vector
+from tensorprog.language.matrix import Matrix
 from tensorprog.language.program import Program
-from tensorprog.language.symbols import Matrix, Width
+from tensorprog.language.symbols import Width
 from tensorprog.limits.limit import limit
 
 if TYPE_CHECKING:

@@ -14,12 +14,12 @@ from math import isqrt
 
 import numpy as np
 
-from tensorprog.kernels.inner_products import GramProducts, Products
 from tensorprog.limits.evaluate.alike import Trace
-from tensorprog.limits.evaluate.blocks import Batched, Block, Memory
 from tensorprog.limits.evaluate.perturb import Perturbation
 from tensorprog.limits.evaluate.wide import FLOOR, NORMAL
 from tensorprog.limits.gauss.rounding import NOISE
+from tensorprog.limits.pairs.blocks import Batched, Block, Call
+from tensorprog.limits.pairs.inner_products import GramProducts, Products
 
 __all__ = ["AccuracyWarning", "Measured", "measure"]
 
@@ -136,8 +136,8 @@ def measure(
     same: Batched,
     p: Products | GramProducts,
     names: Sequence[str],
-    several: bool = False,
-    memory: Memory | None = None,
+    several: bool,
+    call: Call,
 ) -> Measured:
     """The errors of compiled kernels on telling pairs.
 
@@ -147,14 +147,14 @@ def measure(
         p: The data.
         names: Of the kernels.
         several: Has the network several outputs, and a kernel two axes for them?
-        memory: Of this call.
+        call: What the evaluations belong to.
     """
     found = Measured.nothing(names)
     n, m = p.counts
     total = n * (n + 1) // 2 if p.same else n * m
-    rows, columns = _telling(p, _number(MOST, FEWEST, pair, total))
-    alone = sorted({*rows, *(columns if p.same else ()), *_spread(p.sizes(0), _number(1024, FEWEST, same, n))})
-    itself = _diagonal(p.at(alone, None), same, found, memory)
+    rows, columns = _telling(p, _number(MOST, FEWEST, pair, total, call))
+    alone = sorted({*rows, *(columns if p.same else ()), *_spread(p.sizes(0), _number(1024, FEWEST, same, n, call))})
+    itself = _diagonal(p.at(alone, None), same, found, call)
     place = {i: k for k, i in enumerate(alone)}
     sizes = [_sizes(x, several) for x, _ in itself]
     largest = [float(np.max(size, initial=0.0)) ** 2 for size in sizes]
@@ -168,13 +168,13 @@ def measure(
     equal = p.equal(rows, columns)
     on = np.equal.outer(rows, columns) if p.same else np.zeros_like(equal)
     equal &= ~on
-    values, errors = _compared(pair, part, found, apart=True, unwanted=on, memory=memory)
+    values, errors = _compared(pair, part, found, apart=True, unwanted=on, call=call)
     if equal.any():  # correlations of 1 that are no rounding
-        _, known = _compared(pair, part, found, apart=False, unwanted=~equal, memory=memory)
+        _, known = _compared(pair, part, found, apart=False, unwanted=~equal, call=call)
         errors = [np.where(equal, b, a) for a, b in zip(errors, known, strict=True)]
     if len(rows) == n and len(columns) == m and alone == list(range(n)):
         found.values = values, [x for x, _ in itself]
-    others = None if p.same else _second(p, same, columns, found, several)
+    others = None if p.same else _second(p, same, columns, found, several, call)
     for k, (name, value, error, size, most) in enumerate(zip(names, values, errors, sizes, largest, strict=True)):
         one = size[..., [place[i] for i in rows]]
         with np.errstate(all="ignore"):
@@ -198,16 +198,14 @@ def _sizes(value: Array, several: bool) -> Array:
         return np.sqrt(np.abs(np.einsum("oor->or", value[..., 0]) if several else value[..., 0]))
 
 
-def _diagonal(
-    p: Products | GramProducts, same: Batched, found: Measured, memory: Memory | None
-) -> list[tuple[Array, Array]]:
+def _diagonal(p: Products | GramProducts, same: Batched, found: Measured, call: Call) -> list[tuple[Array, Array]]:
     """Values and errors (.., rows, 1) of the program of one example."""
-    values, errors = _compared(same, p, found, apart=False, memory=memory)
+    values, errors = _compared(same, p, found, apart=False, call=call)
     return list(zip(values, errors, strict=True))
 
 
 def _second(
-    p: Products | GramProducts, same: Batched, columns: Sequence[int], found: Measured, several: bool
+    p: Products | GramProducts, same: Batched, columns: Sequence[int], found: Measured, several: bool, call: Call
 ) -> list[Array] | None:
     """sqrt K(x', x') of examples of the second batch, of each kernel; None where they have another shape than the first."""
     if not p.alike:
@@ -216,7 +214,7 @@ def _second(
     found.pairs += len(columns)
     return [
         _sizes(x, several)
-        for x in same.run(Block(own.block(same.data, slice(None), slice(None)).products, len(columns), 1))
+        for x in same.run(Block(own.block(same.data, slice(None), slice(None)).products, len(columns), 1), call=call)
     ]
 
 
@@ -225,8 +223,8 @@ def _compared(
     p: Products | GramProducts,
     found: Measured,
     apart: bool,
+    call: Call,
     unwanted: Array | None = None,
-    memory: Memory | None = None,
 ) -> tuple[list[Array], list[Array]]:
     """Values and errors: rounding by perturbation, integrals at other resolutions.
 
@@ -241,21 +239,23 @@ def _compared(
         near, repeated = p.positions
         equal = repeated or not (apart or p.same)  # positions, or examples: see `measure`
         trace = Trace(close=near or not equal)
-    base = c.run(block, trace=trace, memory=memory)
-    found.pairs += block.rows * block.columns * (3 if c.integrates else 2)
+    base = c.run(block, trace=trace, call=call)
+    found.pairs += block.rows * block.columns * (3 if c.integrates(call) else 2)
     found.finite &= all((np.isfinite(x) if unwanted is None else np.isfinite(x) | unwanted).all() for x in base)
     found.tiny |= any(map(_is_tiny, base))
     noise = Perturbation(np.random.default_rng(0), scale, apart=apart)
-    if c.integrates and memory is not None and memory.compared and c.two_rules:
+    if c.integrates(call) and call.compared and c.two_rules(call):
         moved = base  # the finer one is another rule: a coarse one tells nothing that it does not
     else:
-        moved = c.run(block, noise=noise, trace=trace, level=0 if c.integrates else 1)
+        moved = c.run(block, noise=noise, trace=trace, level=0 if c.integrates(call) else 1, call=call)
     with np.errstate(invalid="ignore"):  # inf - inf: what is infinite is refused at the end
         differences = [np.abs(x - y) for x, y in zip(base, moved, strict=True)]
-    if not c.integrates:
+    if not c.integrates(call):
         return base, [4 * d + NOISE * scale * np.abs(x) for x, d in zip(base, differences, strict=True)]
     # The coarse integral is off by more than the fine one, which only a finer one can judge; but it would see a tail cut off.
-    finer = c.run(block, noise=Perturbation(np.random.default_rng(1), scale, apart=apart), trace=trace, level=2)
+    finer = c.run(
+        block, noise=Perturbation(np.random.default_rng(1), scale, apart=apart), trace=trace, level=2, call=call
+    )
     return base, [
         10 * np.abs(x - y) + COARSE * d + NOISE * scale * np.abs(x)
         for x, y, d in zip(base, finer, differences, strict=True)
@@ -268,12 +268,12 @@ def _is_tiny(x: Array) -> bool:
     return bool(np.any((size if x.shape[-1] == 1 else size.max(initial=0.0)) < NORMAL))
 
 
-def _number(most: int, fewest: int, c: Batched, total: int) -> int:
+def _number(most: int, fewest: int, c: Batched, total: int, call: Call) -> int:
     """How many of all are looked at: what is cheap; else a share of all, as long as all cost as much each.
 
     A series serves thousands of pairs for what an integral costs for a few: then their number says nothing.
     """
-    share = 0.0 if c.integrates else SHARE * total
+    share = 0.0 if c.integrates(call) else SHARE * total
     return int(max(fewest, min(most, max(CHEAP / c.weight, share))))
 
 

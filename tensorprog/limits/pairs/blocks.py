@@ -30,13 +30,12 @@ from tensorprog.limits.evaluate.perturb import Perturbation
 from tensorprog.limits.evaluate.settle import settled_by
 from tensorprog.limits.gauss.duals import CORRELATED, DUALS, JOINT, apart_by_rounding, unsnapped
 from tensorprog.limits.gauss.pairseries import PairProduct
-from tensorprog.limits.simplify.densities import summed_inside, tidied
-from tensorprog.limits.simplify.diagonal import on_diagonals
 from tensorprog.limits.simplify.horner import factored
+from tensorprog.limits.simplify.passes import simplified
 from tensorprog.limits.simplify.stencil import with_stencils
 from tensorprog.limits.simplify.transposition import with_transpositions_outside
 
-__all__ = ["Batched", "Block", "Memory", "Trace", "mirrored"]
+__all__ = ["Batched", "Block", "Call", "Trace", "mirrored"]
 
 Array = np.ndarray
 ROWS, COLUMNS = Width("rows"), Width("columns")
@@ -92,13 +91,11 @@ class Batched:
         data: The `data` nodes.
         integrals: The integrals by quadrature or sampling.
         others: Operations that have no meaning here.
-        strained: Have numbers left the range of floats?
     """
 
     def __init__(self, outputs: Sequence[Node]) -> None:
-        self.strained = False
         self.shapes = [x.shape for x in outputs]
-        outputs = with_transpositions_outside(summed_inside(tidied(on_diagonals(outputs))))
+        outputs = with_transpositions_outside(simplified(outputs))
         lifted = _lifted(outputs)
         self.outputs = factored(with_stencils([lifted[x] for x in outputs]))
         self.data = [x for x in topological(outputs) if x.op == "data"]
@@ -108,46 +105,29 @@ class Batched:
             x = step.node
             self.once[x.width is not None, x.inner is not None].append(_Carried(step))
         self.integrals = [s.node for s in steps if s.node.op in INTEGRALS]
-        self.guards = [c for part in self.once.values() for c in part if c.node.op == "guard"]
+        self.guards = {s.node for s in steps if s.node.op == "guard"}
         self.others = sorted({s.node.op for s in steps if s.compute is None and s.node.op not in KNOWN})
         self.pairs = _joined(self.once.pop((True, True)))
         self._plan()
         # the largest array of a pair decides how many pairs a tile has
         self.depth = max([prod(s.node.shape) for s in self.pairs if not s.is_data], default=1)
 
-    @property
-    def integrates(self) -> bool:
+    def gave_way(self, call: Call) -> bool:
+        """Has a closed form that cancels been replaced by its integral?"""
+        return not self.guards.isdisjoint(call.integrated)
+
+    def integrates(self, call: Call) -> bool:
         """Is anything integrated, as far as is known from what has been evaluated?"""
-        return bool(self.integrals) or self.gave_way
+        return bool(self.integrals) or self.gave_way(call)
 
-    def _strain(self, *_: Any) -> None:
-        self.strained = True
-
-    @property
-    def two_rules(self) -> bool:
+    def two_rules(self, call: Call) -> bool:
         """Are all integrals found by one rule, a series or one without bounds, and by another where numbers are moved?"""
         steps = [*self.pairs, *[s for part in self.once.values() for s in part]]
-        return not self.gave_way and all(
+        return not self.gave_way(call) and all(
             s.product is not None or (s.node.attr.dimension == 1 and s.node.attr.bounded.analytic)
             for s in steps
             if s.node.op in INTEGRALS
         )
-
-    def allow(self, budget: Budget) -> None:
-        """Integrals are counted there from now on; those over it raise `Exhausted`."""
-        for c in [*self.pairs, *[c for part in self.once.values() for c in part]]:
-            c.budget = budget
-
-    def forget(self) -> None:
-        """Forgets what was integrated for other data, and whether numbers left the range of floats."""
-        self.strained = False
-        for c in self.guards:
-            c.integrated = False
-
-    @property
-    def gave_way(self) -> bool:
-        """Has a closed form that cancels been replaced by its integral?"""
-        return any(c.integrated for c in self.guards)
 
     def _plan(self) -> None:
         """Numbers what a tile holds: a lookup of a node costs as much as a small array's arithmetic, and threads wait for it."""
@@ -213,7 +193,7 @@ class Batched:
         level: int = 1,
         dtype: Any = float,
         trace: Trace | None = None,
-        memory: Memory | None = None,
+        call: Call | None = None,
     ) -> list[Array]:
         """The outputs for a block of pairs, each of shape (*axes, rows, columns).
 
@@ -223,13 +203,14 @@ class Batched:
             level: Resolution of integrals.
             dtype: float64, or float32 for speed.
             trace: Where correlations are 1; filled without noise, and with noise they stay so.
-            memory: Of integrals of single examples.
+            call: What it belongs to.
         """
+        call = call or Call()
         values: dict[Node, Array] = {}
-        with np.errstate(over="call", under="call", divide="ignore", invalid="ignore", call=self._strain):
+        with np.errstate(over="call", under="call", divide="ignore", invalid="ignore", call=call.strain):
             for part in self.once.values():
                 for s in part:
-                    values[s.node] = s.value(values, block, noise, level, dtype, trace, memory)
+                    values[s.node] = s.value(values, block, noise, level, dtype, trace, call)
             n, m = block.rows, block.columns
             series = {
                 s.node: s.series(values, block, level) for s in self.pairs if s.product is not None and noise is None
@@ -249,7 +230,7 @@ class Batched:
             workers = min(cores(), 8, len(tiles)) if noise is None and trace is None and total >= PARALLEL else 1
 
             def tile(bounds: tuple[int, int, int, int]) -> None:
-                self._tile(bounds, block, values, series, out, noise, level, dtype, trace)
+                self._tile(bounds, block, values, series, out, noise, level, dtype, trace, call)
                 if symmetric:
                     _mirror(bounds, out)
 
@@ -272,6 +253,7 @@ class Batched:
         level: int,
         dtype: Any,
         trace: Trace | None,
+        call: Call,
     ) -> None:
         low, high, left, right = bounds
         rough = block.rough
@@ -284,7 +266,7 @@ class Batched:
             elif a.width is not None:
                 found = found[..., low:high] if found.shape[-1] > 1 else found
             local[slot] = found
-        with np.errstate(over="call", under="call", divide="ignore", invalid="ignore", call=self._strain):
+        with np.errstate(over="call", under="call", divide="ignore", invalid="ignore", call=call.strain):
             for s in self.pairs:
                 if s.is_data:
                     given = np.asarray(block.products[s.node.attr][..., low:high, left:right], dtype)
@@ -299,7 +281,7 @@ class Batched:
                     if noise is None and trace is None and s.kernel is not None:
                         local[s.target] = s.kernel(*arrays)
                     else:
-                        local[s.target] = s.compute(arrays, noise, level, rough, trace, bounds, unwanted)
+                        local[s.target] = s.compute(arrays, noise, level, rough, trace, call, bounds, unwanted)
                 if noise is not None and noise.apart:
                     for one, other, move in s.edges:
                         local[s.target] = move(local[one], local[s.target], local[other])
@@ -319,8 +301,6 @@ class _Carried:
         self.target = 0  # slots, see `Batched._plan`
         self.sources: list[int] = []
         self.frees: list[int] = []
-        self.budget = Budget(inf)  # for what its integrals cost
-        self.integrated = False  # has a guarded closed form turned to its integral?
         self.partner_target: int | None = None
         self.edges: list[tuple[int, int, Any]] = []  # the variances that it is a covariance to, see `apart_by_rounding`
         self.edged = False
@@ -343,7 +323,7 @@ class _Carried:
         level: int,
         dtype: Any,
         trace: Trace | None,
-        memory: Memory | None,
+        call: Call,
     ) -> Array:
         """Its array along rows, along columns, or neither."""
         if self.is_data:
@@ -356,7 +336,8 @@ class _Carried:
                 level,
                 block.rough or noise is not None,
                 trace,
-                memory=memory if noise is None else None,
+                call,
+                alone=noise is None,
             )
         )
         return result.astype(dtype, copy=False)
@@ -385,10 +366,11 @@ class _Carried:
         noise: Perturbation | None,
         level: int,
         rough: bool,
-        trace: Trace | None = None,
+        trace: Trace | None,
+        call: Call,
         bounds: Any = None,
         unwanted: Array | None = None,
-        memory: Memory | None = None,
+        alone: bool = False,
     ) -> Array:
         """Its array from its operands' arrays."""
         x = self.node
@@ -397,17 +379,18 @@ class _Carried:
 
             full = [_with_axes(a, y, x) for a, y in zip(arrays, self.operands, strict=True)]
             if x.op == "guard":
-                integrate = partial(integrate_arrays, level=level, rough=rough or noise is not None, budget=self.budget)
+                integrate = partial(integrate_arrays, level=level, rough=rough or noise is not None, budget=call.budget)
                 result, integrated = settled_by(x, full, integrate, unwanted)
-                self.integrated |= integrated
+                if integrated:
+                    call.integrated.add(x)
                 return np.asarray(result if noise is None else noise.result(x, np.asarray(result)))
-            if memory is not None:
-                return memory.integral(x, full, level, rough, self.budget)
-            result = integrate_arrays(x, full, level, rough or noise is not None, budget=self.budget)
+            if alone:
+                return call.integral(x, full, level, rough)
+            result = integrate_arrays(x, full, level, rough or noise is not None, budget=call.budget)
             if noise is not None:  # an integral that cancels has the rounding of what cancels
                 size = None if trace is None else trace.sizes.get((x, bounds))
                 if size is None:
-                    size = integrate_arrays(x, full, 0, True, absolute=True, budget=self.budget)
+                    size = integrate_arrays(x, full, 0, True, absolute=True, budget=call.budget)
                 if trace is not None:
                     trace.sizes[x, bounds] = size
                 result = result + (noise.result(x, size) - size)
@@ -423,25 +406,38 @@ class _Carried:
         return np.asarray(result if noise is None else noise.result(x, np.asarray(result)))
 
 
-class Memory:
-    """Integrals of single examples, for as long as one call lasts.
-
-    The variance of an example is asked for as that of a row, of a column and of the example alone: the integral is one.
+class Call:
+    """What evaluations that belong together find out; a compiled program itself stays as it is.
 
     Args:
+        budget: Evaluations of integrands are counted there; those over it raise `Exhausted`.
         compared: Are integrals of analytic functions without bounds, as good as a comparison with bounds elsewhere says?
+
+    Attributes:
+        strained: Have numbers left the range of floats?
+        integrated: Guarded closed forms that have turned to their integrals.
     """
 
-    def __init__(self, compared: bool = True) -> None:
-        self.compared = compared
+    def __init__(self, budget: Budget | None = None, compared: bool = False) -> None:
+        self.budget, self.compared = budget or Budget(inf), compared
+        self.strained = False
+        self.integrated: set[Node] = set()
         self._found: dict[Any, dict[bytes, float]] = {}
 
-    def __bool__(self) -> bool:
-        """Has anything been integrated?"""
+    @property
+    def has_integrals(self) -> bool:
+        """Are integrals of single examples known?"""
         return bool(self._found)
 
-    def integral(self, x: Node, args: Sequence[Array], level: int, rough: bool, budget: Budget) -> Array:
-        """As `integrate_arrays`; numbers that are known are not integrated again."""
+    def strain(self, *_: Any) -> None:
+        """Called where a number leaves the range of floats."""
+        self.strained = True
+
+    def integral(self, x: Node, args: Sequence[Array], level: int, rough: bool) -> Array:
+        """As `integrate_arrays`, of single examples; what is known is not integrated again.
+
+        The variance of an example is asked for as that of a row, of a column and of the example alone.
+        """
         from tensorprog.limits.evaluate.scalar import integrate_arrays
 
         shape = np.broadcast_shapes(*[np.shape(a) for a in args])
@@ -451,7 +447,9 @@ class Memory:
         new = list({k: i for i, k in enumerate(keys) if k not in known}.items())
         if new:
             places = [i for _, i in new]
-            found = integrate_arrays(x, [a[places] for a in flat], level, rough, compared=self.compared, budget=budget)
+            found = integrate_arrays(
+                x, [a[places] for a in flat], level, rough, compared=self.compared, budget=self.budget
+            )
             known.update(zip([k for k, _ in new], found.tolist(), strict=True))
         return np.array([known[k] for k in keys]).reshape(shape)
 
@@ -521,7 +519,7 @@ def _lifted(outputs: Sequence[Node]) -> dict[Node, Node]:
     for x in topological(outputs):
         args = [new[a] for a in x.args]
         if x.op == "data":
-            slots = x.attr[4:6]
+            slots = (x.attr.slot, x.attr.slot2)
             new[x] = Node("data", (), x.attr, x.shape, ROWS if 0 in slots else None, COLUMNS if 1 in slots else None)
             continue
         if not args or all(a is b for a, b in zip(args, x.args, strict=True)):

@@ -1,0 +1,1 @@
+"""Whole training runs as programs: unrolled gradient descent, its parametrizations, losses and traces."""

@@ -1,0 +1,184 @@
+"""`tp.sgd`: a network and how it is trained, checked and made a `Trace`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from tensorprog.errors import TensorProgramError
+from tensorprog.language import algebra
+from tensorprog.language.expression import Expression
+from tensorprog.language.node import Node
+from tensorprog.language.symbols import number
+from tensorprog.networks.network import Network
+from tensorprog.networks.readouts import Readout
+from tensorprog.networks.samples import Batch, batches, reduced, same_features
+from tensorprog.training.losses import loss_of
+from tensorprog.training.optimizers import SGD, Optimizer
+from tensorprog.training.passes import Pass, parameter_kinds
+from tensorprog.training.powers import ABC, Powers, named
+from tensorprog.training.trace import Trace
+from tensorprog.training.unroll import Recipe
+
+__all__ = ["sgd"]
+
+
+def sgd(
+    net: Network,
+    X: Any,
+    y: Any,
+    *,
+    steps: int,
+    lr: Any,
+    batch: Any = "full",
+    parametrization: str | ABC = "ntk",
+    loss: Any = "mse",
+    X_test: Any = None,
+    optimizer: Optimizer | None = None,
+    freeze: Sequence[str] = (),
+) -> Trace:
+    """Trains a network by gradient descent: the whole run as one Tensor Program.
+
+    Args:
+        net: The network, any `tp.Network` with readouts or, where features are learned, Moments as outputs.
+        X: The data it is trained on, examples first.
+        y: Targets, one for each example and output; for cross-entropy the numbers of the classes.
+        steps: How many.
+        lr: The learning rate: a number, a `tp.Scalar`, an array of one a step, a function of the step (from 0), or a dictionary
+            of such by the names of parameters, "default" for the others.
+        batch: "full"; a number k for blocks of k examples in order, cyclically; or a list of arrays of indices, one a step.
+        parametrization: "ntk", "mup", "standard" (with the rate lr / n), "mean_field" or a `tp.ABC`.
+        loss: "mse": the mean over the batch of |f - y|^2 / 2; "logistic" (labels 1 and -1); "cross_entropy"; or a function of
+            f and y, with one number for each example.
+        X_test: Data on which outputs are computed, too.
+        optimizer: `tp.SGD(momentum=, nesterov=)`; plain gradient descent by default.
+        freeze: The names of parameters that are not trained.
+
+    Raises:
+        TensorProgramError: Data, targets or options that make no sense; a parametrization that blows up.
+
+    Example:
+        >>> import tensorprog as tp
+        >>> n = tp.Width("n")
+        >>> h = tp.dense("W", tp.dense("U", tp.Input("x"), n), n)
+        >>> trace = tp.sgd(tp.Network(tp.readout("v", h)), [[1]], [1], steps=3, lr=0.25, parametrization="mup")
+        >>> tp.limit(trace)["f"].value.ravel().round(6).tolist()
+        [0.0, 0.75, 0.997086, 1.00046]
+
+    Source: Yang and Littwin, Tensor Programs IIb (arXiv:2105.03703); Yang and Hu, Tensor Programs IV (arXiv:2011.14522).
+    """
+    if not isinstance(net, Network):
+        raise TensorProgramError(f"tp.sgd of {type(net).__name__}", fix="give a tp.Network")
+    if isinstance(steps, bool) or not isinstance(steps, (int, np.integer)) or steps < 1:
+        raise TensorProgramError(f"steps={steps!r}", fix="give a number of steps, 1 or more")
+    train = _one(batches(net.inputs, X, net.source), "X")
+    test = None if X_test is None else _one(batches(net.inputs, X_test, net.source), "X_test")
+    both = [train] if test is None else [train, test]
+    if test is not None:
+        same_features([train], [test])
+    reduced(both, net.inputs)
+    whole = Pass(net, train)
+    kinds, matrices = parameter_kinds(whole)
+    frozen = _frozen(freeze, kinds)
+    abc = named(parametrization, len(matrices) + 1)
+    powers = Powers.of(abc, kinds, matrices)
+    average = [o for o in whole.outputs if not isinstance(o, Readout)]
+    if average and powers.scale != 0:
+        raise TensorProgramError(
+            f"an output that is a Moment, trained in the parametrization {abc}",
+            why="its gradients are smaller than a readout's by n^(-1/2): where it moves at all, features do, too",
+            fix='use parametrization="mup", or a tp.readout',
+        )
+    found = loss_of(loss, y, whole.examples, whole.theta.shape[1] if whole.several else None)
+    recipe = Recipe(
+        powers,
+        found,
+        _batches(batch, int(steps), whole.examples),
+        _rates(lr, int(steps), kinds),
+        SGD() if optimizer is None else optimizer,
+        frozen,
+    )
+    return Trace(net, train, test, recipe, abc)
+
+
+def _one(found: list[Batch], what: str) -> Batch:
+    if len(found) > 1:
+        raise TensorProgramError(
+            f"{what} with examples of {len(found)} shapes", why="training takes examples of one shape", fix="pad them"
+        )
+    return found[0]
+
+
+def _frozen(freeze: Any, kinds: Mapping[str, str]) -> frozenset[str]:
+    names = (freeze,) if isinstance(freeze, str) else tuple(freeze)
+    for name in names:
+        if name not in kinds:
+            raise TensorProgramError(f"freeze has {name!r}", fix=f"the parameters are {', '.join(sorted(kinds))}")
+    return frozenset(names)
+
+
+def _batches(batch: Any, steps: int, examples: int) -> list[tuple[int, ...]]:
+    if isinstance(batch, str):
+        if batch != "full":
+            raise TensorProgramError(f"batch={batch!r}", fix='use "full", a number of examples, or a list of indices')
+        return [tuple(range(examples))] * steps
+    if isinstance(batch, (int, np.integer)) and not isinstance(batch, bool):
+        if not 1 <= batch <= examples:
+            raise TensorProgramError(f"batch={batch} of {examples} examples", fix=f"give a number from 1 to {examples}")
+        starts = range(0, examples, int(batch))
+        blocks = [tuple(range(s, min(s + int(batch), examples))) for s in starts]
+        return [blocks[t % len(blocks)] for t in range(steps)]
+    try:
+        lists = [tuple([int(i) for i in np.atleast_1d(np.asarray(b, dtype=np.int64))]) for b in batch]
+    except (TypeError, ValueError):
+        raise TensorProgramError(
+            f"batch={batch!r}"[:80], fix='use "full", a number, or one array of indices a step'
+        ) from None
+    if len(lists) != steps:
+        raise TensorProgramError(f"{len(lists)} batches for {steps} steps", fix="give one for each step")
+    for b in lists:
+        if not b or min(b) < 0 or max(b) >= examples or len(set(b)) < len(b):
+            raise TensorProgramError(f"the batch {list(b)}", fix=f"give different indices from 0 to {examples - 1}")
+    return lists
+
+
+def _rates(lr: Any, steps: int, kinds: Mapping[str, str]) -> Callable[[int, str], Node]:
+    """The rate of a step and a parameter, as a scalar."""
+    given = lr if isinstance(lr, Mapping) else {"default": lr}
+    known = {*kinds, "default"}
+    for name in given:
+        if name not in known:
+            raise TensorProgramError(f"lr has {name!r}", fix=f"the parameters are {', '.join(sorted(kinds))}")
+    missing = [] if "default" in given else [name for name in kinds if name not in given]
+    if missing:
+        raise TensorProgramError(f"lr has no rate for {missing[0]}", fix='give one, or "default"')
+    tables = {name: _schedule(value, steps, name) for name, value in given.items()}
+
+    def rate(t: int, name: str) -> Node:
+        return tables[name if name in tables else "default"][t]
+
+    return rate
+
+
+def _schedule(lr: Any, steps: int, name: str) -> list[Node]:
+    if isinstance(lr, Expression):
+        if lr.width is not None or lr.axes:
+            raise TensorProgramError("an lr that is no scalar", fix='give a number or a tp.Scalar("lr", 0.1)')
+        return [lr.node] * steps
+    values = [lr(t) for t in range(steps)] if callable(lr) else lr
+    if np.ndim(values) == 0:
+        values = [values] * steps
+    if len(values) != steps:
+        raise TensorProgramError(f"{len(values)} learning rates for {steps} steps", fix="give one for each step")
+    found = []
+    for t, value in enumerate(values):
+        rate = value.node if isinstance(value, Expression) else None
+        if rate is None:
+            v = number(value, f"the learning rate of step {t}")
+            if v < 0:
+                raise TensorProgramError(f"the learning rate {v} of step {t}", fix="rates are at least 0")
+            rate = algebra.constant(v)
+        found.append(rate)
+    return found

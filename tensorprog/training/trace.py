@@ -1,0 +1,162 @@
+"""A run of training: its program, which all functions of programs take, and what they need to know of f_0."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any, ClassVar
+
+import numpy as np
+
+from tensorprog.errors import TensorProgramError
+from tensorprog.estimate import Estimates
+from tensorprog.language.program import Program
+from tensorprog.networks.network import Network
+from tensorprog.networks.samples import Batch
+from tensorprog.training.powers import ABC
+from tensorprog.training.unroll import F0, Recipe, Unrolled
+
+__all__ = ["Trace"]
+
+
+class Trace:
+    """A network at every step of its training; made by `tp.sgd`.
+
+    `tp.limit`, `tp.run`, `tp.compare`, `tp.latex`, `tp.save`, .. take it in place of a program. Outputs: `f`
+    (steps + 1, examples), `f_test`, and `loss` (steps + 1), the mean over the examples.
+
+    Where training follows a kernel, its outputs depend on f_0, the outputs before the first step, which have a law in the limit
+    and no value: `tp.limit(trace, f0=...)` takes "zero" (the default), "draw" (from the law), or an array (training examples,
+    then test examples); a run has its network's own, in the output `f0`; and `tp.compare` holds every network against the
+    limit that starts at its own.
+
+    Attributes:
+        net: The network.
+        abc: Its parametrization.
+        learns_features: Do features move in the limit (r = 0)? If not, training follows a kernel.
+    """
+
+    options: ClassVar[tuple[str, ...]] = (F0,)
+    needs_data = False
+
+    def __init__(self, net: Network, train: Batch, test: Batch | None, recipe: Recipe, abc: ABC) -> None:
+        self.net, self.abc, self.recipe = net, abc, recipe
+        self._train, self._test = train, test
+        self.learns_features = recipe.powers.scale == 0
+
+    @cached_property
+    def program(self) -> Program:
+        """The run as a program, whose outputs have a limit; f_0 is its hyperparameter "f0" where they depend on it."""
+        return self._unrolled(own=False)
+
+    @cached_property
+    def own_program(self) -> Program:
+        """The same with f_0 what the network computes, for finite widths."""
+        return self.program if self.learns_features else self._unrolled(own=True)
+
+    def _unrolled(self, own: bool) -> Program:
+        return Unrolled(self.net, self._train, self._test, self.recipe, own).program()
+
+    @property
+    def steps(self) -> int:
+        """The number of steps."""
+        return len(self.recipe.batches)
+
+    def __repr__(self) -> str:
+        what = "features are learned" if self.learns_features else "follows a kernel"
+        return f"{self.steps} steps of training in {self.abc}: {what}"
+
+    # ---- functions of programs ----
+    def as_program(self, *, f0: Any = None, **_: Any) -> Program:
+        """Its program; f0="own" for the one of finite widths."""
+        return self.own_program if isinstance(f0, str) and f0 == "own" else self.program
+
+    def own_run(self, n: int, seeds: int | Sequence[int] = 1, **options: Any) -> Any:
+        """`tp.run`."""
+        from tensorprog.execute.executor import run
+
+        return run(self.own_program, n, seeds, **options)
+
+    def own_limit(self, f0: Any = None, *, values: Mapping[str, Any] | None = None, **options: Any) -> Estimates:
+        """`tp.limit`."""
+        from tensorprog.limits.limit import limit
+
+        return limit(self.program, values=self.given(f0, values, options.get("rng")), **options)
+
+    def own_compare(
+        self,
+        widths: Sequence[int],
+        seeds: int | Sequence[int],
+        *,
+        values: Mapping[str, Any] | None = None,
+        gia: bool = False,
+        rng: int = 0,
+        weights: str = "auto",
+        **options: Any,
+    ) -> Any:
+        """`tp.compare`; where training follows a kernel, every network is held against the limit that starts at its own f_0."""
+        from tensorprog.analysis.anomalies import anomalies
+        from tensorprog.analysis.compare import Comparison, compare
+        from tensorprog.analysis.sweep import sweep
+        from tensorprog.execute.executor import check_seeds
+        from tensorprog.training.starts import limits_from
+
+        if self.learns_features or "against" in options:
+            return compare(self.own_program, widths, seeds, values=values, gia=gia, rng=rng, weights=weights, **options)
+        numbers = check_seeds(seeds)
+        known = anomalies(self.own_program, n=min(widths), values=values, gia=gia, weights=weights)
+        rows = sweep(self.own_program, widths, numbers, weights=weights, values=values, gia=gia, **options)
+        runs = [(n, seed) for n in widths for seed in numbers]
+        limits = limits_from(self.program, F0, [rows[run][F0] for run in runs], values, gia, rng)
+        reference = self.own_limit(values=values, gia=gia, rng=rng)
+        moved = {}
+        for run, there in zip(runs, limits, strict=True):  # as if all had started at 0: only the differences count
+            moved[run] = {
+                name: rows[run][name] - there[name] + np.asarray(e.value, float) for name, e in reference.items()
+            }
+        samples = {
+            n: {name: np.stack([moved[n, seed][name] for seed in numbers]) for name in reference} for n in widths
+        }
+        return Comparison.of(samples, reference, seeds=numbers, known=known)
+
+    def given(self, f0: Any, values: Mapping[str, Any] | None = None, rng: Any = 0) -> dict[str, Any] | None:
+        """The hyperparameters' values, f_0 among them."""
+        found = dict(values or {})
+        if f0 is None or (isinstance(f0, str) and f0 == "zero"):
+            return found or None
+        if self.learns_features:
+            raise TensorProgramError(
+                f"f0={f0!r}"[:60] + " of a run that learns features", why="its outputs before the first step tend to 0",
+                fix='leave it out, or use parametrization="ntk"',
+            )  # fmt: skip
+        shape = self.program.scalar_shapes[F0]
+        if isinstance(f0, str):
+            if f0 != "draw":
+                raise TensorProgramError(f"f0={f0!r}", fix='use "zero", "draw" or an array')
+            found[F0] = self._drawn(shape, rng)
+            return found
+        a = np.asarray(f0, dtype=float)
+        if a.shape != shape:
+            raise TensorProgramError(
+                f"f0 of shape {a.shape}", why=f"the outputs have shape {shape}: training examples, then test examples",
+                fix="give one number for each output",
+            )  # fmt: skip
+        found[F0] = a
+        return found
+
+    def _drawn(self, shape: tuple[int, ...], rng: Any) -> np.ndarray:
+        """A draw of f_0 from its law, the NNGP."""
+        from tensorprog.limits.limit import limit
+
+        data = {k: a for k, a in self._train.arrays.items()}
+        if self._test is not None:
+            data = {k: np.concatenate([a, self._test.arrays[k]]) for k, a in data.items()}
+        K = np.asarray(
+            limit(self.net, data if len(data) > 1 else next(iter(data.values())), of="nngp")["nngp"].value, float
+        )
+        if len(shape) > 1:  # (examples, examples, outputs, outputs)
+            K = K.transpose(0, 2, 1, 3)
+        size = int(np.prod(shape))
+        w, v = np.linalg.eigh(K.reshape(size, size))
+        z = np.random.default_rng(rng).standard_normal(size)
+        return np.asarray((v * np.sqrt(np.maximum(w, 0))) @ z).reshape(shape)

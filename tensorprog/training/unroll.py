@@ -1,0 +1,326 @@
+"""Gradient descent unrolled: one program that computes the outputs of a network at every step of its training.
+
+The network is a graph, built once (`passes.py`); a step is a substitution in it (`points.py`), and the update of every parameter
+is read off the pairs of gradients and what they were gradients of:
+
+    W    <-  W - lr s2 n^(-r) sum over uses g = W h, and over examples, of  chi dg h'/n      a `tp.matrix`
+    U x' <-  U x' - lr s2 n^(-r) sum over the batch of  chi_b dh_b (x_b.x'/d)                input layers, on all data
+    v    <-  v - lr s2 n^(-r) sum over the batch of  chi_b dv_b                              readouts, biases, gains
+
+so that a step costs as many instructions as the one before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+
+from tensorprog.errors import TensorProgramError
+from tensorprog.language import algebra
+from tensorprog.language.data import ArrayData, Embedding
+from tensorprog.language.node import Node
+from tensorprog.language.program import Output, Program
+from tensorprog.language.symbols import MatrixSpec
+from tensorprog.networks.inputs import EXAMPLE
+from tensorprog.networks.network import Network
+from tensorprog.networks.samples import Batch
+from tensorprog.training.losses import OUTPUT, Loss
+from tensorprog.training.optimizers import Optimizer
+from tensorprog.training.passes import Backprop, Pass, origins, spread_over, subset
+from tensorprog.training.points import Moved, Nearby, Weights
+from tensorprog.training.powers import Powers
+from tensorprog.transforms.backprop import Gradient, root_of_ratio
+
+__all__ = ["F0", "STEP", "Recipe", "Unrolled"]
+
+F0 = "f0"
+STEP = "step"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is trained.
+
+    Attributes:
+        powers: Of its parametrization.
+        loss: With the targets.
+        batches: The examples of every step.
+        rates: The rate of a step and a parameter.
+        optimizer: What is made of gradients.
+        frozen: The names of parameters that are not trained.
+    """
+
+    powers: Powers
+    loss: Loss
+    batches: Sequence[Sequence[int]]
+    rates: Callable[[int, str], Node]
+    optimizer: Optimizer
+    frozen: frozenset[str]
+
+
+class Unrolled:
+    """A run of training as a program.
+
+    Args:
+        net: The network.
+        train: The data it is trained on.
+        test: Data of which it only computes outputs; None for none.
+        recipe: How.
+        own: Is f_0 what the network itself computes at finite width? If not, it is the hyperparameter "f0". (Where features are
+            learned f_0 tends to 0, and is always the network's own.)
+    """
+
+    def __init__(self, net: Network, train: Batch, test: Batch | None, recipe: Recipe, own: bool) -> None:
+        self.net, self.train, self.recipe, self.own = net, train, recipe, own
+        self.whole = Pass(net, train)
+        self.passes = [self.whole] + ([Pass(net, test)] if test is not None else [])
+        self.learning = recipe.powers.scale == 0
+        self.parts: dict[Any, tuple[Pass, dict[Node, tuple[Node, int]]]] = {}
+        self.root = _root(self.whole.forward)
+        self.weights = self._initial()
+        self.state: dict[Any, Any] = {}  # of the optimizer
+        shapes = [p.theta.shape for p in self.passes]
+        size = (sum([s[0] for s in shapes]), *shapes[0][1:])
+        self.f0 = algebra.hyperparameter(F0, np.zeros(size), size)
+        if not self.learning and self.whole.mixes and any(len(b) < self.whole.examples for b in recipe.batches):
+            raise TensorProgramError(
+                "mini-batches of a network that mixes examples, in a parametrization with a kernel limit",
+                why="its outputs depend on the batch, so that no initial outputs f0 are the same at every step",
+                fix='use batch="full", or parametrization="mup"',
+            )
+
+    # ---- powers of n ----
+    def power(self, p: Fraction) -> Node:
+        """n^-p, n the reference width."""
+        k = 2 * p
+        if k.denominator == 1:
+            node = algebra.power(self.root, abs(k.numerator))
+        elif k.denominator == 2:
+            node = algebra.power(algebra.fn("sqrt", self.root), abs(k.numerator))
+        else:
+            raise TensorProgramError(f"the power n^{-p} of a parametrization", fix="use multiples of 1/4 as exponents")
+        return node if k >= 0 else algebra.fn("reciprocal", node)
+
+    def _initial(self) -> Weights:
+        """Values, with readouts as small as they start; or increments of 0."""
+        weights = Weights()
+        if self.learning and self.recipe.powers.initial:
+            readouts = {x for p in self.passes for x in p.forward if x.op == "vector" and self._is_readout(x)}
+            for x in readouts:
+                weights.vectors[x] = algebra.mul([self.power(self.recipe.powers.initial), x])
+        return weights
+
+    def _is_readout(self, x: Node) -> bool:
+        from tensorprog.networks.readouts import Readout
+
+        return any(x.attr.name in (p.name for p in o.parts) for o in self.whole.outputs if isinstance(o, Readout))
+
+    # ---- the run ----
+    def program(self) -> Program:
+        """f (steps + 1, examples), f_test and the loss of every step."""
+        found: list[list[Node]] = [[] for _ in self.passes]
+        losses = []
+        everything = range(self.whole.examples)
+        for t in range(len(self.recipe.batches) + 1):
+            points = [self._point(p, {}) for p in self.passes]
+            start = 0
+            outputs = []
+            for p, point, columns in zip(self.passes, points, found, strict=True):
+                outputs.append(self._output(p, point, start))
+                columns.append(outputs[-1])
+                start += p.examples
+            losses.append(self.recipe.loss.mean(outputs[0], everything))
+            if t < len(self.recipe.batches):
+                self._step(t, points[0], outputs[0])
+        axes = (STEP, EXAMPLE, *([OUTPUT] if self.whole.several else []))
+        names = ["f", "f_test"][: len(found)]
+        outputs_of = {name: Output(algebra.stack(c, 0), axes) for name, c in zip(names, found, strict=True)}
+        outputs_of["loss"] = Output(algebra.stack(losses, 0), (STEP,))
+        if not self.learning and self.own:
+            own = [algebra.take(outputs_of[name].node, 0, 0) for name in names]
+            outputs_of = {F0: Output(own[0] if len(own) == 1 else _joined(own), axes[1:])} | outputs_of
+        return Program(outputs_of)
+
+    def _point(self, p: Pass, given: dict[Node, Node]) -> Moved | Nearby:
+        if self.learning:
+            return Moved(self.weights, given)
+        return Nearby(self.weights, self.power(self.recipe.powers.scale), p.forward, given)
+
+    def _output(self, p: Pass, point: Moved | Nearby, start: int) -> Node:
+        powers = self.recipe.powers
+        if isinstance(point, Moved):
+            f = algebra.mul([self.power(powers.output - 1), point.now(p.theta)])
+        else:
+            change = algebra.mul([self.power(powers.output - 1 + powers.scale), point.change(p.theta)])
+            if self.own:
+                first = algebra.mul([self.power(powers.output - 1), self.power(powers.initial), p.theta])
+            else:
+                first = algebra.pick(self.f0, 0, range(start, start + p.examples))
+            f = algebra.add([(1, first), (1, change)])
+        return algebra.typed(f, p.theta.shape, None, None)
+
+    # ---- a step ----
+    def _step(self, t: int, whole: Moved | Nearby, f: Node) -> None:
+        recipe, examples = self.recipe, tuple(self.recipe.batches[t])
+        full = examples == tuple(range(self.whole.examples))
+        if full:
+            p, point = self.whole, whole
+            chi = recipe.loss.signal(f, examples)
+        elif self.learning:
+            p, given = self._part(examples)
+            point = self._point(p, given)
+            chi = recipe.loss.signal(self._output(p, point, 0), examples)
+        else:
+            p, point = self.whole, whole
+            chi = self._masked(f, examples)
+        point.new[p.chi] = chi
+        gradients = self._gradients(p, p.together() if self.learning else p.apart(), point, self._data(p, examples))
+        self._update(t, gradients)
+
+    def _masked(self, f: Node, examples: Sequence[int]) -> Node:
+        """Error signals of some examples among all of them."""
+        signal = self.recipe.loss.signal(algebra.pick(f, 0, examples), examples)
+        return algebra.pick_transposed(signal, 0, tuple(examples), self.whole.examples)
+
+    def _part(self, examples: tuple[int, ...]) -> tuple[Pass, dict[Node, Node]]:
+        """The pass of a batch, with its input layers' vectors as they are now."""
+        key = examples if self.train.values else len(examples)
+        if key not in self.parts:  # batches of one size have one graph, and other examples in it
+            p = Pass(self.net, subset(self.train, examples))
+            self.parts[key] = p, origins(p, self.whole, examples)
+        p, known = self.parts[key]
+        vectors = self.weights.vectors
+        return p, {e: algebra.pick(vectors.get(of, of), axis, examples) for e, (of, axis) in known.items()}
+
+    def _data(self, p: Pass, examples: tuple[int, ...]) -> dict[Node, ArrayData]:
+        """The data of the input layers' vectors in a pass over those examples."""
+        key = examples if self.train.values else len(examples)
+        known = {} if p is self.whole else self.parts[key][1]
+        found = {x: x.attr.data for x in p.embeddings}
+        for x, (of, axis) in known.items():
+            found[x] = ArrayData(np.take(of.attr.data.array, examples, axis))
+        return found
+
+    # ---- gradients ----
+    def _gradients(
+        self, p: Pass, backs: Sequence[Backprop], point: Moved | Nearby, data: dict[Node, ArrayData]
+    ) -> dict[Any, tuple[str, list[Node]]]:
+        """What every parameter moves by, to be summed: a matrix by its specification, vectors by their nodes."""
+        found: dict[Any, tuple[str, list[Node]]] = {}
+
+        def give(key: Any, name: str, node: Node) -> None:
+            if not node.is_zero:
+                found.setdefault(key, (name, []))[1].append(node)
+
+        for back in backs:
+            chi = None if back.chi is None else point.now(back.chi)
+            for use in back.of.uses:
+                name = use.matrix.name
+                if name in self.recipe.frozen:
+                    continue
+                give(use.matrix, name, self._of_use(use, point, chi))
+            for x, g in back.of.gradients.items():
+                if x.op != "vector" or not x.attr.trainable or x.attr.name in self.recipe.frozen:
+                    continue
+                total = _summed(g, point.now(g.node), chi, x)
+                size = x.attr.var if x.attr.lr is None else x.attr.lr
+                factor = algebra.constant(size, x.shape if np.ndim(size) else None)
+                factors = [factor, algebra.fn("reciprocal", root_of_ratio(x.width))]
+                moved = (
+                    [
+                        (other, _contracted(total, data[x].metric(other.attr.data), other.shape))
+                        for other in self._everywhere(x)
+                    ]
+                    if isinstance(x.attr, Embedding)
+                    else [(x, total)]
+                )
+                for other, node in moved:
+                    give(other, x.attr.name, algebra.typed(algebra.mul([*factors, node]), other.shape, x.width, None))
+        return found
+
+    def _everywhere(self, x: Node) -> list[Node]:
+        """What an input layer makes of all data."""
+        return list(dict.fromkeys([y for p in self.passes for y in p.embeddings if y.attr.name == x.attr.name]))
+
+    def _of_use(self, use: Any, point: Moved | Nearby, chi: Node | None) -> Node:
+        g = use.gradient
+        shape = g.node.shape
+        width = use.matrix.cols if use.transposed else use.matrix.rows
+        d = spread_over(algebra.typed(point.now(g.node), shape, width, None), g, chi)
+        h = point.now(use.operand)
+        if h.shape:
+            h = algebra.view(h, range(len(shape) - len(h.shape), len(shape)), shape)
+        rows, cols = (h, d) if use.transposed else (d, h)
+        rows, cols = (algebra.typed(x, x.shape, w, None) for x, w in ((rows, use.matrix.rows), (cols, use.matrix.cols)))
+        body = algebra.mul([rows, algebra.inner(cols)])
+        body = algebra.typed(body, shape, use.matrix.rows, use.matrix.cols)
+        for _ in shape:
+            body = algebra.sum_axis(body, 0)
+        factor = algebra.mul([algebra.constant(use.matrix.var), algebra.fn("reciprocal", root_of_ratio(width))])
+        return algebra.mul([factor, body])
+
+    def _update(self, t: int, gradients: dict[Any, tuple[str, list[Node]]]) -> None:
+        scale = self.recipe.powers.scale
+        for key, (name, parts) in gradients.items():
+            total = algebra.add([(1, x) for x in parts])
+            rate = algebra.mul([self.recipe.rates(t, name), self.power(self.recipe.powers.rates[name] - scale)])
+            step = self.recipe.optimizer.step(self.state, key, total)
+            if isinstance(key, MatrixSpec):
+                start = algebra.matrix(key) if self.learning else algebra.constant(0, (), key.rows, key.cols)
+                before = self.weights.matrices.get(key, start)
+            else:
+                start = key if self.learning else algebra.constant(0, key.shape, key.width)
+                before = self.weights.vectors.get(key, start)
+            new = algebra.add([(1, before), (-1, algebra.mul([rate, step]))])
+            if isinstance(key, MatrixSpec):
+                self.weights.matrices[key] = algebra.typed(new, (), key.rows, key.cols)
+            else:
+                self.weights.vectors[key] = algebra.typed(new, key.shape, key.width, None)
+
+
+def _summed(g: Gradient, now: Node, chi: Node | None, x: Node) -> Node:
+    """The gradient of a vector, summed over the outputs."""
+    node = spread_over(algebra.typed(now, g.node.shape, x.width, None), g, chi)
+    for _ in g.free:
+        if node.op == "stack" and node.attr > 0:
+            node = algebra.stack([algebra.sum_axis(a, 0) for a in node.args], node.attr - 1)
+        else:
+            node = algebra.sum_axis(node, 0)
+    return algebra.typed(node, x.shape, x.width, None)
+
+
+def _contracted(g: Node, metric: Node, target: tuple[int, ...]) -> Node:
+    """The gradients of an input layer on some data, contracted with x.x'/d: what they move it by on other data.
+
+    Args:
+        g: Over the axes of the one.
+        metric: Over the axes of both.
+        target: The axes of the other.
+    """
+    if g.op == "stack":  # a sum, not a contraction of a stack
+        parts = [(1, _contracted(a, algebra.take(metric, g.attr, i), target)) for i, a in enumerate(g.args)]
+        return algebra.typed(algebra.add(parts), target, g.width, None)
+    shape = (*g.shape, *target)
+    left = algebra.view(g, range(len(g.shape)), shape) if g.shape else g
+    total = algebra.typed(algebra.mul([left, metric]), shape, g.width, None)
+    for _ in g.shape:
+        total = algebra.sum_axis(total, 0)
+    return total
+
+
+def _joined(parts: Sequence[Node]) -> Node:
+    rows = [algebra.take(p, 0, i) for p in parts for i in range(p.shape[0])]
+    return algebra.stack(rows, 0)
+
+
+def _root(nodes: Sequence[Node]) -> Node:
+    """n^(-1/2), n the reference width."""
+    widths = {x.width for x in nodes if x.width is not None}
+    width = min(widths, key=lambda w: (w.ratio != 1, w.name))
+    if width.ratio == 1:
+        return algebra.inverse_sqrt(width)
+    return algebra.mul([algebra.fn("sqrt", algebra.constant(width.ratio)), algebra.inverse_sqrt(width)])

@@ -1,0 +1,370 @@
+"""Whole runs of training as programs: against plain SGD, kernel gradient descent, and known feature-learning limits."""
+
+import re
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from marks import said
+
+import tensorprog as tp
+from tensorprog.training.powers import named
+
+N = tp.Width("n")
+
+
+def mlp(hidden, phi, **options):
+    h = tp.Input("x")
+    for layer in range(hidden):
+        h = phi(tp.dense(f"W{layer}", h, N, **options))
+    return tp.Network(tp.readout("v", h))
+
+
+def identity(x):
+    return x
+
+
+RNG = np.random.default_rng(3)
+X, Y, XT = RNG.standard_normal((3, 4)), RNG.standard_normal(3), RNG.standard_normal((2, 4))
+
+
+# ---- finite networks ----
+
+
+def plain_sgd(weights, v, steps, lr, batches, kernel, momentum=0.0, nesterov=False):
+    """Outputs of f = v.tanh(.. tanh(W0 x)) / n^(1/2) or / n at every step, of SGD on the parameters themselves."""
+    n, d = weights[0].shape
+    ws, out = [w.copy() for w in weights], v / (n**0.5 if kernel else n)
+    rates = [lr / d if kernel else lr * n / d, *[lr / n if kernel else lr] * (len(ws) - 1), lr / n]
+    m = [0.0] * (len(ws) + 1)
+
+    def forward(x):
+        hs = [x]
+        for w in ws:
+            hs.append(np.tanh(hs[-1] @ w.T))
+        return hs
+
+    found = []
+    for t in range(steps + 1):
+        found.append(np.concatenate([forward(x)[-1] @ out for x in (X, XT)]))
+        if t == steps:
+            return np.array(found)
+        b = list(batches[t])
+        hs = forward(X[b])
+        chi = (hs[-1] @ out - Y[b]) / len(b)
+        g = [hs[-1].T @ chi]
+        dx = chi[:, None] * out
+        for i in reversed(range(len(ws))):
+            dh = dx * (1 - hs[i + 1] ** 2)
+            g.insert(0, dh.T @ hs[i])
+            dx = dh @ ws[i]
+        m = [momentum * a + b for a, b in zip(m, g, strict=True)]
+        steps_by = [b + momentum * a if nesterov else a for a, b in zip(m, g, strict=True)]
+        ws = [w - r * s for w, r, s in zip(ws, rates, steps_by, strict=False)]
+        out = out - rates[-1] * steps_by[-1]
+    return None
+
+
+BATCHES = {"full": [range(3)] * 4, 1: [[0], [1], [2], [0]], 2: [[0, 1], [2], [0, 1], [2]]}
+
+
+@pytest.mark.parametrize("scheme", ["ntk", "mup"])
+@pytest.mark.parametrize("batch", BATCHES)
+@pytest.mark.parametrize(("momentum", "nesterov"), [(0, False), (0.5, False), (0.5, True)])
+def test_runs_are_those_of_plain_sgd(scheme, batch, momentum, nesterov):
+    n = 12
+    rng = np.random.default_rng(4)
+    ws = [rng.standard_normal((n, 4)) / 2, *[rng.standard_normal((n, n)) / n**0.5 for _ in range(2)]]
+    v = rng.standard_normal(n)
+    trace = tp.sgd(
+        mlp(3, tp.tanh), X, Y, steps=4, lr=0.4, batch=batch, parametrization=scheme, X_test=XT,
+        optimizer=tp.SGD(momentum, nesterov),
+    )  # fmt: skip
+    runs = tp.run(trace, n=n, parameters={"W0": ws[0], "W1": ws[1], "W2": ws[2], "v": v})
+    wanted = plain_sgd(ws, v, 4, 0.4, BATCHES[batch], scheme == "ntk", momentum, nesterov)
+    got = np.concatenate([runs["f"][0], runs["f_test"][0]], axis=1)
+    assert np.abs(got - wanted).max() < 1e-13
+    assert np.abs(runs["loss"][0] - ((wanted[:, :3] - Y) ** 2).mean(1) / 2).max() < 1e-13
+    if scheme == "ntk":
+        assert np.array_equal(runs["f0"][0], got[0])
+
+
+@pytest.mark.parametrize("scheme", ["ntk", "mup"])
+def test_a_step_costs_what_the_one_before_did(scheme):
+    counts = [
+        len(tp.sgd(mlp(3, tp.tanh), X, Y, steps=t, lr=0.4, parametrization=scheme, X_test=XT).program.nodes)
+        for t in (3, 4, 5, 6)
+    ]
+    assert not np.any(np.diff(counts, 2))
+
+
+# ---- the kernel limit ----
+
+
+def kernel_descent(K, y, f0, batches, lr):
+    """f <- f - lr K[:, b] (f - y)[b] / B, on all examples; K (examples, examples[, outputs, outputs])."""
+    f, found = f0, [f0]
+    for b in map(list, batches):
+        chi = (f[b] - y[b]) / len(b)
+        f = f - lr * (K[:, b] @ chi if K.ndim == 2 else np.einsum("abij,bj->ai", K[:, b], chi))
+        found.append(f)
+    return np.array(found)
+
+
+def rnn():
+    def f(x):
+        u = tp.dense("U", x, N, b_std=0.5)
+        h = tp.erf(tp.take(u, "t", 0))
+        for t in (1, 2):
+            h = tp.erf(tp.Matrix("W", N, N) @ h + tp.take(u, "t", t))
+        return tp.readout("v", h, b_std=0.3)
+
+    return tp.Network(f, [tp.Input("x", axes=("t",))]), (3, 3, 2)
+
+
+def normalized():
+    h = tp.erf(tp.layer_norm(tp.dense("U", tp.Input("x"), N)))
+    return tp.Network(tp.readout("v", tp.erf(tp.layer_norm(tp.dense("W", h, N))))), (3, 4)
+
+
+def convolution():
+    h = tp.erf(tp.conv("U", tp.Input("x", axes=("t",)), N, 3, axes="t"))
+    return tp.Network(tp.readout("v", tp.mean(tp.erf(tp.conv("W", h, N, 3, axes="t")), "t"))), (3, 4, 2)
+
+
+def transformer():
+    h = tp.transformer_block("b", tp.dense("U", tp.Input("x", axes=("t",)), N), N)
+    return tp.Network(tp.readout("v", tp.mean(h, "t"))), (2, 2, 3)
+
+
+def transposed():
+    """Gradient independence fails: W.T follows W in the forward pass."""
+    h, W = tp.dense("U", tp.Input("x"), N), tp.Matrix("W", N, N)
+    return tp.Network(tp.readout("v", W.T @ (W @ tp.erf(h)))), (3, 4)
+
+
+def several():
+    h = tp.relu(tp.dense("W", tp.relu(tp.dense("U", tp.Input("x"), N, b_std=0.2)), N, b_std=0.1))
+    return tp.Network([tp.readout("v", h), tp.readout("w", h)]), (4, 4)
+
+
+def two_widths():
+    h = tp.erf(tp.dense("U", tp.Input("x"), tp.Width("m", 2)))
+    return tp.Network(tp.readout("v", tp.erf(tp.dense("W", h, N)))), (4, 4)
+
+
+NETWORKS = {
+    "one hidden layer": lambda: (mlp(1, tp.erf), (3, 4)),
+    "three hidden layers": lambda: (mlp(3, tp.erf), (3, 4)),
+    "four hidden layers": lambda: (mlp(4, tp.relu, b_std=0.3), (3, 4)),
+    "a recurrent network": rnn,
+    "layer norm": normalized,
+    "a convolution": convolution,
+    "a transformer block": transformer,
+    "a transpose in the forward pass": transposed,
+    "two outputs": several,
+    "two widths": two_widths,
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_limit_is_kernel_gradient_descent(name):
+    """Tensor Programs IIb: by the limit of the unrolled program, Zdot and all, from any f_0."""
+    net, shape = NETWORKS[name]()
+    rng = np.random.default_rng(1)
+    x = rng.standard_normal(shape)
+    K = np.asarray(tp.limit(net, x, of="ntk")["ntk"].value)
+    y = rng.standard_normal((len(x), *K.shape[2:3]))
+    f0 = rng.standard_normal(y.shape)
+    trace = tp.sgd(net, x, y, steps=3, lr=0.3, batch=2)
+    limit = tp.limit(trace, f0=f0)["f"]
+    assert limit.method != "population"
+    wanted = kernel_descent(K, y, f0, trace.recipe.batches, 0.3)
+    assert np.all(np.abs(limit.value - wanted) <= np.asarray(limit.error) + 1e-14) and np.max(limit.error) < 1e-9
+
+
+def test_without_zdot_it_is_not():
+    net = mlp(2, tp.erf)
+    K = tp.kernel_fn(net)(X, get="ntk")
+    trace = tp.sgd(net, X, Y, steps=2, lr=0.5)
+    wanted = kernel_descent(K, Y, np.zeros(3), trace.recipe.batches, 0.5)
+    assert np.abs(tp.limit(trace)["f"].value - wanted).max() < 1e-9
+    assert np.abs(tp.limit(trace, gia=True)["f"].value - wanted).max() > 1e-2
+
+
+def test_what_the_limit_asks_does_not_grow_with_steps_and_examples():
+    """One integral for each kernel of each layer, whatever the number of steps; questions linear in it."""
+    from tensorprog.language.node import topological
+    from tensorprog.limits.expect.lower import Lowering
+    from tensorprog.transforms.written_out import written_out
+
+    asked = {}
+    for examples, steps in ((10, 2), (10, 4), (20, 2)):
+        rng = np.random.default_rng(0)
+        trace = tp.sgd(
+            mlp(2, tp.tanh), rng.standard_normal((examples, 4)), rng.standard_normal(examples), steps=steps, lr=1
+        )
+        lowering = Lowering(written_out(trace.program))
+        integrals = [x for x in topological(lowering.z.values()) if x.op == "gauss"]
+        asked[examples, steps] = len(integrals), lowering.expectation.budget.expansions
+    assert asked[10, 2][0] == asked[10, 4][0] == asked[20, 2][0] == 5
+    assert asked[20, 2][1] < 1.2 * asked[10, 2][1] and asked[10, 4][1] < 2.4 * asked[10, 2][1]  # digests order them
+
+
+def test_from_many_starts_as_from_each():
+    from tensorprog.training.starts import limits_from
+
+    trace = tp.sgd(mlp(2, tp.erf), X, Y, steps=2, lr=0.5)
+    starts = [np.array([0.5, -1, 2]), np.zeros(3)]
+    for start, found in zip(starts, limits_from(trace.program, "f0", starts, None, False, 0), strict=True):
+        assert np.abs(found["f"] - tp.limit(trace, f0=start)["f"].value).max() < 1e-12
+
+
+# ---- feature learning ----
+
+
+@pytest.mark.parametrize(("gia", "golden"), [(False, [0, 0.5, 0.7734375, 0.91232094, 0.96955693])])
+def test_known_traces_of_linear_networks(gia, golden):
+    trace = tp.sgd(mlp(1, identity), [[1]], [1], steps=4, lr=0.25, parametrization="mup")
+    assert np.abs(tp.limit(trace, gia=gia)["f"].value.ravel() - golden).max() < 1e-8
+
+
+def test_mean_field_is_mup_with_one_hidden_layer():
+    traces = [tp.sgd(mlp(1, tp.tanh), X, Y, steps=2, lr=0.5, parametrization=p) for p in ("mup", "mean_field")]
+    assert traces[0].program == traces[1].program
+
+
+# ---- losses and rates ----
+
+
+def test_a_loss_of_ones_own_is_differentiated():
+    own = tp.sgd(mlp(1, tp.erf), X, Y, steps=2, lr=0.5, loss=lambda f, y: (f - y) ** 2 / 2, parametrization="mup")
+    known = tp.sgd(mlp(1, tp.erf), X, Y, steps=2, lr=0.5, parametrization="mup")
+    a, b = (tp.run(t, n=16)["loss"] for t in (own, known))
+    assert np.abs(a - b).max() < 1e-14
+
+
+@pytest.mark.parametrize("loss", ["logistic", "cross_entropy"])
+def test_losses_go_down_as_their_slopes_say(loss):
+    """f_1 - f_0 = -lr K chi in the limit, with chi the derivative of the loss, by differences."""
+    h = tp.erf(tp.dense("U", tp.Input("x"), N))
+    heads = [tp.readout(f"v{i}", h) for i in range(3)]
+    net = tp.Network(heads if loss == "cross_entropy" else heads[0])
+    y = np.array([2, 0, 1]) if loss == "cross_entropy" else np.array([1, -1, -1])
+
+    def value(f):
+        if loss == "logistic":
+            return np.mean(np.log1p(np.exp(-y * f)))
+        return np.mean(np.log(np.exp(f).sum(1)) - f[np.arange(3), y])
+
+    f0 = np.random.default_rng(2).standard_normal((3, 3) if loss == "cross_entropy" else 3)
+    limit = tp.limit(tp.sgd(net, X, y, steps=1, lr=0.5, loss=loss), f0=f0)
+    chi = np.zeros_like(f0)
+    for i in np.ndindex(f0.shape):
+        e = np.zeros_like(f0)
+        e[i] = 1e-5
+        chi[i] = (value(f0 + e) - value(f0 - e)) / 2e-5
+    K = tp.kernel_fn(net)(X, get="ntk")
+    step = K @ chi if f0.ndim == 1 else np.einsum("abij,bj->ai", K, chi)
+    assert np.abs(limit["f"].value[1] - (f0 - 0.5 * step)).max() < 1e-9
+    assert abs(limit["loss"].value[0] - value(f0)) < 1e-12
+
+
+def test_rates_by_step_and_parameter():
+    rate = tp.Scalar("rate", 0.5)
+    same = [0.5, [0.5, 0.5], lambda t: 0.5, {"v": 0.5, "default": 0.5}]
+    programs = {tp.sgd(mlp(1, tp.erf), X, Y, steps=2, lr=lr).program.digest for lr in same}
+    assert len(programs) == 1
+    known = tp.limit(tp.sgd(mlp(1, tp.erf), X, Y, steps=2, lr=0.5))["f"].value
+    trace = tp.sgd(mlp(1, tp.erf), X, Y, steps=2, lr=rate)
+    assert np.abs(tp.limit(trace)["f"].value - known).max() < 1e-12
+    frozen = tp.sgd(mlp(1, tp.erf), X, Y, steps=2, lr=0.5, freeze="v")
+    still = tp.sgd(mlp(1, tp.erf), X, Y, steps=2, lr={"v": 0, "default": 0.5})
+    assert np.abs(tp.limit(frozen)["f"].value - tp.limit(still)["f"].value).max() < 1e-12
+
+
+# ---- parametrizations ----
+
+
+def test_classification():
+    """The table of Tensor Programs IV: L = 2."""
+    half = Fraction(1, 2)
+    mup, ntk, standard = (tp.classify(name) for name in ("mup", "ntk", "standard"))
+    assert (mup.r, ntk.r, standard.r) == (0, half, half)
+    assert mup.feature_learning and not ntk.feature_learning and not standard.feature_learning
+    assert all(k.stable and k.nontrivial for k in (mup, ntk, standard))
+    assert mup.maximal == (1, 2, 3) and ntk.maximal == (3,)
+    uniform = tp.ABC(a=[-half + half / 2, half / 2, half], b=[half / 2] * 3, c=0)
+    assert tp.classify(uniform).r == half / 2
+    assert not tp.classify(tp.ABC(a=[0, 0, 0], b=[0, 0.5, 0.5], c=0)).stable
+    tiny = tp.classify(tp.ABC(a=[0, 0.5, 0.5], b=[0, 0, 0], c=1))
+    assert tiny.stable and not tiny.nontrivial
+
+
+@pytest.mark.parametrize("name", ["mup", "ntk", "standard"])
+def test_shifts_train_alike(name):
+    abc = named(name, 2)
+    shifted = abc.shifted(Fraction(1, 4))
+    one, other = (tp.sgd(mlp(2, tp.erf), X, Y, steps=2, lr=0.5, parametrization=p) for p in (abc, shifted))
+    assert one.program == other.program and (shifted.r, shifted.rates) == (abc.r, abc.rates)
+
+
+@pytest.mark.parametrize("s", [Fraction(1, 4), Fraction(1, 2)])
+def test_uniform_parametrizations_follow_the_kernel(s):
+    half = Fraction(1, 2)
+    abc = tp.ABC(a=[s - half, s, half], b=[half - s] * 3, c=0)
+    net = mlp(2, tp.erf)
+    trace = tp.sgd(net, X, Y, steps=2, lr=0.5, parametrization=abc)
+    wanted = kernel_descent(tp.kernel_fn(net)(X, get="ntk"), Y, np.zeros(3), trace.recipe.batches, 0.5)
+    assert np.abs(tp.limit(trace)["f"].value - wanted).max() < 1e-9
+
+
+ERRORS = {
+    "steps": (lambda: tp.sgd(mlp(1, tp.erf), X, Y, steps=0, lr=1), "steps=0"),
+    "the number of targets": (lambda: tp.sgd(mlp(1, tp.erf), X, Y[:2], steps=1, lr=1), "2 targets y for 3 examples"),
+    "their shape": (lambda: tp.sgd(mlp(1, tp.erf), X, np.ones((3, 2)), steps=1, lr=1), r"shape \(3,\)"),
+    "NaN": (lambda: tp.sgd(mlp(1, tp.erf), X, [1, np.nan, 0], steps=1, lr=1), "not finite"),
+    "NaN in data": (lambda: tp.sgd(mlp(1, tp.erf), X * np.nan, Y, steps=1, lr=1), "nan at"),
+    "labels": (lambda: tp.sgd(mlp(1, tp.erf), X, [0, 1, 1], steps=1, lr=1, loss="logistic"), "labels are 1 and -1"),
+    "classes": (lambda: tp.sgd(several()[0], X, [0, 2, 1], steps=1, lr=1, loss="cross_entropy"), "0 to 1"),
+    "a loss": (lambda: tp.sgd(mlp(1, tp.erf), X, Y, steps=1, lr=1, loss="hinge"), "mse, logistic"),
+    "a batch": (lambda: tp.sgd(mlp(1, tp.erf), X, Y, steps=1, lr=1, batch=4), "from 1 to 3"),
+    "batches": (lambda: tp.sgd(mlp(1, tp.erf), X, Y, steps=2, lr=1, batch=[[0]]), "1 batches for 2 steps"),
+    "indices": (lambda: tp.sgd(mlp(1, tp.erf), X, Y, steps=1, lr=1, batch=[[3]]), "from 0 to 2"),
+    "a rate": (lambda: tp.sgd(mlp(1, tp.erf), X, Y, steps=1, lr=-1), "at least 0"),
+    "rates": (lambda: tp.sgd(mlp(1, tp.erf), X, Y, steps=1, lr={"v": 1}), "no rate for W0"),
+    "a name": (lambda: tp.sgd(mlp(1, tp.erf), X, Y, steps=1, lr=1, freeze="w"), "parameters are W0, v"),
+    "f0": (lambda: tp.limit(tp.sgd(mlp(1, tp.erf), X, Y, steps=1, lr=1), f0=[1, 2]), r"shape \(3,\)"),
+    "f0 in muP": (
+        lambda: tp.limit(tp.sgd(mlp(1, tp.erf), X, Y, steps=1, lr=1, parametrization="mup"), f0=Y), "tend to 0",
+    ),
+    "mean field": (lambda: tp.sgd(mlp(2, tp.erf), X, Y, steps=1, lr=1, parametrization="mean_field"), "one hidden layer"),
+    "a parametrization": (lambda: tp.sgd(mlp(1, tp.erf), X, Y, steps=1, lr=1, parametrization="mu"), "mup"),
+    "layers": (
+        lambda: tp.sgd(mlp(1, tp.erf), X, Y, steps=1, lr=1, parametrization=named("mup", 2)), "3 layers, and the network has 2",
+    ),
+    "what blows up": (
+        lambda: tp.sgd(mlp(2, tp.erf), X, Y, steps=1, lr=1, parametrization=tp.ABC([0, 0, 0], [0, 0.5, 0.5], 0)),
+        r"layer 2 by n\^1",
+    ),
+    "an average readout": (
+        lambda: tp.sgd(tp.Network(tp.moment(tp.dense("U", tp.Input("x"), N) ** 2)), X, Y, steps=1, lr=1), "mup",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_what_makes_no_sense_is_refused(name):
+    build, message = ERRORS[name]
+    with pytest.raises(tp.TensorProgramError) as caught:
+        build()
+    assert re.search(message, said(caught.value)), said(caught.value)
+
+
+def test_a_trace_is_a_program_for_all_that_take_one(tmp_path):
+    trace = tp.sgd(mlp(1, tp.erf), X, Y, steps=1, lr=0.5)
+    assert tp.parse(str(trace.program), arrays=trace.program.arrays) == trace.program
+    tp.save(trace, tmp_path / "trace.tp")
+    assert tp.load(tmp_path / "trace.tp") == trace.program
+    assert "MatMul" in tp.latex(tp.sgd(mlp(2, tp.erf), X, Y, steps=1, lr=0.5))
+    assert tp.check_gia(trace.program).bp_like is not None
