@@ -9,7 +9,8 @@ import numpy as np
 
 from tensorprog.language import algebra
 from tensorprog.language.node import Node, topological
-from tensorprog.limits.gauss.nested import psd_factor, radius, rule
+from tensorprog.limits.gauss.nested import psd_factor, radius
+from tensorprog.limits.gauss.panels import rule
 from tensorprog.limits.gauss.plane import Plane, Solved
 from tensorprog.limits.gauss.verified import ROUNDED, Line
 
