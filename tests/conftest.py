@@ -3,18 +3,27 @@
 `python -m pytest` puts the working directory first on `sys.path`, where the checkout would hide the installed package
 and with it every packaging mistake. The checkout is taken off the path here. With an editable install, or with none,
 the checkout is what is tested; the header of the report says which.
+
+A folder's tests run on all cores, up to four, each process with one thread of linear algebra: small arrays get slower with
+more. Named files run in this process, where starting others would take longer than most files do.
 """
 
 from __future__ import annotations
 
 import filecmp
 import importlib.metadata
+import os
 import sys
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+for threads in (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+):  # before NumPy is imported, here and in the processes started
+    os.environ.setdefault(threads, "1")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -36,6 +45,12 @@ def pytest_configure(config: pytest.Config) -> None:
             f'the installed tensorprog differs from this checkout in {", ".join(stale[:5])}: pip install ".[test]" '
             "again (or -e, to work on it)"
         )
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    named = [config.invocation_params.dir / argument.partition("::")[0] for argument in config.args]
+    return 0 if all(path.is_file() for path in named) else None
 
 
 def pytest_report_header() -> str:

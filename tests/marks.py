@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+import re
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
+
+from tensorprog.errors import TensorProgramError
 
 
 def few(values: Iterable[Any], fast: Collection[Any]) -> list[Any]:
@@ -19,3 +23,11 @@ def few(values: Iterable[Any], fast: Collection[Any]) -> list[Any]:
 def said(error: Any) -> str:
     """What an error says, without the user's line: that is the test's own, and has in it what the test looks for."""
     return " ".join([str(part) for part in (error.what, error.why, error.fix) if part])
+
+
+@contextmanager
+def refused(message: str) -> Iterator[pytest.ExceptionInfo[TensorProgramError]]:
+    """Inside, an error is raised that says this by itself: `pytest.raises` would find it in the line that is quoted, too."""
+    with pytest.raises(TensorProgramError) as caught:
+        yield caught
+    assert re.search(message, said(caught.value)), f"{message!r} is not in {said(caught.value)!r}"

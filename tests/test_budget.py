@@ -5,6 +5,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from marks import refused
 
 import tensorprog as tp
 from tensorprog.limits import budget as budgets
@@ -47,15 +48,15 @@ def test_an_output_has_the_budget_that_it_has_alone():
 
 def test_budgets_allow_more():
     p = tp.Program(m=hard())
-    with pytest.raises(tp.TensorProgramError, match="budget="):
+    with refused("budget="):
         tp.limit(p, method="exact", budget=5e-4)
-    for factor in (1, 2.5, np.float64(10), math.inf):
+    for factor in (2.5, math.inf):
         assert tp.limit(p, method="exact", budget=factor)["m"].kind == "bound"
 
 
 @pytest.mark.parametrize("wrong", [0, -1, math.nan, "1", None, True, [1]])
 def test_what_is_no_budget(wrong):
-    with pytest.raises(tp.TensorProgramError, match="budget="):
+    with refused("budget="):
         tp.limit(tp.Program(m=easy()), budget=wrong)
 
 
@@ -97,7 +98,7 @@ def test_rational_numbers_do_not_grow_without_end():
 @pytest.mark.parametrize("base", [3, Fraction(2, 3)])
 def test_numbers_of_too_many_digits_are_refused_before_they_are_made(base):
     c = tp.moment(X) * base**200
-    with pytest.raises(tp.TensorProgramError, match="4200 digits"):
+    with refused("4200 digits"):
         (c**200) ** 200 if isinstance(base, int) else c**190
 
 
@@ -111,7 +112,7 @@ def test_the_first_population_is_counted_before_it_is_run(monkeypatch):
     found = tp.limit(p, method="population")["hard"]
     assert "replicates of 1024 samples" in found.note and "budget=" in found.note
     monkeypatch.setattr(routes, "FIRST", cost / n)
-    with pytest.raises(tp.TensorProgramError, match=r"within the budget") as error:
+    with refused(r"within the budget") as error:
         tp.limit(p, method="population")
     assert "budget=" in str(error.value) and "256 samples" in str(error.value)
     assert "of 512 samples" in tp.limit(p, method="population", samples=512, replicates=2)["hard"].note
@@ -131,7 +132,7 @@ def test_products_with_all_others_cost_what_they_cost_as_matrix_products():
 def test_enclosures_and_panels_count_as_evaluations():
     """An integral with many turns takes panels by the thousand: over budget the population answers, and the note says why."""
     p = tp.Program(q=tp.moment(tp.cos(1e9 * X * X)))
-    with pytest.raises(tp.TensorProgramError, match="an integral in 1 variable takes more than"):
+    with refused("an integral in 1 variable takes more than"):
         tp.limit(p, method="exact", budget=0.01)
     found = tp.limit(p, budget=0.01, samples=2**8, replicates=4)["q"]
     assert found.method == "population" and "evaluations (budget= allows more)" in found.note
@@ -155,7 +156,7 @@ def test_what_kernels_really_cost_is_counted(monkeypatch):
         monkeypatch.setattr(kernels, "COUNTED", allowed / budgets.EVALUATIONS)
         found = tp.kernel_fn(net)(data, get=("nngp",))
         assert found.method == {"nngp": "population"} and "evaluations" in found.note["nngp"]
-        with pytest.raises(tp.TensorProgramError, match="exact route"):
+        with refused("exact route"):
             tp.kernel_fn(net, method="exact")(data)
 
 
@@ -163,9 +164,9 @@ def test_long_programs_do_not_look_below_every_instruction():
     """All that was spent before, 100 times the first allowance, is no reason to walk the graph: heights bound it."""
     asked = []
     budget = Budget()
-    for height in range(1, 1_000):
+    for height in range(1, 40_000):
         with budget.share(height, lambda: asked.append(1) or (0, 0), lambda: "a sum"):
-            budget.expand(budgets.EXPANSIONS // 10)
+            budget.expand(3 * budgets.EACH // 4)  # less than every instruction is allowed
     assert budget.expansions > 90 * budgets.EXPANSIONS and not asked
     with pytest.raises(Exhausted, match="a sum takes"), budget.share(5, lambda: (7, 0), lambda: "a sum"):
         budget.expand(2 * budgets.EXPANSIONS)

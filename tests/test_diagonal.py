@@ -9,11 +9,12 @@ from math import prod
 
 import numpy as np
 import pytest
+from marks import few
 
 import tensorprog as tp
 from tensorprog.kernels.compile import compile_pair
 from tensorprog.language import node
-from tensorprog.limits.pairs import blocks as batched
+from tensorprog.limits.simplify import passes
 from tensorprog.transforms.parametrization import parametrization
 
 N = tp.Width("n")
@@ -42,7 +43,7 @@ def positions(shape, strides):
     return found
 
 
-@pytest.mark.parametrize("strides", [(2, 1), (1, 2)])
+@pytest.mark.parametrize("strides", few([((2, 1),), ((1, 2),)], [((2, 1),)]))
 def test_no_cost_depends_on_names(strides):
     for names in [("A", "w"), ("D", "w"), ("D", "z")]:
         assert depth(flattened(names, strides), (4, 4, 2)) == positions((4, 4), strides), names
@@ -51,18 +52,21 @@ def test_no_cost_depends_on_names(strides):
 @pytest.mark.slow
 @pytest.mark.parametrize("strides", [(1, 1), (1, 2)])
 def test_no_cost_depends_on_more_names(strides):
-    for names in itertools.product("ABCD", "wxyz"):
+    for names in itertools.product("ABC", "wz"):
         assert depth(flattened(names, strides), (6, 6, 2)) == positions((6, 6), strides), names
 
 
 @pytest.mark.parametrize(
     ("strides", "shape", "phi"),
-    [
-        ((2, 2), (6, 6, 1), tp.relu),
-        ((1, 2), (5, 4, 1), tp.erf),
-        ((3, 1), (7, 5, 1), tp.relu),
-        ((2, 3), (7, 6, 1), tp.erf),
-    ],
+    few(
+        [
+            ((2, 2), (6, 6, 1), tp.relu),
+            ((1, 2), (5, 4, 1), tp.erf),
+            ((3, 1), (7, 5, 1), tp.relu),
+            ((2, 3), (7, 6, 1), tp.erf),
+        ],
+        [((1, 2), (5, 4, 1), tp.erf), ((3, 1), (7, 5, 1), tp.relu)],
+    ),
 )
 def test_strides_and_shapes(strides, shape, phi):
     net = flattened(("C1", "C2"), strides, phi)
@@ -101,9 +105,9 @@ def test_layers_of_a_single_position(strides, shape, padding):
 
 @pytest.mark.slow
 def test_no_array_of_pairs_of_positions():
-    for strides, shape in [((2, 2, 2), (15, 15, 1)), ((3, 2, 2), (13, 13, 1)), ((2, 1, 2), (9, 8, 1))]:
+    for strides, shape in [((2, 2, 2), (9, 9, 1)), ((3, 2, 2), (13, 13, 1)), ((2, 1, 2), (6, 5, 1))]:
         for padding in ("SAME", "VALID")[: 1 + (strides == (2, 2, 2))]:
-            for names in [("A", "B", "C"), ("C", "B", "A"), ("x", "C", "q")]:
+            for names in [("A", "B", "C"), ("x", "C", "q")]:
                 found = depth(flattened(names, strides, padding=padding), shape)
                 assert found <= largest(shape, strides, padding), (strides, padding, names)
 
@@ -115,18 +119,18 @@ def test_the_same_kernels_as_without(strides, shape, monkeypatch):
     """Every pair of positions computed, and those that are looked at: rounding apart the same."""
     data = np.random.default_rng(0).standard_normal((2, *shape))
     found = tp.kernel_fn(flattened(("w", "C"), strides))(data)
-    monkeypatch.setattr(batched, "on_diagonals", list)
+    monkeypatch.setattr(passes, "PASSES", passes.PASSES[1:])
     right = tp.kernel_fn(flattened(("w", "C"), strides))(data)
     for k in ("nngp", "ntk"):
         assert np.abs(getattr(found, k) - getattr(right, k)).max() <= 1e-13 * np.abs(getattr(right, k)).max()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("strides", [(1, 2, 1), (1, 1, 2), (2, 1, 2)])
+@pytest.mark.parametrize("strides", [(1, 2, 1), (2, 1, 2)])
 def test_three_layers(strides):
     net = flattened(("C1", "C2", "C3"), strides)
-    assert depth(net, (6, 6, 2)) == positions((6, 6), strides)
-    data = np.random.default_rng(0).standard_normal((1, 6, 6, 2))
+    assert depth(net, (5, 4, 2)) == positions((5, 4), strides)
+    data = np.random.default_rng(0).standard_normal((1, 5, 4, 2))
     found, right = tp.kernel_fn(net)(data), tp.limit(net, data, method="population")
     for k in ("nngp", "ntk"):
         assert np.abs(getattr(found, k) - right[k].value).max() < 6 * np.max(right[k].error)
@@ -189,7 +193,7 @@ def made(action):
     return count[0]
 
 
-@pytest.mark.parametrize("flat", [False, True], ids=["average", "flattened"])
+@pytest.mark.parametrize("flat", few([False, True], [True]), ids=["average", "flattened"])
 def test_nodes_of_an_encoder_decoder_do_not_grow_with_its_positions(flat):
     counts = []
     for size in (8, 16):
@@ -201,8 +205,8 @@ def test_nodes_of_an_encoder_decoder_do_not_grow_with_its_positions(flat):
 @pytest.mark.slow
 def test_the_kernel_of_an_encoder_decoder():
     """Against samples, whose t quantiles cover 0.999 each: 3e-3 for the three entries of a program at 3 quantiles is 1e-8."""
-    net = encoder_decoder(8, ("t",), flat=True)
-    data = np.random.default_rng(0).standard_normal((2, 8, 2))
+    net = encoder_decoder(4, ("t",), flat=True)
+    data = np.random.default_rng(0).standard_normal((2, 4, 2))
     found, right = tp.kernel_fn(net)(data), tp.limit(net, data, method="population")
     for k in ("nngp", "ntk"):
         assert np.abs(getattr(found, k) - right[k].value).max() < 3 * np.max(right[k].error)

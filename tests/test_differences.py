@@ -6,7 +6,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import sympy
-from marks import few
+from marks import few, refused
 from mpmath import mp, mpf
 
 import tensorprog as tp
@@ -124,13 +124,13 @@ def test_what_has_no_difference_is_refused():
     x, d = tp.Vector("x", n), tp.Vector("d", n)
     e = tp.inverse_sqrt(n)
     for phi in (tp.sign, tp.step):
-        with pytest.raises(tp.TensorProgramError, match="jumps"):
+        with refused("jumps"):
             tp.divided_difference(phi, x, d, e)
-    with pytest.raises(tp.TensorProgramError, match="increments"):
+    with refused("increments"):
         tp.divided_difference(lambda a, b: a * b, [x, d], [d], e)
-    with pytest.raises(tp.TensorProgramError, match="step"):
+    with refused("step"):
         tp.divided_difference(tp.tanh, x, d, x)
-    with pytest.raises(tp.TensorProgramError, match="axes"):
+    with refused("axes"):
         tp.divided_difference(tp.tanh, x, tp.Vector("z", n, axes={"t": 2}), e)
     with pytest.raises(tp.TensorProgramError):
         tp.divided_difference(lambda x: tp.outer(lambda a, b: a * b, x, x), x, d, e)

@@ -135,6 +135,7 @@ def test_the_two_commands_of_the_readme() -> None:
         assert line in lines
 
 
+@pytest.mark.slow  # .ci/run does it, and tests/test_demo.py in this process
 def test_the_demo_runs_in_an_empty_folder(tmp_path: Path) -> None:
     done = command("tensorprog demo", tmp_path)
     assert done.returncode == 0, done.stderr

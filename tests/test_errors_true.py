@@ -72,7 +72,7 @@ def exact(**outputs):
     return tp.limit(tp.Program(outputs), method="exact")
 
 
-@pytest.mark.parametrize("name", few(FUNCTIONS, ("relu", "step", "elu", "gelu", "tanh", "softplus")))
+@pytest.mark.parametrize("name", few(FUNCTIONS, ("relu", "elu", "tanh")))
 def test_one_variable_over_eighteen_orders_of_variance(name):
     f = FUNCTIONS[name]
     for mean in (0, Fraction(-3, 2)):
@@ -91,7 +91,7 @@ def test_rounding_in_closed_forms_of_large_integers():
         check(tp.limit(p, method="exact", rng=seed)["square"], true, 1e-6)
 
 
-@pytest.mark.parametrize("c", few([-0.62, -0.107, 0.033, 0.173, 0.5], (-0.107, 0.5)))
+@pytest.mark.parametrize("c", few([-0.62, -0.107, 0.173], (-0.107,)))
 def test_kinks_and_turns_inside_functions(c):
     """They are nowhere near 0, and two resolutions agree by accident where nobody looks for them."""
     y = tp.Vector("y", N)
@@ -136,7 +136,7 @@ def test_cancellation_is_in_the_error():
         assert abs(found["high"].value / math.factorial(20) - 1) < 1e-6 + found["high"].error / math.factorial(20)
 
 
-@pytest.mark.parametrize("m1, m2", few([(0, 0), (0, 0.3), (1e-8, 1e-8), (-0.5, 2), (3, -4)], [(0, 0.3), (3, -4)]))
+@pytest.mark.parametrize("m1, m2", few([(0, 0), (0, 0.3), (1e-8, 1e-8), (-0.5, 2), (3, -4)], [(3, -4)]))
 def test_two_signs(m1, m2):
     """E sign sign = E sign(u) E[sign(v) | u], a one-dimensional integral."""
     for r in (0.0, 1e-6, 0.3, -0.9, 1 - 1e-6, -1 + 1e-9):
@@ -246,7 +246,7 @@ def test_standard_errors_cover_as_they_say_over_many_seeds():
     p = tp.Program(a=tp.moment(tp.relu(W @ tp.tanh(x)) * x * x))
     true = tp.limit(p, method="exact")["a"].value
     scores = []
-    count = 400  # of as many samples as do not doubt that they have seen the tails: then the error would be a bound
+    count = 200  # of as many samples as do not doubt that they have seen the tails: then the error would be a bound
     for seed in range(count):
         found = tp.limit(p, method="population", samples=2**9, replicates=8, rng=seed)["a"]
         assert found.kind == "standard error"
@@ -307,3 +307,27 @@ def test_terms_that_cancel_where_numbers_are_folded():
         )
         check(found["gated"], truth(lambda x: max(x, 0) * mpmath.ncdf(-x), 0, scale**2), 1e-10)
         check(found["both"], truth(lambda x: mpmath.ncdf(x) * mpmath.ncdf(-x), 0, scale**2), 1e-10)
+
+
+@pytest.mark.parametrize("bias", [1e7, 1e9])
+def test_examples_that_floats_do_not_tell_apart_beside_a_bias(bias):
+    """Their covariances and variances are one number: an angle of 1e-9 is in the error, but for equal examples."""
+    data = tp.Input("data")
+    rows = np.array([[1.0, 2.0], [1.5, -1.0], [1.0, 2.0], [-1.0, -2.0], [0.0, 0.0]])
+    net = tp.Network(tp.readout("v", tp.sign(tp.dense("U", data, N, b_std=bias))))
+    found = tp.limit(net, rows, of="nngp")["nngp"]
+    with mpmath.workdps(40):
+        gram = [[mpmath.mpf(bias) ** 2 + mpmath.mpf(a @ b) / 2 for a in rows] for b in rows]
+        for i, j in np.ndindex(5, 5):
+            cosine = gram[i][j] / mpmath.sqrt(gram[i][i] * gram[j][j]) if (rows[i] != rows[j]).any() else mpmath.mpf(1)
+            assert abs(found.value[i, j] - 2 / mpmath.pi * mpmath.asin(cosine)) <= found.error[i, j] < 3e-7
+            assert (rows[i] != rows[j]).any() or found.error[i, j] < 1e-14
+
+
+@pytest.mark.parametrize("f", [tp.gelu, tp.erf])
+def test_kernels_of_equal_examples_of_large_variance_are_sharp(f):
+    data = tp.Input("data")
+    net = tp.Network(tp.readout("v", f(tp.dense("U", data, N))))
+    found = tp.kernel_fn(net)(np.array([[1e8, 2e8], [1e8, 2e8]]), get=("nngp", "ntk"))
+    for k, error in zip(found, found.error.values(), strict=True):
+        assert found.method["ntk"] == "closed form" and np.ptp(k) <= error <= 1e-13 * k[0, 0]

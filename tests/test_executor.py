@@ -11,6 +11,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from marks import refused
 
 import tensorprog as tp
 from tensorprog.execute import outer
@@ -123,9 +124,9 @@ def test_hyperparameters():
     eta = tp.Scalar("eta", 0.5)
     p = tp.Program(a=eta * tp.moment(tp.Vector("x", n, mean=1, var=0) * eta))
     assert run(p, n=3)["a"] == 0.25 and run(p, n=3, values={"eta": 2})["a"] == 4
-    with pytest.raises(tp.TensorProgramError, match="zeta"):
+    with refused("zeta"):
         run(p, n=3, values={"zeta": 2})
-    with pytest.raises(tp.TensorProgramError, match="eta has no value"):
+    with refused("eta has no value"):
         run(tp.Program(a=tp.Scalar("eta") * 1), n=3)
 
 
@@ -134,11 +135,11 @@ def test_given_matrices():
     runs = run(p, n=6, seeds=2, matrices={"W": w})
     assert runs.weights == "dense"
     np.testing.assert_allclose(runs["mean_dx"], (w.T @ (2 * w.sum(axis=1))).mean(), rtol=1e-13)
-    with pytest.raises(tp.TensorProgramError, match=r"shape \(6, 6\)"):
+    with refused(r"shape \(6, 6\)"):
         run(p, n=7, matrices={"W": w})
-    with pytest.raises(tp.TensorProgramError, match="'V'"):
+    with refused("'V'"):
         run(p, n=6, matrices={"V": w})
-    with pytest.raises(tp.TensorProgramError, match="lazy"):
+    with refused("lazy"):
         run(p, n=6, matrices={"W": w}, weights="lazy")
 
 
@@ -225,7 +226,7 @@ def test_entries_that_are_not_gaussian():
     x = tp.Vector("x", n, mean=1, var=0)
     p = tp.Program(a=tp.moment((r @ x) ** 2))
     assert choose_weights(p, 2000) == "dense" and run(p, n=2000).weights == "dense"
-    with pytest.raises(tp.TensorProgramError, match=r"R has 'rademacher' entries(.|\n)*dense"):
+    with refused(r"R has 'rademacher' entries(.|\n)*dense"):
         run(p, n=10, weights="lazy")
 
 
@@ -281,7 +282,7 @@ def test_population_seeds():
     assert not np.array_equal(base, population(p, 64, rng=1, replicates=4)["a"])
     a, b = (population(p, 64, rng=np.random.default_rng(3), replicates=2)["a"] for _ in range(2))
     assert np.array_equal(a, b)
-    with pytest.raises(tp.TensorProgramError, match="replicates"):
+    with refused("replicates"):
         population(p, 64, replicates=0)
 
 
@@ -368,7 +369,7 @@ def test_runs_as_xarray():
 
 def test_without_xarray(monkeypatch):
     monkeypatch.setitem(sys.modules, "xarray", None)
-    with pytest.raises(tp.TensorProgramError, match=r"tensorprog\[xarray\]"):
+    with refused(r"tensorprog\[xarray\]"):
         run(counterexample(), n=3).to_xarray()
 
 
@@ -398,12 +399,12 @@ def test_importing_is_light():
     ],
 )
 def test_bad_arguments(arguments, message):
-    with pytest.raises(tp.TensorProgramError, match=message):
+    with refused(message):
         run(counterexample(), **arguments)
 
 
 def test_something_else_than_a_program():
-    with pytest.raises(tp.TensorProgramError, match="Expression is not a Program"):
+    with refused("Expression is not a Program"):
         run(tp.moment(tp.Vector("x", n)), n=4)
 
 
@@ -425,7 +426,7 @@ def test_what_is_not_finite_is_traced_to_where_it_begins(bad, message):
     p = tp.Program(fine=tp.moment(x), b=tp.moment(W @ y) + 1)
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # NumPy's warnings must not leak
-        with pytest.raises(tp.TensorProgramError, match=message) as caught:
+        with refused(message) as caught:
             run(p, n=50)
     assert "output b" in str(caught.value) and "test_executor.py" in str(caught.value)
 
@@ -433,11 +434,11 @@ def test_what_is_not_finite_is_traced_to_where_it_begins(bad, message):
 def test_the_label_of_the_culprit_is_named():
     x = tp.Vector("x", n)
     p = tp.Program(a=tp.moment(tp.tanh(W @ tp.log(x).label("logarithm")) + x))
-    with pytest.raises(tp.TensorProgramError, match="logarithm"):
+    with refused("logarithm"):
         population(p, 64, replicates=1)
-    with pytest.raises(tp.TensorProgramError, match="again="):
+    with refused("again="):
         execute(p, Lazy(20))
-    with pytest.raises(tp.TensorProgramError, match="logarithm"):
+    with refused("logarithm"):
         execute(p, Lazy(20), again=lambda: Lazy(20))
 
 

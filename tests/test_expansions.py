@@ -68,8 +68,17 @@ def test_the_value_of_one(name):
     assert abs(found.value - expected) < found.error + 1e-5
 
 
-@pytest.mark.parametrize("inner", ["gelu", "silu", "sin"])
-@pytest.mark.parametrize("outer", few(["tanh", "erf", "sin", "sigmoid", "gaussian"], ["tanh", "gaussian"]))
+@pytest.mark.parametrize(
+    ("inner", "outer"),
+    few(
+        [
+            (inner, outer)
+            for inner in ("gelu", "silu", "sin")
+            for outer in ("tanh", "erf", "sin", "sigmoid", "gaussian")
+        ],
+        [("gelu", "gaussian"), ("silu", "tanh"), ("sin", "tanh")],
+    ),
+)
 def test_a_factor_whose_multiple_is_inside(inner, outer):
     u = tp.Vector("u", N, distribution="uniform")
     g = tp.Matrix("V", N, N, var=2).T @ u  # sqrt(2) times another Gaussian
@@ -185,14 +194,14 @@ def test_training_converges():
 
 
 def test_independent_columns_are_a_constant():
-    """Twice an identity matrix of 9 million entries: whole numbers, kept once, without a walk over its entries."""
-    x = tp.Vector("x", N, axes={"a": 3000}, var=2)
+    """Twice an identity matrix of two million entries: whole numbers, kept once, without a walk over its entries."""
+    x = tp.Vector("x", N, axes={"a": 1500}, var=2)
     p = tp.Program(k=tp.moment(x * tp.rename(x, a="b")))
     lowering = Lowering(p, {})
     assert lowering.z[p.outputs["k"].node].op in ("add", "constant")
     found = tp.limit(p)["k"]
-    assert found.value.shape == (3000, 3000) and found.value[:2, :2].tolist() == [[2, 0], [0, 2]]
-    assert found.value.sum() == 2 * 3000 and np.max(found.error) < 1e-14
+    assert found.value.shape == (1500, 1500) and found.value[:2, :2].tolist() == [[2, 0], [0, 2]]
+    assert found.value.sum() == 2 * 1500 and np.max(found.error) < 1e-14
 
 
 @pytest.mark.parametrize("rho", [0.3, 0.017, -1e-4])

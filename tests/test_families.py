@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from marks import few
 
 import tensorprog as tp
 from tensorprog.language import algebra
@@ -45,9 +46,7 @@ def kernels(network, X):
     return [np.asarray(a) for a in (found["nngp"].value, found["ntk"].value, f.nngp, f.ntk)]
 
 
-@pytest.mark.parametrize(
-    "name", [k if k in ("mean", "reverse") else pytest.param(k, marks=pytest.mark.slow) for k in NETWORKS]
-)
+@pytest.mark.parametrize("name", few(NETWORKS, ["mean", "no bias"]))
 def test_the_kernels_are_those_of_one_by_one(monkeypatch, name):
     network, X = tp.Network(NETWORKS[name]()), data(5)
     many(monkeypatch, 10**9)
@@ -59,7 +58,7 @@ def test_the_kernels_are_those_of_one_by_one(monkeypatch, name):
 
 @pytest.mark.slow
 def test_integrals_are_those_of_one_by_one(monkeypatch):
-    network, X = tp.Network(tp.readout("v", tp.mean(recurrent(tp.tanh), "t"))), data(4)
+    network, X = tp.Network(tp.readout("v", tp.mean(recurrent(tp.tanh), "t"))), data(3)[1:]
     many(monkeypatch, 10**9)
     alone = tp.limit(network.program(X))
     many(monkeypatch, 3)

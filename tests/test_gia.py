@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import scipy.stats
 from hypothesis import HealthCheck, event, given, settings
+from marks import refused
 from strategies import SMOOTH, programs
 
 import tensorprog as tp
@@ -183,9 +184,9 @@ def test_given_readouts() -> None:
     assert tp.check_gia(p, readouts=[v]).simple and tp.check_gia(p, readouts="u").simple
     assert not tp.check_gia(p, readouts=[u, v]).bp_like
     for wrong in ("w", tp.Vector("v", n, var=2), h):
-        with pytest.raises(tp.TensorProgramError, match="no initial vector of the program"):
+        with refused("no initial vector of the program"):
             tp.check_gia(p, readouts=[wrong])
-    with pytest.raises(tp.TensorProgramError, match=r"tp\.Program"):
+    with refused(r"tp\.Program"):
         tp.check_gia(h)  # type: ignore[arg-type]
 
 
@@ -231,7 +232,7 @@ def test_numbers_are_those_of_the_text() -> None:
 
 def test_hyperparameters_and_many_vectors() -> None:
     eta = tp.Scalar("eta")
-    with pytest.raises(tp.TensorProgramError, match="eta"):
+    with refused("eta"):
         tp.check_gia(about(W.T @ (eta * h)))
     assert tp.check_gia(about(W.T @ (eta * h)), values={"eta": 0}).holds
     assert tp.check_gia(about(W.T @ (eta * h)), values={"eta": 1}).holds is False

@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+from marks import refused
 
 import tensorprog as tp
 
@@ -66,7 +67,7 @@ def attending(mask):
 @pytest.mark.parametrize("kind", BAD)
 def test_what_is_no_number_is_refused(kind, taken):
     given, message = BAD[kind]
-    with pytest.raises(tp.TensorProgramError, match=message):
+    with refused(message):
         TAKES[taken](given)
 
 
@@ -78,9 +79,9 @@ def test_masks_that_mask_nothing_and_other_kinds_of_numbers_are_fine(taken):
 
 
 def test_data_without_features_says_so():
-    with pytest.raises(tp.TensorProgramError, match="no features"):
+    with refused("no features"):
         tp.kernel_fn(network())(np.zeros((3, 0)))
-    with pytest.raises(tp.TensorProgramError, match="at least one example"):
+    with refused("at least one example"):
         tp.kernel_fn(network())(np.zeros((0, 3)))
 
 
@@ -99,17 +100,17 @@ def test_data_without_features_says_so():
     ],
 )
 def test_standard_deviations_are_looked_at_where_they_are_given(build, bad):
-    with pytest.raises(tp.TensorProgramError, match=r"_std|deviation|real number"):
+    with refused(r"_std|deviation|real number"):
         build(bad)
 
 
 def test_other_numbers_of_layers_are_finite():
-    with pytest.raises(tp.TensorProgramError, match="eps of layer_norm is nan"):
+    with refused("eps of layer_norm is nan"):
         tp.layer_norm(tp.dense("U", tp.Input("x"), n), eps=math.nan)
 
 
 def test_what_is_too_large_for_float32_says_so():
-    with pytest.raises(tp.TensorProgramError, match=r"(?s)3e\+38.*dtype=float"):
+    with refused(r"(?s)3e\+38.*dtype=float"):
         tp.kernel_fn(network())(np.full((1, 3), 1e20), dtype=np.float32)
 
 
@@ -128,7 +129,7 @@ def test_data_whose_squares_are_no_floats_are_refused():
     net = tp.Network(tp.readout("v", tp.relu(tp.dense("U", tp.Input("x"), n))))
     X = np.array([[1.0, 2.0], [1e-170, 1e-171], [0.0, 0.0]])
     for meaning in (lambda: tp.kernel_fn(net)(X), lambda: tp.limit(net, X), lambda: tp.run(net, X, n=8)):
-        with pytest.raises(tp.TensorProgramError, match="less than floats go"):
+        with refused("less than floats go"):
             meaning()
     assert tp.kernel_fn(net)(X[[0, 2]], get="nngp")[1, 1] == 0
     small = tp.kernel_fn(net)(X[:1] * 1e-130, get="nngp")

@@ -6,7 +6,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import sympy
-from marks import few
+from marks import few, refused
 
 import tensorprog as tp
 
@@ -93,7 +93,7 @@ def test_formulas_have_symbols():
 def test_what_is_no_hyperparameter_is_refused():
     x = tp.Vector("x", n)
     for bad in (x, tp.moment(x * x), tp.inverse_sqrt(n)):
-        with pytest.raises(tp.TensorProgramError, match="W_std of layer W"):
+        with refused("W_std of layer W"):
             tp.dense("W", x, n, W_std=bad)
     s, t = tp.Scalar("s"), tp.Scalar("t")
 
@@ -101,7 +101,7 @@ def test_what_is_no_hyperparameter_is_refused():
         h = tp.dense("U", x, n)
         return tp.readout("v", tp.relu(tp.dense("W", h, n, W_std=s)) + tp.dense("W", h, n, W_std=t))
 
-    with pytest.raises(tp.TensorProgramError, match=r"two different matrices are called 'W'.* std [st] .* std [st] "):
+    with refused(r"two different matrices are called 'W'.* std [st] .* std [st] "):
         tp.limit(tp.Network(twice), [[1.0]], values=VALUES)
 
 
@@ -136,9 +136,9 @@ def test_values_are_a_dictionary_everywhere():
         lambda v: tp.formula(p).evalf(15, values=v),
     ):
         for wrong in (3, [1], "s"):
-            with pytest.raises(tp.TensorProgramError, match="give a dictionary"):
+            with refused("give a dictionary"):
                 call(wrong)
-        with pytest.raises(tp.TensorProgramError, match="no hyperparameter 'q'"):
+        with refused("no hyperparameter 'q'"):
             call({"s": 1, "q": 2})
 
 
@@ -151,15 +151,15 @@ def test_kernel_fn_asks_for_the_numbers_it_needs(tmp_path):
             ({"t": 1}, "s|t"),
             ({"s": 1, "q": 2}, "no hyperparameter 'q'"),
         ):
-            with pytest.raises(tp.TensorProgramError, match=message):
+            with refused(message):
                 g([[1.0, 2.0], [1.0, 3.0], [2.0, 1.0]], values=values)
-    with pytest.raises(tp.TensorProgramError, match="s has no value"):
+    with refused("s has no value"):
         f([[1.0]], out=tmp_path)
-    with pytest.raises(tp.TensorProgramError, match="values="):
+    with refused("values="):
         f([[1.0]], values=[2])
     first = f([[1.0]], values={"s": 2}, out=tmp_path).ntk[0, 0]
     assert f([[1.0]], values={"s": 2}, out=tmp_path).ntk[0, 0] == first
-    with pytest.raises(tp.TensorProgramError, match="something else"):
+    with refused("something else"):
         f([[1.0]], values={"s": 3}, out=tmp_path)
 
 
@@ -220,7 +220,7 @@ def test_arrays_of_another_shape_are_refused(wrong):
     for meaning in (lambda: tp.limit(p, values=wrong), lambda: tp.formula(p).evalf(values=wrong)):
         with pytest.raises(tp.TensorProgramError):
             meaning()
-    with pytest.raises(tp.TensorProgramError, match="its axes have"):
+    with refused("its axes have"):
         tp.Scalar("y", [1, 2], axes={"b": 3})
     with pytest.raises(tp.TensorProgramError):
         tp.parse("width n\nvector x[i:3] : n\nscalar y[i:3] : default [1, 2]\noutput q = Moment(sum(x*y, i)**2)")

@@ -7,6 +7,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from marks import refused
 from scipy.special import erf, erfc
 
 import tensorprog as tp
@@ -71,7 +72,7 @@ def test_a_users_function_that_cancels(size):
     exact = tp.kernel_fn(cancelling(size), method="exact")
     if size == 3e-8:
         assert found.method["nngp"] == "population" and "have an error of" in found.note["nngp"]
-        with pytest.raises(tp.TensorProgramError, match="no route knows a digit"):
+        with refused("no route knows a digit"):
             exact([[1.0], [0.5]], get="nngp")
     elif size == 3e-7:
         with pytest.warns(AccuracyWarning, match=r"nngp .* its error is up to"):
@@ -215,7 +216,7 @@ def test_diagonals_suffice_for_two_batches():
         for k in ("nngp", "ntk"):
             assert np.allclose(getattr(f(gram=gram), k), getattr(right, k), rtol=1e-13, atol=1e-15)
     for wrong in ((np.diag(given[2]), given[1], given[2]), (np.diag(given[0]) * 0, given[1], given[2]), np.ones(3)):
-        with pytest.raises(tp.TensorProgramError, match="gram="):
+        with refused("gram="):
             f(gram=wrong)
 
 
@@ -238,7 +239,7 @@ def test_outputs_do_not_depend_on_shapes(body):
             lambda d: tp.kernel_fn(net)(d), lambda d: tp.limit(net, d), net.program,
             lambda d: tp.run(net, d, n=8, seeds=1), lambda d: tp.kernel_fn(net)(d[:1], d[1:]),
         ):  # fmt: skip
-            with pytest.raises(tp.TensorProgramError, match="outputs, depending on the shape"):
+            with refused("outputs, depending on the shape"):
                 call(wrong)
     f = tp.kernel_fn(net)
     assert f([long])[0].shape == (1, 1, 3, 3)
@@ -261,7 +262,7 @@ def test_layers_over_the_examples():
         found, right = tp.kernel_fn(net)(data), tp.limit(net, data)
         for k in ("nngp", "ntk"):
             assert np.allclose(getattr(found, k), right[k].value, rtol=1e-12)
-    with pytest.raises(tp.TensorProgramError, match="no axis 't'"):
+    with refused("no axis 't'"):
         tp.kernel_fn(tp.Network(tp.readout("v", tp.take(h, "t", 0))))(data)
 
 
@@ -279,14 +280,14 @@ def test_methods_and_budgets():
     assert "budget=" in small.note["nngp"] and "budget=" not in sampled.note["nngp"]
     for found in (sampled, small):
         assert abs(found.nngp - usual.nngp)[0, 0] < 6 * found.error["nngp"]
-    with pytest.raises(tp.TensorProgramError, match="budget="):
+    with refused("budget="):
         tp.kernel_fn(shallow(tp.tanh), method="exact", budget=1e-6)(np.eye(3))
     for wrong in ({"method": "best"}, {"tol": 0}, {"tol": "x"}, {"tol": float("nan")}, {"budget": 0}, {"budget": None}):
         with pytest.raises(tp.TensorProgramError, match=next(iter(wrong))):
             tp.kernel_fn(net, **wrong)
 
 
-@pytest.mark.parametrize("depth", [2, pytest.param(150, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("depth", [2, pytest.param(100, marks=pytest.mark.slow)])
 def test_used_kernel_functions_cross_processes(depth):
     """Networks are deeper than the stack of pickle and deepcopy; what is compiled does not travel."""
     h = tp.dense("U", X, N)
@@ -304,9 +305,9 @@ def test_used_kernel_functions_cross_processes(depth):
 
 @pytest.mark.slow
 def test_memory_is_known_before():
-    """The exact tangent kernel of batch normalisation has arrays over pairs of pairs of examples: 40 of them take 30 GB."""
+    """The exact tangent kernel of batch normalisation has arrays over pairs of pairs of examples: 25 of them take 5 GB."""
     net = tp.Network(tp.readout("v", tp.relu(tp.batch_norm(tp.dense("U", X, N)))))
-    found = tp.kernel_fn(net)(np.random.default_rng(0).standard_normal((40, 50)), get=("ntk",))
+    found = tp.kernel_fn(net)(np.random.default_rng(0).standard_normal((25, 50)), get=("ntk",))
     assert found.method["ntk"] == "population" and "GB of memory" in found.note["ntk"]
 
 

@@ -13,7 +13,7 @@ import pytest
 import scipy.stats
 import sympy
 from hypothesis import HealthCheck, given, settings
-from marks import said
+from marks import refused, said
 from strategies import X, evaluate, programs
 
 import tensorprog as tp
@@ -179,9 +179,9 @@ def test_labels_and_sources_are_no_content():
 def test_hyperparameters():
     p = tp.Program(q=eta * tp.Scalar("mu"))
     assert p.scalars == {"eta": 1, "mu": None} and p.values({"mu": 0.5}) == {"eta": 1, "mu": 0.5}
-    with pytest.raises(tp.TensorProgramError, match="mu has no value"):
+    with refused("mu has no value"):
         p.values({})
-    with pytest.raises(tp.TensorProgramError, match="no hyperparameter 'nu'"):
+    with refused("no hyperparameter 'nu'"):
         p.values({"nu": 1})
 
 
@@ -257,7 +257,7 @@ def test_the_order_of_arguments():
     assert tp.Function("f", s - 2 * t)(x, y).node == (x - 2 * y).node
     assert tp.Function("f", s - 2 * t, args=(t, s))(x, y).node == (y - 2 * x).node
     assert tp.Function("f", s - 2 * t, args=("t", "s"))(x, y).node == (y - 2 * x).node
-    with pytest.raises(tp.TensorProgramError, match="1 arguments"):
+    with refused("1 arguments"):
         tp.Function("f", s - t)(x)
 
 
@@ -290,12 +290,12 @@ def test_shared_subexpressions_stay_shared():
     ],
 )
 def test_what_has_no_translation_is_refused(expression, message):
-    with pytest.raises(tp.TensorProgramError, match=message):
+    with refused(message):
         tp.Function("f", expression)
 
 
 def test_a_large_variance_does_not_hide_an_impossible_correlation():
     n = tp.Width("n")
-    with pytest.raises(tp.TensorProgramError, match="negative eigenvalue"):
+    with refused("negative eigenvalue"):
         tp.Vector("z", n, axes=("b",), cov=[[1e6, 0, 0], [0, 1e-6, 2e-6], [0, 2e-6, 1e-6]])
     tp.Vector("z", n, axes=("b",), cov=[[1e6, 0, 0], [0, 1e-6, 1e-6], [0, 1e-6, 1e-6]])  # singular, and fine

@@ -13,10 +13,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from marks import few
+from marks import few, refused
 
 import tensorprog as tp
-from tensorprog.errors import TensorProgramError
 from tensorprog.language.data import ArrayData
 from tensorprog.networks.convolution import places
 from tensorprog.networks.inputs import Bound
@@ -433,6 +432,6 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_refusals(name: str) -> None:
     call, message = REFUSED[name]
-    with pytest.raises(TensorProgramError, match=message) as error:
+    with refused(message) as error:
         call()
     assert "test_layers.py" in str(error.value)

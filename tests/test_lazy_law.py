@@ -114,15 +114,15 @@ def same_law(rows, cols, draws, seed):
     assert p > SHARE / comparisons, f"{rows} x {cols}: p = {p:.2e} of {comparisons}"
 
 
-@pytest.mark.parametrize(("rows", "cols"), few(SHAPES, [(6, 6), (4, 9)]))
+@pytest.mark.parametrize(("rows", "cols"), few(SHAPES, [(4, 9)]))
 def test_lazy_has_the_law_of_dense(rows, cols):
     same_law(rows, cols, 1000, seed=1)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("rows", "cols"), SHAPES)
+@pytest.mark.parametrize(("rows", "cols"), [(4, 4), (4, 9)])
 def test_lazy_has_the_law_of_dense_with_many_draws(rows, cols):
-    same_law(rows, cols, 20_000, seed=2)
+    same_law(rows, cols, 10_000, seed=2)
 
 
 class NoProjection(LazyMatrix):

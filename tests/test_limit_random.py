@@ -143,7 +143,7 @@ def test_adjointness(p):
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@settings(options, max_examples=150)
+@settings(options, max_examples=80)
 @given(programs(updates=True))
 def test_many_more_with_updated_matrices(p):
     check_limits(p)
@@ -151,14 +151,14 @@ def test_many_more_with_updated_matrices(p):
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@settings(options, max_examples=300)
+@settings(options, max_examples=150)
 @given(programs())
 def test_many_more_random_programs(p):
     check_limits(p)
 
 
 @pytest.mark.slow
-@settings(options, max_examples=60)
+@settings(options, max_examples=30)
 @given(programs(max_instructions=8))
 def test_many_more_wide_networks(p):
     check_width(p, tp.limit(p, samples=2**11, replicates=REPLICATES))

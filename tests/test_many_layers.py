@@ -26,7 +26,7 @@ def test_a_network_with_normalization_is_the_same_at_every_scale(norm):
     """relu after normalization: kernels are those at W_std = 1 times W_std^2, to rounding."""
     depth = 10
     wanted = tp.kernel_fn(network(tp.relu, depth, 1.0, norm=norm))(X)
-    for W_std in (1e-9, 1e-3, 1e3, 1e9):  # squares of W_std^(2 depth) are 1e-360, .., 1e360
+    for W_std in (1e-9, 1e9):  # squares of W_std^(2 depth) are 1e-360, .., 1e360
         found = tp.kernel_fn(network(tp.relu, depth, W_std, norm=norm))(X)
         for a, b in zip(found, wanted, strict=True):
             assert np.allclose(a / W_std**2, b, rtol=1e-9)
@@ -107,7 +107,9 @@ def block(x):
     return tp.transformer_block("B", x, n)
 
 
-@pytest.mark.parametrize("phi", [tp.abs, tp.leaky_relu, tp.elu], ids=["abs", "leaky_relu", "elu"])
+@pytest.mark.parametrize(
+    "phi", few([tp.abs, tp.leaky_relu, tp.elu], [tp.abs, tp.leaky_relu]), ids=["abs", "leaky_relu", "elu"]
+)
 def test_a_variable_is_itself_when_numbers_are_moved(phi):
     """Closed forms with an angle, with a conditional variance, and with a quadrant or an integral in place of one."""
     h = tp.dense("U", x, n)

@@ -45,10 +45,12 @@ def test_the_pair_is_in_step(name: str) -> None:
         assert not any(cell.get("outputs") for cell in code), "notebooks are kept without outputs"
 
 
-SLOW = {"ntk_for_any_architecture", "quickstart"}
+LONG = {"ntk_for_any_architecture"}
+"""Run by `.ci/run` alone, as a notebook."""
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW)) for n in NAMES])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(set(NAMES) - LONG))
 def test_it_runs(name: str, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     environment = os.environ | {"MPLBACKEND": "Agg", "TENSORPROG_SMALL": "1"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from marks import few
 
 import tensorprog as tp
 from tensorprog import TensorProgramError
@@ -80,7 +81,7 @@ def test_answers_beyond_the_largest_float():
         tp.kernel_fn(net)(X, get="nngp")
 
 
-@pytest.mark.parametrize("deviation", [1e-12, 1e12])
+@pytest.mark.parametrize("deviation", few([1e-12, 1e12], [1e-12]))
 def test_layer_norm_at_any_scale(deviation):
     """K = 1/2 + K/2 a layer: the tangent kernel of an example with itself is (layers + 2)/2."""
     h = tp.dense("U", x, n, W_std=deviation)

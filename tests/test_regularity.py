@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import scipy.stats
 from hypothesis import HealthCheck, given, settings
+from marks import refused
 from strategies import programs
 
 import tensorprog as tp
@@ -126,7 +127,7 @@ def test_such_a_limit_is_wrong() -> None:
     p = tp.Program(q=m(tp.sign(theta * x) ** 2))
     assert tp.check_regularity(p).covered is False
     assert np.asarray(tp.run(p, n=100)["q"]) == 1
-    with pytest.raises(tp.TensorProgramError, match="undetermined"):
+    with refused("undetermined"):
         tp.limit(p)
 
 
@@ -144,9 +145,9 @@ def test_hyperparameters() -> None:
     p = tp.Program(q=m(tp.step(m(tp.Scalar("eta") * x**2) * x)))
     assert tp.check_regularity(p, values={"eta": 2}).covered is True
     assert tp.check_regularity(p, values={"eta": 0}).covered is True  # 0 at every width
-    with pytest.raises(tp.TensorProgramError, match="beta"):
+    with refused("beta"):
         tp.check_regularity(p, values={"beta": 0})
-    with pytest.raises(tp.TensorProgramError, match=r"tp\.Program"):
+    with refused(r"tp\.Program"):
         tp.check_regularity(x)  # type: ignore[arg-type]
 
 

@@ -178,8 +178,8 @@ def test_kernels_at_extreme_scales(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_kernels_at_all_scales(name):
-    for variance in (1e-8, 1e-4, 1e-2, 1, 15, 562, 1e4, 1e8):
-        check(name, variance, (1, 0.999, -0.5, -0.999, -1))
+    for variance in (1e-8, 1e-3, 1, 15, 562, 1e8):
+        check(name, variance, (1, 0.999, -0.5, -1))
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
@@ -285,7 +285,7 @@ def test_quadrants_of_weakly_correlated_variables():
             assert abs(value[i] - want) <= 5e-14 * want, (h[i], k[i], rho[i])
 
 
-@pytest.mark.parametrize("scale", [1.0, 1e2, pytest.param(1e4, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("scale", few([1.0, 1e2, 1e4], [1e2]))
 def test_exponentials_that_end_where_they_grow(scale):
     """exp(u) step(-u) is at most 1: a tilt by exp(u) would leave infinity times 0. It occurs in the gradient of elu(u)**2."""
     u = tp.Vector("u", n, var=scale**2)

@@ -42,7 +42,9 @@ def pairs(x):
     )
 
 
-@pytest.mark.parametrize("var", [VAR, VAR / 7, 3, Fraction(1, 3)])
+@pytest.mark.parametrize(
+    "var", [VAR, Fraction(1, 3), *[pytest.param(var, marks=pytest.mark.slow) for var in (VAR / 7, 3)]]
+)
 def test_limits(var):
     full = np.broadcast_to(np.asarray(var, dtype=float if not isinstance(var, np.ndarray) else None), (3, 2))
     x = tp.Vector("x", n, MEAN, var, axes={"t": 3, "s": 2})

@@ -94,10 +94,10 @@ def check_network(
         >>> import tensorprog as tp
         >>> n = tp.Width("n")
         >>> W, h = tp.Matrix("W", n, n), tp.dense("U", tp.Input("x"), n)
-        >>> tied = tp.check_gia(tp.Network(tp.readout("v", W.T @ tp.tanh(W @ h))))
+        >>> tied = tp.check_gia(tp.Network(tp.readout("v", W.T @ tp.erf(W @ h))))
         >>> tied.simple, tied.bp_like, tied.holds
         (False, False, False)
-        >>> branches = tp.check_gia(tp.Network(tp.readout("v", tp.tanh(W @ h) + tp.tanh(W.T @ tp.erf(h)))))
+        >>> branches = tp.check_gia(tp.Network(tp.readout("v", tp.erf(W @ h) + tp.erf(W.T @ tp.erf(h)))))
         >>> branches.simple, branches.bp_like, branches.holds
         (False, False, True)
 

@@ -41,12 +41,15 @@ class Range(NamedTuple):
 
 
 def ranges(program: Program) -> dict[Node, Range]:
-    """The range of every node."""
-    out: dict[Node, Range] = {}
-    asked = _asked(program.nodes)
-    for x in program.nodes:
-        out[x] = _refined(x, _range(x, [out[a] for a in x.args]), asked, out)
-    return out
+    """The range of every node, remembered with the program."""
+    if "ranges" not in program._derived:
+        out: dict[Node, Range] = {}
+        asked = _asked(program.nodes)
+        for x in program.nodes:
+            out[x] = _refined(x, _range(x, [out[a] for a in x.args]), asked, out)
+        program._derived["ranges"] = out
+    known: dict[Node, Range] = program._derived["ranges"]
+    return known
 
 
 def _asked(nodes: Sequence[Node]) -> set[Node]:

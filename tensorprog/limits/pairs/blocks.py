@@ -30,9 +30,8 @@ from tensorprog.limits.evaluate.perturb import Perturbation
 from tensorprog.limits.evaluate.settle import settled_by
 from tensorprog.limits.gauss.duals import CORRELATED, DUALS, JOINT, apart_by_rounding, unsnapped
 from tensorprog.limits.gauss.pairseries import PairProduct
-from tensorprog.limits.simplify.densities import summed_inside, tidied
-from tensorprog.limits.simplify.diagonal import on_diagonals
 from tensorprog.limits.simplify.horner import factored
+from tensorprog.limits.simplify.passes import simplified
 from tensorprog.limits.simplify.stencil import with_stencils
 from tensorprog.limits.simplify.transposition import with_transpositions_outside
 
@@ -96,7 +95,7 @@ class Batched:
 
     def __init__(self, outputs: Sequence[Node]) -> None:
         self.shapes = [x.shape for x in outputs]
-        outputs = with_transpositions_outside(summed_inside(tidied(on_diagonals(outputs))))
+        outputs = with_transpositions_outside(simplified(outputs))
         lifted = _lifted(outputs)
         self.outputs = factored(with_stencils([lifted[x] for x in outputs]))
         self.data = [x for x in topological(outputs) if x.op == "data"]

@@ -62,9 +62,14 @@ def estimates_by_pairs(
             or (measured.tiny and pairs.call.strained)
         ):
             return {}
-        arrays = [np.empty((*x.shape, *pairs.products.counts)) for x in pairs.programs[0].outputs]
+        arrays: list[Array] = []
         for rows, columns in pairs.blocks:
-            for full, part in zip(arrays, pairs.evaluated(rows, columns), strict=True):
+            parts = pairs.evaluated(rows, columns)
+            if parts[0].shape[-2:] == pairs.products.counts:  # the only block
+                arrays = parts
+                break
+            arrays = arrays or [np.empty((*x.shape[:-2], *pairs.products.counts)) for x in parts]
+            for full, part in zip(arrays, parts, strict=True):
                 full[..., rows, columns] = part
                 if pairs.products.same and rows != columns:
                     full[..., columns, rows] = part.T if part.ndim == 2 else part.transpose(1, 0, 3, 2)
@@ -128,9 +133,10 @@ def _like(a: Array, rng: np.random.Generator) -> Array:
 
 def _errors(name: str, values: Array, measured: Measured, symmetric: bool) -> Array:
     """Errors of all entries, from what was measured on some: in units of the examples' sizes, where these are known."""
-    error = np.full(values.shape, measured.error[name])
-    if not symmetric:
-        return error
+    error, relative = measured.error[name], measured.relative[name]
+    if not symmetric or not np.isfinite(relative):
+        return np.full(values.shape, error)
     size = np.sqrt(np.abs(np.einsum("iioo->io" if values.ndim == 4 else "ii->i", values)))
-    scale = np.einsum("io,jp->ijop", size, size) if values.ndim == 4 else np.multiply.outer(size, size)
-    return np.minimum(error, measured.relative[name] * scale) if np.isfinite(measured.relative[name]) else error
+    one, two = size * relative, size
+    scale = np.einsum("io,jp->ijop", one, two) if values.ndim == 4 else np.multiply.outer(one, two)
+    return np.minimum(scale, error, out=scale)

@@ -18,7 +18,7 @@ import numpy as np
 from tensorprog.language import algebra
 from tensorprog.language.node import Node, topological
 from tensorprog.language.symbols import Number
-from tensorprog.limits.simplify.rebuild import rebuilt
+from tensorprog.limits.simplify.rebuild import rebuilt, rewritten
 
 __all__ = ["summed_inside", "tidied"]
 
@@ -34,14 +34,8 @@ def tidied(outputs: Sequence[Node]) -> list[Node]:
     """
     if not any(x.op == "dual" and x.attr == "residual" for x in topological(outputs)):
         return list(outputs)
-    new: dict[Node, Node] = {}
     known: Known = {}
-    for x in topological(outputs):
-        args = [new[a] for a in x.args]
-        y = _rule(x, args, known)
-        same = all(a is b for a, b in zip(args, x.args, strict=True))
-        new[x] = y if y is not None else x if same else rebuilt(x, args)
-    return _noise_apart([new[x] for x in outputs])
+    return rewritten(rewritten(outputs, lambda x, args: _rule(x, args, known)), _noise_apart)
 
 
 def summed_inside(outputs: Sequence[Node]) -> list[Node]:
@@ -52,12 +46,14 @@ def summed_inside(outputs: Sequence[Node]) -> list[Node]:
     Args:
         outputs: Scalar programs.
     """
-    new: dict[Node, Node] = {}
-    for x in topological(outputs):
-        args = [new[a] for a in x.args]
-        y = x if all(a is b for a, b in zip(args, x.args, strict=True)) else rebuilt(x, args)
-        new[x] = _under_view(y) if y.op == "sum" and y.args[0].op == "view" else y
-    return [new[x] for x in outputs]
+    return rewritten(outputs, _summed_inside)
+
+
+def _summed_inside(x: Node, args: Sequence[Node]) -> Node | None:
+    if x.op != "sum":
+        return None
+    y = x if all(a is b for a, b in zip(args, x.args, strict=True)) else rebuilt(x, args)
+    return _under_view(y) if y.op == "sum" and y.args[0].op == "view" else y
 
 
 def _under_view(x: Node) -> Node:
@@ -71,18 +67,13 @@ def _under_view(x: Node) -> Node:
     return algebra.view(algebra.sum_axis(y, sources[0]), index, x.shape)
 
 
-def _noise_apart(outputs: Sequence[Node]) -> list[Node]:
+def _noise_apart(x: Node, args: Sequence[Node]) -> Node | None:
     """Residuals given a variable with noise as functions of the noise's variance: `limits/gauss/correlations.py:widened`."""
-    new: dict[Node, Node] = {}
-    for x in topological(outputs):
-        args = [new[a] for a in x.args]
-        if x.op == "dual" and x.attr == "residual" and args[3].op == "add" and args[3].attr == (1, 1):
-            q, t = sorted(args[3].args, key=lambda a: _positive(a) is not None)
-            if _positive(t) is not None:
-                new[x] = Node("dual", (*args[:3], q, t), "widened", x.shape)
-                continue
-        new[x] = x if all(a is b for a, b in zip(args, x.args, strict=True)) else rebuilt(x, args)
-    return [new[x] for x in outputs]
+    if x.op == "dual" and x.attr == "residual" and args[3].op == "add" and args[3].attr == (1, 1):
+        q, t = sorted(args[3].args, key=lambda a: _positive(a) is not None)
+        if _positive(t) is not None:
+            return Node("dual", (*args[:3], q, t), "widened", x.shape)
+    return None
 
 
 def _rule(x: Node, args: Sequence[Node], known: Known) -> Node | None:

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from tensorprog.language import algebra
-from tensorprog.language.node import Node, topological
+from tensorprog.language.node import Node
+from tensorprog.limits.simplify.rebuild import as_it_is, rewritten
 
 __all__ = ["factored"]
 
@@ -36,18 +37,14 @@ def factored(outputs: Sequence[Node]) -> list[Node]:
     Args:
         outputs: Scalars without axes, or with; sums of such with axes stay as they are.
     """
-    new: dict[Node, Node] = {}
-    for x in topological(outputs):
-        args = tuple([new[a] for a in x.args])
-        if x.op == "add" and x.width and x.inner and not x.shape and _is_worth_it(x):
-            terms = [(float(c), Counter({new[a]: k for a, k in _factors(y).items()}))
-                     for c, y in zip(x.attr, x.args, strict=True)]  # fmt: skip
-            new[x] = _horner(terms)
-        elif args != x.args:
-            new[x] = Node(x.op, args, x.attr, x.shape, x.width, x.inner)
-        else:
-            new[x] = x
-    return [new[x] for x in outputs]
+    return rewritten(outputs, _factored, as_it_is)
+
+
+def _factored(x: Node, args: Sequence[Node]) -> Node | None:
+    if not (x.op == "add" and x.width and x.inner and not x.shape and _is_worth_it(x)):
+        return None
+    new = dict(zip(x.args, args, strict=True))
+    return _horner([(float(c), _factors(new[y])) for c, y in zip(x.attr, x.args, strict=True)])
 
 
 def _factors(x: Node) -> Factors:

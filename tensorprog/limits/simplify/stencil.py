@@ -17,6 +17,7 @@ import numpy as np
 
 from tensorprog.language.node import Node, topological
 from tensorprog.language.symbols import encode
+from tensorprog.limits.simplify.rebuild import as_it_is, rewritten
 
 __all__ = ["Stencil", "with_stencils"]
 
@@ -116,12 +117,12 @@ def with_stencils(outputs: Sequence[Node]) -> list[Node]:
     uses.update(outputs)
     inside = {a for x in nodes if x.op == "add" for a in x.args if a.op == "add" and uses[a] == 1}
     new: dict[Node, Node] = {}
-    for x in nodes:
-        args = tuple([new[a] for a in x.args])
-        found = _stencil(x, inside, new) if x.op == "add" and x not in inside and x.shape else None
-        same = all(a is b for a, b in zip(args, x.args, strict=True))
-        new[x] = found or (x if same else Node(x.op, args, x.attr, x.shape, x.width, x.inner))
-    return [new[x] for x in outputs]
+
+    def rule(x: Node, args: Sequence[Node]) -> Node | None:
+        new.update(zip(x.args, args, strict=True))
+        return _stencil(x, inside, new) if x.op == "add" and x not in inside and x.shape else None
+
+    return rewritten(outputs, rule, as_it_is)
 
 
 def _stencil(x: Node, inside: set[Node], new: dict[Node, Node]) -> Node | None:
@@ -144,14 +145,24 @@ def _stencil(x: Node, inside: set[Node], new: dict[Node, Node]) -> Node | None:
     for c, y in terms:
         found = _shift(y, x.shape)
         if found is None:
-            plain.append((place(new[y]), c))
+            of, factor = _multiple(new[y])
+            plain.append((place(of), c * factor))
         else:
             base, to, start, step, weight = found
-            shifted.append(Term(place(new[base]), to, start, step, c * weight))
+            of, factor = _multiple(new[base])
+            shifted.append(Term(place(of), to, start, step, c * weight * factor))
     if len(shifted) < 2:
         return None
     shifted.sort(key=lambda t: t.key)
     return Node("stencil", tuple(operands), Stencil(x.shape, shifted, plain), x.shape, x.width, x.inner)
+
+
+def _multiple(y: Node) -> tuple[Node, float]:
+    """What a number is multiplied by, and the number."""
+    (a, *others) = y.args if y.op == "add" else [y]
+    if others or a is y or (a.shape, a.width, a.inner) != (y.shape, y.width, y.inner):
+        return y, 1.0
+    return a, float(y.attr[0])
 
 
 def _shift(y: Node, shape: tuple[int, ...]) -> tuple[Node, Any, Any, Any, float] | None:
