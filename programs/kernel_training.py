@@ -1,4 +1,4 @@
-"""Training by the tangent kernel: a relu network with two hidden layers, its outputs after each step of gradient descent.
+"""Training by the tangent kernel: the outputs of a relu network after each step of gradient descent.
 
     f(x) = v.relu(W relu(U x)) / sqrt(n),   loss = mean of (f - y)^2 / 2,   every weight trained at the rate lr
 
