@@ -17,7 +17,7 @@ import numpy as np
 import tensorprog as tp
 from tensorprog.limits.evaluate.scalar import ScalarProgram
 from tensorprog.limits.expect.lower import Lowering
-from tensorprog.limits.gauss.nested import Feature
+from tensorprog.limits.gauss.panels import Feature
 from tensorprog.limits.gauss.series import PairSeries
 
 N = tp.Width("n")

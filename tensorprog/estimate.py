@@ -12,9 +12,26 @@ import numpy as np
 
 from tensorprog.errors import TensorProgramError
 
-__all__ = ["Estimate", "Estimates", "note"]
+__all__ = ["DEVIATIONS", "Estimate", "Estimates", "note", "unseen"]
 
 KINDS = ("exact", "rounding", "bound", "standard error")
+DEVIATIONS = 3.0
+"""A bound of what is sampled is so many standard deviations: all of them hold with the probability of that, 0.9973."""
+
+
+def unseen(hits: int = 0) -> float:
+    """By how much the expected number of hits of rare events may exceed their number, with the probability of a bound.
+
+    It is 5.9 where nothing was hit (the rule of three is that of 0.95), and three roots of the number where that is large: the
+    bound of Clopper and Pearson for rare events.
+
+    Example:
+        >>> round(unseen(), 2), round(unseen(100) / 10, 1)
+        (5.91, 3.1)
+    """
+    from scipy.special import erf, gammaincinv
+
+    return float(gammaincinv(hits + 1, erf(DEVIATIONS / math.sqrt(2)))) - hits
 
 
 @dataclass(frozen=True, eq=False)

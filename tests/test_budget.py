@@ -164,9 +164,9 @@ def test_long_programs_do_not_look_below_every_instruction():
     """All that was spent before, 100 times the first allowance, is no reason to walk the graph: heights bound it."""
     asked = []
     budget = Budget()
-    for height in range(1, 1_000):
+    for height in range(1, 40_000):
         with budget.share(height, lambda: asked.append(1) or (0, 0), lambda: "a sum"):
-            budget.expand(budgets.EXPANSIONS // 10)
+            budget.expand(3 * budgets.EACH // 4)  # less than every instruction is allowed
     assert budget.expansions > 90 * budgets.EXPANSIONS and not asked
     with pytest.raises(Exhausted, match="a sum takes"), budget.share(5, lambda: (7, 0), lambda: "a sum"):
         budget.expand(2 * budgets.EXPANSIONS)

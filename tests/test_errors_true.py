@@ -307,3 +307,27 @@ def test_terms_that_cancel_where_numbers_are_folded():
         )
         check(found["gated"], truth(lambda x: max(x, 0) * mpmath.ncdf(-x), 0, scale**2), 1e-10)
         check(found["both"], truth(lambda x: mpmath.ncdf(x) * mpmath.ncdf(-x), 0, scale**2), 1e-10)
+
+
+@pytest.mark.parametrize("bias", [1e7, 1e9])
+def test_examples_that_floats_do_not_tell_apart_beside_a_bias(bias):
+    """Their covariances and variances are one number: an angle of 1e-9 is in the error, but for equal examples."""
+    data = tp.Input("data")
+    rows = np.array([[1.0, 2.0], [1.5, -1.0], [1.0, 2.0], [-1.0, -2.0], [0.0, 0.0]])
+    net = tp.Network(tp.readout("v", tp.sign(tp.dense("U", data, N, b_std=bias))))
+    found = tp.limit(net, rows, of="nngp")["nngp"]
+    with mpmath.workdps(40):
+        gram = [[mpmath.mpf(bias) ** 2 + mpmath.mpf(a @ b) / 2 for a in rows] for b in rows]
+        for i, j in np.ndindex(5, 5):
+            cosine = gram[i][j] / mpmath.sqrt(gram[i][i] * gram[j][j]) if (rows[i] != rows[j]).any() else mpmath.mpf(1)
+            assert abs(found.value[i, j] - 2 / mpmath.pi * mpmath.asin(cosine)) <= found.error[i, j] < 3e-7
+            assert (rows[i] != rows[j]).any() or found.error[i, j] < 1e-14
+
+
+@pytest.mark.parametrize("f", [tp.gelu, tp.erf])
+def test_kernels_of_equal_examples_of_large_variance_are_sharp(f):
+    data = tp.Input("data")
+    net = tp.Network(tp.readout("v", f(tp.dense("U", data, N))))
+    found = tp.kernel_fn(net)(np.array([[1e8, 2e8], [1e8, 2e8]]), get=("nngp", "ntk"))
+    for k, error in zip(found, found.error.values(), strict=True):
+        assert found.method["ntk"] == "closed form" and np.ptp(k) <= error <= 1e-13 * k[0, 0]

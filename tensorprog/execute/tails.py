@@ -4,10 +4,14 @@ Replicates of a population tell its error by their spread only where every sampl
 entry of every Moment tells how many samples it is worth and whether it ever varied; where it is worth few, the same populations
 are run once more, and its largest samples kept. The doubt about an entry is
 
-* where nothing was hit, or all replicates agree: three over the number of samples (with probability 0.95 an event is not rarer
-  for being missed) times what a hit could be;
+* where nothing was hit, or all replicates agree: what an event's expected number may be for all that (`estimate.py:unseen`)
+  over the number of samples, times what a hit could be;
 * where a mean is worth few of the samples: what lies beyond the largest one, from how fast the mass of the ranks 1, 2-3,
-  4-7, 8-15, ... falls (infinite where it does not fall); where few are not 0, three deviations of their number.
+  4-7, 8-15, ... falls (infinite where it does not fall); where few are not 0, what their expected number may be above
+  that.
+
+Functions of one scale, erf' or 1 - tanh^2, are such events where their argument's deviation is far beyond it: what is not 0 only
+because floats go on has not been hit.
 """
 
 from __future__ import annotations
@@ -20,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from tensorprog.arrays.contraction import Contraction
+from tensorprog.estimate import unseen as _unseen
 from tensorprog.language.functions import PRIMITIVES
 from tensorprog.language.node import Node, topological
 
@@ -34,8 +39,9 @@ FEW = 16
 LEAN, SHARE = 200, 30
 """A mean that is worth fewer samples than this (Kish's effective number), or one in so many, has a heavy tail."""
 FEW_HITS = 64
-MISSED = 3.0
-"""Where none of N samples hits, an event has a probability of at most this over N, with probability 0.95."""
+HIT = 1e-3
+"""Of functions that turn where few samples are, those are hits that are this share of the largest one at least; factors below
+it say nothing of their size where they turn."""
 REACH = 1.0
 """A kink this many ranges of the samples away from them is taken to be out of reach: thirteen standard deviations."""
 FLOOR = 1e-290
@@ -100,7 +106,7 @@ class Tails:
         """Called with every instruction; returns its value, moved by the doubt once there is one."""
         if self.applied:
             return value + self.doubts[x] if x in self.doubts else value
-        if x.op == "fn" and x.width is not None and PRIMITIVES[x.attr.name].kinks and x.inner is None:
+        if x.op == "fn" and x.width is not None and x.inner is None and (_kinks(x) or _turns(x)):
             if not self._closely:
                 self._argument(x, np.asarray(arrays[0]))
         elif x.inner is None and (
@@ -172,15 +178,15 @@ class Tails:
         return bool(self.doubts)
 
     def _missed(self, x: Node, seen: _Seen, doubt: Array) -> None:
-        """Entries whose events no sample has hit, or all samples alike."""
+        """Entries whose events no sample has hit, or all samples alike; or few where functions turn, on a scale of their own."""
         total, low, high = [np.asarray(a).reshape(-1) for a in (seen.total, seen.low, seen.high)]
         none, unseen = total == 0, self._turned(seen, True)
         steady = ~none & (high - low <= STEADY * np.maximum(np.abs(low), np.abs(high)))
-        entries = np.flatnonzero(none | steady & (unseen > 0))
+        smooth = any(self._saturated(y, seen.count) for y in topological(seen.below, _own))
+        entries = np.flatnonzero(none | (steady | smooth) & (unseen > 0))
         if not len(entries):
             return
-        hits = [np.where(a > 0, a, 1.0) for a in seen.largest]
-        largest = seen.samples(hits, entries).reshape(len(entries), -1).max(1)
+        largest = seen.samples(self._hits(seen), entries).reshape(len(entries), -1).max(1)
         together = seen.samples([np.where(a > 0, 1.0, 0.0) for a in seen.largest], entries)
         # every factor was hit, and never all of them together
         apart = together.reshape(len(entries), -1).any(1) if seen.compute else np.zeros(len(entries), dtype=bool)
@@ -188,7 +194,7 @@ class Tails:
         missed = (turned > 0) | none[entries] & apart
         lost = missed & (largest < FLOOR)  # less than floats go: it may count all the same, times others
         size = np.where(turned > 0, turned, 1.0) * np.maximum(largest, np.where(lost, FLOOR, 0.0))
-        doubt[entries] = np.where(missed, MISSED * size / seen.count, 0.0)
+        doubt[entries] = np.where(missed, _unseen() * size / seen.count, 0.0)
         if lost.any():
             self.reasons[x] = "samples of a Moment are less than floats go: the error is what that allows"
         elif missed.any():
@@ -201,15 +207,17 @@ class Tails:
         top = np.sort(np.concatenate(seen.top, axis=1), axis=1)[:, ::-1]
         looked, total = seen.lean[: len(top)], seen.carried
         turned = self._turned(seen, False)
-        hits = [np.where(a > 0, a, 1.0) for a in seen.largest]
-        largest = seen.samples(hits, looked).reshape(len(looked), -1).max(1) if turned else np.zeros(len(looked))
+        largest = (
+            seen.samples(self._hits(seen), looked).reshape(len(looked), -1).max(1) if turned else np.zeros(len(looked))
+        )
+        smooth = any(self._saturated(y, seen.count) for y in topological(seen.below, _own))
         with np.errstate(all="ignore"):
             size = top / top[:, :1]
             heavy = (total / top[:, 0]) ** 2 < max(LEAN, seen.count / SHARE) * (size * size).sum(1)
         for k in np.flatnonzero(heavy):
-            hit = int(np.count_nonzero(top[k]))
+            hit = int(np.count_nonzero(top[k] > (HIT * top[k, 0] if smooth else 0.0)))
             most = max(float(top[k, 0]), turned * float(largest[k]))
-            beyond = MISSED * math.sqrt(hit + 1) * most if hit < FEW_HITS else _beyond(top[k])
+            beyond = _unseen(hit) * most if hit < FEW_HITS else _beyond(top[k])
             doubt[looked[k]] += beyond / seen.count
             share = float(top[k, :FEW].sum() / total[k])
             self.reasons[x] = (
@@ -220,6 +228,20 @@ class Tails:
             root = np.sqrt(np.asarray(seen.squares).reshape(-1))
             with np.errstate(all="ignore"):
                 doubt[left] += np.nan_to_num(np.max(doubt[looked] / root[looked]), nan=np.inf) * root[left]
+
+    def _hits(self, seen: _Seen) -> list[Array]:
+        """How large each factor of a Moment is where it is hit."""
+        smooth = [self._saturated(y, seen.count) for y in topological(seen.below, _own)]
+        least = HIT if any(smooth) else 0.0
+        return [np.where(a > least, a, 1.0) for a in seen.largest]
+
+    def _saturated(self, y: Node, count: int) -> bool:
+        """Is it a function whose turn few of so many samples have met, if any?"""
+        if y not in self._arguments or not _turns(y):
+            return False
+        low, high, deviation, runs = self._arguments[y]
+        scale = PRIMITIVES[y.attr.name].width
+        return low < 0 < high and deviation / runs > 3 * scale * count / FEW_HITS
 
     def _turned(self, seen: _Seen, unseen: bool) -> float:
         """How large functions with kinks are where they have just turned, as far as samples may get; 0 if none has kinks.
@@ -232,6 +254,8 @@ class Tails:
         def near(y: Node) -> bool:
             if y not in self._arguments:
                 return False
+            if not _kinks(y):
+                return self._saturated(y, seen.count)
             low, high, _, _ = self._arguments[y]
             return high > low and any(
                 min(abs(k - low), abs(k - high)) <= REACH * (high - low) and not (unseen and low < k < high)
@@ -239,14 +263,30 @@ class Tails:
             )
 
         # What is inside the argument of one that turns says where it turns, not how large it is there.
-        order = topological(seen.below, lambda y: () if y.op in ("moment", "matmul", "vector") or near(y) else y.args)
+        order = topological(seen.below, lambda y: () if near(y) else _own(y))
         found, size = False, 1.0
         for y in order:
             if near(y):
                 _, _, deviation, runs = self._arguments[y]
                 found = True
-                size *= 1.0 if PRIMITIVES[y.attr.name].jumps else deviation / runs
+                size *= 1.0 if PRIMITIVES[y.attr.name].jumps or not _kinks(y) else deviation / runs
         return size if found else 0.0
+
+
+def _own(y: Node) -> Sequence[Node]:
+    """The operands of an instruction that act coordinate by coordinate."""
+    return () if y.op in ("moment", "matmul", "vector") else y.args
+
+
+def _kinks(y: Node) -> bool:
+    """Has a function kinks?"""
+    return bool(PRIMITIVES[y.attr.name].kinks)
+
+
+def _turns(y: Node) -> bool:
+    """Does a function turn at 0 alone, on a scale of its own, and not go on turning?"""
+    row = PRIMITIVES[y.attr.name]
+    return row.width > 0 and not row.kinks and row.domain is None and y.attr.name not in ("sin", "cos", "exp")
 
 
 def _beyond(top: Array) -> float:

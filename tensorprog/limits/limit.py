@@ -17,6 +17,7 @@ from tensorprog.language.functions import PRIMITIVES
 from tensorprog.language.node import Node
 from tensorprog.language.program import Program
 from tensorprog.limits.budget import Budget
+from tensorprog.limits.evaluate.alike import Alike
 from tensorprog.limits.evaluate.moments import check_moments
 from tensorprog.limits.evaluate.scalar import ScalarProgram, sampling_cost
 from tensorprog.limits.expect.domain import check_domains, ranges
@@ -256,7 +257,7 @@ def _by_route(
     }
     names = [name for name, cost in costs.items() if cost <= allowed[name]]
     outputs = [lowering.z[program.outputs[name].node] for name in names]
-    answers = _evaluated(outputs, rng, points, budget, _nearly_equal(program))
+    answers = _evaluated(outputs, rng, points, budget, _alike(program))
     found = {}
     for name, answer in zip(names, answers, strict=True):
         if isinstance(answer, str):
@@ -266,25 +267,41 @@ def _by_route(
     return found, reasons, costs
 
 
-def _nearly_equal(program: Program) -> bool:
-    """Do inputs differ that have the same inner products in floating point, or opposite ones?"""
-    for data in {x.attr.data for x in program.nodes if x.op == "vector" and isinstance(x.attr, Embedding)}:
-        if isinstance(data, ArrayData) and nearly_equal(data.rows):
-            return True
-    return False
+def _alike(program: Program) -> Alike:
+    """What is known of the data: do examples differ that have one law in floats, or opposite ones; and which differ at all?"""
+    vectors = [x.attr for x in program.nodes if x.op == "vector"]
+    inputs = {v.data for v in vectors if isinstance(v, Embedding) and isinstance(v.data, ArrayData)}
+    close = any(nearly_equal(data.rows) for data in inputs)
+    plain = inputs and all(isinstance(v, Embedding) for v in vectors if v.shape)
+    if not plain or len({data.shape for data in inputs}) > 1 or len(next(iter(inputs)).shape) != 1:
+        return Alike(close)
+    marks = []
+    for sided in (True, False):
+        columns = []
+        for data in inputs:
+            rows = np.asarray(data.rows, dtype=float)
+            first = np.take_along_axis(rows, (rows != 0).argmax(1)[:, None], 1)
+            columns.append(_numbered(rows if sided else np.where(first < 0, -rows, rows)))
+        marks.append(_numbered(np.column_stack(columns)))
+    return Alike(close, np.column_stack(marks))
 
 
-def _evaluated(outputs: Sequence[Node], rng: int, points: int, budget: Budget, close: bool) -> list[Any]:
+def _numbered(rows: np.ndarray) -> np.ndarray:
+    """Equal rows have one number."""
+    return np.unique(rows + 0, axis=0, return_inverse=True)[1].reshape(-1)
+
+
+def _evaluated(outputs: Sequence[Node], rng: int, points: int, budget: Budget, alike: Alike) -> list[Any]:
     """What `ScalarProgram.estimates` has for every output, or the reason why there is none."""
     from tensorprog.limits.gauss.integrate import Indefinite
 
     try:
-        return list(ScalarProgram(outputs, rng, points, budget.renewed(), close).estimates())
+        return list(ScalarProgram(outputs, rng, points, budget.renewed(), alike).estimates())
     except (Indefinite, Exhausted) as error:
         if len(outputs) > 1:  # the others may do without
-            return [answer for x in outputs for answer in _evaluated([x], rng, points, budget, close)]
+            return [answer for x in outputs for answer in _evaluated([x], rng, points, budget, alike)]
         if isinstance(error, Exhausted):
             if points > FEWEST_POINTS and sampling_cost(outputs[0], points):  # a larger error is better than none
-                return _evaluated(outputs, rng, max(points // 8, FEWEST_POINTS), budget, close)
+                return _evaluated(outputs, rng, max(points // 8, FEWEST_POINTS), budget, alike)
             return [error.reason]
         return [f"rounding or sampling makes a covariance that is indefinite ({error})"]

@@ -396,7 +396,8 @@ class Search:
     def _promise(self, name: str, tried: Attempt, goal: float) -> float:
         size = float(np.max(np.abs(np.asarray(self.found[name].value, dtype=float)), initial=0.0))
         ratio = tried.error / (goal * size) if size > 0 else np.inf
-        return tried.cost * max(1.0, ratio) ** (1 / RATE)
+        with np.errstate(over="ignore"):
+            return float(tried.cost * np.power(max(1.0, ratio), 1 / RATE))
 
     def _goal(self, default: float) -> float:
         return default if self.tol is None else self.tol

@@ -19,7 +19,8 @@ from tensorprog.language.functions import PRIMITIVES
 from tensorprog.language.node import Node
 from tensorprog.language.program import Program
 from tensorprog.language.symbols import MatrixSpec, VectorSpec, Width
-from tensorprog.text.show import ATOM, POWER, PRODUCT, SUM, letter, listing
+from tensorprog.text.literals import letter
+from tensorprog.text.show import ATOM, POWER, PRODUCT, SUM, listing
 
 __all__ = ["latex"]
 

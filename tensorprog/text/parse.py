@@ -55,9 +55,11 @@ from tensorprog.language.matrix import Matrix
 from tensorprog.language.node import Node
 from tensorprog.language.program import Output, Program
 from tensorprog.language.symbols import Number, Width, number
-from tensorprog.text.expressions import MAX_DIGITS, MAX_SIZE, Expressions
-from tensorprog.text.show import LEAVES, fingerprint, letter
+from tensorprog.text.expressions import Expressions
+from tensorprog.text.literals import fingerprint, letter
+from tensorprog.text.show import LEAVES
 from tensorprog.text.tokens import Token
+from tensorprog.text.values import MAX_DIGITS, MAX_SIZE
 
 __all__ = ["parse"]
 

@@ -53,10 +53,7 @@ scaled; what has none is one, and `x'` is x over its columns.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
-import string
 from collections import Counter
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -68,44 +65,24 @@ from tensorprog.errors import TensorProgramError
 from tensorprog.language.algebra import common_type
 from tensorprog.language.data import ArrayData, Embedding
 from tensorprog.language.node import Node, topological
-from tensorprog.language.symbols import MatrixSpec, Number, VectorSpec, Width, encode
+from tensorprog.language.symbols import MatrixSpec, VectorSpec, Width, encode
+from tensorprog.text.literals import axis_text, fingerprint, law_text, letter, literal, number_text
 
 if TYPE_CHECKING:
     from tensorprog.language.program import Program
 
-__all__ = ["Line", "Listing", "arrays", "fingerprint", "letter", "listing", "show"]
+__all__ = ["Line", "Listing", "arrays", "listing", "show"]
 
 COLUMNS = 110
 """Longer lines are wrapped; an indented line continues the one before."""
 
-REGION, DEPTH, LITERAL = 88, 8, 400
-"""Characters and nesting of an elementwise region before it is split, and characters of an array written in place."""
+REGION, DEPTH = 88, 8
+"""Characters and nesting of an elementwise region before it is split."""
 
 SUM, PRODUCT, POWER, ATOM = range(4)  # precedences
 
 LEAVES = frozenset({"constant", "scalar", "vector", "inverse_sqrt", "matrix"})
 INSTRUCTIONS = frozenset({"matmul", "apply", "moment", "outer"})
-_LETTERS = string.ascii_lowercase[8:]  # i, j, k, ...
-
-
-def letter(position: int) -> str:
-    """What the text calls the axis at a position: i, j, k, ...; i18, i19, ... after z.
-
-    Example:
-        >>> letter(0), letter(1), letter(18)
-        ('i', 'j', 'i18')
-    """
-    return _LETTERS[position] if position < len(_LETTERS) else f"i{position}"
-
-
-def fingerprint(a: np.ndarray) -> str:
-    """16 hexadecimal digits that identify an array: entries, shape and type.
-
-    Example:
-        >>> fingerprint(np.zeros(3)) == fingerprint(np.zeros(3, dtype=int))
-        False
-    """
-    return hashlib.blake2b(encode(a), digest_size=8).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -178,7 +155,7 @@ def show(program: Program) -> str:
     parts = listing(program)
     lines = [*parts.declarations, *[f"{line.name} = {line.text}" for line in parts.lines]]
     for line in parts.outputs:
-        axes = ", ".join(map(_axis, program.outputs[line.name].axes))
+        axes = ", ".join(map(axis_text, program.outputs[line.name].axes))
         lines.append(f"output {line.name}{f'[{axes}]' if axes else ''} = {line.text}")
     return "\n".join([_wrap(line) for line in lines])
 
@@ -205,55 +182,6 @@ def _wrap(line: str) -> str:
             rows.append("    ")
         rows[-1] += word if not rows[-1].strip() else f" {word}"
     return "\n".join(rows)
-
-
-def _axis(name: Any) -> str:
-    if not isinstance(name, str):
-        raise TensorProgramError(
-            f"an axis is called {name!r}", why="programs are printed and parsed", fix="use a string"
-        )
-    return name if name.isidentifier() else json.dumps(name)
-
-
-# ---- declarations ----
-
-
-def _number(c: Number) -> str:
-    try:
-        return repr(c) if isinstance(c, float) else str(c)
-    except ValueError:
-        raise TensorProgramError("a number has more than 4000 digits", fix="use floating point") from None
-
-
-def _literal(a: np.ndarray) -> str | None:
-    """A small array as nested lists; None for one that is better named."""
-    if not 0 < a.size <= LITERAL // 2:
-        return None
-
-    def write(values: Any) -> str:
-        return f"[{', '.join(map(write, values))}]" if isinstance(values, list) else _number(values)
-
-    text = write(a.tolist())
-    if a.dtype == object and not any(isinstance(v, Fraction) for v in a.flat):
-        text = f"rational({text})"
-    return text if len(text) <= LITERAL else None
-
-
-def _law(d: Any, of: str) -> str:
-    if isinstance(d, str):
-        return d
-    import scipy.stats
-
-    name = str(d.dist.name)
-    if type(getattr(scipy.stats, name, None)) is not type(d.dist):
-        raise TensorProgramError(
-            f"the distribution of {of} is called {name!r}, which scipy.stats does not have",
-            why="the text of a program names distributions of scipy.stats",
-            fix="use one of those, with loc and scale",
-        )
-    values = [_number(v if isinstance(v, int) else float(v)) for v in d.args]
-    values += [f"{k}={_number(v if isinstance(v, int) else float(v))}" for k, v in sorted(d.kwds.items())]
-    return f"scipy {name}({', '.join(values)})"
 
 
 def listing(program: Program) -> Listing:
@@ -299,7 +227,7 @@ class _Writer:
         return f"{stem}_{k}"
 
     def _array(self, a: np.ndarray) -> str:
-        text = _literal(a)
+        text = literal(a)
         if text is not None:
             return text
         key = encode(a)
@@ -319,13 +247,15 @@ class _Writer:
             if widths.setdefault(w.name, w) != w:
                 raise TensorProgramError(f"two different widths are called {w.name!r}", fix="give them different names")
         for _, w in sorted(widths.items()):
-            lines.append(f"width {w.name}" + ("" if encode(w.ratio) == encode(1) else f" : ratio {_number(w.ratio)}"))
+            lines.append(
+                f"width {w.name}" + ("" if encode(w.ratio) == encode(1) else f" : ratio {number_text(w.ratio)}")
+            )
         scalars = []
         shapes = p.scalar_shapes
         for name, default in p.scalars.items():
             attributes = [f"name {name}"] if self.scalars[name] != name else []
             if default is not None:
-                attributes.append(f"default {self._array(default) if np.ndim(default) else _number(default)}")
+                attributes.append(f"default {self._array(default) if np.ndim(default) else number_text(default)}")
             shape = ", ".join([f"{letter(i)}:{k}" for i, k in enumerate(shapes[name])])
             head = f"scalar {self.scalars[name]}{f'[{shape}]' if shape else ''}"
             scalars.append(head + (f" : {', '.join(attributes)}" if attributes else ""))
@@ -335,9 +265,9 @@ class _Writer:
         lines += [*scalars, *weights] if named else [*weights, *scalars]
 
     def _matrix(self, m: MatrixSpec) -> str:
-        parts = [f"{m.rows.name} x {m.cols.name}", f"var {_number(m.var)}"]
-        parts += [] if m.entries is None else [f"entries {_law(m.entries, f'matrix {m.name}')}"]
-        parts += [] if m.share == 1 else [f"share {_number(m.share)}"]
+        parts = [f"{m.rows.name} x {m.cols.name}", f"var {number_text(m.var)}"]
+        parts += [] if m.entries is None else [f"entries {law_text(m.entries, f'matrix {m.name}')}"]
+        parts += [] if m.share == 1 else [f"share {number_text(m.share)}"]
         return f"matrix {m.name} : {', '.join([*parts, *self._std(m)])}"
 
     def _std(self, spec: MatrixSpec | VectorSpec) -> list[str]:
@@ -350,7 +280,7 @@ class _Writer:
 
     def _vector(self, v: VectorSpec) -> str:
         def value(x: Any) -> str:
-            return self._array(x) if isinstance(x, np.ndarray) else _number(x)
+            return self._array(x) if isinstance(x, np.ndarray) else number_text(x)
 
         name, parts = self.vectors[v], [v.width.name]
         sizes = ", ".join([f"{letter(i)}:{k}" for i, k in enumerate(v.shape)])
@@ -365,11 +295,11 @@ class _Writer:
             parts.append(f"var {value(v.var)}")
         else:
             if v.distribution is not None:
-                parts.append(_law(v.distribution, f"vector {v.name}"))
+                parts.append(law_text(v.distribution, f"vector {v.name}"))
             if v.distribution is None or isinstance(v.distribution, str):
                 parts += [f"mean {value(v.mean)}", f"var {value(v.var)}" if v.cov is None else f"cov {value(v.cov)}"]
         if v.trainable:
-            parts.append("trained" if v.lr is None else f"lr {_number(v.lr)}")
+            parts.append("trained" if v.lr is None else f"lr {number_text(v.lr)}")
         parts += self._std(v)
         return f"vector {name}{f'[{sizes}]' if sizes else ''} : {', '.join(parts)}"
 
@@ -432,7 +362,7 @@ class _Writer:
         if isinstance(x.attr, np.ndarray):
             return _Piece(self._array(x.attr) + _spread(x, (x.attr.shape, None, None)))
         level = SUM if x.attr < 0 else PRODUCT if isinstance(x.attr, Fraction) else ATOM
-        piece = _Piece(_number(x.attr), level)
+        piece = _Piece(number_text(x.attr), level)
         suffix = _spread(x, ((), None, None))
         return _Piece(piece.at(ATOM) + suffix) if suffix else piece
 
@@ -445,10 +375,10 @@ class _Writer:
                 return self._mul(x, args)
             case "fn":
                 name, parameters = x.attr
-                return f"{name}({', '.join([first.text, *map(_number, parameters)])})", ATOM
+                return f"{name}({', '.join([first.text, *map(number_text, parameters)])})", ATOM
             case "difference":
                 name, parameters = x.attr
-                return f"difference({', '.join([name, *[a.text for a in args], *map(_number, parameters)])})", ATOM
+                return f"difference({', '.join([name, *[a.text for a in args], *map(number_text, parameters)])})", ATOM
             case "matmul":
                 matrix, transposed, mark = x.attr
                 operands = [matrix.name + ".T" * transposed, first.text, *filter(None, [mark])]
@@ -496,7 +426,7 @@ class _Writer:
                 c, piece = -c, _Piece(piece.text[1:], PRODUCT)
             sign = "-" if c < 0 else "+"
             one = not isinstance(c, float) and abs(c) == 1
-            term = piece.at(PRODUCT) if one else f"{_number(abs(c))}*{piece.at(PRODUCT)}"
+            term = piece.at(PRODUCT) if one else f"{number_text(abs(c))}*{piece.at(PRODUCT)}"
             out += f" {sign} {term}" if out else f"{'-' if c < 0 else ''}{term}"
         if len(args) > 1 or out.startswith("-"):
             return out, SUM

@@ -31,12 +31,15 @@ class Alike:
 
     Args:
         close: May variables differ that have the same variances and covariance, up to rounding?
+        marks: Two for each example, the second one without its sign: those of other marks differ, whatever rounding makes of
+            their covariances. None where that is not known.
         rounded: Is this for tiles? Correlations within rounding of 1 are those of one variable then, unless variables are
             close. Else variances and covariance have to be one number, to the last bit.
     """
 
-    def __init__(self, close: bool, rounded: bool = False) -> None:
+    def __init__(self, close: bool, marks: Array | None = None, rounded: bool = False) -> None:
         self.close, self.rounded = close, rounded
+        self.marks = marks
         self._known: dict[tuple[Node, int, int, Any], Array] = {}
 
     def operands(
@@ -61,6 +64,13 @@ class Alike:
             elif same.any():
                 c = np.where(same, np.sign(c) * edge, c)
             return (*args[:-2], c, b)
+        if x.op == "dual" and x.attr == "widened" and x.args[1] is x.args[2]:  # what noise leaves of a variance
+            a, c, _, b, t = args
+            same = self._where((x, 1, 0, tile), (x.args[0], x.args[1], x.args[3]), (a, c, b), values, recorded)
+            if moved:
+                c = apart_by_rounding(a, c, b)
+            a, c = np.where(same, b, a), np.where(same, b, c)
+            return a, c, c, b, t
         if x.op in ("gauss", "guard") and 1 < x.attr.dimension <= MOST:
             start = len(x.args) - _given(x)
             return [*args[:start], *self._joined(x, x.args[start:], args[start:], values, recorded)]
@@ -138,10 +148,43 @@ class Alike:
         same = _itself(*nodes) & (np.abs(size - first) <= SNAP * size) & (np.abs(size - second) <= SNAP * size)
         if self.close:
             return np.asarray(same)
+        if self.marks is not None:
+            return np.asarray(
+                same | ((size == first) & (size == second) & ~self._apart(nodes[0], c, nodes[2], both > 0))
+            )
         if self.rounded:
             most = np.sqrt(np.maximum(first, 0.0)) * np.sqrt(np.maximum(second, 0.0))
             return np.asarray(same | (size >= (1 - SNAP) * most) & (most > 0))
         return np.asarray(same | ((size == first) & (size == second)))
+
+    def _apart(self, a: Node, c: Node, b: Node, alike: Array) -> Array:
+        """Where two variables are of examples that differ, as far as their axes tell.
+
+        Args:
+            a: A variance.
+            c: A covariance.
+            b: A variance.
+            alike: Where the examples would be equal; elsewhere they would be opposite.
+        """
+        assert self.marks is not None
+        nowhere = np.zeros((), dtype=bool)
+        n = len(self.marks)
+        a, c, b = map(_folded, (a, c, b))
+        shape = np.broadcast_shapes(a.shape, c.shape, b.shape)
+        if len(shape) == 2 and all(x.op == "constant" for x in (a, c, b)):
+            places = [(0, 1)]
+        else:
+            first, second = _seen(a), _seen(b)
+            places = [(i, j) for i, j in zip(first[1], second[1], strict=False) if i != j and first[0] == second[0]]
+        places = [(i, j) for i, j in places if shape[i] == shape[j] == n]
+        if len(places) != 1:
+            return nowhere
+        index = np.indices(shape, sparse=True)
+        one, two = [self.marks[index[k]] for k in places[0]]
+        differ = one != two
+        behind = (1,) * _examples(a, c, b)
+        equal, opposite = [x.reshape(x.shape + behind) for x in (~differ[..., 0], ~differ[..., 1] & differ[..., 0])]
+        return np.where(alike, ~equal, ~opposite)
 
 
 class Trace:
@@ -193,6 +236,7 @@ def _itself(a: Node, c: Node, b: Node) -> Array:
     Examples are as many axes of size 1 behind.
     """
     nowhere = np.zeros((), dtype=bool)
+    a, c, b = map(_folded, (a, c, b))
     if len(c.shape) == 2 and all(x.op == "constant" for x in (a, c, b)):  # numbers: what they were seen along is gone
         return np.eye(*c.shape, dtype=bool) if c.shape[0] == c.shape[1] else nowhere
     first, second = _seen(a), _seen(b)
@@ -215,8 +259,14 @@ def _on_diagonal(x: Array, examples: int) -> Array:
     return np.eye(own[-1], dtype=bool).reshape(own[-2:] + (1,) * examples)
 
 
+def _folded(x: Node) -> Node:
+    """A number that is kept from being folded (`limits/expect/closed.py`) as it is."""
+    return x.args[0] if x.op == "view" and x.shape == x.args[0].shape and x.attr == tuple(range(len(x.shape))) else x
+
+
 def _seen(x: Node) -> tuple[Any, tuple[int, ...]]:
     """What is seen, and along which axes."""
+    x = _folded(x)
     if x.op == "view":
         return x.args[0].digest, tuple(x.attr)
     if x.op == "constant" and isinstance(x.attr, np.ndarray):

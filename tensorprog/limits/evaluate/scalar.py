@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tensorprog.arrays.plan import Step, schedule
+from tensorprog.estimate import DEVIATIONS
 from tensorprog.language.functions import NORMAL
 from tensorprog.language.node import Node, topological
 from tensorprog.limits.budget import Budget
@@ -56,8 +57,6 @@ LINES = 2**11
 """So many integrals at once in one variable have error bounds; more of them are compared at two resolutions."""
 PLANES = 16
 """The same in two variables, where the integrand is rough inside or two resolutions do not agree."""
-UNLIKELY = 3
-"""Deviations in a bound of what is sampled."""
 SHARP = 1e-13
 """Relative difference of two resolutions up to which nested rules are trusted."""
 PAIRS_FROM = 8
@@ -90,7 +89,7 @@ class ScalarProgram:
         rng: Seeds what is sampled.
         points: Points of one replicate of a sampled integral.
         budget: Evaluations of integrands are counted there.
-        close: May variables differ that have the same variances and covariance, up to rounding?
+        alike: What is known of variables that are the same; their numbers by default.
     """
 
     def __init__(
@@ -99,9 +98,9 @@ class ScalarProgram:
         rng: int = 0,
         points: int = POINTS,
         budget: Budget | None = None,
-        close: bool = False,
+        alike: Alike | None = None,
     ) -> None:
-        self.alike = Alike(close)
+        self.alike = alike or Alike(close=False)
         self.budget = budget or Budget()
         self.outputs = simplified(outputs)
         self.floating = [x for x in self.outputs if x.op != "constant"]
@@ -511,7 +510,7 @@ class ScalarProgram:
             unseen = np.abs(missed[x] - base[x]) if missed is not None else np.zeros(())
             unhit = any(s.has_missed for y, s in self.samplers.items() if x in _downstream([x], {y}))
             kind = "bound" if unhit else "standard error"
-            error = UNLIKELY * error if unhit else error
+            error = DEVIATIONS * error if unhit else error
             return _plain(value), _plain(np.hypot(error, unseen) + rounding), "quasi-Monte-Carlo", kind
         if x in self.integrated_below:
             error = SAFETY * np.abs(base[x] - coarse[x]) + rounding

@@ -38,7 +38,7 @@ from tensorprog.limits.gauss.duals import DUALS
 from tensorprog.limits.gauss.integrand import Integrand
 from tensorprog.limits.jumps.check import check_jumps, suspects
 from tensorprog.limits.tasks import Task
-from tensorprog.text.show import letter
+from tensorprog.text.literals import letter
 from tensorprog.transforms.decouple import program_for
 from tensorprog.transforms.dispatch import of_networks
 from tensorprog.transforms.written_out import written_out

@@ -71,6 +71,7 @@ def nearly_equal(rows: np.ndarray) -> bool:
     if len(rows) < 2:
         return False
     rows = np.asarray(rows, dtype=float)
+    rows = rows[rows.any(axis=1)]  # what is 0 has no direction
     rows = np.unique(np.concatenate([rows, -rows]), axis=0)  # equal and opposite ones are known to be so
     gram = rows @ rows.T
     size = np.sqrt(np.diag(gram))

@@ -11,7 +11,8 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from tensorprog.limits.gauss.nested import Feature, Indefinite, common_line_rule, line_rule, radius, rule
+from tensorprog.limits.gauss.nested import Indefinite, common_line_rule, line_rule, radius
+from tensorprog.limits.gauss.panels import Feature, rule
 
 __all__ = ["SAFETY", "STAGES", "Expansion", "Function", "Marginals", "tolerance"]
 

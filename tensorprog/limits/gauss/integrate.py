@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtri
 
-from tensorprog.limits.gauss.nested import Curve, Feature, Indefinite, Integrand, nested_rule, psd_factor, radius, rule
+from tensorprog.limits.gauss.nested import Curve, Indefinite, Integrand, nested_rule, psd_factor, radius
+from tensorprog.limits.gauss.panels import Feature, rule
 
 __all__ = [
     "MAX_DIMENSION",

@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
+from tensorprog.estimate import unseen
 from tensorprog.language import algebra
 from tensorprog.language.node import Node, topological
 from tensorprog.limits.gauss.integrand import POINTS, Integrand
@@ -327,14 +328,14 @@ class Sampler:
         return x, log_q, _log(np.abs(entry(x)))
 
     def _missed(self, entry: Entry, x: Array) -> float:
-        """The bound that no hits allow: three over the samples drawn (probability 0.95), times what a hit could be."""
+        """The bound that no hits allow: what may not have been seen of the samples drawn, times what a hit could be."""
         guide = _smoothed(self.integrand)
         if guide is None:  # nothing says how large: another route has to
             return math.inf
         with np.errstate(all="ignore"):
             values = np.abs(entry(x, guide[0], [1.0] * len(guide[1])))
         size = float(np.max(values, initial=0.0, where=np.isfinite(values)))
-        return 3 * (size or 1.0) / (self.points * REPLICATES)
+        return unseen() * (size or 1.0) / (self.points * REPLICATES)
 
 
 def _order(mean: Array, deviation: Array, sets: dict[int, Intervals], d: int) -> tuple[int, ...]:

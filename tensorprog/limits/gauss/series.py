@@ -24,7 +24,8 @@ from numpy.typing import ArrayLike, NDArray
 from tensorprog.arrays.cores import cores
 from tensorprog.limits.gauss.hermite import SAFETY, STAGES, Expansion, Function, Marginals, tolerance
 from tensorprog.limits.gauss.integrate import gaussian_expectation
-from tensorprog.limits.gauss.nested import Feature, Indefinite, rule
+from tensorprog.limits.gauss.nested import Indefinite
+from tensorprog.limits.gauss.panels import Feature, rule
 
 __all__ = ["PairSeries"]
 
