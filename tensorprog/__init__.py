@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from tensorprog.text.files import load
     from tensorprog.text.parse import parse
     from tensorprog.text.written import latex, save
-    from tensorprog.training.optimizers import SGD
+    from tensorprog.training.optimizers import SGD, Adam, SignSGD
     from tensorprog.training.powers import ABC, classify
     from tensorprog.training.sgd import sgd
     from tensorprog.training.trace import Trace
@@ -76,8 +76,8 @@ _NETWORKS = {
 _networks = [name for names in _NETWORKS.values() for name in names]
 
 __all__ = [
-    "ABC", "Comparison", "Estimate", "Estimates", "Expression", "Formula", "Function", "GIAReport", "Matrix", "Program",
-    "RegularityReport", "Runs", "SGD", "Scalar",
+    "ABC", "Adam", "Comparison", "Estimate", "Estimates", "Expression", "Formula", "Function", "GIAReport", "Matrix", "Program",
+    "RegularityReport", "Runs", "SGD", "Scalar", "SignSGD",
     "TensorProgramError", "Trace", "Vector", "Width", "check_gia", "check_regularity", "classify", "compare",
     "concat", "flatten", "formula",
     "inverse_sqrt", "kernel_fn", "latex", "layer", "limit", "load", "parse", "run", "save", "sgd", "split", *_build, *_networks,
@@ -86,6 +86,7 @@ __all__ = [
 # Imported when first used: writing and printing programs should not wait for SciPy.
 _LATER = {
     "ABC": "tensorprog.training.powers",
+    "Adam": "tensorprog.training.optimizers",
     "Comparison": "tensorprog.analysis.compare",
     "Formula": "tensorprog.limits.formula.result",
     "Function": "tensorprog.language.custom",
@@ -93,6 +94,7 @@ _LATER = {
     "RegularityReport": "tensorprog.analysis.regularity",
     "Runs": "tensorprog.execute.executor",
     "SGD": "tensorprog.training.optimizers",
+    "SignSGD": "tensorprog.training.optimizers",
     "Trace": "tensorprog.training.trace",
     "check_gia": "tensorprog.analysis.gia",
     "check_regularity": "tensorprog.analysis.regularity",

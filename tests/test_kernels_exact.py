@@ -6,6 +6,7 @@ either always does or never.
 
 from __future__ import annotations
 
+import math
 from fractions import Fraction
 
 import numpy as np
@@ -235,3 +236,15 @@ def test_dependent_branches(name):
     mean, error = runs.mean(0), runs.std(0, ddof=1) / 40**0.5
     assert (np.abs(mean - exact) < 5 * error + 0.01 * np.abs(exact)).all()
     assert (np.abs(np.diag(mean)) - np.abs(np.diag(exact)) / 2 > 10 * np.diag(error)).all()
+
+
+@pytest.mark.parametrize("base,share", [(tp.relu, 1), (tp.abs, 2)])
+def test_half_integer_powers_have_a_tangent_kernel(base, share):
+    """phi = base**(3/2): E phi^2 + v E phi'^2 with phi'^2 = 9/4 base, at a diagonal; x = [1, 2] has v = 5/2."""
+    n = tp.Width("n")
+    net = tp.Network(tp.readout("v", base(tp.dense("U", tp.Input("x"), n, b_std=0)) ** 1.5, b_std=0))
+    found = tp.kernel_fn(net)(np.array([[1.0, 2.0]]))
+    v, root = 2.5, math.sqrt(2 * math.pi)
+    third, first = 2 / root * v**1.5, 1 / root * v**0.5  # E relu^3, E relu
+    assert abs(found.nngp[0, 0] - share * third) <= found.error["nngp"] + 1e-15
+    assert abs(found.ntk[0, 0] - share * (third + v * 9 / 4 * first)) <= found.error["ntk"] + 1e-15

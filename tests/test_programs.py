@@ -116,6 +116,23 @@ def test_mlp_covariances_of_the_worked_example(tmp_path: Path) -> None:
     np.testing.assert_allclose(np.diag(np.asarray(found["layer_2"])), s / 4 + 3 / 4, rtol=1e-12)
 
 
+@pytest.mark.parametrize("lr", [0.5, 0.25])
+def test_kernel_training(lr: float) -> None:
+    """Against kernel gradient descent in the eigenvector y, with the tangent kernel of Jacot's recursion."""
+    k0 = 1 / math.pi  # Sigma^1 = 2 I; E relu relu of independent variables of variance 2
+    angle = math.acos(k0)
+    sigma = (math.sin(angle) + (math.pi - angle) * k0) / math.pi
+    slope = 1 - angle / math.pi
+    k = k0 * slope + sigma  # the input layer adds nothing: x.x' = 0
+    wanted = [1 - (1 - lr * (3 - k) / 2) ** t for t in range(4)]
+    found = tp.limit(program("kernel_training", steps=3, lr=lr, examples=2))["f"]
+    assert np.abs(found.value - np.outer(wanted, [1, -1])).max() <= np.max(found.error) + 1e-15
+    alone = program("kernel_training", steps=3, lr=lr)
+    for gia, kernel in ((False, 3), (True, 2)):
+        there = tp.limit(alone, gia=gia)["f"].value.ravel()
+        assert np.abs(there - [1 - (1 - lr * kernel) ** t for t in range(4)]).max() < 1e-14
+
+
 def test_trained_weights() -> None:
     assert list(exact(program("trained_weights")).values()) == [Fraction(3, 4), Fraction(65345, 65536)]
     assert list(exact(program("trained_weights"), gia=True).values()) == [Fraction(1, 2), Fraction(3369, 4096)]

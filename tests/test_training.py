@@ -98,6 +98,71 @@ def test_a_step_costs_what_the_one_before_did(scheme):
     assert not np.any(np.diff(counts, 2))
 
 
+def plain_entrywise(weights, v, steps, lr, batches, kernel, rule, decay):
+    """As `plain_sgd`, two hidden layers: what `rule` makes of (state, gradient of order one) moves every omega."""
+    (n, d), power = weights[0].shape, 0.5 if kernel else 1.0
+    u, w, out, states, found = weights[0], weights[1], v, [None] * 3, []
+
+    def f(x):
+        return np.tanh(np.tanh(x @ u.T) @ w.T) @ out / n**power
+
+    for t in range(steps + 1):
+        found.append(np.concatenate([f(X), f(XT)]))
+        if t == steps:
+            return np.array(found)
+        b = list(batches[t])
+        x1 = np.tanh(X[b] @ u.T)
+        x2 = np.tanh(x1 @ w.T)
+        chi = (f(X[b]) - Y[b]) / len(b)
+        d2 = chi[:, None] * out * (1 - x2**2)
+        d1 = (d2 @ w) * (1 - x1**2)
+        moves = []
+        for i, g in enumerate((d1.T @ X[b] / d**0.5, d2.T @ x1, x2.T @ chi)):
+            step, states[i] = rule(states[i], g)
+            moves.append(lr * step * (n**-0.5 if kernel else 1))
+        kept = 1 - lr * decay
+        u, w, out = kept * u - moves[0] / d**0.5, kept * w - moves[1] / n, kept * out - moves[2]
+    return None
+
+
+def adam(state, g, b1=0.9, b2=0.95, eps=0.01):
+    t, m, s = state or (0, 0.0, 0.0)
+    m, s = b1 * m + (1 - b1) * g, b2 * s + (1 - b2) * g * g
+    return m / (1 - b1 ** (t + 1)) / np.sqrt(s / (1 - b2 ** (t + 1)) + eps**2), (t + 1, m, s)
+
+
+@pytest.mark.parametrize(("scheme", "decay"), [("ntk", 0), ("mup", 0), ("mup", 0.25)])
+@pytest.mark.parametrize(
+    ("optimizer", "rule"),
+    [
+        (tp.SGD(), lambda state, g: (g, None)),
+        (tp.Adam(0.9, 0.95, 0.01), adam),
+        (tp.SignSGD(), lambda state, g: (np.sign(g), None)),
+        (tp.SignSGD(0.5), lambda state, g: (g / np.sqrt(g**2 + 0.25), None)),
+    ],
+)
+def test_optimizers_are_those_of_entries(scheme, decay, optimizer, rule):
+    n = 12
+    rng = np.random.default_rng(5)
+    ws = [rng.standard_normal((n, 4)) / 2, rng.standard_normal((n, n)) / n**0.5]
+    v = rng.standard_normal(n)
+    trace = tp.sgd(
+        mlp(2, tp.tanh), X, Y, steps=4, lr=0.25, batch=2, parametrization=scheme, X_test=XT, optimizer=optimizer,
+        weight_decay=decay,
+    )  # fmt: skip
+    runs = tp.run(trace, n=n, parameters={"W0": ws[0], "W1": ws[1], "v": v})
+    wanted = plain_entrywise(ws, v, 4, 0.25, BATCHES[2], scheme == "ntk", rule, decay)
+    assert np.abs(np.concatenate([runs["f"][0], runs["f_test"][0]], axis=1) - wanted).max() < 1e-13
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["ntk", "mup"])
+@pytest.mark.parametrize("optimizer", [tp.Adam(0.9, 0.95, 0.5), tp.SignSGD(0.5)])
+def test_finite_networks_tend_to_the_limits_of_optimizers(scheme, optimizer):
+    trace = tp.sgd(mlp(2, tp.tanh), X, Y, steps=3, lr=0.25, parametrization=scheme, optimizer=optimizer)
+    assert tp.compare(trace, widths=[64, 256, 1024], seeds=16).agrees
+
+
 # ---- the kernel limit ----
 
 
@@ -339,6 +404,11 @@ ERRORS = {
         lambda: tp.limit(tp.sgd(mlp(1, tp.erf), X, Y, steps=1, lr=1, parametrization="mup"), f0=Y), "tend to 0",
     ),
     "mean field": (lambda: tp.sgd(mlp(2, tp.erf), X, Y, steps=1, lr=1, parametrization="mean_field"), "one hidden layer"),
+    "weight decay": (lambda: tp.sgd(mlp(1, tp.erf), X, Y, steps=1, lr=1, weight_decay=0.1), "changes from step to step"),
+    "Adam's exponents": (
+        lambda: tp.sgd(mlp(1, tp.erf), X, Y, steps=1, lr=1, parametrization="standard", optimizer=tp.Adam()), "mup",
+    ),
+    "an optimizer": (lambda: tp.sgd(mlp(1, tp.erf), X, Y, steps=1, lr=1, optimizer="adam"), r"tp\.Adam"),
     "a parametrization": (lambda: tp.sgd(mlp(1, tp.erf), X, Y, steps=1, lr=1, parametrization="mu"), "mup"),
     "layers": (
         lambda: tp.sgd(mlp(1, tp.erf), X, Y, steps=1, lr=1, parametrization=named("mup", 2)), "3 layers, and the network has 2",

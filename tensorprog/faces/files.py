@@ -119,13 +119,15 @@ def load_model(
     if None not in signatures:
         _check_parameters(file, signatures[0] or [], parameters, everything)
     found = _called(path, "build", build, _given(signatures[0], parameters))
+    if "tensorprog.training.trace" in sys.modules and isinstance(found, sys.modules["tensorprog.training.trace"].Trace):
+        found = found.program
     if isinstance(found, Program):
         if data is not None:
             raise CommandError(f"build() of {file} returned a Program, which has its data inside: leave out --data")
         return Model(found)
     if not isinstance(found, Network):
         raise CommandError(
-            f"build() of {file} returned {_described(found)}; it must return a tensorprog.Program or tensorprog.Network"
+            f"build() of {file} returned {_described(found)}; it must return a tensorprog.Program, Network or Trace"
         )
     if data is not None:
         return Model(found, _read(data))

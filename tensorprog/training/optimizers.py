@@ -1,22 +1,34 @@
-"""Optimisers: what a step makes of the gradient of a parameter, as instructions."""
+"""Optimisers: what a step makes of the gradient of a parameter, as instructions.
+
+A gradient has the scale of one, whatever the width: of a matrix it is n times that of omega, entry by entry a product of
+back-propagation's dg and h, summed over uses and examples. What is no linear function of it acts on entries (an OuterNonlin).
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from tensorprog.errors import TensorProgramError
 from tensorprog.language import algebra
 from tensorprog.language.node import Node
 from tensorprog.language.symbols import number
 
-__all__ = ["SGD", "Optimizer"]
+__all__ = ["SGD", "Adam", "Optimizer", "SignSGD"]
 
 
 class Optimizer(Protocol):
-    """What makes a step of a gradient, with what it remembers of earlier ones."""
+    """What makes a step of a gradient.
 
-    def step(self, state: dict[Any, Any], key: Any, gradient: Node) -> Node: ...  # noqa: D102
+    Attributes:
+        linear: Is the step a linear function of all gradients so far?
+    """
+
+    linear: ClassVar[bool]
+
+    def step(self, known: Any, gradient: Node) -> tuple[Node, Any]:
+        """The direction of a step, and what is to be known at the next one; `known` is None at the first."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -34,17 +46,100 @@ class SGD:
 
     momentum: Any = 0
     nesterov: bool = False
+    linear: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if not 0 <= number(self.momentum, "the momentum") < 1:
-            raise TensorProgramError(f"momentum={self.momentum}", fix="give a number from 0 up to, and without, 1")
+        _check("the momentum", self.momentum)
 
-    def step(self, state: dict[Any, Any], key: Any, gradient: Node) -> Node:
-        """The direction of a step."""
+    def step(self, known: Any, gradient: Node) -> tuple[Node, Any]:
+        """See `Optimizer`."""
         mu = number(self.momentum)
         if mu == 0:
-            return gradient
-        before = state.get(key)
-        m = gradient if before is None else algebra.add([(mu, before), (1, gradient)])
-        state[key] = m = algebra.typed(m, gradient.shape, gradient.width, gradient.inner)
-        return algebra.add([(1, gradient), (mu, m)]) if self.nesterov else m
+            return gradient, None
+        m = gradient if known is None else _combined((mu, known), (1, gradient))
+        return (_combined((1, gradient), (mu, m)) if self.nesterov else m), m
+
+
+@dataclass(frozen=True)
+class Adam:
+    """Adam, entry by entry: m and s are running means of g and g^2, a step is by m / sqrt(s + eps^2), both without their bias.
+
+    eps is inside the root, and is added to gradients of order one: so Adam is a smooth function that knows no width.
+
+    Args:
+        beta1: Of the running mean of g.
+        beta2: Of that of g^2.
+        eps: More than 0.
+
+    Example:
+        >>> Adam(eps=1e-4)
+        Adam(beta1=0.9, beta2=0.999, eps=0.0001)
+
+    Source: Yang and Littwin, Tensor Programs IVb (arXiv:2308.01814), section 2.1.
+    """
+
+    beta1: Any = 0.9
+    beta2: Any = 0.999
+    eps: Any = 1e-8
+    linear: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        _check("beta1", self.beta1)
+        _check("beta2", self.beta2)
+        if not number(self.eps, "eps") > 0:
+            raise TensorProgramError(f"eps={self.eps} of Adam", fix="give a number above 0")
+
+    def step(self, known: Any, gradient: Node) -> tuple[Node, Any]:
+        """See `Optimizer`."""
+        b1, b2, eps = number(self.beta1), number(self.beta2), number(self.eps)
+        t, m, s = known or (0, None, None)
+        square = algebra.power(gradient, 2)
+        m = _combined((1 - b1, gradient), *([] if m is None else [(b1, m)]))
+        s = _combined((1 - b2, square), *([] if s is None else [(b2, s)]))
+        t += 1
+        below = algebra.add([(1 / (1 - b2**t), s), (eps * eps, algebra.ONE)])
+        root = algebra.fn("reciprocal", algebra.fn("sqrt", _like(below, gradient)))
+        return algebra.scale(1 / (1 - b1**t), algebra.mul([m, root])), (t, m, s)
+
+
+@dataclass(frozen=True)
+class SignSGD:
+    """A step by the sign of the gradient, entry by entry; by g / sqrt(g^2 + eps^2) where eps is more than 0.
+
+    Args:
+        eps: At least 0.
+
+    Example:
+        >>> SignSGD()
+        SignSGD(eps=0)
+
+    Source: Bernstein et al. 2018; Yang and Littwin, Tensor Programs IVb (arXiv:2308.01814), example 2.4.6.
+    """
+
+    eps: Any = 0
+    linear: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if not number(self.eps, "eps") >= 0:
+            raise TensorProgramError(f"eps={self.eps} of SignSGD", fix="give a number of at least 0")
+
+    def step(self, known: Any, gradient: Node) -> tuple[Node, Any]:
+        """See `Optimizer`."""
+        eps = number(self.eps)
+        if eps == 0:
+            return algebra.fn("sign", gradient), None
+        below = _like(algebra.add([(1, algebra.power(gradient, 2)), (eps * eps, algebra.ONE)]), gradient)
+        return algebra.mul([gradient, algebra.fn("reciprocal", algebra.fn("sqrt", below))]), None
+
+
+def _check(what: str, given: Any) -> None:
+    if not 0 <= number(given, what) < 1:
+        raise TensorProgramError(f"{what} {given} of an optimizer", fix="give a number from 0 up to, and without, 1")
+
+
+def _combined(*terms: tuple[Any, Node]) -> Node:
+    return _like(algebra.add(terms), terms[0][1])
+
+
+def _like(x: Node, other: Node) -> Node:
+    return algebra.typed(x, other.shape, other.width, other.inner)

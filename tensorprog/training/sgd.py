@@ -37,6 +37,7 @@ def sgd(
     loss: Any = "mse",
     X_test: Any = None,
     optimizer: Optimizer | None = None,
+    weight_decay: Any = 0,
     freeze: Sequence[str] = (),
 ) -> Trace:
     """Trains a network by gradient descent: the whole run as one Tensor Program.
@@ -53,7 +54,9 @@ def sgd(
         loss: "mse": the mean over the batch of |f - y|^2 / 2; "logistic" (labels 1 and -1); "cross_entropy"; or a function of
             f and y, with one number for each example.
         X_test: Data on which outputs are computed, too.
-        optimizer: `tp.SGD(momentum=, nesterov=)`; plain gradient descent by default.
+        optimizer: `tp.SGD(momentum=, nesterov=)`, plain gradient descent by default; `tp.Adam(beta1=, beta2=, eps=)` or
+            `tp.SignSGD()`, in "mup" or "ntk", with rates that are the same at all widths.
+        weight_decay: Of what is trained (decoupled): a step leaves 1 - lr weight_decay of it. Where features are learned.
         freeze: The names of parameters that are not trained.
 
     Raises:
@@ -82,6 +85,15 @@ def sgd(
     whole = Pass(net, train)
     kinds, matrices = parameter_kinds(whole)
     frozen = _frozen(freeze, kinds)
+    optimizer = SGD() if optimizer is None else optimizer
+    if not hasattr(optimizer, "step"):
+        raise TensorProgramError(f"optimizer={optimizer!r}", fix="use tp.SGD(..), tp.Adam(..) or tp.SignSGD(..)")
+    if not optimizer.linear and parametrization not in ("mup", "ntk"):
+        raise TensorProgramError(
+            f"{type(optimizer).__name__} in the parametrization {parametrization}",
+            why="its steps do not scale as gradients do: the exponents of an abc-parametrization are those of gradient descent",
+            fix='use parametrization="mup" or "ntk"',
+        )
     abc = named(parametrization, len(matrices) + 1)
     powers = Powers.of(abc, kinds, matrices)
     average = [o for o in whole.outputs if not isinstance(o, Readout)]
@@ -91,13 +103,23 @@ def sgd(
             why="its gradients are smaller than a readout's by n^(-1/2): where it moves at all, features do, too",
             fix='use parametrization="mup", or a tp.readout',
         )
+    decay = number(weight_decay, "the weight decay")
+    if decay < 0:
+        raise TensorProgramError(f"weight_decay={weight_decay}", fix="give a number of at least 0")
+    if decay and powers.scale != 0:
+        raise TensorProgramError(
+            f"weight decay in the parametrization {abc}",
+            why="weights that shrink do not stay near the first ones, and the kernel changes from step to step",
+            fix='use parametrization="mup"',
+        )
     found = loss_of(loss, y, whole.examples, whole.theta.shape[1] if whole.several else None)
     recipe = Recipe(
         powers,
         found,
         _batches(batch, int(steps), whole.examples),
         _rates(lr, int(steps), kinds),
-        SGD() if optimizer is None else optimizer,
+        optimizer,
+        decay,
         frozen,
     )
     return Trace(net, train, test, recipe, abc)

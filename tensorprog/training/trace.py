@@ -81,7 +81,20 @@ class Trace:
         """`tp.limit`."""
         from tensorprog.limits.limit import limit
 
+        if options.get("method", "auto") == "auto" and self.is_sampled:
+            options["method"] = "population"
         return limit(self.program, values=self.given(f0, values, options.get("rng")), **options)
+
+    @cached_property
+    def is_sampled(self) -> bool:
+        """Is its limit one of populations, known before anything is tried?
+
+        Features that are learned make every vector a function of all gradients before it, as many variables as there are examples
+        and steps; where the network is not linear that is beyond quadrature. So is a function of the entries of a matrix.
+        """
+        nonlinear = any(x.op in ("fn", "softmax") for x in self.program.nodes if x.width is not None)
+        learned = self.learns_features and sum(map(len, self.recipe.batches)) > 1
+        return (learned and nonlinear) or (not self.recipe.optimizer.linear and self.steps > 1)
 
     def own_compare(
         self,
@@ -102,6 +115,7 @@ class Trace:
         from tensorprog.training.starts import limits_from
 
         if self.learns_features or "against" in options:
+            options.setdefault("against", self.own_limit(values=values, gia=gia, rng=rng))
             return compare(self.own_program, widths, seeds, values=values, gia=gia, rng=rng, weights=weights, **options)
         numbers = check_seeds(seeds)
         known = anomalies(self.own_program, n=min(widths), values=values, gia=gia, weights=weights)

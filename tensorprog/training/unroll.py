@@ -21,10 +21,11 @@ import numpy as np
 
 from tensorprog.errors import TensorProgramError
 from tensorprog.language import algebra
+from tensorprog.language.algebra import ONE
 from tensorprog.language.data import ArrayData, Embedding
 from tensorprog.language.node import Node
 from tensorprog.language.program import Output, Program
-from tensorprog.language.symbols import MatrixSpec
+from tensorprog.language.symbols import MatrixSpec, Number
 from tensorprog.networks.inputs import EXAMPLE
 from tensorprog.networks.network import Network
 from tensorprog.networks.samples import Batch
@@ -51,6 +52,7 @@ class Recipe:
         batches: The examples of every step.
         rates: The rate of a step and a parameter.
         optimizer: What is made of gradients.
+        decay: Of the weights: a step at the rate lr leaves 1 - lr decay of them.
         frozen: The names of parameters that are not trained.
     """
 
@@ -59,6 +61,7 @@ class Recipe:
     batches: Sequence[Sequence[int]]
     rates: Callable[[int, str], Node]
     optimizer: Optimizer
+    decay: Number
     frozen: frozenset[str]
 
 
@@ -228,19 +231,22 @@ class Unrolled:
                     continue
                 total = _summed(g, point.now(g.node), chi, x)
                 size = x.attr.var if x.attr.lr is None else x.attr.lr
-                factor = algebra.constant(size, x.shape if np.ndim(size) else None)
-                factors = [factor, algebra.fn("reciprocal", root_of_ratio(x.width))]
-                moved = (
-                    [
-                        (other, _contracted(total, data[x].metric(other.attr.data), other.shape))
-                        for other in self._everywhere(x)
-                    ]
-                    if isinstance(x.attr, Embedding)
-                    else [(x, total)]
-                )
-                for other, node in moved:
-                    give(other, x.attr.name, algebra.typed(algebra.mul([*factors, node]), other.shape, x.width, None))
+                factors = [self._sized(size, x.shape), algebra.fn("reciprocal", root_of_ratio(x.width))]
+                moved: list[tuple[Any, Node]] = [(x, total)]
+                if isinstance(x.attr, Embedding) and self.recipe.optimizer.linear:  # U x' itself
+                    moved = [(y, _contracted(total, data[x].metric(y.attr.data), y.shape)) for y in self._everywhere(x)]
+                elif isinstance(x.attr, Embedding):  # the entries of U, a vector for each feature
+                    rows = algebra.constant(data[x].array / data[x].features ** 0.5)
+                    moved = [(x.attr.weights, _contracted(total, rows, (data[x].features,)))]
+                for key, node in moved:
+                    shape = key.shape if isinstance(key, Node) else node.shape
+                    give(key, x.attr.name, algebra.typed(algebra.mul([*factors, node]), shape, x.width, None))
         return found
+
+    def _sized(self, size: Any, shape: tuple[int, ...] | None = None) -> Node:
+        """What gradients are multiplied by: sigma^2; sigma, if the step is no linear function of them, and it again by sigma."""
+        factor = algebra.constant(size, shape if np.ndim(size) else None)
+        return factor if self.recipe.optimizer.linear else algebra.fn("sqrt", factor)
 
     def _everywhere(self, x: Node) -> list[Node]:
         """What an input layer makes of all data."""
@@ -260,26 +266,49 @@ class Unrolled:
         body = algebra.typed(body, shape, use.matrix.rows, use.matrix.cols)
         for _ in shape:
             body = algebra.sum_axis(body, 0)
-        factor = algebra.mul([algebra.constant(use.matrix.var), algebra.fn("reciprocal", root_of_ratio(width))])
+        factor = algebra.mul([self._sized(use.matrix.var), algebra.fn("reciprocal", root_of_ratio(width))])
         return algebra.mul([factor, body])
 
     def _update(self, t: int, gradients: dict[Any, tuple[str, list[Node]]]) -> None:
-        scale = self.recipe.powers.scale
+        recipe, linear = self.recipe, self.recipe.optimizer.linear
         for key, (name, parts) in gradients.items():
             total = algebra.add([(1, x) for x in parts])
-            rate = algebra.mul([self.recipe.rates(t, name), self.power(self.recipe.powers.rates[name] - scale)])
-            step = self.recipe.optimizer.step(self.state, key, total)
+            total = algebra.typed(total, parts[0].shape, parts[0].width, parts[0].inner)
+            step, self.state[key] = recipe.optimizer.step(self.state.get(key), total)
+            rate = recipe.rates(t, name)
+            power = self.power(recipe.powers.rates[name] - recipe.powers.scale)
+            kept = algebra.sub(ONE, algebra.scale(recipe.decay, rate)) if recipe.decay else ONE
             if isinstance(key, MatrixSpec):
+                step = step if linear else algebra.mul([self._sized(key.var), step])
                 start = algebra.matrix(key) if self.learning else algebra.constant(0, (), key.rows, key.cols)
-                before = self.weights.matrices.get(key, start)
-            else:
-                start = key if self.learning else algebra.constant(0, key.shape, key.width)
-                before = self.weights.vectors.get(key, start)
-            new = algebra.add([(1, before), (-1, algebra.mul([rate, step]))])
-            if isinstance(key, MatrixSpec):
+                new = _moved(self.weights.matrices.get(key, start), kept, [rate, power, step])
                 self.weights.matrices[key] = algebra.typed(new, (), key.rows, key.cols)
-            else:
-                self.weights.vectors[key] = algebra.typed(new, key.shape, key.width, None)
+                continue
+            steps = {key: step}
+            if not isinstance(key, Node):  # the weights of an input layer
+                root = self._sized(key.var)
+                vectors = [x for p in self.passes for x in p.embeddings if x.attr.weights == key]
+                steps = {x: algebra.mul([root, _on_data(step, x.attr.data)]) for x in vectors}
+            elif not linear:
+                size = key.attr.var if key.attr.lr is None else key.attr.lr
+                steps = {key: algebra.mul([self._sized(size, key.shape), step])}
+            for x, step in steps.items():
+                start = x if self.learning else algebra.constant(0, x.shape, x.width)
+                new = _moved(self.weights.vectors.get(x, start), kept, [rate, power, step])
+                self.weights.vectors[x] = algebra.typed(new, x.shape, x.width, None)
+
+
+def _moved(before: Node, kept: Node, step: Sequence[Node]) -> Node:
+    """A parameter after a step, a product."""
+    return algebra.add([(1, before if kept is ONE else algebra.mul([kept, before])), (-1, algebra.mul(step))])
+
+
+def _on_data(columns: Node, data: ArrayData) -> Node:
+    """What a change of the entries of an input layer, one vector for each feature, makes of its data."""
+    shape = (*data.shape, data.features)
+    rows = algebra.constant(data.array / data.features**0.5)
+    product = algebra.mul([algebra.view(columns, [len(shape) - 1], shape), rows])
+    return algebra.sum_axis(algebra.typed(product, shape, columns.width, None), len(shape) - 1)
 
 
 def _summed(g: Gradient, now: Node, chi: Node | None, x: Node) -> Node:

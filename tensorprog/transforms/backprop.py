@@ -304,7 +304,10 @@ class _Pass:
         shape = (*lead, *x.shape)
         if slope.shape and lead:
             slope = algebra.view(slope, range(len(lead), len(shape)), shape)
-        product = self._typed(algebra.mul([g.node, slope]), shape, x.width)
+        product = algebra.mul([g.node, slope])
+        if x.op == "fn" and x.attr.name == "sqrt":
+            product = _cancelled(product, x)
+        product = self._typed(product, shape, x.width)
         if a.shape == x.shape:
             self._give(a, Gradient(self._narrowed(a, product, x), g.ties))
             return
@@ -403,6 +406,22 @@ class _Pass:
         else:
             node = algebra.mul([root_of_ratio(body.width), algebra.moment(algebra.outer(g.node))])
         self._give(y, Gradient(node, g.ties))
+
+
+def _cancelled(product: Node, root: Node) -> Node:
+    """Root times 1/root is 1: the gradient of sqrt(y)**3 is 3/2 sqrt(y), at y = 0, too."""
+    below = algebra.fn("reciprocal", root)
+    if product.op == "add" and all(a.op == "mul" for a in product.args):
+        terms = [(c, _cancelled(a, root)) for c, a in zip(product.attr, product.args, strict=True)]
+        return algebra.add(terms)
+    if product.op != "mul":
+        return product
+    powers = dict(zip(product.args, product.attr, strict=True))
+    common = min(powers.get(root, 0), powers.get(below, 0))
+    if common <= 0:
+        return product
+    powers[root], powers[below] = powers[root] - common, powers[below] - common
+    return algebra.mul([*[(a, k) for a, k in powers.items() if k], algebra.ONE])
 
 
 def _with_axis(ties: Sequence[int | None], axis: int) -> tuple[int | None, ...]:

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from tensorprog.language import algebra
+from tensorprog.language.node import Node, topological
 from tensorprog.limits.gauss.nested import psd_factor, radius
 from tensorprog.limits.gauss.panels import rule
 from tensorprog.limits.gauss.plane import Plane, Solved
@@ -40,6 +42,7 @@ class Bounded:
         self._line, self._evaluate, self._located = line, evaluate, located
         self.analytic = line.analytic
         self._planes: dict[int, list[tuple[Array, Solved]]] = {}
+        self._outer: dict[int, int] = {}  # of a row, the variable that is a function of the outer one alone
 
     def __call__(
         self,
@@ -103,6 +106,15 @@ class Bounded:
                     result[row] = self._plane(row, mean[row], directions[i], numbers, level, noise, absolute, count)
         return result, done
 
+    def _best(self, turned: Callable[[int, int], Plane], variables: Array) -> int:
+        """Which variable should be the outer one: that with the cheaper inner integrals; else by content, never by name."""
+        order = [int(i) for i in variables]
+        if len(order) < 2:
+            return order[0]
+        if _exchanged(self._line.body).digest < self._line.body.digest:
+            order = [1 - i if i < 2 else i for i in order]
+        return order[0] if self.analytic else min(order, key=lambda i: turned(i, 0).price())
+
     def _lines(
         self,
         mean: Array,
@@ -137,8 +149,15 @@ class Bounded:
         numbers = np.concatenate([mean, directions.ravel(), params])
         turns = self._located(mean[None], np.linalg.norm(directions, axis=1)[None], params)
 
+        def turned(variable: int, noise: int) -> Plane:
+            outer, inner = _turned(directions, variable)
+            return Plane(self._line, mean, outer, inner, params, noise, count, turns)
+
+        if row not in self._outer:
+            self._outer[row] = self._best(turned, np.flatnonzero(directions.any(axis=1)))
+
         def plane(noise: int) -> Plane:
-            return Plane(self._line, mean, directions[:, 0], directions[:, 1], params, noise, count, turns)
+            return turned(self._outer[row], noise)
 
         kept = self._planes.setdefault(row, [])
         for near, solved in kept:
@@ -160,3 +179,24 @@ class Bounded:
         other = plane(noise + 1)() if solved.cut else None
         moved = plane(noise + 1).again(solved) if other is None else other.value
         return value + (solved.error + abs(moved - value)) / SAFETY
+
+
+def _exchanged(body: Node) -> Node:
+    """The same function with its first two variables exchanged."""
+    done: dict[Node, Node] = {}
+    for y in topological([body]):
+        swapped = y.op == "var" and y.attr < 2
+        done[y] = Node("var", (), 1 - y.attr) if swapped else algebra.rebuild(y, [done[a] for a in y.args])
+    return done[body]
+
+
+def _turned(directions: Array, variable: int) -> tuple[Array, Array]:
+    """Outer and inner directions of the same law, such that a variable moves along the outer one alone."""
+    a, b = directions[variable]
+    size = np.hypot(a, b)
+    if b == 0:
+        return directions[:, 0], directions[:, 1]
+    rotation = np.array([[a, -b], [b, a]]) / size
+    outer, inner = (directions @ rotation).T
+    inner[variable] = 0
+    return outer, inner

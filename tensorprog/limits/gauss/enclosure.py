@@ -87,10 +87,13 @@ class Enclosure(NamedTuple):
     Attributes:
         whole: The range of the integrand.
         kinks: The ranges of the arguments of kinked functions, whose kinks are at 0.
+        turns: The same of functions that turn at 0 along curves in several variables, and how wide their turns are; kinks
+            are turns of width 0.
     """
 
     whole: Range
     kinks: list[Range]
+    turns: list[tuple[Range, float]]
 
 
 def kinked(x: Node) -> bool:
@@ -101,6 +104,23 @@ def kinked(x: Node) -> bool:
 def jumping(x: Node) -> bool:
     """Is this the instruction of a function that jumps at 0?"""
     return kinked(x) and (PRIMITIVES[x.attr.name].jumps or x.attr.name == "smooth_sign")
+
+
+def _turning(order: Sequence[Node]) -> dict[tuple[Node, float], None]:
+    """Arguments of functions with kinks, and of those that turn along curves in several variables, with their widths."""
+    variables: dict[Node, frozenset[int]] = {}
+    found: dict[tuple[Node, float], None] = {}
+    for x in order:
+        below = [variables[a] for a in x.args]
+        variables[x] = frozenset({x.attr}) if x.op == "var" else frozenset().union(*below)
+        if kinked(x):
+            found[x.args[0], 0.0] = None
+        if x.op == "fn" and len(variables[x]) > 1:
+            smoothed = x.attr[0] in ("smooth_sign", "bump")
+            width = float(x.attr[1][0]) ** 0.5 if smoothed else PRIMITIVES[x.attr[0]].width
+            if width > 0:
+                found[x.args[0], width] = None
+    return found
 
 
 def moved(x: Node, noise: int) -> float:
@@ -168,6 +188,7 @@ def enclosures(
     factors = [moved(x, noise) for x in order]
     slots = {x: i for i, x in enumerate(order)}
     arguments = list(dict.fromkeys(slots[x.args[0]] for x in order if kinked(x)))
+    turns = [(slots[a], width) for a, width in _turning(order)]
 
     def evaluate(box: Box, mean: Sequence[Array], direction: Sequence[Array], params: Sequence[Array]) -> Enclosure:
         found: list[Range] = []
@@ -192,7 +213,7 @@ def enclosures(
                 if factor != 1:
                     y = found[-1]
                     found[-1] = y._replace(**{name: getattr(y, name) * factor for name in Range._fields[:-1]})
-        return Enclosure(found[-1], [found[i] for i in arguments])
+        return Enclosure(found[-1], [found[i] for i in arguments], [(found[i], width) for i, width in turns])
 
     return evaluate
 

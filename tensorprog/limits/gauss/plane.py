@@ -32,6 +32,10 @@ RESOLVED, AWAY = 8, 12
 """A panel whose halves agree is trusted if it is not longer than this many widths of a turn, or as far from it."""
 TRUSTED = 0.26
 """Panels this narrow are halved for a test even where kinks cross or are born: of what is lost there halving tells."""
+PASSED = 32
+"""Deviations of the inner variable that a curve may pass on a panel: nodes of the halves are 1.3 of them apart, and see it."""
+SLOPES = 12
+"""Pieces of the inner variable are halved so often at most, to know slopes on them: at the ends of curves there is none."""
 GENERATIONS = 60
 _PIECES = np.array([0, 0.5, 1, 1.5, 2, 2.5, 3, 3.5, 4, 4.5, 5, 6, 7, 8, 10.5, 14, 38.5])
 _PIECES = np.concatenate([-_PIECES[:0:-1], _PIECES])
@@ -118,6 +122,19 @@ class Plane:
         """The integral, by the panels of another that is almost the same."""
         return known.rest + float(self._panels(known.low, known.high, known.size).value.sum())
 
+    def price(self) -> int:
+        """Evaluations of the inner integrals at some values of the outer variable."""
+        counted, outside = [0], self.count
+
+        def count(points: int) -> None:
+            counted[0] += points
+            outside(points)
+
+        self.count = count
+        self._panels(np.array([-2.0, 0.0]), np.array([0.0, 2.0]), None)
+        self.count = outside
+        return counted[0]
+
     def __call__(self) -> Solved:
         """The integral."""
         edges = np.concatenate([-np.array(EDGES)[:0:-1], EDGES])
@@ -147,16 +164,12 @@ class Plane:
         value, size, error = (np.einsum("pn,pn->p", weight, part.reshape(e.shape)) for part in found)
         return _Panels(low, high, value, size, error)
 
-    def _enclosed(self, low: Array, high: Array, pieces: Array) -> Enclosure:
-        """Ranges on panels times pieces of the inner variable, in this order."""
-        count, many = len(low), len(pieces) - 1
-        self.count(ENCLOSED * count * many)
-        left, right, height, _ = bernstein(low, high)
-        a, b, left, right, height = (np.repeat(x, many, axis=-1) for x in (low, high, left, right, height))
-        box = Box(
-            np.stack([a, np.tile(pieces[:-1], count)]), np.stack([b, np.tile(pieces[1:], count)]), left, right, height
-        )
-        size = count * many
+    def _enclosed(self, panels: tuple[Array, Array], pieces: tuple[Array, Array]) -> Enclosure:
+        """Ranges on panels of the outer variable times pieces of the inner one."""
+        size = len(panels[0])
+        self.count(ENCLOSED * size)
+        left, right, height, _ = bernstein(*panels)
+        box = Box(np.stack([panels[0], pieces[0]]), np.stack([panels[1], pieces[1]]), left, right, height)
         direction = [
             np.stack([np.full(size, float(u)), np.full(size, float(v))])
             for u, v in zip(self.outer, self.inner, strict=True)
@@ -169,7 +182,8 @@ class Plane:
     def _step(self, panels: _Panels, scale: float) -> tuple[Array, Array, Array, Array, Array]:
         """Errors of rules, half the variations and middles times probabilities, are kinks known?, the kink to cut at."""
         shape = (len(panels.low), len(_PIECES) - 1)
-        found = self._enclosed(panels.low, panels.high, _PIECES)
+        _, low, high, *pieces = _boxes(panels.low, panels.high)
+        found = self._enclosed((low, high), (pieces[0], pieces[1]))
         inner = mass(_PIECES[:-1], _PIECES[1:])
         weight = mass(panels.low, panels.high)
         density = bernstein(panels.low, panels.high)[3]
@@ -203,6 +217,36 @@ class Plane:
             busy[inner_most] = busy.get(inner_most, np.zeros(shape, dtype=bool)) | undecided
         known &= ~(sum([b.astype(int) for b in busy.values()], np.zeros(shape, dtype=int)) > 1).any(1)
         return truncation(panels.low, panels.high, bound), spread.sum(1), middle, known, cut
+
+    def _gradual(self, low: Array, high: Array, scale: float) -> Array:
+        """Do curves, of kinks and of turns, pass the inner variable's deviations slowly on panels, so that nodes see them pass?
+
+        Where a function saturates along the inner variable, tanh far from 0, a curve passes all of it in no time: G is analytic,
+        and steeper than the nodes can see. Pieces of the inner variable are halved until its slope is known on them.
+        """
+        gradual = np.ones(len(low), dtype=bool)
+        panel, *boxes = _boxes(low, high)
+        for _ in range(SLOPES):
+            if not len(panel):
+                break
+            found = self._enclosed((boxes[0], boxes[1]), (boxes[2], boxes[3]))
+            with np.errstate(all="ignore"):
+                spread = (found.whole.high - found.whole.low) / 2 * mass(boxes[2], boxes[3]) * mass(boxes[0], boxes[1])
+                matters = ~(spread <= NEGLIGIBLE * scale / (len(_PIECES) - 1))
+                unknown = np.zeros(len(panel), dtype=bool)
+                for u, width in found.turns:
+                    there = matters & (u.low < AWAY * width) & (u.high > -AWAY * width)
+                    across, inner = (np.maximum(np.abs(u.down[i]), np.abs(u.up[i])) for i in (0, 1))
+                    across = across * (boxes[1] - boxes[0])
+                    least = np.where(u.down[1] * u.up[1] > 0, np.minimum(np.abs(u.down[1]), np.abs(u.up[1])), 0)
+                    gradual[panel[there & (across > PASSED * (inner + width))]] = False
+                    unknown |= there & ~(across <= PASSED * (least + width))
+            unknown &= gradual[panel]
+            panel, (a, b, left, right) = panel[unknown], [x[unknown] for x in boxes]
+            middle = (left + right) / 2
+            panel = np.concatenate([panel, panel])
+            boxes = [np.concatenate(x) for x in ((a, a), (b, b), (left, middle), (middle, right))]
+        return gradual
 
     def _resolved(self, low: Array, high: Array) -> Array:
         """Are panels short beside the width of every function that turns there, or away from where it does?"""
@@ -252,6 +296,7 @@ class Plane:
             # The ends of thin windows are known to rounding alone, which halving cannot get below: it is in the error.
             trusted &= self._resolved(rest.low, rest.high)
             good = trusted & (change <= HALVED * size_now + first.error + second.error)
+            good[good] = self._gradual(rest.low[good], rest.high[good], size_now)
             for part in (first, second):
                 summed.append(part.take(good))
                 value += float(part.value[good].sum())
@@ -282,6 +327,13 @@ class Plane:
             inside = (a > panels.low[mine]) & (b < panels.high[mine])
             low[mine], high[mine] = np.where(inside, a, low[mine]), np.where(inside, b, high[mine])
         return low, high, kink >= 0
+
+
+def _boxes(low: Array, high: Array) -> tuple[Array, Array, Array, Array, Array]:
+    """Panels times the pieces of the inner variable: numbers of panels, their ends, and those of pieces."""
+    many = len(_PIECES) - 1
+    panel = np.repeat(np.arange(len(low)), many)
+    return panel, low[panel], high[panel], np.tile(_PIECES[:-1], len(low)), np.tile(_PIECES[1:], len(low))
 
 
 def _one_way(trend: Array, undecided: Array, decided: Array) -> Array:

@@ -138,12 +138,13 @@ class Line:
         body: The integrand, an expression over `var` and `param`.
 
     Attributes:
+        body: The integrand.
         innermost: For every kink, the one whose argument its own argument is a function of; itself if there is none.
         jumps: Does the integrand jump?
     """
 
     def __init__(self, body: Node) -> None:
-        self._body = body
+        self.body = body
         self._kinks = list(dict.fromkeys(x.args[0] for x in topological([body]) if kinked(x)))
         self.innermost = [_innermost(a, self._kinks) for a in self._kinks]
         self._functions: dict[int, _Functions] = {}
@@ -159,8 +160,8 @@ class Line:
         """The integrand, its enclosures, and the arguments of its kinks."""
         if noise not in self._functions:
             self._functions[noise] = _Functions(
-                function(self._body, noise),
-                enclosures(self._body, noise),
+                function(self.body, noise),
+                enclosures(self.body, noise),
                 [function(a, noise) for a in self._kinks],
             )
         return self._functions[noise]

@@ -18,7 +18,7 @@ from tensorprog.language.attributes import InnerProducts
 from tensorprog.language.data import VALUES, ArrayData, Embedding, SlotData
 from tensorprog.language.node import Node
 from tensorprog.language.program import Output, Program
-from tensorprog.language.symbols import encode, number
+from tensorprog.language.symbols import VectorSpec, encode, number
 from tensorprog.limits.tasks import Declined
 
 __all__ = ["Pair", "pair_of"]
@@ -38,12 +38,14 @@ class Pair:
         same: Of an example of the first batch with itself.
         first: Names that stand for data to the data of the first batch, (examples, ..).
         second: Of the second batch; None if it is the first one.
+        given: Is the only data the covariances of examples?
     """
 
     pair: Program
     same: Program
     first: Arrays
     second: Arrays | None
+    given: bool
 
 
 def pair_of(program: Program) -> Pair | None:
@@ -65,7 +67,7 @@ def pair_of(program: Program) -> Pair | None:
     except Declined:
         return None
     first, second = apart.arrays
-    return Pair(pair, same, first, None if apart.one_batch else second)
+    return Pair(pair, same, first, None if apart.one_batch else second, apart.given)
 
 
 class _Apart:
@@ -90,12 +92,13 @@ class _Apart:
         names = [self._names(side) for side in found]
         if names[0].keys() != names[1].keys() or not names[0] or len({len(a) for a in found[0].values()}) > 1:
             raise Declined("the batches have data of different kinds")
-        fixed = {
-            self._key("rows", x.attr.data.array)
-            for x, axes in self.order
-            if _is_rows(x) and axes.count(None) == len(axes)
-        }
-        if fixed & {*found[0], *found[1]}:
+        self.given = any(kind == "gram" for kind, _ in found[0])
+        if self.given and (len(found[0]) > 1 or not self.one_batch):
+            raise Declined("covariances are given of some of the data")
+        whole = [x for x, axes in self.order if x.op == "vector" and axes.count(None) == len(axes)]
+        fixed = [self._key("rows", x.attr.data.array) for x in whole if _is_rows(x)]
+        fixed += [self._key("gram", x.attr.cov) for x in whole if _is_given(x)]
+        if {*fixed} & {*found[0], *found[1]}:
             raise Declined("examples are looked at as data of their own")
         self.named = tuple([{k: name for name, k in side.items()} for side in names])
         self.arrays = tuple(
@@ -110,7 +113,7 @@ class _Apart:
 
     def _names(self, side: Mapping[Any, np.ndarray]) -> dict[str, Any]:
         """Names that are the same for both batches, whatever the data."""
-        kinds = sorted([(repr(a.shape[1:]), k[0], k) for k, a in side.items()])
+        kinds = sorted([("" if k[0] == "gram" else repr(a.shape[1:]), k[0], k) for k, a in side.items()])
         if not self.one_batch and len({kind[:2] for kind in kinds}) < len(kinds):
             raise Declined("which data of the batches belong together is not known")
         return {f"{kind}{n}{shape}": k for n, (shape, kind, k) in enumerate(kinds)}
@@ -123,9 +126,10 @@ class _Apart:
         roots = {name: (o.node, (0, 1) + (None,) * (len(o.node.shape) - 2)) for name, o in self.outputs.items()}
         return Program({name: Output(new[root], self.outputs[name].axes[2:]) for name, root in roots.items()})
 
-    def _slot_data(self, array: np.ndarray, side: int, slot: int) -> SlotData:
-        """One example in place of data (examples, *axes, features)."""
-        return SlotData(self.named[side][self._key("rows", array)], slot, array.shape[1:-1], array.shape[-1])
+    def _slot_data(self, array: np.ndarray, side: int, slot: int, kind: str = "rows") -> SlotData:
+        """One example in place of data (examples, *axes, features), or of covariances (examples, examples)."""
+        shape = (1,) if kind == "gram" else array.shape[1:]
+        return SlotData(self.named[side][self._key(kind, array)], slot, shape[:-1], shape[-1])
 
     def _node(self, x: Node, axes: Axes, slots: tuple[int, int], new: Mapping[Place, Node]) -> Node:
         stay = [i for i, a in enumerate(axes) if a is None]
@@ -141,10 +145,11 @@ class _Apart:
             return algebra.view(algebra.scale(number(a.shape[-1]), one.gram(two)), where, shape)
         match x.op:
             case "vector":
-                (side,) = [a for a in axes if a is not None]
-                spec: Embedding = x.attr
-                data = self._slot_data(spec.data.array, side, slots[side])
-                own = Embedding.of(spec.name, spec.width, spec.var, data, spec.trainable, spec.std)
+                ((kind, side, array),) = _data(x, axes)
+                spec: VectorSpec = x.attr
+                data = self._slot_data(array, side, slots[side], kind)
+                var = 1 if kind == "gram" else spec.var
+                own = Embedding.of(spec.name, spec.width, var, data, spec.trainable, spec.std)
                 return Node("vector", (), own, shape, x.width, x.inner)
             case "constant":
                 return self._constant(x, axes, slots, shape)
@@ -232,6 +237,14 @@ def _is_rows(x: Node) -> bool:
     return x.op == "vector" and isinstance(x.attr, Embedding) and isinstance(x.attr.data, ArrayData)
 
 
+def _is_given(x: Node) -> bool:
+    """Is it a centred Gaussian vector for every example, of given covariances?"""
+    if x.op != "vector" or isinstance(x.attr, Embedding) or len(x.shape) != 1 or x.attr.distribution is not None:
+        return False
+    cov = x.attr.cov
+    return isinstance(cov, np.ndarray) and cov.dtype.kind == "f" and not np.any(x.attr.mean)
+
+
 def _data(x: Node, axes: Axes) -> list[tuple[str, int, np.ndarray]]:
     """The data that an instruction stands for: its kind, which batch, and its array (examples, ...).
 
@@ -245,6 +258,8 @@ def _data(x: Node, axes: Axes) -> list[tuple[str, int, np.ndarray]]:
     side = axes[places[0]]
     if _is_rows(x) and places == [0] and side is not None:
         return [("rows", side, x.attr.data.array)]
+    if _is_given(x) and places == [0] and side is not None:
+        return [("gram", side, x.attr.cov)]
     if x.op == "constant":
         if not isinstance(x.attr, np.ndarray):
             return []
