@@ -20,6 +20,7 @@ rule on the plane, which is exact to rounding for functions analytic in a strip.
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
 import os
 import platform
@@ -329,6 +330,7 @@ def main() -> None:
         print(lines[-1], flush=True)
     if given.write:
         machine = f"{_processor()}, {os.cpu_count()} cores, Python {platform.python_version()}, NumPy {np.__version__}"
+        machine += f", {datetime.date.today()}, {os.getloadavg()[2]:.0f} processes running on average"
         (HERE / "kernels.md").write_text(TEXT.format(machine=machine, rounds=given.rounds, table="\n".join(lines)))
 
 

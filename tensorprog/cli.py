@@ -16,8 +16,9 @@ from types import FrameType
 from typing import Any
 
 from tensorprog.errors import TensorProgramError
+from tensorprog.faces.answer import Answer
 from tensorprog.faces.arguments import spread
-from tensorprog.faces.commands import COMMANDS, Answer, Command, plain
+from tensorprog.faces.commands import COMMANDS, Command, plain
 from tensorprog.faces.files import CommandError
 
 __all__ = ["main", "parser"]

@@ -38,6 +38,7 @@ ARROWS: dict[str, str] = {
     "networks": "errors language transforms limits/expect",
     "kernels": "errors language transforms limits/budget limits/tasks limits/pairs limits networks",
     "analysis": "errors estimate language transforms text execute limits/expect limits/evaluate limits/jumps limits networks",
+    "training": "errors estimate language transforms execute limits/tasks limits/expect limits/evaluate limits networks analysis",
     "data": "",
     "faces": "errors estimate language text execute limits/formula limits networks kernels analysis data",
 }

@@ -65,12 +65,30 @@ def test_masks_are_data_of_an_example():
     np.testing.assert_allclose(found["nngp"].value, tp.kernel_fn(net)(given, get="nngp"), rtol=1e-13)
 
 
+@pytest.mark.parametrize("phi", [tp.relu, pytest.param(tp.tanh, marks=pytest.mark.slow)])
+def test_covariances_that_are_given(phi):
+    g = RNG.standard_normal((190, 5))
+
+    def program(count):
+        h = tp.Vector("x", N, axes=("b",), cov=g[:count] @ g[:count].T)
+        for k in range(2):
+            h = tp.Matrix(f"W{k}", N, N) @ phi(h)
+        return tp.Program(q=tp.moment(phi(h) * phi(tp.rename(h, b="c"))))
+
+    found, want = by_pairs(program(190))["q"], tp.limit(program(FEW))["q"]
+    assert np.all(np.abs(found.value[:FEW, :FEW] - want.value) <= found.error[:FEW, :FEW] + want.error)
+    assert np.all(found.error <= 1e-10 * np.abs(found.value).max())
+
+
 def test_examples_that_meet_are_left_together():
     X = RNG.standard_normal((190, 2))
     h = tp.dense("U", tp.Input("x"), N)
     mixing = tp.Network(tp.readout("v", tp.relu(h - tp.mean(h, "example"))))
     assert pair_of(mixing.program(X, of="nngp")) is None
-    assert pair_of(tp.Program(q=tp.moment(tp.Vector("z", N, axes="b", cov=np.eye(190)) ** 2))) is None
+    z = tp.Vector("z", N, axes="b", cov=np.eye(190))
+    assert pair_of(tp.Program(q=tp.moment(z**2))) is None
+    z = tp.relu(z - tp.mean(z, "b"))
+    assert pair_of(tp.Program(q=tp.moment(z * tp.rename(z, b="c")))) is None
 
 
 def test_what_is_not_symmetric_is_no_kernel():

@@ -35,11 +35,11 @@ import numpy as np
 from tensorprog.analysis.instructions import Instructions, place
 from tensorprog.errors import Source, TensorProgramError
 from tensorprog.language import algebra
-from tensorprog.language.functions import PRIMITIVES
+from tensorprog.language.functions import PRIMITIVES, TINY
 from tensorprog.language.node import Node, topological
 from tensorprog.language.program import Output, Program
 from tensorprog.limits.evaluate.moments import check_moments
-from tensorprog.limits.expect.domain import TINY, Range, check_domains, ranges
+from tensorprog.limits.expect.domain import Range, check_domains, ranges
 from tensorprog.limits.expect.lower import Lowering
 from tensorprog.limits.expect.powers import initial_limit, initial_scalars
 from tensorprog.limits.jumps.check import Met, jumps_met

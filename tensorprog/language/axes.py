@@ -17,9 +17,10 @@ from tensorprog.language import algebra
 from tensorprog.language.build import pick, size_of
 from tensorprog.language.deferred import layer
 from tensorprog.language.describe import describe
-from tensorprog.language.expression import Expression, align, as_expression, check_name
+from tensorprog.language.expression import Expression, align, as_expression
 from tensorprog.language.flat import flattened
 from tensorprog.language.node import Node
+from tensorprog.language.symbols import check_name
 
 __all__ = ["concat", "flatten", "split"]
 

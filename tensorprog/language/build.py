@@ -14,16 +14,10 @@ from tensorprog.language.activations import *  # noqa: F403
 from tensorprog.language.deferred import layer
 from tensorprog.language.describe import describe
 from tensorprog.language.differences import increment
-from tensorprog.language.expression import (
-    Expression,
-    align,
-    as_expression,
-    check_name,
-    part,
-)
+from tensorprog.language.expression import Expression, align, as_expression, part
 from tensorprog.language.leaves import Vector
 from tensorprog.language.node import Node
-from tensorprog.language.symbols import MatrixSpec, Width, numbers
+from tensorprog.language.symbols import MatrixSpec, Width, check_name, numbers
 
 __all__ = [
     "array", "backward", "divided_difference", "dot", "forward", "matrix", "mean", "moment", "outer", "pick", "rename", "softmax",

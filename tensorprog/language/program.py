@@ -12,14 +12,13 @@ import numpy as np
 
 from tensorprog.errors import Source, TensorProgramError
 from tensorprog.language.describe import describe
-from tensorprog.language.expression import Expression, as_expression, check_name
+from tensorprog.language.expression import Expression, as_expression
 from tensorprog.language.matrix import Matrix
 from tensorprog.language.node import Node, topological
-from tensorprog.language.symbols import Number, VectorSpec, Width, encode, numbers
+from tensorprog.language.symbols import Number, VectorSpec, Width, check_name, encode, numbers
 
 if TYPE_CHECKING:
     import networkx
-    import numpy as np
 
 __all__ = ["Output", "Program", "checked_values", "value_of"]
 
@@ -215,7 +214,7 @@ class Program:
     def __repr__(self) -> str:
         return str(self)
 
-    def graph(self) -> networkx.DiGraph:
+    def graph(self) -> networkx.DiGraph[str]:
         """The program as a networkx graph: one vertex for each node, edges from operands."""
         from tensorprog.text.graph import graph
 

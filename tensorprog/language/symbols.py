@@ -21,6 +21,7 @@ __all__ = [
     "VectorSpec",
     "Width",
     "check_length",
+    "check_name",
     "encode",
     "is_exact",
     "number",

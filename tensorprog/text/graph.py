@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["graph"]
 
 
-def graph(program: Program) -> networkx.DiGraph:
+def graph(program: Program) -> networkx.DiGraph[str]:
     """The program's graph: a vertex for each line of its text, an edge from each operand.
 
     Vertices are named as in the text; an output q is the vertex `output q`. Their attributes: `op` (as in `node.py`, or
@@ -34,7 +34,7 @@ def graph(program: Program) -> networkx.DiGraph:
     import networkx
 
     parts = listing(program)
-    out: networkx.DiGraph = networkx.DiGraph()
+    out: networkx.DiGraph[str] = networkx.DiGraph()
 
     def vertex(name: str, op: str, text: str, node: Node, operands: Iterable[str]) -> None:
         matrix = backward = None

@@ -267,7 +267,7 @@ def _by_families(e: Expectation, factors: list[tuple[Node, int]]) -> list[list[t
 
     Seen before sums are expanded: a layer's input, a long sum in a residual network, is independent of what its matrix makes.
     """
-    groups: list[tuple[list[tuple[Node, int]], frozenset]] = []
+    groups: list[tuple[list[tuple[Node, int]], frozenset[tuple[str, ...]]]] = []
     for a, k in factors:
         members, families = [(a, k)], e.structure.facts(a).families
         apart = []
@@ -280,7 +280,7 @@ def _by_families(e: Expectation, factors: list[tuple[Node, int]]) -> list[list[t
     return [members for members, _ in sorted(groups, key=lambda group: _effort(e, group))]
 
 
-def _effort(e: Expectation, group: tuple[list[tuple[Node, int]], frozenset]) -> tuple[bool, int]:
+def _effort(e: Expectation, group: tuple[list[tuple[Node, int]], frozenset[tuple[str, ...]]]) -> tuple[bool, int]:
     """What has a Gaussian variable as a factor, such as a gradient, mostly vanishes, and comes first."""
     members, _ = group
     vanishing = any(k == 1 and e.structure.facts(a).affine for a, k in members)

@@ -9,7 +9,7 @@ Gaussian variable.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -35,7 +35,7 @@ Family = tuple[str, ...]
 Question = tuple[Node, int, int]
 """What is x without the pick along an axis, whose size then is that?"""
 ALL: Family = ("every leaf",)
-NONE: frozenset = frozenset()
+NONE: frozenset[Any] = frozenset()
 
 
 class Facts(NamedTuple):

@@ -14,9 +14,10 @@ from math import isqrt
 
 import numpy as np
 
+from tensorprog.language.functions import NORMAL
 from tensorprog.limits.evaluate.alike import Trace
 from tensorprog.limits.evaluate.perturb import Perturbation
-from tensorprog.limits.evaluate.wide import FLOOR, NORMAL
+from tensorprog.limits.evaluate.wide import FLOOR
 from tensorprog.limits.gauss.rounding import NOISE
 from tensorprog.limits.pairs.blocks import Batched, Block, Call
 from tensorprog.limits.pairs.inner_products import GramProducts, Products

@@ -19,7 +19,7 @@ from tensorprog.language.attributes import InnerProducts
 from tensorprog.language.data import VALUES, ArrayData, Embedding, SlotData
 from tensorprog.language.node import Node
 from tensorprog.language.program import Output, Program
-from tensorprog.language.symbols import encode, number
+from tensorprog.language.symbols import VectorSpec, encode, number
 from tensorprog.limits.tasks import Declined
 
 __all__ = ["Pair", "pair_of"]
@@ -41,12 +41,14 @@ class Pair:
         same: Of an example of the first batch with itself.
         first: Names that stand for data to the data of the first batch, (examples, ..).
         second: Of the second batch; None if it is the first one.
+        given: Is the only data the covariances of examples?
     """
 
     pair: Program
     same: Program
     first: Arrays
     second: Arrays | None
+    given: bool
 
 
 def pair_of(program: Program) -> Pair | None:
@@ -68,7 +70,7 @@ def pair_of(program: Program) -> Pair | None:
     except Declined:
         return None
     first, second = apart.arrays
-    return Pair(pair, same, first, None if apart.one_batch else second)
+    return Pair(pair, same, first, None if apart.one_batch else second, apart.given)
 
 
 class _Apart:
@@ -95,12 +97,13 @@ class _Apart:
         names = [self._names(side) for side in found]
         if names[0].keys() != names[1].keys() or not names[0] or len({len(a) for a in found[0].values()}) > 1:
             raise Declined("the batches have data of different kinds")
-        fixed = {
-            self._key("rows", x.attr.data.array)
-            for x, axes in self.order
-            if _is_rows(x) and axes.count(None) == len(axes)
-        }
-        if fixed & {*found[0], *found[1]}:
+        self.given = any(kind == "gram" for kind, _ in found[0])
+        if self.given and (len(found[0]) > 1 or not self.one_batch):
+            raise Declined("covariances are given of some of the data")
+        whole = [x for x, axes in self.order if x.op == "vector" and axes.count(None) == len(axes)]
+        fixed = [self._key("rows", x.attr.data.array) for x in whole if _is_rows(x)]
+        fixed += [self._key("gram", x.attr.cov) for x in whole if _is_given(x)]
+        if {*fixed} & {*found[0], *found[1]}:
             raise Declined("examples are looked at as data of their own")
         self.named = tuple([{k: name for name, k in side.items()} for side in names])
         self.arrays = tuple(
@@ -115,7 +118,7 @@ class _Apart:
 
     def _names(self, side: Mapping[Any, np.ndarray]) -> dict[str, Any]:
         """Names that are the same for both batches, whatever the data."""
-        kinds = sorted([(repr(a.shape[1:]), k[0], k) for k, a in side.items()])
+        kinds = sorted([("" if k[0] == "gram" else repr(a.shape[1:]), k[0], k) for k, a in side.items()])
         if not self.one_batch and len({kind[:2] for kind in kinds}) < len(kinds):
             raise Declined("which data of the batches belong together is not known")
         return {f"{kind}{n}{shape}": k for n, (shape, kind, k) in enumerate(kinds)}
@@ -128,9 +131,10 @@ class _Apart:
         roots = {name: (o.node, (0, 1) + (None,) * (len(o.node.shape) - 2)) for name, o in self.outputs.items()}
         return Program({name: Output(new[root], self.outputs[name].axes[2:]) for name, root in roots.items()})
 
-    def _slot_data(self, array: np.ndarray, side: int, slot: int) -> SlotData:
-        """One example in place of data (examples, *axes, features)."""
-        return SlotData(self.named[side][self._key("rows", array)], slot, array.shape[1:-1], array.shape[-1])
+    def _slot_data(self, array: np.ndarray, side: int, slot: int, kind: str = "rows") -> SlotData:
+        """One example in place of data (examples, *axes, features), or of covariances (examples, examples)."""
+        shape = (1,) if kind == "gram" else array.shape[1:]
+        return SlotData(self.named[side][self._key(kind, array)], slot, shape[:-1], shape[-1])
 
     def _node(self, x: Node, axes: Axes, slots: tuple[int, int], new: Mapping[Place, Node]) -> Node:
         stay = [i for i, a in enumerate(axes) if a is None]
@@ -147,10 +151,11 @@ class _Apart:
             return algebra.add([(1, algebra.view(scaled, where, shape)), (rest, algebra.constant(1, shape))])
         match x.op:
             case "vector":
-                (side,) = [a for a in axes if a is not None]
-                spec: Embedding = x.attr
-                data = self._slot_data(spec.data.array, side, slots[side])
-                own = Embedding.of(spec.name, spec.width, spec.var, data, spec.trainable, spec.std)
+                ((kind, side, array),) = _data(x, axes)
+                spec: VectorSpec = x.attr
+                data = self._slot_data(array, side, slots[side], kind)
+                var = 1 if kind == "gram" else spec.var
+                own = Embedding.of(spec.name, spec.width, var, data, spec.trainable, spec.std)
                 return Node("vector", (), own, shape, x.width, x.inner)
             case "constant":
                 return self._constant(x, axes, slots, shape)
@@ -238,6 +243,14 @@ def _is_rows(x: Node) -> bool:
     return x.op == "vector" and isinstance(x.attr, Embedding) and isinstance(x.attr.data, ArrayData)
 
 
+def _is_given(x: Node) -> bool:
+    """Is it a centred Gaussian vector for every example, of given covariances?"""
+    if x.op != "vector" or isinstance(x.attr, Embedding) or len(x.shape) != 1 or x.attr.distribution is not None:
+        return False
+    cov = x.attr.cov
+    return isinstance(cov, np.ndarray) and cov.dtype.kind == "f" and not np.any(x.attr.mean)
+
+
 def _data(x: Node, axes: Axes) -> list[tuple[str, int, np.ndarray]]:
     """The data that an instruction stands for: its kind, which batch, and its array (examples, ...).
 
@@ -251,6 +264,8 @@ def _data(x: Node, axes: Axes) -> list[tuple[str, int, np.ndarray]]:
     side = axes[places[0]]
     if _is_rows(x) and places == [0] and side is not None:
         return [("rows", side, x.attr.data.array)]
+    if _is_given(x) and places == [0] and side is not None:
+        return [("gram", side, x.attr.cov)]
     if x.op == "constant":
         if not isinstance(x.attr, np.ndarray):
             return []
@@ -283,19 +298,22 @@ def _folded(
     stay = [i for i, a in enumerate(axes) if a is None]
     whole = np.broadcast_to(x.attr, x.shape).astype(float).transpose(axes.index(0), axes.index(1), *stay)
     for (i, a), (j, b) in product(rows, rows):
-        if (i, j) != (0, 1) or a.shape[-1] != b.shape[-1] or a.ndim + b.ndim != whole.ndim + 2:
+        if (
+            (i, j) != (0, 1)
+            or a.shape[-1] != b.shape[-1]
+            or whole.shape != (len(a), len(b), *a.shape[1:-1], *b.shape[1:-1])
+        ):
             continue
-        gram = np.moveaxis(np.tensordot(a, b, (-1, -1)), a.ndim - 1, 1)
-        if gram.shape != whole.shape or not gram.any():
-            continue
-        size = np.moveaxis(np.multiply.outer(*[np.linalg.norm(y, axis=-1) for y in (a, b)]), a.ndim - 1, 1)
-        most, least = [np.unravel_index(k, gram.shape) for k in (np.abs(gram).argmax(), np.abs(gram).argmin())]
-        apart = gram[most] - gram[least]
-        factor = (whole[most] - whole[least]) / apart if apart else whole[most] / gram[most]
-        rest = whole[least] - factor * gram[least]
-        rest = rest if abs(rest) > SAME * abs(factor) * size[least] else 0.0
-        if (np.abs(whole - factor * gram - rest) <= SAME * (abs(factor) * size + abs(rest))).all():
-            return float(factor), float(rest), [(a, 0, stay[: a.ndim - 2]), (b, 1, stay[a.ndim - 2 :])]
+        with np.errstate(all="ignore"):  # what is not finite is no inner product
+            gram = np.moveaxis(np.tensordot(a, b, (-1, -1)), a.ndim - 1, 1)
+            size = np.moveaxis(np.multiply.outer(*[np.linalg.norm(y, axis=-1) for y in (a, b)]), a.ndim - 1, 1)
+            most, least = [np.unravel_index(k, gram.shape) for k in (np.abs(gram).argmax(), np.abs(gram).argmin())]
+            apart = gram[most] - gram[least]
+            factor = (whole[most] - whole[least]) / apart if apart else whole[most] / gram[most]
+            rest = whole[least] - factor * gram[least]
+            rest = rest if abs(rest) > SAME * abs(factor) * size[least] else 0.0
+            if (np.abs(whole - factor * gram - rest) <= SAME * (abs(factor) * size + abs(rest))).all():
+                return float(factor), float(rest), [(a, 0, stay[: a.ndim - 2]), (b, 1, stay[a.ndim - 2 :])]
     return None
 
 

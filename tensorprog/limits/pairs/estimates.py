@@ -15,9 +15,9 @@ from tensorprog.language.symbols import encode
 from tensorprog.limits.budget import Budget
 from tensorprog.limits.gauss.nested import Indefinite
 from tensorprog.limits.pairs.accuracy import Measured
-from tensorprog.limits.pairs.apart import Arrays, pair_of
+from tensorprog.limits.pairs.apart import Pair, pair_of
 from tensorprog.limits.pairs.compiled import Compiled
-from tensorprog.limits.pairs.inner_products import Products
+from tensorprog.limits.pairs.inner_products import GramProducts, Products
 from tensorprog.limits.pairs.pairs import COUNTED, Pairs
 from tensorprog.limits.tasks import Exhausted
 
@@ -29,7 +29,7 @@ LARGE = 2**15
 ALIKE = 1e-6
 """Relative difference of K(x, x') and K(x', x) up to which it is one function, computed in two ways."""
 
-Known = tuple[Compiled, Arrays, Arrays | None]
+Known = tuple[Compiled, Pair]
 
 
 def estimates_by_pairs(
@@ -52,8 +52,8 @@ def estimates_by_pairs(
         known = _compiled(program, values, budget.factor)
         if known is None:
             return {}
-        compiled, first, second = known
-        pairs = Pairs(Products(first, second, np.float64), compiled)
+        compiled, data = known
+        pairs = Pairs(_products(data), compiled)
         names = list(compiled.programs[0].outputs)
         budget.renewed().foresee(pairs.evaluations, "an integral")
         pairs.measure(names, Budget(COUNTED * budget.factor))
@@ -92,6 +92,7 @@ def _compiled(program: Program, values: Mapping[str, Any], factor: float) -> Kno
     """What is evaluated, and its data, remembered with the program."""
     key = f"pairs {encode(tuple(sorted(values.items())))!r} {factor}"
     if key not in program._derived:
+        program._derived[key] = None  # also where it cannot be compiled: whoever knows the data says why
         program._derived[key] = _taken_apart(program, values, factor)
     known: Known | None = program._derived[key]
     return known
@@ -106,29 +107,35 @@ def _taken_apart(program: Program, values: Mapping[str, Any], factor: float) -> 
         return None
     numbers = [{k: values[k] for k in p.scalars} for p in (found.pair, found.same)]
     compiled = Compiled.of(found.pair, found.same, several == {2}, factor, numbers)
-    if compiled.declined or compiled.uncertain or (found.second is None and not _is_symmetric(compiled, found.first)):
+    if compiled.declined or compiled.uncertain or (found.second is None and not _is_symmetric(compiled, found)):
         return None
-    return compiled, found.first, found.second
+    return compiled, found
 
 
-def _is_symmetric(compiled: Compiled, data: Arrays) -> bool:
+def _products(data: Pair) -> Products | GramProducts:
+    if data.given:
+        ((name, gram),) = data.first.items()
+        return GramProducts(gram, name, np.float64)
+    return Products(data.first, data.second, np.float64)
+
+
+def _is_symmetric(compiled: Compiled, data: Pair) -> bool:
     """Is K(x', x) the transpose of K(x, x')? Of what is analytic in pieces, random examples tell."""
     rng = np.random.default_rng(0)
-    one, two = [{k: _like(a, rng) for k, a in data.items()} for _ in range(2)]
+    one, two = [{k: rng.standard_normal((2, *a.shape[1:])) for k, a in data.first.items()} for _ in range(2)]
     assert compiled.pair is not None
-    there, back = [
-        compiled.pair.run(Products(a, b, np.float64).block(compiled.pair.data, slice(None), slice(None)))
-        for a, b in ((one, two), (two, one))
-    ]
+    results = []
+    for a, b in ((one, two), (two, one)):
+        p: Products | GramProducts = Products(a, b, np.float64)
+        if data.given:
+            ((name, x),), (y,) = a.items(), b.values()
+            p = GramProducts((x @ x.T, x @ y.T, y @ y.T), name, np.float64)
+        results.append(compiled.pair.run(p.block(compiled.pair.data, slice(None), slice(None))))
+    there, back = results
     turned = [x.T if x.ndim == 2 else x.transpose(1, 0, 3, 2) for x in back]
     return all(
         np.allclose(x, y, ALIKE, ALIKE * np.abs(x).max(), equal_nan=True) for x, y in zip(there, turned, strict=True)
     )
-
-
-def _like(a: Array, rng: np.random.Generator) -> Array:
-    """Two random examples of the same shape."""
-    return rng.standard_normal((2, *a.shape[1:]))
 
 
 def _errors(name: str, values: Array, measured: Measured, symmetric: bool) -> Array:
