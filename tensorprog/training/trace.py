@@ -18,6 +18,9 @@ from tensorprog.training.unroll import F0, Recipe, Unrolled
 
 __all__ = ["Trace"]
 
+PAIRED = 2**9
+"""Samples of a population whose matrices are arrays, where none are asked for: seconds."""
+
 
 class Trace:
     """A network at every step of its training; made by `tp.sgd`.
@@ -83,6 +86,8 @@ class Trace:
 
         if options.get("method", "auto") == "auto" and self.is_sampled:
             options["method"] = "population"
+            if not self.recipe.optimizer.linear and options.get("tol") is None:  # every pair of samples is an entry
+                options.setdefault("samples", PAIRED)
         return limit(self.program, values=self.given(f0, values, options.get("rng")), **options)
 
     @cached_property
