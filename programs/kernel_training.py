@@ -19,7 +19,7 @@ formula:
     loss[step] = Piecewise((Sum((f0[s4] - 1)**2, (s4, 0, 0))/2, Eq(step, 0)), (Sum((c2[s5] + f0[s5] - 1)**2, (s5, 0, 0))/2, True))
 
 check_gia: simple False, bp_like False, holds False (at W.T of a gradient: later steps multiply by W what it made).
-check_regularity: covered None (as proven it is not: the derivative of relu jumps; the papers expect the limit).
+check_regularity: covered None, none as proven; expected to hold (the derivative of relu jumps).
 
 Source: G. Yang and E. Littwin, Tensor Programs IIb (arXiv:2105.03703), section 3 and theorem 5.3.
 

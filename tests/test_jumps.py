@@ -11,6 +11,10 @@ import numpy as np
 import pytest
 
 import tensorprog as tp
+from tensorprog.language.node import topological
+from tensorprog.limits.evaluate.scalar import one_sampling_cost
+from tensorprog.limits.expect.lower import Lowering
+from tensorprog.limits.jumps import check
 from tensorprog.limits.jumps.check import suspects
 
 n = tp.Width("n")
@@ -140,3 +144,14 @@ def test_programs_without_fluctuating_arguments_cost_nothing() -> None:
     for k in range(20):
         deep = tp.relu(tp.Matrix(f"W{k}", n, n) @ deep)
     assert suspects(tp.Program(q=m(tp.step(deep) * tp.sqrt(1 + m(deep**2)))), {}) == []
+
+
+def test_what_a_check_samples_is_counted(monkeypatch):
+    """A scalar whose integrals would cost too much to be looked at gets some number; exact zeros come out without them."""
+    c = tp.vectors(tuple("pqrstuvw"), n, mean=[0.1 * k for k in range(8)], cov=(np.eye(8) + 0.3).tolist())
+    costly = m(tp.sigmoid(c[0] * c[1] + c[2] * c[3]) * tp.sigmoid(c[4] * c[5] - c[6] * c[7] + c[0]))
+    scalar = Lowering(tp.Program(c=costly), {}).z[costly.node]
+    assert sum(one_sampling_cost(y, 1) for y in topological([scalar])) > 0
+    assert 0 < check._numbers([scalar])[scalar][0] < 1
+    monkeypatch.setattr(check, "SAMPLED", 0.0)
+    assert 1 <= check._numbers([scalar])[scalar][0] < 2

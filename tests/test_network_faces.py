@@ -203,7 +203,7 @@ def test_programs_take_no_data(tmp_path: Path, file: str, capsys: pytest.Capture
     path.write_text(Path(file).read_text().split("def data")[0])
     assert "let" in (text := failure(capsys, "kernel", str(path))) and "define data()" in text
     path.write_text("def build(): return 3")
-    assert "must return a tensorprog.Program or tensorprog.Network" in failure(capsys, "kernel", str(path))
+    assert "must return a tensorprog.Program, Network or Trace" in failure(capsys, "kernel", str(path))
 
 
 def test_a_picture_of_the_kernels(file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -109,3 +109,26 @@ def test_equal_programs_are_compiled_once(monkeypatch):
     for _ in range(2):
         tp.limit(net.program(RNG.standard_normal((190, 3)), of="nngp"))
     assert len(asked) == 2  # of a pair, and of an example with itself
+
+
+@pytest.mark.parametrize("second", [None, 2])
+def test_inner_products_of_few_examples_are_found_in_constants(second):
+    """They are folded into one array, which is seen to be those of the data: here with positions."""
+    h = tp.relu(tp.dense("U", tp.Input("x", axes=("t",)), N, W_std=1.5, b_std=0.1))
+    net = tp.Network(tp.readout("v", tp.mean(h, "t")))
+    X, Y = RNG.standard_normal((3, 2, 4)), second and RNG.standard_normal((second, 2, 4))
+    found = estimates.estimates_by_pairs(net.program(X, Y, of=("nngp", "ntk")), {}, Budget(), 1e-10, least=0)
+    for name, want in tp.limit(net.program(X, Y, of=("nngp", "ntk"))).items():
+        assert np.all(np.abs(found[name].value - want.value) <= found[name].error + want.error)
+    K = Expression(algebra.constant(RNG.standard_normal((3, 3))), ("b", "c"))
+    z = Expression(algebra.initial(Embedding.of("U", N, 1, ArrayData(X[:, 0]))), ("b",))
+    assert pair_of(tp.Program(q=K * tp.moment(tp.relu(z) * tp.relu(tp.rename(z, b="c"))))) is None
+
+
+@pytest.mark.slow
+def test_what_is_too_dear_entry_by_entry_is_not_sampled():
+    """silu of what is large is relu, whose tangent kernel has a closed form."""
+    X = np.random.default_rng(0).standard_normal((2, 3)) * 1e6
+    found, right = [tp.limit(dense(phi).program(X, of="ntk"))["ntk"] for phi in (tp.silu, tp.relu)]
+    assert found.method == "quadrature"
+    np.testing.assert_allclose(found.value, right.value, rtol=1e-5)

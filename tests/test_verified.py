@@ -18,9 +18,9 @@ from tensorprog.language.functions import PRIMITIVES
 from tensorprog.language.node import Node, topological
 from tensorprog.limits.gauss.bounded import Bounded
 from tensorprog.limits.gauss.enclosure import Box, enclosures, function
-from tensorprog.limits.gauss.plane import Plane
+from tensorprog.limits.gauss.plane import UNRESOLVED, Plane
 from tensorprog.limits.gauss.ranges import SHAPES
-from tensorprog.limits.gauss.verified import ENCLOSED, LINE_PANELS, NODES, Line
+from tensorprog.limits.gauss.verified import EDGES, ENCLOSED, LINE_PANELS, NODES, Line
 
 N = tp.Width("n")
 
@@ -418,3 +418,12 @@ def test_windows_that_pass_where_functions_saturate(f, w, c, s, rho, expected, n
     found = along(f, w, c, s, rho, lambda u: tp.step(1 - tp.abs(u)), names)
     assert found.kind == "bound" and found.error < 1e-14
     assert abs(found.value - expected) <= found.error
+
+
+def test_waves_that_inner_integrals_do_not_resolve_end_the_outer_one(monkeypatch):
+    """No cutting of the outer variable would help; E sin(u) sin(v) = (exp(-Var(u - v) / 2) - exp(-Var(u + v) / 2)) / 2."""
+    monkeypatch.setattr("tensorprog.limits.gauss.plane.INNER_PANELS", 2**5)
+    line = Line(algebra.mul([algebra.fn("sin", Node("var", (), i)) for i in range(2)]))
+    found = Plane(line, np.zeros(2), np.array([1000.0, 600.0]), np.array([0.0, 800.0]), ())()
+    assert abs(found.value) <= found.error and found.error > UNRESOLVED  # exp(-400000) is 0
+    assert found.panels <= 2 * len(EDGES)

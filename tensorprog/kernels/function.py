@@ -21,6 +21,7 @@ from tensorprog.limits.limit import limit
 from tensorprog.limits.pairs.accuracy import Measured
 from tensorprog.limits.pairs.compiled import SAMPLED, Compiled
 from tensorprog.limits.pairs.inner_products import GramProducts, Products
+from tensorprog.limits.pairs.pairs import COUNTED
 from tensorprog.limits.tasks import Exhausted
 from tensorprog.networks.inputs import EXAMPLE
 from tensorprog.networks.network import Network
@@ -31,8 +32,6 @@ __all__ = ["KernelFunction", "kernel_fn"]
 
 SHARE = 8
 """How much less than quadrature an integral may cost that is sampled anyway: the population samples, too, with fewer numbers."""
-COUNTED = 3
-"""How many times the budget's evaluations integrals may really take: what is announced is rough."""
 REMEMBERED = 16
 """Sets of numbers for hyperparameters that kernels are kept compiled for."""
 
@@ -147,7 +146,7 @@ class KernelFunction:
             X2: A second batch, for the columns; X1 by default.
             get: `"nngp"`, `"ntk"`, `"ntk_NAME"` (the part of one parameter), or several of them.
             gram: In place of data without axes: the matrix of x.x'/d, (N, N); or (K11, K12, K22) for two batches, where of
-                K11 and K22 the diagonals will do.
+                K11 and K22 the diagonals will do. Examples are the same if x.x' = x.x = x'.x' to the last bit.
             dtype: float64, or float32: half the memory. Blocks are computed in float64 and rounded.
             out: A folder for memory-mapped results `nngp.npy`, ..; an interrupted call goes on where it stopped.
             progress: Whether to show a progress bar; by default on a terminal only.

@@ -1,6 +1,6 @@
 r"""Programs in LaTeX, as the papers list them: declarations, then one MatMul, Nonlin or Moment a line.
 
-The lines are those of `text.py`. Axes are written as indices, entry by entry: `g^{(1)}_{i}` is the vector at position
+The lines are those of `show.py`. Axes are written as indices, entry by entry: `g^{(1)}_{i}` is the vector at position
 i; sums over
 an axis are sums. (Not called `tensorprog.latex`: importing such a module would hide the function `tp.latex`.)
 """

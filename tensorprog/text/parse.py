@@ -1,4 +1,4 @@
-"""Reads the text of a program, which `text.py` writes. No code is executed: tokens, grammar, constructors.
+"""Reads the text of a program, which `show.py` writes. No code is executed: tokens, grammar, constructors.
 
     program   = { statement }                   one a line; an indented line continues the one before; # comments
     statement = "width" NAME [ ":" "ratio" number ]
@@ -34,7 +34,7 @@
 
 FUNCTION is a row of `functions.py`. A name is used after the line that assigns it. Everything is rebuilt by the
 constructors of `algebra.py` and checked as if it had been built in Python; names of lines become labels. Nesting, sizes
-and the length of numbers are bounded, so that no text can take long. What brackets mean is in `text.py`.
+and the length of numbers are bounded, so that no text can take long. What brackets mean is in `show.py`.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ from tensorprog.limits.tasks import Exhausted
 if TYPE_CHECKING:
     from tensorprog.limits.gauss.sampling import Sampler
 
-__all__ = ["ScalarProgram", "sampling_cost", "student"]
+__all__ = ["ScalarProgram", "one_sampling_cost", "sampling_cost", "student"]
 
 Array = np.ndarray
 
@@ -72,13 +72,14 @@ def student(degrees: int, probability: float = 0.6826894921370859) -> float:
 
 def sampling_cost(x: Node, points: int) -> float:
     """Numbers computed for the sampled integrals of a scalar: nodes of their integrands, at all points of all replicates."""
-    return sum(
-        [
-            float(math.prod(y.shape)) * len(topological([y.attr.body])) * points * SAMPLED_REPLICATES
-            for y in topological([x])
-            if y.op == "gauss" and not y.attr.by_quadrature
-        ]
-    )
+    return SAMPLED_REPLICATES * sum([one_sampling_cost(y, points) for y in topological([x])])
+
+
+def one_sampling_cost(x: Node, points: int) -> float:
+    """The same of one instruction in one replicate: 0 for all but sampled integrals."""
+    if x.op != "gauss" or x.attr.by_quadrature:
+        return 0.0
+    return float(math.prod(x.shape)) * len(topological([x.attr.body])) * points
 
 
 class ScalarProgram:

@@ -168,12 +168,13 @@ def _split(body: Node, used: Sequence[int], law: Law, budget: Budget) -> Split |
     """The best split, if it is better than none."""
     c, factors = _factors(body)
     best: Split | None = None
-    tried = 0
+    tried, below = 0, topological([body])
     for size in range(min(MAX_GIVEN, len(used) - 1) + 1):
         if (best is not None and size >= best.dimension) or tried + comb(len(used), size) > MAX_SPLITS:
             break
         for few in combinations(used, size):
             tried += 1
+            budget.expand(1 + len(below) // 10)  # as long as so many questions take
             most = (best.dimension if best is not None else len(used)) - 1
             split = _attempt(c, factors, few, [i for i in used if i not in few], law, most, budget)
             if split is not None:
@@ -203,12 +204,12 @@ def _attempt(
             inner[carrier(a)] = 0
     inner = {t: law.d + k for k, t in enumerate(sorted(inner, key=lambda t: (t not in nonlinear, t.digest)))}
     bound = {t: Node("var", (), k) for t, k in inner.items()}
-    free = [(a, k) for a, k in factors if affine[a] is FREE]
-    others = [(_substituted(a, bound), k) for a, k in factors if affine[a] is not FREE]
     count = len(nonlinear)
     closed = len(few) <= most and len(inner) <= 2
     if not closed and len(few) + count > most:
         return None
+    free = [(a, k) for a, k in factors if affine[a] is FREE]
+    others = [(_substituted(a, bound), k) for a, k in factors if affine[a] is not FREE]
     rest_law = law.given(few, rest)
     g = _joint([_known(affine[t]) for t in inner], rest, rest_law)
     if closed:

@@ -17,7 +17,7 @@ import numpy as np
 from tensorprog.limits.gauss.enclosure import Box, Enclosure
 from tensorprog.limits.gauss.verified import EDGES, ENCLOSED, NODES, Line, bernstein, gauss, mass, one_root, truncation
 
-__all__ = ["INNER_PANELS", "PLANE_PANELS", "Plane", "Solved"]
+__all__ = ["INNER_PANELS", "PLANE_PANELS", "UNRESOLVED", "Plane", "Solved"]
 
 Array = np.ndarray
 
@@ -37,6 +37,8 @@ PASSED = 32
 SLOPES = 12
 """Pieces of the inner variable are halved so often at most, to know slopes on them: at the ends of curves there is none."""
 GENERATIONS = 60
+UNRESOLVED = 1e-3
+"""Where inner integrals have such errors, relative to E |f|, on panels with a tenth of it, the outer variable is cut no more."""
 _PIECES = np.array([0, 0.5, 1, 1.5, 2, 2.5, 3, 3.5, 4, 4.5, 5, 6, 7, 8, 10.5, 14, 38.5])
 _PIECES = np.concatenate([-_PIECES[:0:-1], _PIECES])
 _THIN = 1e-18
@@ -270,7 +272,9 @@ class Plane:
             ranged = (flat <= tolerance) & (flat < rule_error) | narrow & np.isfinite(flat)
             bound = np.minimum(rule_error, flat)
             done = ranged | (rule_error <= tolerance) | narrow
-            if generation == GENERATIONS - 1:
+            # Inner integrals that their panels do not resolve, as those of fast waves, are no better on smaller outer panels.
+            lost = float(panels.size[panels.error > UNRESOLVED * panels.size].sum())
+            if generation == GENERATIONS - 1 or lost > size_now / 10:
                 done[:] = True
             room = max((PLANE_PANELS - taken - len(panels.low)) // 2, 0)
             open_ = np.flatnonzero(~done)

@@ -30,10 +30,11 @@ from tensorprog.language.node import MOVES, Node, topological
 from tensorprog.language.program import Output, Program
 from tensorprog.language.symbols import VectorSpec, Width
 from tensorprog.limits.budget import Budget
-from tensorprog.limits.evaluate.scalar import ScalarProgram
+from tensorprog.limits.evaluate.scalar import ScalarProgram, one_sampling_cost
 from tensorprog.limits.expect.domain import jumps, ranges
 from tensorprog.limits.expect.lower import Lowering
 from tensorprog.limits.expect.powers import initial_scalars
+from tensorprog.limits.gauss.integrand import POINTS
 from tensorprog.limits.jumps.fixed import at_every_width, deviation, standing
 from tensorprog.limits.jumps.stand_in import with_generic_data
 from tensorprog.limits.tasks import Declined
@@ -56,6 +57,8 @@ AGAINST_CHANCE = 16
 HITS = 4
 EFFORT = 1 / 16
 """The budget of the scalars' values: roughly known ones do."""
+SAMPLED = 2.0**24
+"""Numbers computed for integrals by sampling, all scalars together, at most."""
 _BOUNDARY = ("vector", "matmul", "outer", "moment", "inverse_sqrt")
 _COMMON = Width("draws")
 
@@ -407,14 +410,22 @@ def _mark(x: Node) -> float:
 
 
 def _numbers(scalars: Sequence[Node]) -> dict[Node, list[Array]]:
-    """Scalars of the limit at two resolutions; of generic data, where data is still open; some numbers for hyperparameters."""
+    """Scalars of the limit at two resolutions; of generic data, where data is still open; some numbers for hyperparameters.
+
+    And for integrals that cost too much: exact zeros are found without them.
+    """
     from tensorprog.limits.gauss.integrate import Indefinite
 
     out: dict[Node, list[Array]] = {}
     open_ends: set[Node] = set()
     generic = with_generic_data(scalars)
+    sampled = 0.0
     for x in topological(generic):
-        if x.op in ("data", "scalar") or any(a in open_ends for a in x.args):
+        costly = False
+        if x.op == "gauss" and not any(a in open_ends for a in x.args):
+            sampled += one_sampling_cost(x, POINTS)
+            costly = sampled > SAMPLED
+        if costly or x.op in ("data", "scalar") or any(a in open_ends for a in x.args):
             open_ends.add(x)
     wanted: list[Node] = []
     meant: dict[Node, list[Node]] = {}

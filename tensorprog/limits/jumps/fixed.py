@@ -1,6 +1,6 @@
 """What a node is at every width: zero inputs, biases that start at zero, and all that is made of them.
 
-0 at every width is not the same as a limit that is 0: a jump may be met at the one, and not at the other (`jumps.py`).
+0 at every width is not the same as a limit that is 0: a jump may be met at the one, and not at the other (`check.py`).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Numbers in place of data that is not known yet: of a generic pair of examples, consistent with each other.
 
-Experiments on the limit of a network for any data (`jumps.py`) need numbers for its scalars. Taken at random one by one they
+Experiments on the limit of a network for any data (`check.py`) need numbers for its scalars. Taken at random one by one they
 belong to no network: h / sqrt(moment(h * h)) then has another scale than it has for all data, and after sixty layers none that
 floats can hold. Inner products of generic rows give all scalars the values that they have for one pair of examples.
 """

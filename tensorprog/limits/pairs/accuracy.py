@@ -257,10 +257,11 @@ def _compared(
     finer = c.run(
         block, noise=Perturbation(np.random.default_rng(1), scale, apart=apart), trace=trace, level=2, call=call
     )
-    return base, [
-        10 * np.abs(x - y) + COARSE * d + NOISE * scale * np.abs(x)
-        for x, y, d in zip(base, finer, differences, strict=True)
-    ]
+    with np.errstate(invalid="ignore"):
+        return base, [
+            10 * np.abs(x - y) + COARSE * d + NOISE * scale * np.abs(x)
+            for x, y, d in zip(base, finer, differences, strict=True)
+        ]
 
 
 def _is_tiny(x: Array) -> bool:

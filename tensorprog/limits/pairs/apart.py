@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,8 @@ from tensorprog.limits.tasks import Declined
 
 __all__ = ["Pair", "pair_of"]
 
+SAME = 1e-14
+"""Numbers that differ by less, in units of the lengths of vectors, are the inner products of these, up to rounding."""
 Axes = tuple[int | None, ...]
 """For every axis of a node the batch whose examples it runs over, if it does: 0 is that of the rows, 1 of the columns."""
 Place = tuple[Node, Axes]
@@ -84,9 +87,11 @@ class _Apart:
         roots = [(o.node, (0, 1) + (None,) * (len(o.node.shape) - 2)) for o in program.outputs.values()]
         self.order = _walk(roots)
         self._contents: dict[int, tuple[np.ndarray, bytes]] = {}
+        rows = [(axes[0], x.attr.data.array) for x, axes in self.order if _is_rows(x) and axes.count(None) < len(axes)]
+        self.folded = {place: g for place in self.order if (g := _folded(*place, rows)) is not None}
         found: tuple[dict[Any, np.ndarray], dict[Any, np.ndarray]] = ({}, {})
         for x, axes in self.order:
-            for kind, slot, array in _data(x, axes):
+            for kind, slot, array in [] if (x, axes) in self.folded else _data(x, axes):
                 found[slot][self._key(kind, array)] = array
         self.one_batch = found[0].keys() == found[1].keys()
         names = [self._names(side) for side in found]
@@ -137,12 +142,13 @@ class _Apart:
             return x
         shape = tuple([x.shape[i] for i in stay])
         args = [new[place] for place in _operands(x, axes)]
-        gram = _gram(x, axes)
+        factor, rest, gram = self.folded.get((x, axes), (1.0, 0.0, _gram(x, axes)))
         if gram is not None:
             (a, i, index), (b, j, other) = gram
             one, two = [self._slot_data(y, k, slots[k]) for y, k in ((a, i), (b, j))]
             where = [stay.index(p) for p in (*index, *other)]
-            return algebra.view(algebra.scale(number(a.shape[-1]), one.gram(two)), where, shape)
+            scaled = algebra.scale(number(factor * a.shape[-1]), one.gram(two))
+            return algebra.add([(1, algebra.view(scaled, where, shape)), (rest, algebra.constant(1, shape))])
         match x.op:
             case "vector":
                 ((kind, side, array),) = _data(x, axes)
@@ -270,6 +276,45 @@ def _data(x: Node, axes: Axes) -> list[tuple[str, int, np.ndarray]]:
             array = np.ascontiguousarray(np.moveaxis(whole, places[0], 0).astype(float))
             return [("values", side, array)]
     raise Declined(f"{x.op} depends on examples")
+
+
+def _folded(
+    x: Node, axes: Axes, rows: Sequence[tuple[int | None, np.ndarray]]
+) -> tuple[float, float, list[tuple[np.ndarray, int, list[int]]]] | None:
+    """As `_gram`, of a x.x' + b for few examples, which is folded into one constant; and a and b.
+
+    Args:
+        x: The instruction.
+        axes: Its axes of examples.
+        rows: The data (examples, *axes, features) that vectors have, and the batch of each.
+    """
+    if (
+        x.op != "constant"
+        or not isinstance(x.attr, np.ndarray)
+        or not {0, 1} <= {*axes}
+        or axes.count(None) < len(axes) - 2
+    ):
+        return None
+    stay = [i for i, a in enumerate(axes) if a is None]
+    whole = np.broadcast_to(x.attr, x.shape).astype(float).transpose(axes.index(0), axes.index(1), *stay)
+    for (i, a), (j, b) in product(rows, rows):
+        if (
+            (i, j) != (0, 1)
+            or a.shape[-1] != b.shape[-1]
+            or whole.shape != (len(a), len(b), *a.shape[1:-1], *b.shape[1:-1])
+        ):
+            continue
+        with np.errstate(all="ignore"):  # what is not finite is no inner product
+            gram = np.moveaxis(np.tensordot(a, b, (-1, -1)), a.ndim - 1, 1)
+            size = np.moveaxis(np.multiply.outer(*[np.linalg.norm(y, axis=-1) for y in (a, b)]), a.ndim - 1, 1)
+            most, least = [np.unravel_index(k, gram.shape) for k in (np.abs(gram).argmax(), np.abs(gram).argmin())]
+            apart = gram[most] - gram[least]
+            factor = (whole[most] - whole[least]) / apart if apart else whole[most] / gram[most]
+            rest = whole[least] - factor * gram[least]
+            rest = rest if abs(rest) > SAME * abs(factor) * size[least] else 0.0
+            if (np.abs(whole - factor * gram - rest) <= SAME * (abs(factor) * size + abs(rest))).all():
+                return float(factor), float(rest), [(a, 0, stay[: a.ndim - 2]), (b, 1, stay[a.ndim - 2 :])]
+    return None
 
 
 def _gram(x: Node, axes: Axes) -> list[tuple[np.ndarray, int, list[int]]] | None:

@@ -18,7 +18,7 @@ from tensorprog.limits.pairs.accuracy import Measured
 from tensorprog.limits.pairs.apart import Pair, pair_of
 from tensorprog.limits.pairs.compiled import Compiled
 from tensorprog.limits.pairs.inner_products import GramProducts, Products
-from tensorprog.limits.pairs.pairs import Pairs
+from tensorprog.limits.pairs.pairs import COUNTED, Pairs
 from tensorprog.limits.tasks import Exhausted
 
 __all__ = ["estimates_by_pairs"]
@@ -33,9 +33,9 @@ Known = tuple[Compiled, Pair]
 
 
 def estimates_by_pairs(
-    program: Program, values: Mapping[str, Any], budget: Budget, tolerance: float
+    program: Program, values: Mapping[str, Any], budget: Budget, tolerance: float, least: int = LARGE
 ) -> dict[str, Estimate]:
-    """The limits of all outputs, if they are large arrays over two batches of examples that do not meet; else none.
+    """The limits of all outputs, if they are arrays over two batches of examples that do not meet; else none.
 
     Nor where an error is larger than another route may have, or numbers leave the range of floats.
 
@@ -44,7 +44,10 @@ def estimates_by_pairs(
         values: Numbers for its hyperparameters.
         budget: Evaluations of integrands are counted in one like it.
         tolerance: The largest error of an entry, in units of sqrt(K(x, x) K(x', x')).
+        least: Only where a scalar has so many entries.
     """
+    if max([prod(x.shape) for x in program.nodes if x.is_scalar and x.op != "constant"], default=0) < least:
+        return {}
     try:
         known = _compiled(program, values, budget.factor)
         if known is None:
@@ -52,9 +55,8 @@ def estimates_by_pairs(
         compiled, data = known
         pairs = Pairs(_products(data), compiled)
         names = list(compiled.programs[0].outputs)
-        budget = budget.renewed()
-        budget.foresee(pairs.evaluations, "an integral")
-        pairs.measure(names, budget)
+        budget.renewed().foresee(pairs.evaluations, "an integral")
+        pairs.measure(names, Budget(COUNTED * budget.factor))
         measured = pairs.measured
         if (
             not max(measured.visible.values()) <= tolerance
@@ -97,8 +99,6 @@ def _compiled(program: Program, values: Mapping[str, Any], factor: float) -> Kno
 
 
 def _taken_apart(program: Program, values: Mapping[str, Any], factor: float) -> Known | None:
-    if max([prod(x.shape) for x in program.nodes if x.is_scalar and x.op != "constant"], default=0) < LARGE:
-        return None
     found = pair_of(program)
     if found is None:
         return None

@@ -380,8 +380,10 @@ class GramProducts:
         return [(int(k) // m, int(k) % m) for k in order]
 
     def equal(self, rows: Sequence[int], columns: Sequence[int]) -> np.ndarray:
-        """As that of `Products`: not known here."""
-        return np.zeros((len(rows), len(columns)), bool)
+        """As that of `Products`: x.x' = x.x = x'.x' is what equal examples have, and no others."""
+        i, j = np.asarray(rows), np.asarray(columns)
+        one, two = self.alone[0][i][:, None], self.alone[1][j]
+        return np.asarray((one == two) & (np.abs(self.products[np.ix_(i, j)]) == one))
 
     def block(self, data: Sequence[Node], rows: slice, columns: slice) -> Block:
         """As that of `Products`."""

@@ -14,12 +14,15 @@ from tensorprog.limits.pairs.blocks import Batched, Block, Call, mirrored
 from tensorprog.limits.pairs.compiled import Compiled
 from tensorprog.limits.pairs.inner_products import GramProducts, Products
 
-__all__ = ["BLOCK", "Pairs"]
+__all__ = ["BLOCK", "COUNTED", "Pairs"]
 
 BLOCK = 2**24
 """Inner products that are in memory together: pairs of examples, times those of positions."""
 SHARP = 1e-10
 """Relative error up to which quadrature, compared with bounds on telling examples, is used for all of them."""
+
+COUNTED = 3
+"""How many times the budget's evaluations integrals may really take: what is announced is rough."""
 
 Array = np.ndarray
 Range = tuple[slice, slice]
