@@ -123,7 +123,7 @@ class Trace:
 
         if self.learns_features or "against" in options:
             options.setdefault("against", self.own_limit(values=values, gia=gia, rng=rng))
-            how = {"values": values, "gia": gia, "weights": weights}
+            how: dict[str, Any] = {"values": values, "gia": gia, "weights": weights}
             try:
                 return compare(self.own_program, widths, seeds, rng=rng, **how, **options)
             except NotFinite:
