@@ -436,10 +436,41 @@ def test_what_makes_no_sense_is_refused(name):
     assert re.search(message, said(caught.value)), said(caught.value)
 
 
+DIVERGING = {
+    "limit": tp.limit,
+    "run": lambda trace: tp.run(trace, n=8),
+    "compare": lambda trace: tp.compare(trace, widths=[4], seeds=2),
+}
+
+
+@pytest.mark.parametrize("name", DIVERGING)
+@pytest.mark.parametrize("scheme", ["ntk", "mup"])
+def test_a_run_that_diverges_says_at_which_step(scheme, name):
+    """The limit in the NTK parametrization is f of order lr^t: the loss is beyond floats where 100 t > 308."""
+
+    def train(steps):
+        return tp.sgd(mlp(1, identity), X[:1], Y[:1], steps=steps, lr=10**50, parametrization=scheme)
+
+    with pytest.raises(tp.TensorProgramError) as caught:
+        DIVERGING[name](train(5 if scheme == "ntk" else 3))
+    step = int(re.search(r"training diverged at step (\d+) of", said(caught.value))[1])
+    assert step == 4 or (scheme, name) != ("ntk", "limit")
+    if name != "compare":
+        DIVERGING[name](train(step - 1))
+    with pytest.raises(tp.TensorProgramError):
+        DIVERGING[name](train(step))
+
+
+def test_gradient_independence_of_runs():
+    """Products with W.T are those of back-propagation, and of one step f_1 alone is wrong without their Zdot."""
+    assert tp.check_gia(tp.sgd(mlp(1, identity), X[:1], Y[:1], steps=1, lr=0.5)).holds
+    assert tp.check_gia(tp.sgd(mlp(2, identity), X[:1], Y[:1], steps=1, lr=0.5)).holds is False
+
+
 def test_a_trace_is_a_program_for_all_that_take_one(tmp_path):
     trace = tp.sgd(mlp(1, tp.erf), X, Y, steps=1, lr=0.5)
     assert tp.parse(str(trace.program), arrays=trace.program.arrays) == trace.program
     tp.save(trace, tmp_path / "trace.tp")
     assert tp.load(tmp_path / "trace.tp") == trace.program
     assert "MatMul" in tp.latex(tp.sgd(mlp(2, tp.erf), X, Y, steps=1, lr=0.5))
-    assert tp.check_gia(trace.program).bp_like is not None
+    assert tp.check_gia(trace).bp_like is not None
