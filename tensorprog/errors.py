@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import linecache
 import sys
 from collections.abc import Iterator
@@ -13,13 +14,13 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["MissingAxis", "Source", "TensorProgramError", "caller", "located"]
+__all__ = ["MissingAxis", "NotFinite", "Source", "TensorProgramError", "caller", "located"]
 
 QUOTED = 100
 """Characters of the user's line that are shown."""
 
-_PASSED = (str(Path(__file__).parent), str(Path(np.__file__).parent))
-"""Folders whose lines are nobody's program: this package, and NumPy, which calls it back."""
+_PASSED = (str(Path(__file__).parent), str(Path(np.__file__).parent), functools.__file__)
+"""Whose lines are nobody's program: this package, and NumPy and functools, which call it back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +110,10 @@ class MissingAxis(TensorProgramError):
     """
 
     axis: str = ""
+
+
+class NotFinite(TensorProgramError):
+    """An output is no finite number."""
 
 
 def _restored(

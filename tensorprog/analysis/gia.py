@@ -46,13 +46,14 @@ from tensorprog.language.expression import Expression
 from tensorprog.language.node import Node
 from tensorprog.language.program import Program
 from tensorprog.networks.network import Network
+from tensorprog.transforms.dispatch import HasProgram
 from tensorprog.transforms.written_out import written_out
 
 __all__ = ["check_gia"]
 
 
 def check_gia(
-    program: Program | Network,
+    program: Program | HasProgram,
     readouts: Any = None,
     *,
     values: Mapping[str, Any] | None = None,
@@ -64,7 +65,7 @@ def check_gia(
     """Is gradient independence right for a program or a network, and if a check fails, at which instruction?
 
     Args:
-        program: A program: what in it is back-propagation is content, without marks every `W.T`. Or a network,
+        program: A program, or a `Trace`: what in it is back-propagation is content, without marks every `W.T`. Or a network,
             `check_gia(net, X=None)`: then the readouts are the network's own (see `analysis/gia_network.py`).
         readouts: The program's readout vectors, as expressions or names; by default they are searched for, among the
             initial vectors of zero mean on which no `W @ z` depends and nothing that does is correlated with. Of a network
@@ -109,6 +110,10 @@ def check_gia(
     if isinstance(program, Network):
         X = options.pop("X", None) if readouts is None else readouts
         return check_network(program, X, options, values=values, rng=rng, widths=widths, seeds=seeds)
+    method = "auto"
+    if isinstance(program, HasProgram):  # a run of training
+        method = "population" if getattr(program, "is_sampled", False) else method
+        program = program.as_program()
     if not isinstance(program, Program):
         raise TensorProgramError(
             f"check_gia of {type(program).__name__}", fix="pass a tp.Program, or a tp.Network and its data"
@@ -133,7 +138,7 @@ def check_gia(
         notes.append("there are too many initial vectors to try all sets of readouts; pass readouts=[...]")
     is_simple = decided(simple, complete)
     is_loose = decided(loose, complete_too)
-    outputs, holds, remarks, is_loose = answer(program, values, rng, is_loose)
+    outputs, holds, remarks, is_loose = answer(program, values, rng, is_loose, method)
     if is_loose is None and is_simple:
         is_simple = None
     of = Instructions(program)

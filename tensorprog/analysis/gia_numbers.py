@@ -74,10 +74,10 @@ class Verdict(NamedTuple):
 
 
 def answer(
-    program: Program, values: Mapping[str, Any] | None, rng: Any, is_loose: bool | None
+    program: Program, values: Mapping[str, Any] | None, rng: Any, is_loose: bool | None, method: str = "auto"
 ) -> tuple[dict[str, Verdict], bool | None, list[str], bool | None]:
     """Both limits, `holds`, remarks, and `is_loose` as far as the numbers do not contradict it."""
-    outputs, holds, remarks = _compare_limits(program, values, rng)
+    outputs, holds, remarks = _compare_limits(program, values, rng, method)
     if holds is False and is_loose:
         remarks.append("the structural checks pass and the limits differ; one of them is wrong: please report this")
         is_loose = None
@@ -121,23 +121,24 @@ def _has(outputs: Mapping[str, Verdict], found: bool | None) -> bool:
 
 
 def _compare_limits(
-    program: Program, values: Mapping[str, Any] | None, rng: Any
+    program: Program, values: Mapping[str, Any] | None, rng: Any, method: str
 ) -> tuple[dict[str, Verdict], bool | None, list[str]]:
     from tensorprog.limits.limit import limit
 
     free = program_for(program, gia=True)
     try:
-        without = limit(program, values=values, rng=rng)
-        coupled = without if free == program else limit(free, values=values, rng=rng)
+        without = limit(program, values=values, rng=rng, method=method)
+        coupled = without if free == program else limit(free, values=values, rng=rng, method=method)
     except TensorProgramError as error:
         return {}, True if free == program else None, [f"the limits were not compared: {error.what}"]
     outputs = {name: Verdict(coupled[name], without[name], agree(coupled[name], without[name])) for name in program}
     if free == program:
         outputs = {name: v._replace(agrees=True) for name, v in outputs.items()}
         return outputs, True, ["nothing is back-propagation here: there is nothing to assume"]
-    if _has(outputs, None) and not _has(outputs, False) and _one_law(program, values):
+    exactly = method != "population"
+    if exactly and _has(outputs, None) and not _has(outputs, False) and _one_law(program, values):
         outputs = {name: v._replace(agrees=True) for name, v in outputs.items()}
-    for settle in (_by_difference, _by_populations):
+    for settle in (_by_difference, _by_populations) if exactly else (_by_populations,):
         if _has(outputs, None):
             outputs = settle(program, free, outputs, values, rng)
     if _has(outputs, False):

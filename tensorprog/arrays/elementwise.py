@@ -235,7 +235,7 @@ def _product(node: Node) -> Kernel:
             x = x if k == 1 else raised(x, k)
             if out is None:
                 out, own = x, k > 1
-            elif own and out.ndim and (x.shape == out.shape or not x.ndim):
+            elif own and np.ndim(out) and np.shape(x) in ((), out.shape):  # parameters may be floats
                 np.multiply(out, x, out=out)
             else:
                 out, own = out * x, True

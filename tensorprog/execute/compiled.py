@@ -17,7 +17,7 @@ import numpy as np
 from tensorprog.arrays.contraction import Contraction
 from tensorprog.arrays.elementwise import array_shape
 from tensorprog.arrays.plan import schedule
-from tensorprog.errors import TensorProgramError
+from tensorprog.errors import NotFinite, TensorProgramError
 from tensorprog.execute.factors import OPERATIONS, MatrixPlan, is_stored, rank
 from tensorprog.execute.matrices import MatrixValue, matrix_rule
 from tensorprog.execute.outer import Outer, boundary
@@ -277,7 +277,7 @@ class Compiled:
                 while i not in reasons:
                     i = next(j for j in by_target[i].sources if j in bad)
                 node, (why, fix) = by_target[i].node, reasons[i]
-                return TensorProgramError(
+                return NotFinite(
                     f"output {name} is not finite: that begins at {describe(node)}",
                     why=why, fix=fix, source=node.source, label=node.label,
                 )  # fmt: skip

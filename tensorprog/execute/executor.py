@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from tensorprog.errors import TensorProgramError
+from tensorprog.errors import NotFinite, TensorProgramError
 from tensorprog.execute.compiled import Compiled, Space, Watch, compiled
 from tensorprog.execute.dense import Dense, FiniteSpace
 from tensorprog.execute.lazy import Lazy
@@ -205,7 +205,7 @@ def execute(
     out = code.run(space, given)
     bad = [name for name, a in out.items() if not np.isfinite(a).all()]
     if bad:
-        raise (again and code.explain(again(), given)) or TensorProgramError(
+        raise (again and code.explain(again(), given)) or NotFinite(
             f"output {bad[0]} is not finite", fix="pass again=, a function that makes an equal space, to learn where"
         )
     return out

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tensorprog.errors import TensorProgramError
+from tensorprog.errors import NotFinite, TensorProgramError
 from tensorprog.estimate import Estimate, Estimates, note
 from tensorprog.language.data import ArrayData, Embedding
 from tensorprog.language.describe import describe
@@ -209,13 +209,14 @@ def _exact(
         for moved in _moved(part, values, budget):
             for name, estimate in found.items():
                 if estimate.kind != "exact" and name in uncertain:
-                    there = np.abs(np.asarray(estimate.value, dtype=float) - moved.get(name, math.inf))
+                    with np.errstate(invalid="ignore"):  # what is not finite is refused below
+                        there = np.abs(np.asarray(estimate.value, dtype=float) - moved.get(name, math.inf))
                     lost[name] = np.maximum(lost.get(name, 0.0), 2 * there)
     for name, estimate in list(found.items()):
         node = program.outputs[name].node
         if estimate.kind != "exact" and not np.all(np.isfinite(np.asarray(estimate.value, dtype=float))):
             if estimate.note and estimate.kind != "standard error":
-                raise TensorProgramError(
+                raise NotFinite(
                     f"the limit of output {name} is larger than floats go",
                     why=estimate.note,
                     fix="rescale the program: smaller standard deviations, or a normalization; tp.formula(..).evalf() has "
@@ -223,7 +224,7 @@ def _exact(
                     source=node.source,
                     label=describe(node),
                 )
-            raise TensorProgramError(
+            raise NotFinite(
                 f"the limit of output {name} is not finite",
                 why="a number is larger than 1e308, a moment is infinite, or a function met an argument without a value",
                 fix="look for an exp of something large, a division by a Moment that tends to 0, a root of a negative one",

@@ -8,11 +8,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from tensorprog.errors import TensorProgramError
+from tensorprog.errors import NotFinite, TensorProgramError
 from tensorprog.estimate import Estimates
 from tensorprog.language.program import Program
 from tensorprog.networks.network import Network
 from tensorprog.networks.samples import Batch
+from tensorprog.training.divergence import finite
 from tensorprog.training.powers import ABC
 from tensorprog.training.unroll import F0, Recipe, Unrolled
 
@@ -78,7 +79,7 @@ class Trace:
         """`tp.run`."""
         from tensorprog.execute.executor import run
 
-        return run(self.own_program, n, seeds, **options)
+        return finite(self.own_program, lambda program: run(program, n, seeds, **options))
 
     def own_limit(self, f0: Any = None, *, values: Mapping[str, Any] | None = None, **options: Any) -> Estimates:
         """`tp.limit`."""
@@ -88,7 +89,8 @@ class Trace:
             options["method"] = "population"
             if not self.recipe.optimizer.linear and options.get("tol") is None:  # every pair of samples is an entry
                 options.setdefault("samples", PAIRED)
-        return limit(self.program, values=self.given(f0, values, options.get("rng")), **options)
+        given = self.given(f0, values, options.get("rng"))
+        return finite(self.program, lambda program: limit(program, values=given, **options))
 
     @cached_property
     def is_sampled(self) -> bool:
@@ -121,10 +123,19 @@ class Trace:
 
         if self.learns_features or "against" in options:
             options.setdefault("against", self.own_limit(values=values, gia=gia, rng=rng))
-            return compare(self.own_program, widths, seeds, values=values, gia=gia, rng=rng, weights=weights, **options)
+            how: dict[str, Any] = {"values": values, "gia": gia, "weights": weights}
+            try:
+                return compare(self.own_program, widths, seeds, rng=rng, **how, **options)
+            except NotFinite:
+                for n in widths:
+                    self.own_run(n, seeds, **how)
+                raise
         numbers = check_seeds(seeds)
+        rows = finite(
+            self.own_program,
+            lambda program: sweep(program, widths, numbers, weights=weights, values=values, gia=gia, **options),
+        )
         known = anomalies(self.own_program, n=min(widths), values=values, gia=gia, weights=weights)
-        rows = sweep(self.own_program, widths, numbers, weights=weights, values=values, gia=gia, **options)
         runs = [(n, seed) for n in widths for seed in numbers]
         limits = limits_from(self.program, F0, [rows[run][F0] for run in runs], values, gia, rng)
         reference = self.own_limit(values=values, gia=gia, rng=rng)

@@ -29,6 +29,7 @@ from tensorprog.language.symbols import MatrixSpec, Number
 from tensorprog.networks.inputs import EXAMPLE
 from tensorprog.networks.network import Network
 from tensorprog.networks.samples import Batch
+from tensorprog.training.divergence import STEP
 from tensorprog.training.losses import OUTPUT, Loss
 from tensorprog.training.optimizers import Optimizer
 from tensorprog.training.passes import Backprop, Pass, origins, spread_over, subset
@@ -36,10 +37,9 @@ from tensorprog.training.points import Moved, Nearby, Weights
 from tensorprog.training.powers import Powers
 from tensorprog.transforms.backprop import Gradient, root_of_ratio
 
-__all__ = ["F0", "STEP", "Recipe", "Unrolled"]
+__all__ = ["F0", "Recipe", "Unrolled"]
 
 F0 = "f0"
-STEP = "step"
 
 
 @dataclass(frozen=True)
