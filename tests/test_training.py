@@ -1,5 +1,6 @@
 """Whole runs of training as programs: against plain SGD, kernel gradient descent, and known feature-learning limits."""
 
+import pickle
 import re
 from fractions import Fraction
 
@@ -421,6 +422,20 @@ def test_cross_entropy_is_that_of_probabilities_and_of_far_logits():
     assert abs(first([0, 1], [[-1000, 1000], [0, 0]]) - (2000 + np.log(2)) / 2) < 1e-12
 
 
+def test_a_trace_is_pickled_drawn_from_and_named():
+    trace = tp.sgd(mlp(1, tp.erf), X, Y, steps=1, lr=0.5, loss="mse", freeze=None)
+    assert pickle.loads(pickle.dumps(trace)).program == trace.program
+    first, again, other = [tp.limit(trace, f0="draw", **rng)["f"].value for rng in ({}, {"rng": 0}, {"rng": 1})]
+    assert np.array_equal(first, again) and not np.array_equal(first, other)
+    trivial = tp.sgd(mlp(1, tp.erf), X, Y, steps=1, lr=0.5, parametrization=tp.ABC([0, 0.5], [0, 0], 1))
+    assert "no step moves" in repr(trivial)
+    h = tp.dense("U", tp.Input("x"), N)
+    mixing = tp.sgd(tp.Network(tp.readout("v", h - tp.mean(h, "example"))), X, Y, steps=1, lr=0.5, batch=1)
+    with pytest.raises(tp.TensorProgramError, match="mixes examples") as caught:
+        mixing.program
+    assert caught.value.source.file == __file__
+
+
 ERRORS = {
     "steps": (lambda: tp.sgd(mlp(1, tp.erf), X, Y, steps=0, lr=1), "steps=0"),
     "the number of targets": (lambda: tp.sgd(mlp(1, tp.erf), X, Y[:2], steps=1, lr=1), "2 targets y for 3 examples"),
@@ -433,6 +448,21 @@ ERRORS = {
     "a batch": (lambda: tp.sgd(mlp(1, tp.erf), X, Y, steps=1, lr=1, batch=4), "from 1 to 3"),
     "batches": (lambda: tp.sgd(mlp(1, tp.erf), X, Y, steps=2, lr=1, batch=[[0]]), "1 batches for 2 steps"),
     "indices": (lambda: tp.sgd(mlp(1, tp.erf), X, Y, steps=1, lr=1, batch=[[3]]), "from 0 to 2"),
+    "no index": (lambda: tp.sgd(mlp(1, tp.erf), X, Y, steps=2, lr=1, batch=[[0.7], [1.2]]), r"the batch \[0\.7\]"),
+    "a mask": (lambda: tp.sgd(mlp(1, tp.erf), X, Y, steps=1, lr=1, batch=[[True, False, True]]), "flatnonzero"),
+    "a large index": (lambda: tp.sgd(mlp(1, tp.erf), X, Y, steps=1, lr=1, batch=[[2**70]]), "from 0 to 2"),
+    "an empty batch": (lambda: tp.sgd(mlp(1, tp.erf), X, Y, steps=1, lr=1, batch=[[]]), "from 0 to 2"),
+    "no data": (lambda: tp.sgd(mlp(1, tp.erf), None, Y, steps=1, lr=1), "X has no data"),
+    "nesterov": (lambda: tp.SGD(0.5, "yes"), "True or False"),
+    "a class": (lambda: tp.sgd(mlp(1, tp.erf), X, Y, steps=1, lr=1, optimizer=tp.Adam, parametrization="mup"), "optimizer="),
+    "a number of layers": (lambda: tp.classify("mup", -2), "hidden_layers=-2"),
+    "half a layer": (lambda: tp.classify("mup", 1.5), r"hidden_layers=1\.5"),
+    "no names": (lambda: tp.sgd(mlp(1, tp.erf), X, Y, steps=1, lr=1, freeze=3), "freeze=3"),
+    "a loss of one argument": (lambda: tp.sgd(mlp(1, tp.erf), X, Y, steps=1, lr=1, loss=lambda f: f**2), "two arguments"),
+    "a rate of none": (lambda: tp.sgd(mlp(1, tp.erf), X, Y, steps=1, lr=lambda: 1), "one argument"),
+    "f0 of words": (lambda: tp.limit(tp.sgd(mlp(1, tp.erf), X, Y, steps=1, lr=1), f0=["a", "b", "c"]), "f0"),
+    "f0 of a run": (lambda: tp.run(tp.sgd(mlp(1, tp.erf), X, Y, steps=1, lr=1), 4, f0=Y), "its own"),
+    "f0 of comparisons": (lambda: tp.compare(tp.sgd(mlp(1, tp.erf), X, Y, steps=1, lr=1), [4, 8], 2, f0=Y), "its own"),
     "a rate": (lambda: tp.sgd(mlp(1, tp.erf), X, Y, steps=1, lr=-1), "at least 0"),
     "rates": (lambda: tp.sgd(mlp(1, tp.erf), X, Y, steps=1, lr={"v": 1}), "no rate for W0"),
     "a name": (lambda: tp.sgd(mlp(1, tp.erf), X, Y, steps=1, lr=1, freeze="w"), "parameters are W0, v"),

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -17,7 +20,7 @@ from tensorprog.language.node import Node
 from tensorprog.networks.inputs import EXAMPLE
 from tensorprog.transforms.backprop import backprop
 
-__all__ = ["LOSSES", "OUTPUT", "Loss", "loss_of"]
+__all__ = ["LOSSES", "OUTPUT", "Loss", "loss_of", "takes"]
 
 OUTPUT = "output"
 
@@ -62,6 +65,14 @@ def _mse(f: Any, y: Any) -> Any:
     return build.sum(square, OUTPUT) if OUTPUT in square.axes else square
 
 
+def _logistic(f: Any, y: Any) -> Any:
+    return softplus(-y * f)
+
+
+def _logistic_slope(f: Any, y: Any) -> Any:
+    return -y * sigmoid(-y * f)
+
+
 def _cross_entropy(f: Any, y: Any) -> Any:
     """log sum exp f - y.f about m = p.f: no f is larger than m + log(outputs), and sum exp(f - m) >= 1: all of it is finite."""
     p = build.softmax(f, OUTPUT)
@@ -69,10 +80,14 @@ def _cross_entropy(f: Any, y: Any) -> Any:
     return build.sum((p - y) * f, OUTPUT) + log(build.sum(exp(f - m), OUTPUT))
 
 
+def _cross_entropy_slope(f: Any, y: Any) -> Any:
+    return build.softmax(f, OUTPUT) - y
+
+
 LOSSES: dict[str, tuple[Callable[[Any, Any], Any], Callable[[Any, Any], Any]]] = {
-    "mse": (_mse, lambda f, y: f - y),
-    "logistic": (lambda f, y: softplus(-y * f), lambda f, y: -y * sigmoid(-y * f)),
-    "cross_entropy": (_cross_entropy, lambda f, y: build.softmax(f, OUTPUT) - y),
+    "mse": (_mse, operator.sub),
+    "logistic": (_logistic, _logistic_slope),
+    "cross_entropy": (_cross_entropy, _cross_entropy_slope),
 }
 """Name to (value, slope)."""
 
@@ -91,7 +106,7 @@ def loss_of(loss: Any, y: Any, examples: int, outputs: int | None) -> Loss:
     """
     targets = _targets(y, examples)
     shape = (examples,) if outputs is None else (examples, outputs)
-    if loss == "cross_entropy":
+    if isinstance(loss, str) and loss == "cross_entropy":
         targets = _classes(targets, examples, outputs)
     elif targets.shape == (examples, 1) and outputs is None:
         targets = targets[:, 0]
@@ -114,7 +129,11 @@ def loss_of(loss: Any, y: Any, examples: int, outputs: int | None) -> Loss:
         return Loss(targets, *LOSSES[loss])
     if not callable(loss):
         raise TensorProgramError(f"loss={loss!r}", fix=f"use a function of f and y, or one of {', '.join(LOSSES)}")
-    found = Loss(targets, loss, _slope_of(loss, shape))
+    if not takes(loss, "f", "y"):
+        raise TensorProgramError(
+            "a loss that is no function of two arguments", fix="give one of outputs f and targets y: lambda f, y: ..."
+        )
+    found = Loss(targets, loss, partial(_slope, loss))
     probe = algebra.hyperparameter("f", None, shape)
     value = found._of(loss, probe, range(examples))
     if value.width is not None or value.axes != (EXAMPLE,):
@@ -163,18 +182,25 @@ def _classes(targets: np.ndarray, examples: int, outputs: int | None) -> np.ndar
     return np.eye(outputs, dtype=np.int64)[targets]
 
 
-def _slope_of(loss: Callable[[Any, Any], Any], shape: tuple[int, ...]) -> Callable[[Any, Any], Any]:
+def _slope(loss: Callable[[Any, Any], Any], f: Any, y: Any) -> Any:
     """The derivative of a user's loss, by the table of derivatives."""
+    from tensorprog.transforms.rewrite import rewrite_nodes
 
-    def slope(f: Any, y: Any) -> Any:
-        place = algebra.hyperparameter("f", None, f.node.shape)
-        value = loss(Expression(place, f.names), y)
-        back = backprop(build.sum(value, EXAMPLE).node)
-        g = back.gradients.get(place)
-        node = algebra.constant(0, f.node.shape) if g is None else g.node
-        from tensorprog.transforms.rewrite import rewrite_nodes
+    place = algebra.hyperparameter("f", None, f.node.shape)
+    value = loss(Expression(place, f.names), y)
+    back = backprop(build.sum(value, EXAMPLE).node)
+    g = back.gradients.get(place)
+    node = algebra.constant(0, f.node.shape) if g is None else g.node
+    rule = lambda x, args: f.node if x == place else algebra.rebuild(x, args)  # noqa: E731
+    return Expression(rewrite_nodes([node], rule)[node], f.names)
 
-        rule = lambda x, args: f.node if x == place else algebra.rebuild(x, args)  # noqa: E731
-        return Expression(rewrite_nodes([node], rule)[node], f.names)
 
-    return slope
+def takes(function: Callable[..., Any], *arguments: Any) -> bool:
+    """Can a function be called with these arguments, as far as it says?"""
+    try:
+        signature(function).bind(*arguments)
+    except TypeError:
+        return False
+    except ValueError:  # built in, and says nothing
+        return True
+    return True

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
+import numpy as np
+
 from tensorprog.errors import TensorProgramError
 from tensorprog.language import algebra
 from tensorprog.language.node import Node
@@ -50,6 +52,8 @@ class SGD:
 
     def __post_init__(self) -> None:
         _check("the momentum", self.momentum)
+        if not isinstance(self.nesterov, (bool, np.bool_)):
+            raise TensorProgramError(f"nesterov={self.nesterov!r} of an optimizer", fix="give True or False")
 
     def step(self, known: Any, gradient: Node) -> tuple[Node, Any]:
         """See `Optimizer`."""

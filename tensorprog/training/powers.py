@@ -22,6 +22,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
+import numpy as np
+
 from tensorprog.errors import TensorProgramError
 from tensorprog.language.symbols import number
 
@@ -293,6 +295,9 @@ def classify(parametrization: Any, hidden_layers: int = 2) -> Classification:
     """
     if isinstance(parametrization, str) and parametrization == "mean_field":
         hidden_layers = 1
+    whole = isinstance(hidden_layers, (int, np.integer)) and not isinstance(hidden_layers, bool)
+    if not whole or hidden_layers < 1:
+        raise TensorProgramError(f"hidden_layers={hidden_layers!r}", fix="give a number of layers, 1 or more")
     abc = parametrization if isinstance(parametrization, ABC) else named(parametrization, hidden_layers)
     reasons = tuple(abc.blow_ups())
     out, learns = abc.a[-1] + abc.b[-1], 2 * abc.a[-1] + abc.c

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from tensorprog.language.symbols import number
 from tensorprog.networks.network import Network
 from tensorprog.networks.readouts import Readout
 from tensorprog.networks.samples import Batch, batches, reduced, same_features
-from tensorprog.training.losses import loss_of
+from tensorprog.training.losses import loss_of, takes
 from tensorprog.training.optimizers import SGD, Optimizer
 from tensorprog.training.passes import Pass, parameter_kinds
 from tensorprog.training.powers import ABC, Powers, named
@@ -38,7 +39,7 @@ def sgd(
     X_test: Any = None,
     optimizer: Optimizer | None = None,
     weight_decay: Any = 0,
-    freeze: Sequence[str] = (),
+    freeze: Iterable[str] | None = None,
 ) -> Trace:
     """Trains a network by gradient descent: the whole run as one Tensor Program.
 
@@ -76,8 +77,8 @@ def sgd(
         raise TensorProgramError(f"tp.sgd of {type(net).__name__}", fix="give a tp.Network")
     if isinstance(steps, bool) or not isinstance(steps, (int, np.integer)) or steps < 1:
         raise TensorProgramError(f"steps={steps!r}", fix="give a number of steps, 1 or more")
-    train = _one(batches(net.inputs, X, net.source), "X")
-    test = None if X_test is None else _one(batches(net.inputs, X_test, net.source), "X_test")
+    train = _one(net, X, "X")
+    test = None if X_test is None else _one(net, X_test, "X_test")
     both = [train] if test is None else [train, test]
     if test is not None:
         same_features([train], [test])
@@ -86,7 +87,7 @@ def sgd(
     kinds, matrices = parameter_kinds(whole)
     frozen = _frozen(freeze, kinds)
     optimizer = SGD() if optimizer is None else optimizer
-    if not hasattr(optimizer, "step"):
+    if isinstance(optimizer, type) or not (hasattr(optimizer, "step") and hasattr(optimizer, "linear")):
         raise TensorProgramError(f"optimizer={optimizer!r}", fix="use tp.SGD(..), tp.Adam(..) or tp.SignSGD(..)")
     if not optimizer.linear and parametrization not in ("mup", "ntk"):
         raise TensorProgramError(
@@ -125,7 +126,11 @@ def sgd(
     return Trace(net, train, test, recipe, abc)
 
 
-def _one(found: list[Batch], what: str) -> Batch:
+def _one(net: Network, X: Any, what: str) -> Batch:
+    given = X.values() if isinstance(X, Mapping) and X else [X]
+    if any(a is None for a in given):
+        raise TensorProgramError(f"{what} has no data", fix="give an array for every input")
+    found = batches(net.inputs, X, net.source)
     if len(found) > 1:
         raise TensorProgramError(
             f"{what} with examples of {len(found)} shapes", why="training takes examples of one shape", fix="pad them"
@@ -134,9 +139,11 @@ def _one(found: list[Batch], what: str) -> Batch:
 
 
 def _frozen(freeze: Any, kinds: Mapping[str, str]) -> frozenset[str]:
-    names = (freeze,) if isinstance(freeze, str) else tuple(freeze)
+    if not isinstance(freeze, (str, Iterable, type(None))):
+        raise TensorProgramError(f"freeze={freeze!r}"[:80], fix="give a list of names of parameters")
+    names = (freeze,) if isinstance(freeze, str) else tuple(freeze or ())
     for name in names:
-        if name not in kinds:
+        if not isinstance(name, str) or name not in kinds:
             raise TensorProgramError(f"freeze has {name!r}", fix=f"the parameters are {', '.join(sorted(kinds))}")
     return frozenset(names)
 
@@ -153,7 +160,7 @@ def _batches(batch: Any, steps: int, examples: int) -> list[tuple[int, ...]]:
         blocks = [tuple(range(s, min(s + int(batch), examples))) for s in starts]
         return [blocks[t % len(blocks)] for t in range(steps)]
     try:
-        lists = [tuple([int(i) for i in np.atleast_1d(np.asarray(b, dtype=np.int64))]) for b in batch]
+        lists = [np.atleast_1d(np.asarray(b)) for b in batch]
     except (TypeError, ValueError):
         raise TensorProgramError(
             f"batch={batch!r}"[:80], fix='use "full", a number, or one array of indices a step'
@@ -161,9 +168,23 @@ def _batches(batch: Any, steps: int, examples: int) -> list[tuple[int, ...]]:
     if len(lists) != steps:
         raise TensorProgramError(f"{len(lists)} batches for {steps} steps", fix="give one for each step")
     for b in lists:
-        if not b or min(b) < 0 or max(b) >= examples or len(set(b)) < len(b):
-            raise TensorProgramError(f"the batch {list(b)}", fix=f"give different indices from 0 to {examples - 1}")
-    return lists
+        indices = b.ndim == 1 and b.dtype.kind in "iu" and b.size > 0
+        if not indices or b.min() < 0 or b.max() >= examples or len(np.unique(b)) < len(b):
+            mask = " (np.flatnonzero of a mask)" if b.dtype.kind == "b" else ""
+            raise TensorProgramError(
+                f"the batch {b.tolist()}"[:80], fix=f"give different indices from 0 to {examples - 1}{mask}"
+            )
+    return [tuple(b.tolist()) for b in lists]
+
+
+@dataclass(frozen=True)
+class _Rates:
+    """The rate of a step and a parameter; tables are by names of parameters, and "default"."""
+
+    tables: Mapping[str, list[Node]]
+
+    def __call__(self, t: int, name: str) -> Node:
+        return self.tables[name if name in self.tables else "default"][t]
 
 
 def _rates(lr: Any, steps: int, kinds: Mapping[str, str]) -> Callable[[int, str], Node]:
@@ -176,21 +197,18 @@ def _rates(lr: Any, steps: int, kinds: Mapping[str, str]) -> Callable[[int, str]
     missing = [] if "default" in given else [name for name in kinds if name not in given]
     if missing:
         raise TensorProgramError(f"lr has no rate for {missing[0]}", fix='give one, or "default"')
-    tables = {name: _schedule(value, steps, name) for name, value in given.items()}
-
-    def rate(t: int, name: str) -> Node:
-        return tables[name if name in tables else "default"][t]
-
-    return rate
+    return _Rates({name: _schedule(value, steps) for name, value in given.items()})
 
 
-def _schedule(lr: Any, steps: int, name: str) -> list[Node]:
+def _schedule(lr: Any, steps: int) -> list[Node]:
     if isinstance(lr, Expression):
         if lr.width is not None or lr.axes:
             raise TensorProgramError("an lr that is no scalar", fix='give a number or a tp.Scalar("lr", 0.1)')
         return [lr.node] * steps
+    if callable(lr) and not takes(lr, 0):
+        raise TensorProgramError("an lr that is no function of one argument", fix="give one of the step: lambda t: ...")
     values = [lr(t) for t in range(steps)] if callable(lr) else lr
-    if np.ndim(values) == 0:
+    if not isinstance(values, (list, tuple, np.ndarray)) or np.ndim(values) == 0:
         values = [values] * steps
     if len(values) != steps:
         raise TensorProgramError(f"{len(values)} learning rates for {steps} steps", fix="give one for each step")

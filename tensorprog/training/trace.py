@@ -10,11 +10,12 @@ import numpy as np
 
 from tensorprog.errors import NotFinite, TensorProgramError
 from tensorprog.estimate import Estimates
+from tensorprog.language.given import real_array
 from tensorprog.language.program import Program
 from tensorprog.networks.network import Network
 from tensorprog.networks.samples import Batch
 from tensorprog.training.divergence import finite
-from tensorprog.training.powers import ABC
+from tensorprog.training.powers import ABC, classify
 from tensorprog.training.unroll import F0, Recipe, Unrolled
 
 __all__ = ["Trace"]
@@ -67,7 +68,10 @@ class Trace:
         return len(self.recipe.batches)
 
     def __repr__(self) -> str:
-        what = "features are learned" if self.learns_features else "follows a kernel"
+        if not classify(self.abc).nontrivial:
+            what = "no step moves the output in the limit"
+        else:
+            what = "features are learned" if self.learns_features else "follows a kernel"
         return f"{self.steps} steps of training in {self.abc}: {what}"
 
     # ---- functions of programs ----
@@ -79,6 +83,7 @@ class Trace:
         """`tp.run`."""
         from tensorprog.execute.executor import run
 
+        _without_f0("run", options)
         return finite(self.own_program, lambda program: run(program, n, seeds, **options))
 
     def own_limit(self, f0: Any = None, *, values: Mapping[str, Any] | None = None, **options: Any) -> Estimates:
@@ -89,7 +94,7 @@ class Trace:
             options["method"] = "population"
             if not self.recipe.optimizer.linear and options.get("tol") is None:  # every pair of samples is an entry
                 options.setdefault("samples", PAIRED)
-        given = self.given(f0, values, options.get("rng"))
+        given = self.given(f0, values, options.get("rng", 0))
         return finite(self.program, lambda program: limit(program, values=given, **options))
 
     @cached_property
@@ -121,6 +126,7 @@ class Trace:
         from tensorprog.execute.executor import check_seeds
         from tensorprog.training.starts import limits_from
 
+        _without_f0("compare", options)
         if self.learns_features or "against" in options:
             options.setdefault("against", self.own_limit(values=values, gia=gia, rng=rng))
             how: dict[str, Any] = {"values": values, "gia": gia, "weights": weights}
@@ -165,7 +171,7 @@ class Trace:
                 raise TensorProgramError(f"f0={f0!r}", fix='use "zero", "draw" or an array')
             found[F0] = self._drawn(shape, rng)
             return found
-        a = np.asarray(f0, dtype=float)
+        a = real_array(f0, "f0", "give one number for each output")
         if a.shape != shape:
             raise TensorProgramError(
                 f"f0 of shape {a.shape}", why=f"the outputs have shape {shape}: training examples, then test examples",
@@ -190,3 +196,11 @@ class Trace:
         w, v = np.linalg.eigh(K.reshape(size, size))
         z = np.random.default_rng(rng).standard_normal(size)
         return np.asarray((v * np.sqrt(np.maximum(w, 0))) @ z).reshape(shape)
+
+
+def _without_f0(function: str, options: Mapping[str, Any]) -> None:
+    if F0 in options:
+        raise TensorProgramError(
+            f"{function} of a run of training is given f0=", why="a network has its own outputs before the first step",
+            fix="leave it out: f0= is an option of tp.limit",
+        )  # fmt: skip
