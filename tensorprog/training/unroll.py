@@ -53,6 +53,8 @@ class Recipe:
         rates: The rate of a step and a parameter.
         optimizer: What is made of gradients.
         decay: Of the weights: a step at the rate lr leaves 1 - lr decay of them.
+        coupled: The same, added to gradients before the optimizer sees them.
+        clip: The largest norm of all gradients together; None for any.
         frozen: The names of parameters that are not trained.
     """
 
@@ -63,6 +65,8 @@ class Recipe:
     optimizer: Optimizer
     decay: Number
     frozen: frozenset[str]
+    coupled: Number
+    clip: Number | None
 
 
 class Unrolled:
@@ -209,15 +213,55 @@ class Unrolled:
         return found
 
     # ---- gradients ----
+    def _norm(self, found: _Gradients, slopes: Sequence[_Slope]) -> Node:
+        """n^(-c) |g|^2 of all gradients g together: how much the loss falls in a step at a small rate lr, over lr."""
+        powers, terms = self.recipe.powers, []
+        for slope in slopes:
+            if slope.key not in found:
+                continue
+            name, parts = found[slope.key]
+            move = _total(parts)
+            if slope.cols is not None:
+                move = algebra.apply(move, False, slope.cols)
+            term = algebra.mul([slope.rows, move])
+            term = algebra.moment(algebra.typed(term, slope.rows.shape, slope.rows.width, None))
+            for _ in slope.rows.shape:
+                term = algebra.sum_axis(term, 0)
+            ratio = algebra.constant(slope.rows.width.ratio)
+            terms.append(
+                (1, algebra.mul([self.power(powers.output - 1 + powers.rates[name]), ratio, slope.factor, term]))
+            )
+        return algebra.add(terms)
+
+    def _clipped(self, found: _Gradients, slopes: Sequence[_Slope], here: _Gradients) -> _Gradients:
+        """Gradients over max(1, |g| / clip)."""
+        clip = self.recipe.clip
+        if clip is None:
+            return found
+        norm = algebra.fn(
+            "sqrt", algebra.fn("relu", self._norm({**found, **here}, slopes))
+        )  # a sum of squares, up to rounding
+        excess = algebra.fn("relu", algebra.sub(algebra.scale(1 / clip, norm), ONE))
+        factor = algebra.fn("reciprocal", algebra.add([(1, ONE), (1, excess)]))
+        scaled: _Gradients = {}
+        for key, (name, parts) in found.items():
+            total = _total(parts)
+            new = algebra.typed(algebra.mul([factor, total]), total.shape, total.width, total.inner)
+            scaled[key] = name, [new]
+        return scaled
+
     def _gradients(
         self, p: Pass, backs: Sequence[Backprop], point: Moved | Nearby, data: dict[Node, ArrayData]
-    ) -> dict[Any, tuple[str, list[Node]]]:
+    ) -> _Gradients:
         """What every parameter moves by, to be summed: a matrix by its specification, vectors by their nodes."""
-        found: dict[Any, tuple[str, list[Node]]] = {}
+        found: _Gradients = {}
+        here: _Gradients = {}  # the input layers' on these examples
+        slopes: list[_Slope] = []
+        linear = self.recipe.optimizer.linear
 
-        def give(key: Any, name: str, node: Node) -> None:
+        def give(key: Any, name: str, node: Node, to: _Gradients = found) -> None:
             if not node.is_zero:
-                found.setdefault(key, (name, []))[1].append(node)
+                to.setdefault(key, (name, []))[1].append(node)
 
         for back in backs:
             chi = None if back.chi is None else point.now(back.chi)
@@ -225,15 +269,21 @@ class Unrolled:
                 name = use.matrix.name
                 if name in self.recipe.frozen:
                     continue
-                give(use.matrix, name, self._of_use(use, point, chi))
+                rows, cols = self._pair(use, point, chi)
+                width = use.matrix.cols if use.transposed else use.matrix.rows
+                root = algebra.fn("reciprocal", root_of_ratio(width))
+                sized = self._sized(use.matrix.var)
+                give(use.matrix, name, _product(rows, cols, algebra.mul([sized, root])))
+                slopes.append(_Slope(use.matrix, rows, cols, root if linear else algebra.mul([sized, root])))
             for x, g in back.of.gradients.items():
                 if x.op != "vector" or not x.attr.trainable or x.attr.name in self.recipe.frozen:
                     continue
                 total = _summed(g, point.now(g.node), chi, x)
                 size = x.attr.var if x.attr.lr is None else x.attr.lr
-                factors = [self._sized(size, x.shape), algebra.fn("reciprocal", root_of_ratio(x.width))]
+                root = algebra.fn("reciprocal", root_of_ratio(x.width))
+                factors = [self._sized(size, x.shape), root]
                 moved: list[tuple[Any, Node]] = [(x, total)]
-                if isinstance(x.attr, Embedding) and self.recipe.optimizer.linear:  # U x' itself
+                if isinstance(x.attr, Embedding) and linear:  # U x' itself
                     moved = [(y, _contracted(total, data[x].metric(y.attr.data), y.shape)) for y in self._everywhere(x)]
                 elif isinstance(x.attr, Embedding):  # the entries of U, a vector for each feature
                     rows = algebra.constant(data[x].array / data[x].features ** 0.5)
@@ -241,7 +291,15 @@ class Unrolled:
                 for key, node in moved:
                     shape = key.shape if isinstance(key, Node) else node.shape
                     give(key, x.attr.name, algebra.typed(algebra.mul([*factors, node]), shape, x.width, None))
-        return found
+                if linear:
+                    slopes.append(_Slope(x, total, None, root))
+                if linear and isinstance(x.attr, Embedding) and self.recipe.clip is not None:
+                    for y in [y for y in p.embeddings if y.attr.name == x.attr.name]:
+                        node = algebra.mul([*factors, _contracted(total, data[x].metric(data[y]), y.shape)])
+                        give(y, x.attr.name, algebra.typed(node, y.shape, y.width, None), here)
+        if not linear:  # vectors, and the entries of input layers, move by what they are differentiated in
+            slopes += [_Slope(k, _total(v), None, ONE) for k, (_, v) in found.items() if not isinstance(k, MatrixSpec)]
+        return self._clipped(found, slopes, here)
 
     def _sized(self, size: Any, shape: tuple[int, ...] | None = None) -> Node:
         """What gradients are multiplied by: sigma^2; sigma, if the step is no linear function of them, and it again by sigma."""
@@ -252,7 +310,8 @@ class Unrolled:
         """What an input layer makes of all data."""
         return list(dict.fromkeys([y for p in self.passes for y in p.embeddings if y.attr.name == x.attr.name]))
 
-    def _of_use(self, use: Any, point: Moved | Nearby, chi: Node | None) -> Node:
+    def _pair(self, use: Any, point: Moved | Nearby, chi: Node | None) -> tuple[Node, Node]:
+        """chi dg and h, in the order of the matrix's rows and columns."""
         g = use.gradient
         shape = g.node.shape
         width = use.matrix.cols if use.transposed else use.matrix.rows
@@ -261,27 +320,22 @@ class Unrolled:
         if h.shape:
             h = algebra.view(h, range(len(shape) - len(h.shape), len(shape)), shape)
         rows, cols = (h, d) if use.transposed else (d, h)
-        rows, cols = (algebra.typed(x, x.shape, w, None) for x, w in ((rows, use.matrix.rows), (cols, use.matrix.cols)))
-        body = algebra.mul([rows, algebra.inner(cols)])
-        body = algebra.typed(body, shape, use.matrix.rows, use.matrix.cols)
-        for _ in shape:
-            body = algebra.sum_axis(body, 0)
-        factor = algebra.mul([self._sized(use.matrix.var), algebra.fn("reciprocal", root_of_ratio(width))])
-        return algebra.mul([factor, body])
+        return algebra.typed(rows, shape, use.matrix.rows, None), algebra.typed(cols, shape, use.matrix.cols, None)
 
-    def _update(self, t: int, gradients: dict[Any, tuple[str, list[Node]]]) -> None:
+    def _update(self, t: int, gradients: _Gradients) -> None:
         recipe, linear = self.recipe, self.recipe.optimizer.linear
         for key, (name, parts) in gradients.items():
-            total = algebra.add([(1, x) for x in parts])
-            total = algebra.typed(total, parts[0].shape, parts[0].width, parts[0].inner)
-            step, self.state[key] = recipe.optimizer.step(self.state.get(key), total)
+            total = _total(parts)
             rate = recipe.rates(t, name)
             power = self.power(recipe.powers.rates[name] - recipe.powers.scale)
+            if recipe.coupled:  # of optimizers that are linear
+                parts = [algebra.mul([power, total]), algebra.scale(recipe.coupled, self._known(key))]
+                total, power = algebra.typed(algebra.add([(1, x) for x in parts]), *_type(total)), ONE
+            step, self.state[key] = recipe.optimizer.step(self.state.get(key), total)
             kept = algebra.sub(ONE, algebra.scale(recipe.decay, rate)) if recipe.decay else ONE
             if isinstance(key, MatrixSpec):
                 step = step if linear else algebra.mul([self._sized(key.var), step])
-                start = algebra.matrix(key) if self.learning else algebra.constant(0, (), key.rows, key.cols)
-                new = _moved(self.weights.matrices.get(key, start), kept, [rate, power, step])
+                new = _moved(self._known(key), kept, [rate, power, step])
                 self.weights.matrices[key] = algebra.typed(new, (), key.rows, key.cols)
                 continue
             steps = {key: step}
@@ -293,9 +347,54 @@ class Unrolled:
                 size = key.attr.var if key.attr.lr is None else key.attr.lr
                 steps = {key: algebra.mul([self._sized(size, key.shape), step])}
             for x, step in steps.items():
-                start = x if self.learning else algebra.constant(0, x.shape, x.width)
-                new = _moved(self.weights.vectors.get(x, start), kept, [rate, power, step])
+                new = _moved(self._known(x), kept, [rate, power, step])
                 self.weights.vectors[x] = algebra.typed(new, x.shape, x.width, None)
+
+    def _known(self, key: Any) -> Node:
+        """A matrix or a vector as it is now, or its increment."""
+        if isinstance(key, MatrixSpec):
+            start = algebra.matrix(key) if self.learning else algebra.constant(0, (), key.rows, key.cols)
+            return self.weights.matrices.get(key, start)
+        start = key if self.learning else algebra.constant(0, key.shape, key.width)
+        return self.weights.vectors.get(key, start)
+
+
+_Gradients = dict[Any, tuple[str, list[Node]]]
+"""A parameter (a matrix by its specification, vectors by their nodes) to its name, and what it moves by, to be summed."""
+
+
+@dataclass(frozen=True)
+class _Slope:
+    """What the loss falls by as a parameter moves: the derivative in it, or, of a matrix, the two factors of that.
+
+    Attributes:
+        key: The parameter.
+        rows: Over its axes; all of them are summed over.
+        cols: Of a matrix: the other factor.
+        factor: Of both.
+    """
+
+    key: Any
+    rows: Node
+    cols: Node | None
+    factor: Node
+
+
+def _total(parts: Sequence[Node]) -> Node:
+    total = algebra.add([(1, x) for x in parts])
+    return algebra.typed(total, *_type(parts[0]))
+
+
+def _type(x: Node) -> tuple[Any, Any, Any]:
+    return x.shape, x.width, x.inner
+
+
+def _product(rows: Node, cols: Node, factor: Node) -> Node:
+    """The sum over all axes of rows times columns."""
+    body = algebra.typed(algebra.mul([rows, algebra.inner(cols)]), rows.shape, rows.width, cols.width)
+    for _ in rows.shape:
+        body = algebra.sum_axis(body, 0)
+    return algebra.mul([factor, body])
 
 
 def _moved(before: Node, kept: Node, step: Sequence[Node]) -> Node:
