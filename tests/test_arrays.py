@@ -240,3 +240,15 @@ def test_a_gram_matrix_is_made_without_the_array_of_products():
     assert peak < 20 * array.nbytes  # the products would take 300 times the array
     np.testing.assert_allclose(got["gram"], array @ array.T / 2000, atol=1e-13)
     np.testing.assert_allclose(got["attention"], np.broadcast_to(array.mean(axis=0), (300, 2000)), atol=1e-13)
+
+
+def test_products_take_plain_numbers() -> None:
+    """Parameters of integrands are floats, and so may be all that is there."""
+    body = algebra.mul(
+        [(Node("var", (), 0), 2), (Node("param", (), 0), 1), (Node("var", (), 1), 1), (Node("param", (), 1), 1)]
+    )
+    run, z = kernel(body), np.array([1.0, 2.0])
+    given = {("var", 0): z, ("var", 1): 3.0, ("param", 0): 0.5, ("param", 1): 7.0}
+    found = run(*[given[a.op, a.attr] for a in body.args])
+    np.testing.assert_array_equal(found, z**2 * 0.5 * 3 * 7)
+    assert run(*[2.0 for _ in body.args]) == 2.0 ** sum(body.attr)
