@@ -342,6 +342,50 @@ def test_known_traces_of_linear_networks(gia, golden):
     assert np.abs(tp.limit(trace, gia=gia)["f"].value.ravel() - golden).max() < 1e-8
 
 
+def probed(scheme, steps):
+    h = tp.dense("W1", tp.dense("W0", tp.Input("x"), N), N)
+    net = tp.Network(tp.readout("v", h))
+    probe = {"h2": tp.moment(h * h), "own": lambda x: tp.moment(tp.dense("W0", x, N) ** 2)}
+    return tp.sgd(net, X, Y, steps=steps, lr=0.25, parametrization=scheme, X_test=XT, probe=probe)
+
+
+@pytest.mark.parametrize("scheme", ["ntk", "mup"])
+def test_probes_are_moments_of_the_network_as_it_is(scheme):
+    """After one step of plain gradient descent; in the kernel's limit nothing moves."""
+    n, d = 12, 4
+    rng = np.random.default_rng(4)
+    u, w, v = rng.standard_normal((n, d)) / 2, rng.standard_normal((n, n)) / n**0.5, rng.standard_normal(n)
+    trace = probed(scheme, 1)
+    runs = tp.run(trace, n=n, parameters={"W0": u, "W1": w, "v": v})
+    out = v / (n**0.5 if scheme == "ntk" else n)
+    chi = (X @ u.T @ w.T @ out - Y) / 3
+    rates = (1 / d, 1 / n) if scheme == "ntk" else (n / d, 1)
+    back = chi[:, None] * out
+    u1, w1 = u - 0.25 * rates[0] * (back @ w).T @ X, w - 0.25 * rates[1] * back.T @ (X @ u.T)
+    for x, ending in ((X, ""), (XT, "_test")):
+        for t, (a, b) in enumerate(((u, w), (u1, w1))):
+            assert np.abs(runs["h2" + ending][0, t] - ((x @ a.T @ b.T) ** 2).mean(1)).max() < 1e-13
+            assert np.abs(runs["own" + ending][0, t] - ((x @ a.T) ** 2).mean(1)).max() < 1e-13
+    limit = tp.limit(trace)
+    assert np.abs(limit["h2"].value[0] - (X**2).mean(1)).max() < 1e-14
+    assert np.allclose(limit["h2"].value[1], limit["h2"].value[0], rtol=1e-14) == (scheme == "ntk")
+
+
+def test_probes_of_features_that_are_learned():
+    """One hidden layer, linear: Z^u and Z^v move in their own plane, u1 = u + lr y v and v1 = v + lr y u for x = 1."""
+    h = tp.dense("W0", tp.Input("x"), N)
+    trace = tp.sgd(
+        tp.Network(tp.readout("v", h)),
+        [[1]],
+        [1],
+        steps=1,
+        lr=0.25,
+        parametrization="mup",
+        probe={"k": tp.moment(h * h)},
+    )
+    assert tp.limit(trace)["k"].value.ravel().tolist() == [1, 1 + 1 / 16]
+
+
 def test_mean_field_is_mup_with_one_hidden_layer():
     traces = [tp.sgd(mlp(1, tp.tanh), X, Y, steps=2, lr=0.5, parametrization=p) for p in ("mup", "mean_field")]
     assert traces[0].program == traces[1].program
@@ -456,6 +500,10 @@ ERRORS = {
     "coupled weight decay": (
         lambda: tp.sgd(mlp(1, tp.erf), X, Y, steps=1, lr=1, optimizer=tp.SGD(weight_decay=0.1)), "changes from step",
     ),
+    "a probe": (
+        lambda: tp.sgd(mlp(1, tp.erf), X, Y, steps=1, lr=1, probe={"h": tp.dense("W0", tp.Input("x"), N)}), "a Moment",
+    ),
+    "a probe's name": (lambda: tp.sgd(mlp(1, tp.erf), X, Y, steps=1, lr=1, probe={"f": None}), "other names than f"),
     "a clip": (lambda: tp.sgd(mlp(1, tp.erf), X, Y, steps=1, lr=1, clip=0), "clip=0"),
     "Adam's exponents": (
         lambda: tp.sgd(mlp(1, tp.erf), X, Y, steps=1, lr=1, parametrization="standard", optimizer=tp.Adam()), "mup",

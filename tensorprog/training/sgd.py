@@ -12,6 +12,7 @@ from tensorprog.language import algebra
 from tensorprog.language.expression import Expression
 from tensorprog.language.node import Node
 from tensorprog.language.symbols import Number, number
+from tensorprog.networks.inputs import EXAMPLE
 from tensorprog.networks.network import Network
 from tensorprog.networks.readouts import Readout
 from tensorprog.networks.samples import Batch, batches, reduced, same_features
@@ -20,9 +21,12 @@ from tensorprog.training.optimizers import SGD, Optimizer
 from tensorprog.training.passes import Pass, parameter_kinds
 from tensorprog.training.powers import ABC, Powers, named
 from tensorprog.training.trace import Trace
-from tensorprog.training.unroll import Recipe
+from tensorprog.training.unroll import F0, Recipe
 
 __all__ = ["sgd"]
+
+TAKEN = ("f", "f_test", "loss", F0)
+"""Names of a trace's own outputs."""
 
 
 def sgd(
@@ -40,6 +44,7 @@ def sgd(
     weight_decay: Any = 0,
     clip: Any = None,
     freeze: Sequence[str] = (),
+    probe: Mapping[str, Any] | None = None,
 ) -> Trace:
     """Trains a network by gradient descent: the whole run as one Tensor Program.
 
@@ -63,6 +68,8 @@ def sgd(
             the derivatives in the entries of omega times n^(-c/2), which is of order one in every parametrization (c = 0 in
             "ntk" and "mup"); shifts of a parametrization leave it as it is.
         freeze: The names of parameters that are not trained.
+        probe: Name to a Moment of the network's vectors, such as `tp.moment(h * h)`, or to a function of its Inputs that returns
+            one: outputs of every step, before it and after the last; with X_test also under NAME_test.
 
     Raises:
         TensorProgramError: Data, targets or options that make no sense; a parametrization that blows up.
@@ -129,8 +136,22 @@ def sgd(
         frozen,
         coupled,
         None if clip is None else _positive(clip, "clip"),
+        _probes(probe or {}, net, train),
     )
     return Trace(net, train, test, recipe, abc)
+
+
+def _probes(probe: Mapping[str, Any], net: Network, train: Batch) -> dict[str, Network]:
+    found = {}
+    for name, moment in probe.items():
+        if not isinstance(name, str) or name in TAKEN:
+            raise TensorProgramError(f"a probe called {name!r}", fix=f"other names than {', '.join(TAKEN)}")
+        of = Network(moment, net.inputs, per=[a for x in net.inputs for a in x.axis_names if a != EXAMPLE])
+        outputs = of.body(train.data).outputs
+        if len(outputs) != 1 or isinstance(outputs[0], Readout):
+            raise TensorProgramError(f"the probe {name!r} is no Moment", fix="give one, such as tp.moment(h * h)")
+        found[name] = of
+    return found
 
 
 def _positive(given: Any, what: str) -> Number:

@@ -12,7 +12,7 @@ so that a step costs as many instructions as the one before it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -28,6 +28,7 @@ from tensorprog.language.program import Output, Program
 from tensorprog.language.symbols import MatrixSpec, Number
 from tensorprog.networks.inputs import EXAMPLE
 from tensorprog.networks.network import Network
+from tensorprog.networks.outputs import seen
 from tensorprog.networks.samples import Batch
 from tensorprog.training.divergence import STEP
 from tensorprog.training.losses import OUTPUT, Loss
@@ -54,6 +55,7 @@ class Recipe:
         optimizer: What is made of gradients.
         decay: Of the weights: a step at the rate lr leaves 1 - lr decay of them.
         coupled: The same, added to gradients before the optimizer sees them.
+        probes: Name to a network whose output is a Moment of the trained network's vectors.
         clip: The largest norm of all gradients together; None for any.
         frozen: The names of parameters that are not trained.
     """
@@ -67,6 +69,7 @@ class Recipe:
     frozen: frozenset[str]
     coupled: Number
     clip: Number | None
+    probes: Mapping[str, Network]
 
 
 class Unrolled:
@@ -82,7 +85,7 @@ class Unrolled:
     """
 
     def __init__(self, net: Network, train: Batch, test: Batch | None, recipe: Recipe, own: bool) -> None:
-        self.net, self.train, self.recipe, self.own = net, train, recipe, own
+        self.net, self.train, self.test, self.recipe, self.own = net, train, test, recipe, own
         self.whole = Pass(net, train)
         self.passes = [self.whole] + ([Pass(net, test)] if test is not None else [])
         self.learning = recipe.powers.scale == 0
@@ -131,6 +134,8 @@ class Unrolled:
         """f (steps + 1, examples), f_test and the loss of every step."""
         found: list[list[Node]] = [[] for _ in self.passes]
         losses = []
+        probes = self._probes()
+        probed: dict[str, list[Node]] = {name: [] for name in probes}
         everything = range(self.whole.examples)
         for t in range(len(self.recipe.batches) + 1):
             points = [self._point(p, {}) for p in self.passes]
@@ -140,6 +145,8 @@ class Unrolled:
                 outputs.append(self._output(p, point, start))
                 columns.append(outputs[-1])
                 start += p.examples
+            for name, (k, node, _) in probes.items():
+                probed[name].append(algebra.typed(points[k].now(node), node.shape, None, None))
             losses.append(self.recipe.loss.mean(outputs[0], everything))
             if t < len(self.recipe.batches):
                 self._step(t, points[0], outputs[0])
@@ -147,10 +154,23 @@ class Unrolled:
         names = ["f", "f_test"][: len(found)]
         outputs_of = {name: Output(algebra.stack(c, 0), axes) for name, c in zip(names, found, strict=True)}
         outputs_of["loss"] = Output(algebra.stack(losses, 0), (STEP,))
+        for name, rows in probed.items():
+            outputs_of[name] = Output(algebra.stack(rows, 0), (STEP, *probes[name][2]))
         if not self.learning and self.own:
             own = [algebra.take(outputs_of[name].node, 0, 0) for name in names]
             outputs_of = {F0: Output(own[0] if len(own) == 1 else _joined(own), axes[1:])} | outputs_of
         return Program(outputs_of)
+
+    def _probes(self) -> dict[str, tuple[int, Node, tuple[str, ...]]]:
+        """Name to the pass it is of, the Moment at first, and its axes; on test data the name ends in _test."""
+        found = {}
+        for k, (batch, ending) in enumerate(zip((self.train, self.test), ("", "_test"), strict=True)):
+            for name, net in self.recipe.probes.items():
+                if batch is not None:
+                    (theta,) = net.body(batch.data).outputs
+                    axes = (EXAMPLE, *[a for a in theta.names if a != EXAMPLE])
+                    found[name + ending] = k, seen(theta, batch.data), axes
+        return found
 
     def _point(self, p: Pass, given: dict[Node, Node]) -> Moved | Nearby:
         if self.learning:
@@ -227,6 +247,7 @@ class Unrolled:
             term = algebra.moment(algebra.typed(term, slope.rows.shape, slope.rows.width, None))
             for _ in slope.rows.shape:
                 term = algebra.sum_axis(term, 0)
+            assert slope.rows.width is not None
             ratio = algebra.constant(slope.rows.width.ratio)
             terms.append(
                 (1, algebra.mul([self.power(powers.output - 1 + powers.rates[name]), ratio, slope.factor, term]))
