@@ -476,6 +476,38 @@ def test_uniform_parametrizations_follow_the_kernel(s):
     assert np.abs(tp.limit(trace)["f"].value - wanted).max() < 1e-9
 
 
+def test_batches_are_those_of_their_own_examples():
+    """Data that are equal in one batch differ in the next: f = (tanh(U a) U b).v / n, plain SGD on (U, v)."""
+    n, rng = 7, np.random.default_rng(8)
+    a, b, y = np.array([[1.0], [1.0]]), np.array([[1.0], [2.0]]), np.array([1.0, -1.0])
+    first, second = tp.dense("U", tp.Input("a"), N), tp.dense("U", tp.Input("b"), N)
+    net = tp.Network(tp.readout("v", tp.tanh(first) * second))
+    trace = tp.sgd(net, {"a": a, "b": b}, y, batch=1, steps=3, lr=0.4, parametrization="mup")
+    u, v = rng.standard_normal((n, 1)), rng.standard_normal(n)
+    got = tp.run(trace, n=n, parameters={"U": u, "v": v})["f"][0]
+    v = v / n
+    for t in range(4):
+        f = (np.tanh(a @ u.T) * (b @ u.T)) @ v
+        assert np.abs(got[t] - f).max() < 1e-14
+        i = t % 2
+        chi, g, h = f[i] - y[i], np.tanh(u @ a[i]), u @ b[i]
+        du = chi * (np.outer(v * h * (1 - g**2), a[i]) + np.outer(v * g, b[i]))
+        u, v = u - 0.4 * n * du, v - 0.4 / n * chi * g * h
+
+
+def test_cross_entropy_is_that_of_probabilities_and_of_far_logits():
+    f0, soft = np.array([[2.0, -2.0], [1.0, 0.0]]), np.array([[0.5, 0.5], [0.2, 0.8]])
+
+    def first(y, f0):
+        return float(
+            tp.limit(tp.sgd(several()[0], X[:2], y, steps=1, lr=0.1, loss="cross_entropy"), f0=f0)["loss"].value[0]
+        )
+
+    wanted = (np.log(np.exp(f0).sum(1)) - (soft * f0).sum(1)).mean()
+    assert abs(first(soft, f0) - wanted) < 1e-14
+    assert abs(first([0, 1], [[-1000, 1000], [0, 0]]) - (2000 + np.log(2)) / 2) < 1e-12
+
+
 ERRORS = {
     "steps": (lambda: tp.sgd(mlp(1, tp.erf), X, Y, steps=0, lr=1), "steps=0"),
     "the number of targets": (lambda: tp.sgd(mlp(1, tp.erf), X, Y[:2], steps=1, lr=1), "2 targets y for 3 examples"),

@@ -11,7 +11,7 @@ import numpy as np
 
 from tensorprog.errors import TensorProgramError
 from tensorprog.language import algebra, build
-from tensorprog.language.activations import log, sigmoid, softplus
+from tensorprog.language.activations import exp, log, sigmoid, softplus
 from tensorprog.language.expression import Expression, as_expression
 from tensorprog.language.node import Node
 from tensorprog.networks.inputs import EXAMPLE
@@ -62,13 +62,17 @@ def _mse(f: Any, y: Any) -> Any:
     return build.sum(square, OUTPUT) if OUTPUT in square.axes else square
 
 
+def _cross_entropy(f: Any, y: Any) -> Any:
+    """log sum exp f - y.f about m = p.f: no f is larger than m + log(outputs), and sum exp(f - m) >= 1: all of it is finite."""
+    p = build.softmax(f, OUTPUT)
+    m = build.sum(p * f, OUTPUT)
+    return build.sum((p - y) * f, OUTPUT) + log(build.sum(exp(f - m), OUTPUT))
+
+
 LOSSES: dict[str, tuple[Callable[[Any, Any], Any], Callable[[Any, Any], Any]]] = {
     "mse": (_mse, lambda f, y: f - y),
     "logistic": (lambda f, y: softplus(-y * f), lambda f, y: -y * sigmoid(-y * f)),
-    "cross_entropy": (
-        lambda f, y: -log(build.sum(y * build.softmax(f, OUTPUT), OUTPUT)),
-        lambda f, y: build.softmax(f, OUTPUT) - y,
-    ),
+    "cross_entropy": (_cross_entropy, lambda f, y: build.softmax(f, OUTPUT) - y),
 }
 """Name to (value, slope)."""
 

@@ -89,7 +89,7 @@ class Unrolled:
         self.whole = Pass(net, train)
         self.passes = [self.whole] + ([Pass(net, test)] if test is not None else [])
         self.learning = recipe.powers.scale == 0
-        self.parts: dict[Any, tuple[Pass, dict[Node, tuple[Node, int]]]] = {}
+        self.parts: dict[tuple[int, ...], tuple[Pass, dict[Node, tuple[Node, int]]]] = {}
         self.root = _root(self.whole.forward)
         self.weights = self._initial()
         self.state: dict[Any, Any] = {}  # of the optimizer
@@ -205,7 +205,7 @@ class Unrolled:
             p, point = self.whole, whole
             chi = self._masked(f, examples)
         point.new[p.chi] = chi
-        gradients = self._gradients(p, p.together() if self.learning else p.apart(), point, self._data(p, examples))
+        gradients = self._gradients(p, p.together() if self.learning else p.apart(), point)
         self._update(t, gradients)
 
     def _masked(self, f: Node, examples: Sequence[int]) -> Node:
@@ -215,22 +215,12 @@ class Unrolled:
 
     def _part(self, examples: tuple[int, ...]) -> tuple[Pass, dict[Node, Node]]:
         """The pass of a batch, with its input layers' vectors as they are now."""
-        key = examples if self.train.values else len(examples)
-        if key not in self.parts:  # batches of one size have one graph, and other examples in it
+        if examples not in self.parts:  # equal data are one vector, so that the graph is one of these examples
             p = Pass(self.net, subset(self.train, examples))
-            self.parts[key] = p, origins(p, self.whole, examples)
-        p, known = self.parts[key]
+            self.parts[examples] = p, origins(p, self.whole, examples)
+        p, known = self.parts[examples]
         vectors = self.weights.vectors
         return p, {e: algebra.pick(vectors.get(of, of), axis, examples) for e, (of, axis) in known.items()}
-
-    def _data(self, p: Pass, examples: tuple[int, ...]) -> dict[Node, ArrayData]:
-        """The data of the input layers' vectors in a pass over those examples."""
-        key = examples if self.train.values else len(examples)
-        known = {} if p is self.whole else self.parts[key][1]
-        found = {x: x.attr.data for x in p.embeddings}
-        for x, (of, axis) in known.items():
-            found[x] = ArrayData(np.take(of.attr.data.array, examples, axis))
-        return found
 
     # ---- gradients ----
     def _norm(self, found: _Gradients, slopes: Sequence[_Slope]) -> Node:
@@ -259,9 +249,8 @@ class Unrolled:
         clip = self.recipe.clip
         if clip is None:
             return found
-        norm = algebra.fn(
-            "sqrt", algebra.fn("relu", self._norm({**found, **here}, slopes))
-        )  # a sum of squares, up to rounding
+        square = algebra.fn("relu", self._norm({**found, **here}, slopes))  # a sum of squares, up to rounding
+        norm = algebra.fn("sqrt", square)
         excess = algebra.fn("relu", algebra.sub(algebra.scale(1 / clip, norm), ONE))
         factor = algebra.fn("reciprocal", algebra.add([(1, ONE), (1, excess)]))
         scaled: _Gradients = {}
@@ -271,9 +260,7 @@ class Unrolled:
             scaled[key] = name, [new]
         return scaled
 
-    def _gradients(
-        self, p: Pass, backs: Sequence[Backprop], point: Moved | Nearby, data: dict[Node, ArrayData]
-    ) -> _Gradients:
+    def _gradients(self, p: Pass, backs: Sequence[Backprop], point: Moved | Nearby) -> _Gradients:
         """What every parameter moves by, to be summed: a matrix by its specification, vectors by their nodes."""
         found: _Gradients = {}
         here: _Gradients = {}  # the input layers' on these examples
@@ -305,10 +292,12 @@ class Unrolled:
                 factors = [self._sized(size, x.shape), root]
                 moved: list[tuple[Any, Node]] = [(x, total)]
                 if isinstance(x.attr, Embedding) and linear:  # U x' itself
-                    moved = [(y, _contracted(total, data[x].metric(y.attr.data), y.shape)) for y in self._everywhere(x)]
+                    moved = [
+                        (y, _contracted(total, x.attr.data.metric(y.attr.data), y.shape)) for y in self._everywhere(x)
+                    ]
                 elif isinstance(x.attr, Embedding):  # the entries of U, a vector for each feature
-                    rows = algebra.constant(data[x].array / data[x].features ** 0.5)
-                    moved = [(x.attr.weights, _contracted(total, rows, (data[x].features,)))]
+                    rows = algebra.constant(x.attr.data.array / x.attr.data.features**0.5)
+                    moved = [(x.attr.weights, _contracted(total, rows, (x.attr.data.features,)))]
                 for key, node in moved:
                     shape = key.shape if isinstance(key, Node) else node.shape
                     give(key, x.attr.name, algebra.typed(algebra.mul([*factors, node]), shape, x.width, None))
@@ -316,7 +305,7 @@ class Unrolled:
                     slopes.append(_Slope(x, total, None, root))
                 if linear and isinstance(x.attr, Embedding) and self.recipe.clip is not None:
                     for y in [y for y in p.embeddings if y.attr.name == x.attr.name]:
-                        node = algebra.mul([*factors, _contracted(total, data[x].metric(data[y]), y.shape)])
+                        node = algebra.mul([*factors, _contracted(total, x.attr.data.metric(y.attr.data), y.shape)])
                         give(y, x.attr.name, algebra.typed(node, y.shape, y.width, None), here)
         if not linear:  # vectors, and the entries of input layers, move by what they are differentiated in
             slopes += [_Slope(k, _total(v), None, ONE) for k, (_, v) in found.items() if not isinstance(k, MatrixSpec)]
