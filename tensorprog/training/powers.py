@@ -150,7 +150,7 @@ def named(name: Any, hidden_layers: int) -> ABC:
         ABC(a=[-1/2, 0, 1/2], b=[1/2, 1/2, 1/2], c=0)
     """
     between = max(hidden_layers - 1, 0)
-    match name:
+    match name if isinstance(name, (str, ABC)) else None:
         case ABC():
             if name.hidden_layers != hidden_layers:
                 raise TensorProgramError(
