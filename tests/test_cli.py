@@ -141,6 +141,36 @@ def test_compare(file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert "All agree" in capsys.readouterr().out
 
 
+TRAINED = """
+import tensorprog as tp
+
+def build(scheme="ntk"):
+    h = tp.dense("U", tp.Input("x"), tp.Width("n"))
+    return tp.sgd(tp.Network(tp.readout("v", h)), [[1]], [1], steps=2, lr=0.25, parametrization=scheme)
+"""
+
+
+@pytest.mark.parametrize(
+    ("scheme", "losses"), [("ntk", [1 / 2, 1 / 8, 1 / 32]), ("mup", [1 / 2, 1 / 8, 0.2265625**2 / 2])]
+)
+def test_training(scheme: str, losses: list[float], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "trained.py"
+    path.write_text(TRAINED)
+    words = [str(path), "--set", f"scheme={scheme}"]
+    assert main(["train", *words, "--widths", "16,64", "--seeds", "3", "--plot", str(tmp_path / "loss.svg")]) == 0
+    text = capsys.readouterr().out
+    assert [float(line.split()[1]) for line in text.splitlines()[3:6]] == pytest.approx(losses, rel=1e-5)
+    assert "<svg" in (tmp_path / "loss.svg").read_text() and "n = 64" in text
+    runs = answers(capsys, "run", *words, "--n", "16", "--seeds", "2")["runs"]
+    assert (np.array(runs["f"])[:, 0] != 0).all() and ("f0" in runs) == (scheme == "ntk")
+    assert answers(capsys, "limit", *words)["outputs"]["loss"]["value"] == pytest.approx(losses)
+    assert answers(capsys, "compare", *words, "--widths", "16,64", "--seeds", "2")["outputs"]
+
+
+def test_training_of_what_is_not_trained(file: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "no run of training" in fails(capsys, "train", file, "--widths", "16")
+
+
 def test_every_command_is_in_the_help(capsys: pytest.CaptureFixture[str]) -> None:
     for words in (["--help"], *[[c.name, "--help"] for c in COMMANDS]):
         with pytest.raises(SystemExit) as stop:

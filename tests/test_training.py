@@ -31,7 +31,7 @@ X, Y, XT = RNG.standard_normal((3, 4)), RNG.standard_normal(3), RNG.standard_nor
 # ---- finite networks ----
 
 
-def plain_sgd(weights, v, steps, lr, batches, kernel, momentum=0.0, nesterov=False):
+def plain_sgd(weights, v, steps, lr, batches, kernel, momentum=0.0, nesterov=False, decay=0.0, clip=np.inf):
     """Outputs of f = v.tanh(.. tanh(W0 x)) / n^(1/2) or / n at every step, of SGD on the parameters themselves."""
     n, d = weights[0].shape
     ws, out = [w.copy() for w in weights], v / (n**0.5 if kernel else n)
@@ -58,6 +58,9 @@ def plain_sgd(weights, v, steps, lr, batches, kernel, momentum=0.0, nesterov=Fal
             dh = dx * (1 - hs[i + 1] ** 2)
             g.insert(0, dh.T @ hs[i])
             dx = dh @ ws[i]
+        norm = sum([r / lr * np.sum(a**2) for r, a in zip(rates, g, strict=True)]) ** 0.5  # in the entries of omega
+        decays = [decay * lr / r * w for r, w in zip(rates, [*ws, out], strict=True)]
+        g = [a / max(1, norm / clip) + b for a, b in zip(g, decays, strict=True)]
         m = [momentum * a + b for a, b in zip(m, g, strict=True)]
         steps_by = [b + momentum * a if nesterov else a for a, b in zip(m, g, strict=True)]
         ws = [w - r * s for w, r, s in zip(ws, rates, steps_by, strict=False)]
@@ -89,6 +92,25 @@ def test_runs_are_those_of_plain_sgd(scheme, batch, momentum, nesterov):
         assert np.array_equal(runs["f0"][0], got[0])
 
 
+@pytest.mark.parametrize(("scheme", "decay"), [("ntk", 0), ("mup", 0), ("mup", 0.25)])
+@pytest.mark.parametrize("nesterov", [False, True])
+@pytest.mark.parametrize("clip", [0.25, 1e3, None])
+def test_clipping_and_coupled_decay_are_those_of_plain_sgd(scheme, decay, nesterov, clip):
+    n = 12
+    rng = np.random.default_rng(4)
+    ws = [rng.standard_normal((n, 4)) / 2, *[rng.standard_normal((n, n)) / n**0.5 for _ in range(2)]]
+    v = rng.standard_normal(n)
+    trace = tp.sgd(
+        mlp(3, tp.tanh), X, Y, steps=4, lr=0.4, batch=2, parametrization=scheme, X_test=XT,
+        optimizer=tp.SGD(0.5, nesterov, weight_decay=decay), clip=clip,
+    )  # fmt: skip
+    runs = tp.run(trace, n=n, parameters={"W0": ws[0], "W1": ws[1], "W2": ws[2], "v": v})
+    wanted = plain_sgd(ws, v, 4, 0.4, BATCHES[2], scheme == "ntk", 0.5, nesterov, decay, clip or np.inf)
+    free = plain_sgd(ws, v, 4, 0.4, BATCHES[2], scheme == "ntk", 0.5, nesterov, decay)
+    assert (np.abs(wanted - free).max() > 1e-2) == (clip == 0.25)
+    assert np.abs(np.concatenate([runs["f"][0], runs["f_test"][0]], axis=1) - wanted).max() < 1e-13
+
+
 @pytest.mark.parametrize("scheme", ["ntk", "mup"])
 def test_a_step_costs_what_the_one_before_did(scheme):
     counts = [
@@ -98,7 +120,7 @@ def test_a_step_costs_what_the_one_before_did(scheme):
     assert not np.any(np.diff(counts, 2))
 
 
-def plain_entrywise(weights, v, steps, lr, batches, kernel, rule, decay):
+def plain_entrywise(weights, v, steps, lr, batches, kernel, rule, decay, clip=np.inf):
     """As `plain_sgd`, two hidden layers: what `rule` makes of (state, gradient of order one) moves every omega."""
     (n, d), power = weights[0].shape, 0.5 if kernel else 1.0
     u, w, out, states, found = weights[0], weights[1], v, [None] * 3, []
@@ -117,7 +139,9 @@ def plain_entrywise(weights, v, steps, lr, batches, kernel, rule, decay):
         d2 = chi[:, None] * out * (1 - x2**2)
         d1 = (d2 @ w) * (1 - x1**2)
         moves = []
-        for i, g in enumerate((d1.T @ X[b] / d**0.5, d2.T @ x1, x2.T @ chi)):
+        gradients = [d1.T @ X[b] / d**0.5, d2.T @ x1, x2.T @ chi]
+        norm = (np.sum(gradients[0] ** 2) / n + np.sum(gradients[1] ** 2) / n**2 + np.sum(gradients[2] ** 2) / n) ** 0.5
+        for i, g in enumerate([g / max(1, norm / clip) for g in gradients]):
             step, states[i] = rule(states[i], g)
             moves.append(lr * step * (n**-0.5 if kernel else 1))
         kept = 1 - lr * decay
@@ -141,17 +165,18 @@ def adam(state, g, b1=0.9, b2=0.95, eps=0.01):
         (tp.SignSGD(0.5), lambda state, g: (g / np.sqrt(g**2 + 0.25), None)),
     ],
 )
-def test_optimizers_are_those_of_entries(scheme, decay, optimizer, rule):
+@pytest.mark.parametrize("clip", [None, 0.25])
+def test_optimizers_are_those_of_entries(scheme, decay, optimizer, rule, clip):
     n = 12
     rng = np.random.default_rng(5)
     ws = [rng.standard_normal((n, 4)) / 2, rng.standard_normal((n, n)) / n**0.5]
     v = rng.standard_normal(n)
     trace = tp.sgd(
         mlp(2, tp.tanh), X, Y, steps=4, lr=0.25, batch=2, parametrization=scheme, X_test=XT, optimizer=optimizer,
-        weight_decay=decay,
+        weight_decay=decay, clip=clip,
     )  # fmt: skip
     runs = tp.run(trace, n=n, parameters={"W0": ws[0], "W1": ws[1], "v": v})
-    wanted = plain_entrywise(ws, v, 4, 0.25, BATCHES[2], scheme == "ntk", rule, decay)
+    wanted = plain_entrywise(ws, v, 4, 0.25, BATCHES[2], scheme == "ntk", rule, decay, clip or np.inf)
     assert np.abs(np.concatenate([runs["f"][0], runs["f_test"][0]], axis=1) - wanted).max() < 1e-13
 
 
@@ -253,6 +278,24 @@ def test_the_limit_is_kernel_gradient_descent(name):
     assert np.all(np.abs(limit.value - wanted) <= np.asarray(limit.error) + 1e-14) and np.max(limit.error) < 1e-9
 
 
+@pytest.mark.parametrize("name", ["one hidden layer", "a recurrent network", "two outputs", "two widths", "layer norm"])
+def test_clipped_gradients_in_the_limit(name):
+    """|g|^2 = chi K chi."""
+    net, shape = NETWORKS[name]()
+    rng = np.random.default_rng(1)
+    x = rng.standard_normal(shape)
+    K = np.asarray(tp.limit(net, x, of="ntk")["ntk"].value)
+    y = rng.standard_normal((len(x), *K.shape[2:3]))
+    f = rng.standard_normal(y.shape)
+    limit = tp.limit(tp.sgd(net, x, y, steps=3, lr=0.6, clip=0.25), f0=f)["f"]
+    K = K.transpose(0, 2, 1, 3).reshape(y.size, y.size) if y.ndim > 1 else K
+    for t in range(4):
+        assert np.abs(limit.value[t] - f).max() < 1e-12
+        chi = (f - y).ravel() / len(y)
+        step = 0.6 * K @ chi * min(1, 0.25 / (chi @ K @ chi) ** 0.5)
+        f = f - step.reshape(f.shape)
+
+
 def test_without_zdot_it_is_not():
     net = mlp(2, tp.erf)
     K = tp.kernel_fn(net)(X, get="ntk")
@@ -297,6 +340,50 @@ def test_from_many_starts_as_from_each():
 def test_known_traces_of_linear_networks(gia, golden):
     trace = tp.sgd(mlp(1, identity), [[1]], [1], steps=4, lr=0.25, parametrization="mup")
     assert np.abs(tp.limit(trace, gia=gia)["f"].value.ravel() - golden).max() < 1e-8
+
+
+def probed(scheme, steps):
+    h = tp.dense("W1", tp.dense("W0", tp.Input("x"), N), N)
+    net = tp.Network(tp.readout("v", h))
+    probe = {"h2": tp.moment(h * h), "own": lambda x: tp.moment(tp.dense("W0", x, N) ** 2)}
+    return tp.sgd(net, X, Y, steps=steps, lr=0.25, parametrization=scheme, X_test=XT, probe=probe)
+
+
+@pytest.mark.parametrize("scheme", ["ntk", "mup"])
+def test_probes_are_moments_of_the_network_as_it_is(scheme):
+    """After one step of plain gradient descent; in the kernel's limit nothing moves."""
+    n, d = 12, 4
+    rng = np.random.default_rng(4)
+    u, w, v = rng.standard_normal((n, d)) / 2, rng.standard_normal((n, n)) / n**0.5, rng.standard_normal(n)
+    trace = probed(scheme, 1)
+    runs = tp.run(trace, n=n, parameters={"W0": u, "W1": w, "v": v})
+    out = v / (n**0.5 if scheme == "ntk" else n)
+    chi = (X @ u.T @ w.T @ out - Y) / 3
+    rates = (1 / d, 1 / n) if scheme == "ntk" else (n / d, 1)
+    back = chi[:, None] * out
+    u1, w1 = u - 0.25 * rates[0] * (back @ w).T @ X, w - 0.25 * rates[1] * back.T @ (X @ u.T)
+    for x, ending in ((X, ""), (XT, "_test")):
+        for t, (a, b) in enumerate(((u, w), (u1, w1))):
+            assert np.abs(runs["h2" + ending][0, t] - ((x @ a.T @ b.T) ** 2).mean(1)).max() < 1e-13
+            assert np.abs(runs["own" + ending][0, t] - ((x @ a.T) ** 2).mean(1)).max() < 1e-13
+    limit = tp.limit(trace)
+    assert np.abs(limit["h2"].value[0] - (X**2).mean(1)).max() < 1e-14
+    assert np.allclose(limit["h2"].value[1], limit["h2"].value[0], rtol=1e-14) == (scheme == "ntk")
+
+
+def test_probes_of_features_that_are_learned():
+    """One hidden layer, linear: Z^u and Z^v move in their own plane, u1 = u + lr y v and v1 = v + lr y u for x = 1."""
+    h = tp.dense("W0", tp.Input("x"), N)
+    trace = tp.sgd(
+        tp.Network(tp.readout("v", h)),
+        [[1]],
+        [1],
+        steps=1,
+        lr=0.25,
+        parametrization="mup",
+        probe={"k": tp.moment(h * h)},
+    )
+    assert tp.limit(trace)["k"].value.ravel().tolist() == [1, 1 + 1 / 16]
 
 
 def test_mean_field_is_mup_with_one_hidden_layer():
@@ -442,6 +529,14 @@ ERRORS = {
     ),
     "mean field": (lambda: tp.sgd(mlp(2, tp.erf), X, Y, steps=1, lr=1, parametrization="mean_field"), "one hidden layer"),
     "weight decay": (lambda: tp.sgd(mlp(1, tp.erf), X, Y, steps=1, lr=1, weight_decay=0.1), "changes from step to step"),
+    "coupled weight decay": (
+        lambda: tp.sgd(mlp(1, tp.erf), X, Y, steps=1, lr=1, optimizer=tp.SGD(weight_decay=0.1)), "changes from step",
+    ),
+    "a probe": (
+        lambda: tp.sgd(mlp(1, tp.erf), X, Y, steps=1, lr=1, probe={"h": tp.dense("W0", tp.Input("x"), N)}), "a Moment",
+    ),
+    "a probe's name": (lambda: tp.sgd(mlp(1, tp.erf), X, Y, steps=1, lr=1, probe={"f": None}), "other names than f"),
+    "a clip": (lambda: tp.sgd(mlp(1, tp.erf), X, Y, steps=1, lr=1, clip=0), "clip=0"),
     "Adam's exponents": (
         lambda: tp.sgd(mlp(1, tp.erf), X, Y, steps=1, lr=1, parametrization="standard", optimizer=tp.Adam()), "mup",
     ),

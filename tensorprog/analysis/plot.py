@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tensorprog.analysis.compare import Comparison
     from tensorprog.analysis.judge import Judgement
 
-__all__ = ["plot_deviations", "plot_kernels"]
+__all__ = ["plot_deviations", "plot_kernels", "plot_losses"]
 
 # Okabe and Ito's colours, told apart with any colour vision (yellow left out: too pale on white); markers and dashes
 # tell outputs apart in grey too.
@@ -107,6 +107,39 @@ def plot_kernels(kernels: Mapping[str, Any], path: str | Path | None = None) -> 
         ax.set(title=name.replace("$", r"\$"), xlabel="example", ylabel="example")
         for side in (ax.xaxis, ax.yaxis):
             side.set_major_locator(ticker.MaxNLocator(integer=True))
+    if path is not None:
+        _save(figure, path)
+    return figure
+
+
+def plot_losses(limit: np.ndarray, widths: Mapping[int, Any], path: str | Path | None = None) -> Figure:
+    """The loss against the step: the limit, and finite widths with their spread.
+
+    Args:
+        limit: The loss at every step.
+        widths: A width to the mean and standard deviation of its networks' losses.
+        path: Where to save it; the suffix says as what.
+
+    Returns:
+        The figure.
+
+    Raises:
+        TensorProgramError: matplotlib is not installed, or the file cannot be written.
+    """
+    Figure, ticker = _matplotlib()
+    figure = Figure(figsize=(7.2, 4.6), layout="constrained")
+    ax = figure.add_subplot()
+    steps = np.arange(len(limit))
+    for i, (n, (mean, spread)) in enumerate(widths.items()):
+        colour = COLOURS[i % 6]
+        ax.plot(steps, mean, color=colour, marker=MARKERS[i % 10], markersize=4, linewidth=1.2, label=f"n = {n}")
+        ax.fill_between(steps, mean - spread, mean + spread, color=colour, alpha=0.15, linewidth=0)
+    ax.plot(steps, limit, color=COLOURS[6], linestyle=DASHES[1], linewidth=1.8, label="limit")
+    ax.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
+    ax.set(xlabel="step", ylabel="loss (mean ± standard deviation)", title="Training at finite widths and in the limit")
+    ax.grid(True, color="0.9", linewidth=0.8)
+    ax.set_axisbelow(True)
+    ax.legend(frameon=False, fontsize=9)
     if path is not None:
         _save(figure, path)
     return figure

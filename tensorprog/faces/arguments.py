@@ -21,6 +21,7 @@ __all__ = [
     "seeds",
     "show_arguments",
     "spread",
+    "train_arguments",
     "whole",
     "whole_numbers",
 ]
@@ -206,6 +207,20 @@ def compare_arguments(parser: argparse.ArgumentParser) -> None:
     _weights(parser)
     _rng(parser)
     parser.add_argument("--plot", metavar="out.svg", help="draw the deviations (needs matplotlib)")
+    parser.add_argument("--resume", metavar="FOLDER", help="keep finished runs here, and go on from them")
+
+
+def train_arguments(parser: argparse.ArgumentParser) -> None:
+    """Widths, seeds, and --plot."""
+    file_arguments(parser)
+    _hyperparameters(parser)
+    parser.add_argument(
+        "--widths", type=whole_numbers, action="extend", required=True, metavar="N", help="several: 64 256 or 64,256"
+    )
+    parser.add_argument("--seeds", type=seeds, default=8, help="how many (0 .. k-1), or which (default 8)")
+    _weights(parser)
+    _rng(parser)
+    parser.add_argument("--plot", metavar="out.svg", help="draw the loss against the step (needs matplotlib)")
     parser.add_argument("--resume", metavar="FOLDER", help="keep finished runs here, and go on from them")
 
 

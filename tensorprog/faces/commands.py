@@ -52,7 +52,7 @@ def limit(args: argparse.Namespace) -> Answer:
     from tensorprog.limits.limit import limit as find_limit
 
     found = find_limit(
-        _program(args),
+        _subject(args),
         method=args.method,
         gia=args.gia,
         values=_values(args),
@@ -92,7 +92,12 @@ def run(args: argparse.Namespace) -> Answer:
     from tensorprog.execute.executor import Runs, check_seeds
     from tensorprog.execute.executor import run as run_program
 
-    program, values = _program(args, "all"), _values(args)
+    model, options = _model(args)
+    if model.trace is not None:
+        program = model.trace.own_program
+    else:
+        program = model.program(**({} if isinstance(model.what, Program) else {"of": "all", **options}))
+    values = _values(args)
     seeds = check_seeds(args.seeds)
     done: list[Runs] = []
     remark = ""
@@ -117,17 +122,22 @@ def compare(args: argparse.Namespace) -> Answer:
     from tensorprog.limits.limit import limit as find_limit
 
     check_picture(args.plot)
-    program, values = _program(args), _values(args)
+    program, values = _subject(args), _values(args)
     if args.gia and args.against_gia:
         raise CommandError("--gia runs networks with copies, --against-gia the networks as they are: give one of them")
-    against = find_limit(program, gia=args.gia or args.against_gia, values=values, rng=args.rng)
+    against: dict[str, Any] = {}
+    if isinstance(program, Program):  # a run of training has one for every network
+        against["against"] = find_limit(program, gia=args.gia or args.against_gia, values=values, rng=args.rng)
+    elif args.against_gia:
+        raise CommandError(f"{args.file} is a run of training: leave out --against-gia")
     interrupted, remarks = False, []
     try:
         found = compare_program(
             program,
             args.widths,
             args.seeds,
-            against=against,
+            **against,
+            rng=args.rng,
             values=values,
             gia=args.gia,
             weights=args.weights,
@@ -147,6 +157,47 @@ def compare(args: argparse.Namespace) -> Answer:
         head = "Runs and limit under the gradient independence assumption.\n\n"
     data = found.to_json() | {"against": "gia" if args.against_gia else "limit", "gia": args.gia}
     return Answer(head + str(found), data, interrupted, "; ".join(remarks))
+
+
+def train(args: argparse.Namespace) -> Answer:
+    """The loss at every step of a run of training: the limit beside finite widths."""
+    import numpy as np
+
+    from tensorprog.analysis.compare import compare as compare_trace
+
+    check_picture(args.plot)
+    trace: Any = _model(args)[0].trace
+    if trace is None:
+        raise CommandError(f"{args.file} is no run of training: let build() return tp.sgd(net, X, y, steps=.., lr=..)")
+    found = compare_trace(
+        trace,
+        args.widths,
+        args.seeds,
+        values=_values(args),
+        rng=args.rng,
+        weights=args.weights,
+        resume=args.resume,
+    )
+    loss = found.outputs["loss"]
+    limit = np.asarray(loss.limit.value, float)
+    means = [s.mean(axis=0) for s in loss.samples]
+    spreads = [s.std(axis=0, ddof=1) if len(s) > 1 else np.zeros(s.shape[1:]) for s in loss.samples]
+    heads = ["limit", *[f"n = {n}" for n in found.widths]]
+    lines = [str(trace), "", "loss".ljust(6) + "".join([h.rjust(22) for h in heads])]
+    for t, value in enumerate(limit):
+        cells = [f"{value:.6g}", *[f"{m[t]:.6g} ± {s[t]:.2g}" for m, s in zip(means, spreads, strict=True)]]
+        lines.append(str(t).ljust(6) + "".join([c.rjust(22) for c in cells]))
+    lines.append(f"mean ± standard deviation over {len(found.seeds)} seeds")
+    if not trace.learns_features:
+        lines.append(
+            "every network as if it had started at f0 = 0: moved by the limit from there less that from its own f0"
+        )
+    if args.plot:
+        from tensorprog.analysis.plot import plot_losses
+
+        plot_losses(limit, dict(zip(found.widths, zip(means, spreads, strict=True), strict=True)), args.plot)
+    remark = f"picture: {args.plot}" if args.plot else ""
+    return Answer("\n".join(lines) + "\n\n" + str(found), found.to_json(), remark=remark)
 
 
 def gia(args: argparse.Namespace) -> Answer:
@@ -232,6 +283,7 @@ COMMANDS = (
     Command(
         "compare", "finite widths against the limit: deviations, rate, verdict", arguments.compare_arguments, compare
     ),
+    Command("train", "the loss at every step: the limit beside finite widths", arguments.train_arguments, train),
     Command("gia", "is gradient independence right, and where does it fail", arguments.gia_arguments, gia),
     Command("kernel", "the kernels of a network on its data: NNGP and NTK", arguments.kernel_arguments, kernel),
     Command("regularity", "which Master Theorem covers the program", arguments.regularity_arguments, regularity),
@@ -256,6 +308,12 @@ def _program(args: argparse.Namespace, of: str | None = None) -> Program:
     """The program of FILE; `of`: the outputs of a network's, where --of does not say."""
     model, options = _model(args)
     return model.program(**({"of": of, **options} if not isinstance(model.what, Program) else {}))
+
+
+def _subject(args: argparse.Namespace) -> Any:
+    """The program of FILE; or the trace, which has ways of its own to a limit and a comparison."""
+    model, options = _model(args)
+    return model.trace or model.program(**options)
 
 
 def _values(args: argparse.Namespace) -> dict[str, Any] | None:

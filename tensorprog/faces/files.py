@@ -13,11 +13,14 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tensorprog.errors import TensorProgramError
 from tensorprog.language.program import Program
 from tensorprog.networks.network import Network
+
+if TYPE_CHECKING:
+    from tensorprog.training.trace import Trace
 
 __all__ = ["CommandError", "Model", "assignments", "literal", "load_model", "load_module"]
 
@@ -34,11 +37,13 @@ class Model:
         what: The `Program` or `Network`.
         X: The network's data.
         X2: Data of a second batch, or None.
+        trace: The run of training that the program is of, or None.
     """
 
     what: Program | Network
     X: Any = None
     X2: Any = None
+    trace: Trace | None = None
 
     @property
     def shape(self) -> Any:
@@ -120,7 +125,9 @@ def load_model(
         _check_parameters(file, signatures[0] or [], parameters, everything)
     found = _called(path, "build", build, _given(signatures[0], parameters))
     if "tensorprog.training.trace" in sys.modules and isinstance(found, sys.modules["tensorprog.training.trace"].Trace):
-        found = found.program
+        if data is not None:
+            raise CommandError(f"build() of {file} returned a Trace, which has its data inside: leave out --data")
+        return Model(found.program, trace=found)
     if isinstance(found, Program):
         if data is not None:
             raise CommandError(f"build() of {file} returned a Program, which has its data inside: leave out --data")

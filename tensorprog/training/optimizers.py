@@ -38,18 +38,23 @@ class SGD:
     Args:
         momentum: From 0 up to, and without, 1.
         nesterov: Whether to look ahead.
+        weight_decay: Times a parameter, is added to its gradient before the momentum (coupled, as in PyTorch's SGD); that of
+            `tp.sgd` is decoupled, as in AdamW. Where features are learned.
 
     Example:
         >>> SGD(momentum=0.9)
-        SGD(momentum=0.9, nesterov=False)
+        SGD(momentum=0.9, nesterov=False, weight_decay=0)
     """
 
     momentum: Any = 0
     nesterov: bool = False
+    weight_decay: Any = 0
     linear: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         _check("the momentum", self.momentum)
+        if not number(self.weight_decay, "the weight decay") >= 0:
+            raise TensorProgramError(f"weight_decay={self.weight_decay} of SGD", fix="give a number of at least 0")
 
     def step(self, known: Any, gradient: Node) -> tuple[Node, Any]:
         """See `Optimizer`."""

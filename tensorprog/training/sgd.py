@@ -11,7 +11,8 @@ from tensorprog.errors import TensorProgramError
 from tensorprog.language import algebra
 from tensorprog.language.expression import Expression
 from tensorprog.language.node import Node
-from tensorprog.language.symbols import number
+from tensorprog.language.symbols import Number, number
+from tensorprog.networks.inputs import EXAMPLE
 from tensorprog.networks.network import Network
 from tensorprog.networks.readouts import Readout
 from tensorprog.networks.samples import Batch, batches, reduced, same_features
@@ -20,9 +21,12 @@ from tensorprog.training.optimizers import SGD, Optimizer
 from tensorprog.training.passes import Pass, parameter_kinds
 from tensorprog.training.powers import ABC, Powers, named
 from tensorprog.training.trace import Trace
-from tensorprog.training.unroll import Recipe
+from tensorprog.training.unroll import F0, Recipe
 
 __all__ = ["sgd"]
+
+TAKEN = ("f", "f_test", "loss", F0)
+"""Names of a trace's own outputs."""
 
 
 def sgd(
@@ -38,7 +42,9 @@ def sgd(
     X_test: Any = None,
     optimizer: Optimizer | None = None,
     weight_decay: Any = 0,
+    clip: Any = None,
     freeze: Sequence[str] = (),
+    probe: Mapping[str, Any] | None = None,
 ) -> Trace:
     """Trains a network by gradient descent: the whole run as one Tensor Program.
 
@@ -54,10 +60,16 @@ def sgd(
         loss: "mse": the mean over the batch of |f - y|^2 / 2; "logistic" (labels 1 and -1); "cross_entropy"; or a function of
             f and y, with one number for each example.
         X_test: Data on which outputs are computed, too.
-        optimizer: `tp.SGD(momentum=, nesterov=)`, plain gradient descent by default; `tp.Adam(beta1=, beta2=, eps=)` or
+        optimizer: `tp.SGD(momentum=, nesterov=, weight_decay=)`, plain by default; `tp.Adam(beta1=, beta2=, eps=)` or
             `tp.SignSGD()`, in "mup" or "ntk", with rates that are the same at all widths.
-        weight_decay: Of what is trained (decoupled): a step leaves 1 - lr weight_decay of it. Where features are learned.
+        weight_decay: Of what is trained (decoupled, as in AdamW): a step leaves 1 - lr weight_decay of it. Where features are
+            learned. `tp.SGD(weight_decay=)` is the coupled one.
+        clip: The largest norm of the gradients of all parameters together; larger ones are scaled down to it. The norm is that of
+            the derivatives in the entries of omega times n^(-c/2), which is of order one in every parametrization (c = 0 in
+            "ntk" and "mup"); shifts of a parametrization leave it as it is.
         freeze: The names of parameters that are not trained.
+        probe: Name to a Moment of the network's vectors, such as `tp.moment(h * h)`, or to a function of its Inputs that returns
+            one: outputs of every step, before it and after the last; with X_test also under NAME_test.
 
     Raises:
         TensorProgramError: Data, targets or options that make no sense; a parametrization that blows up.
@@ -106,7 +118,8 @@ def sgd(
     decay = number(weight_decay, "the weight decay")
     if decay < 0:
         raise TensorProgramError(f"weight_decay={weight_decay}", fix="give a number of at least 0")
-    if decay and powers.scale != 0:
+    coupled = number(getattr(optimizer, "weight_decay", 0))
+    if (decay or coupled) and powers.scale != 0:
         raise TensorProgramError(
             f"weight decay in the parametrization {abc}",
             why="weights that shrink do not stay near the first ones, and the kernel changes from step to step",
@@ -121,8 +134,31 @@ def sgd(
         optimizer,
         decay,
         frozen,
+        coupled,
+        None if clip is None else _positive(clip, "clip"),
+        _probes(probe or {}, net, train),
     )
     return Trace(net, train, test, recipe, abc)
+
+
+def _probes(probe: Mapping[str, Any], net: Network, train: Batch) -> dict[str, Network]:
+    found = {}
+    for name, moment in probe.items():
+        if not isinstance(name, str) or name in TAKEN:
+            raise TensorProgramError(f"a probe called {name!r}", fix=f"other names than {', '.join(TAKEN)}")
+        of = Network(moment, net.inputs, per=[a for x in net.inputs for a in x.axis_names if a != EXAMPLE])
+        outputs = of.body(train.data).outputs
+        if len(outputs) != 1 or isinstance(outputs[0], Readout):
+            raise TensorProgramError(f"the probe {name!r} is no Moment", fix="give one, such as tp.moment(h * h)")
+        found[name] = of
+    return found
+
+
+def _positive(given: Any, what: str) -> Number:
+    found = number(given, what)
+    if not found > 0:
+        raise TensorProgramError(f"{what}={given}", fix="give a number above 0")
+    return found
 
 
 def _one(found: list[Batch], what: str) -> Batch:

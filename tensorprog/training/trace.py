@@ -29,7 +29,8 @@ class Trace:
     """A network at every step of its training; made by `tp.sgd`.
 
     `tp.limit`, `tp.run`, `tp.compare`, `tp.latex`, `tp.save`, .. take it in place of a program. Outputs: `f`
-    (steps + 1, examples), `f_test`, and `loss` (steps + 1), the mean over the examples.
+    (steps + 1, examples), `f_test`, `loss` (steps + 1), the mean over the
+    examples, and the probes.
 
     Where training follows a kernel, its outputs depend on f_0, the outputs before the first step, which have a law in the limit
     and no value: `tp.limit(trace, f0=...)` takes "zero" (the default), "draw" (from the law), or an array (training examples,

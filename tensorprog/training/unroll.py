@@ -12,7 +12,7 @@ so that a step costs as many instructions as the one before it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -28,6 +28,7 @@ from tensorprog.language.program import Output, Program
 from tensorprog.language.symbols import MatrixSpec, Number
 from tensorprog.networks.inputs import EXAMPLE
 from tensorprog.networks.network import Network
+from tensorprog.networks.outputs import seen
 from tensorprog.networks.samples import Batch
 from tensorprog.training.divergence import STEP
 from tensorprog.training.losses import OUTPUT, Loss
@@ -53,6 +54,9 @@ class Recipe:
         rates: The rate of a step and a parameter.
         optimizer: What is made of gradients.
         decay: Of the weights: a step at the rate lr leaves 1 - lr decay of them.
+        coupled: The same, added to gradients before the optimizer sees them.
+        probes: Name to a network whose output is a Moment of the trained network's vectors.
+        clip: The largest norm of all gradients together; None for any.
         frozen: The names of parameters that are not trained.
     """
 
@@ -63,6 +67,9 @@ class Recipe:
     optimizer: Optimizer
     decay: Number
     frozen: frozenset[str]
+    coupled: Number
+    clip: Number | None
+    probes: Mapping[str, Network]
 
 
 class Unrolled:
@@ -78,7 +85,7 @@ class Unrolled:
     """
 
     def __init__(self, net: Network, train: Batch, test: Batch | None, recipe: Recipe, own: bool) -> None:
-        self.net, self.train, self.recipe, self.own = net, train, recipe, own
+        self.net, self.train, self.test, self.recipe, self.own = net, train, test, recipe, own
         self.whole = Pass(net, train)
         self.passes = [self.whole] + ([Pass(net, test)] if test is not None else [])
         self.learning = recipe.powers.scale == 0
@@ -127,6 +134,8 @@ class Unrolled:
         """f (steps + 1, examples), f_test and the loss of every step."""
         found: list[list[Node]] = [[] for _ in self.passes]
         losses = []
+        probes = self._probes()
+        probed: dict[str, list[Node]] = {name: [] for name in probes}
         everything = range(self.whole.examples)
         for t in range(len(self.recipe.batches) + 1):
             points = [self._point(p, {}) for p in self.passes]
@@ -136,6 +145,8 @@ class Unrolled:
                 outputs.append(self._output(p, point, start))
                 columns.append(outputs[-1])
                 start += p.examples
+            for name, (k, node, _) in probes.items():
+                probed[name].append(algebra.typed(points[k].now(node), node.shape, None, None))
             losses.append(self.recipe.loss.mean(outputs[0], everything))
             if t < len(self.recipe.batches):
                 self._step(t, points[0], outputs[0])
@@ -143,10 +154,23 @@ class Unrolled:
         names = ["f", "f_test"][: len(found)]
         outputs_of = {name: Output(algebra.stack(c, 0), axes) for name, c in zip(names, found, strict=True)}
         outputs_of["loss"] = Output(algebra.stack(losses, 0), (STEP,))
+        for name, rows in probed.items():
+            outputs_of[name] = Output(algebra.stack(rows, 0), (STEP, *probes[name][2]))
         if not self.learning and self.own:
             own = [algebra.take(outputs_of[name].node, 0, 0) for name in names]
             outputs_of = {F0: Output(own[0] if len(own) == 1 else _joined(own), axes[1:])} | outputs_of
         return Program(outputs_of)
+
+    def _probes(self) -> dict[str, tuple[int, Node, tuple[str, ...]]]:
+        """Name to the pass it is of, the Moment at first, and its axes; on test data the name ends in _test."""
+        found = {}
+        for k, (batch, ending) in enumerate(zip((self.train, self.test), ("", "_test"), strict=True)):
+            for name, net in self.recipe.probes.items():
+                if batch is not None:
+                    (theta,) = net.body(batch.data).outputs
+                    axes = (EXAMPLE, *[a for a in theta.names if a != EXAMPLE])
+                    found[name + ending] = k, seen(theta, batch.data), axes
+        return found
 
     def _point(self, p: Pass, given: dict[Node, Node]) -> Moved | Nearby:
         if self.learning:
@@ -181,7 +205,7 @@ class Unrolled:
             p, point = self.whole, whole
             chi = self._masked(f, examples)
         point.new[p.chi] = chi
-        gradients = self._gradients(p.together() if self.learning else p.apart(), point)
+        gradients = self._gradients(p, p.together() if self.learning else p.apart(), point)
         self._update(t, gradients)
 
     def _masked(self, f: Node, examples: Sequence[int]) -> Node:
@@ -199,13 +223,53 @@ class Unrolled:
         return p, {e: algebra.pick(vectors.get(of, of), axis, examples) for e, (of, axis) in known.items()}
 
     # ---- gradients ----
-    def _gradients(self, backs: Sequence[Backprop], point: Moved | Nearby) -> dict[Any, tuple[str, list[Node]]]:
-        """What every parameter moves by, to be summed: a matrix by its specification, vectors by their nodes."""
-        found: dict[Any, tuple[str, list[Node]]] = {}
+    def _norm(self, found: _Gradients, slopes: Sequence[_Slope]) -> Node:
+        """n^(-c) |g|^2 of all gradients g together: how much the loss falls in a step at a small rate lr, over lr."""
+        powers, terms = self.recipe.powers, []
+        for slope in slopes:
+            if slope.key not in found:
+                continue
+            name, parts = found[slope.key]
+            move = _total(parts)
+            if slope.cols is not None:
+                move = algebra.apply(move, False, slope.cols)
+            term = algebra.mul([slope.rows, move])
+            term = algebra.moment(algebra.typed(term, slope.rows.shape, slope.rows.width, None))
+            for _ in slope.rows.shape:
+                term = algebra.sum_axis(term, 0)
+            assert slope.rows.width is not None
+            ratio = algebra.constant(slope.rows.width.ratio)
+            terms.append(
+                (1, algebra.mul([self.power(powers.output - 1 + powers.rates[name]), ratio, slope.factor, term]))
+            )
+        return algebra.add(terms)
 
-        def give(key: Any, name: str, node: Node) -> None:
+    def _clipped(self, found: _Gradients, slopes: Sequence[_Slope], here: _Gradients) -> _Gradients:
+        """Gradients over max(1, |g| / clip)."""
+        clip = self.recipe.clip
+        if clip is None:
+            return found
+        square = algebra.fn("relu", self._norm({**found, **here}, slopes))  # a sum of squares, up to rounding
+        norm = algebra.fn("sqrt", square)
+        excess = algebra.fn("relu", algebra.sub(algebra.scale(1 / clip, norm), ONE))
+        factor = algebra.fn("reciprocal", algebra.add([(1, ONE), (1, excess)]))
+        scaled: _Gradients = {}
+        for key, (name, parts) in found.items():
+            total = _total(parts)
+            new = algebra.typed(algebra.mul([factor, total]), total.shape, total.width, total.inner)
+            scaled[key] = name, [new]
+        return scaled
+
+    def _gradients(self, p: Pass, backs: Sequence[Backprop], point: Moved | Nearby) -> _Gradients:
+        """What every parameter moves by, to be summed: a matrix by its specification, vectors by their nodes."""
+        found: _Gradients = {}
+        here: _Gradients = {}  # the input layers' on these examples
+        slopes: list[_Slope] = []
+        linear = self.recipe.optimizer.linear
+
+        def give(key: Any, name: str, node: Node, to: _Gradients = found) -> None:
             if not node.is_zero:
-                found.setdefault(key, (name, []))[1].append(node)
+                to.setdefault(key, (name, []))[1].append(node)
 
         for back in backs:
             chi = None if back.chi is None else point.now(back.chi)
@@ -213,15 +277,21 @@ class Unrolled:
                 name = use.matrix.name
                 if name in self.recipe.frozen:
                     continue
-                give(use.matrix, name, self._of_use(use, point, chi))
+                rows, cols = self._pair(use, point, chi)
+                width = use.matrix.cols if use.transposed else use.matrix.rows
+                root = algebra.fn("reciprocal", root_of_ratio(width))
+                sized = self._sized(use.matrix.var)
+                give(use.matrix, name, _product(rows, cols, algebra.mul([sized, root])))
+                slopes.append(_Slope(use.matrix, rows, cols, root if linear else algebra.mul([sized, root])))
             for x, g in back.of.gradients.items():
                 if x.op != "vector" or not x.attr.trainable or x.attr.name in self.recipe.frozen:
                     continue
                 total = _summed(g, point.now(g.node), chi, x)
                 size = x.attr.var if x.attr.lr is None else x.attr.lr
-                factors = [self._sized(size, x.shape), algebra.fn("reciprocal", root_of_ratio(x.width))]
+                root = algebra.fn("reciprocal", root_of_ratio(x.width))
+                factors = [self._sized(size, x.shape), root]
                 moved: list[tuple[Any, Node]] = [(x, total)]
-                if isinstance(x.attr, Embedding) and self.recipe.optimizer.linear:  # U x' itself
+                if isinstance(x.attr, Embedding) and linear:  # U x' itself
                     moved = [
                         (y, _contracted(total, x.attr.data.metric(y.attr.data), y.shape)) for y in self._everywhere(x)
                     ]
@@ -231,7 +301,15 @@ class Unrolled:
                 for key, node in moved:
                     shape = key.shape if isinstance(key, Node) else node.shape
                     give(key, x.attr.name, algebra.typed(algebra.mul([*factors, node]), shape, x.width, None))
-        return found
+                if linear:
+                    slopes.append(_Slope(x, total, None, root))
+                if linear and isinstance(x.attr, Embedding) and self.recipe.clip is not None:
+                    for y in [y for y in p.embeddings if y.attr.name == x.attr.name]:
+                        node = algebra.mul([*factors, _contracted(total, x.attr.data.metric(y.attr.data), y.shape)])
+                        give(y, x.attr.name, algebra.typed(node, y.shape, y.width, None), here)
+        if not linear:  # vectors, and the entries of input layers, move by what they are differentiated in
+            slopes += [_Slope(k, _total(v), None, ONE) for k, (_, v) in found.items() if not isinstance(k, MatrixSpec)]
+        return self._clipped(found, slopes, here)
 
     def _sized(self, size: Any, shape: tuple[int, ...] | None = None) -> Node:
         """What gradients are multiplied by: sigma^2; sigma, if the step is no linear function of them, and it again by sigma."""
@@ -242,7 +320,8 @@ class Unrolled:
         """What an input layer makes of all data."""
         return list(dict.fromkeys([y for p in self.passes for y in p.embeddings if y.attr.name == x.attr.name]))
 
-    def _of_use(self, use: Any, point: Moved | Nearby, chi: Node | None) -> Node:
+    def _pair(self, use: Any, point: Moved | Nearby, chi: Node | None) -> tuple[Node, Node]:
+        """chi dg and h, in the order of the matrix's rows and columns."""
         g = use.gradient
         shape = g.node.shape
         width = use.matrix.cols if use.transposed else use.matrix.rows
@@ -251,27 +330,22 @@ class Unrolled:
         if h.shape:
             h = algebra.view(h, range(len(shape) - len(h.shape), len(shape)), shape)
         rows, cols = (h, d) if use.transposed else (d, h)
-        rows, cols = (algebra.typed(x, x.shape, w, None) for x, w in ((rows, use.matrix.rows), (cols, use.matrix.cols)))
-        body = algebra.mul([rows, algebra.inner(cols)])
-        body = algebra.typed(body, shape, use.matrix.rows, use.matrix.cols)
-        for _ in shape:
-            body = algebra.sum_axis(body, 0)
-        factor = algebra.mul([self._sized(use.matrix.var), algebra.fn("reciprocal", root_of_ratio(width))])
-        return algebra.mul([factor, body])
+        return algebra.typed(rows, shape, use.matrix.rows, None), algebra.typed(cols, shape, use.matrix.cols, None)
 
-    def _update(self, t: int, gradients: dict[Any, tuple[str, list[Node]]]) -> None:
+    def _update(self, t: int, gradients: _Gradients) -> None:
         recipe, linear = self.recipe, self.recipe.optimizer.linear
         for key, (name, parts) in gradients.items():
-            total = algebra.add([(1, x) for x in parts])
-            total = algebra.typed(total, parts[0].shape, parts[0].width, parts[0].inner)
-            step, self.state[key] = recipe.optimizer.step(self.state.get(key), total)
+            total = _total(parts)
             rate = recipe.rates(t, name)
             power = self.power(recipe.powers.rates[name] - recipe.powers.scale)
+            if recipe.coupled:  # of optimizers that are linear
+                parts = [algebra.mul([power, total]), algebra.scale(recipe.coupled, self._known(key))]
+                total, power = algebra.typed(algebra.add([(1, x) for x in parts]), *_type(total)), ONE
+            step, self.state[key] = recipe.optimizer.step(self.state.get(key), total)
             kept = algebra.sub(ONE, algebra.scale(recipe.decay, rate)) if recipe.decay else ONE
             if isinstance(key, MatrixSpec):
                 step = step if linear else algebra.mul([self._sized(key.var), step])
-                start = algebra.matrix(key) if self.learning else algebra.constant(0, (), key.rows, key.cols)
-                new = _moved(self.weights.matrices.get(key, start), kept, [rate, power, step])
+                new = _moved(self._known(key), kept, [rate, power, step])
                 self.weights.matrices[key] = algebra.typed(new, (), key.rows, key.cols)
                 continue
             steps = {key: step}
@@ -283,9 +357,54 @@ class Unrolled:
                 size = key.attr.var if key.attr.lr is None else key.attr.lr
                 steps = {key: algebra.mul([self._sized(size, key.shape), step])}
             for x, step in steps.items():
-                start = x if self.learning else algebra.constant(0, x.shape, x.width)
-                new = _moved(self.weights.vectors.get(x, start), kept, [rate, power, step])
+                new = _moved(self._known(x), kept, [rate, power, step])
                 self.weights.vectors[x] = algebra.typed(new, x.shape, x.width, None)
+
+    def _known(self, key: Any) -> Node:
+        """A matrix or a vector as it is now, or its increment."""
+        if isinstance(key, MatrixSpec):
+            start = algebra.matrix(key) if self.learning else algebra.constant(0, (), key.rows, key.cols)
+            return self.weights.matrices.get(key, start)
+        start = key if self.learning else algebra.constant(0, key.shape, key.width)
+        return self.weights.vectors.get(key, start)
+
+
+_Gradients = dict[Any, tuple[str, list[Node]]]
+"""A parameter (a matrix by its specification, vectors by their nodes) to its name, and what it moves by, to be summed."""
+
+
+@dataclass(frozen=True)
+class _Slope:
+    """What the loss falls by as a parameter moves: the derivative in it, or, of a matrix, the two factors of that.
+
+    Attributes:
+        key: The parameter.
+        rows: Over its axes; all of them are summed over.
+        cols: Of a matrix: the other factor.
+        factor: Of both.
+    """
+
+    key: Any
+    rows: Node
+    cols: Node | None
+    factor: Node
+
+
+def _total(parts: Sequence[Node]) -> Node:
+    total = algebra.add([(1, x) for x in parts])
+    return algebra.typed(total, *_type(parts[0]))
+
+
+def _type(x: Node) -> tuple[Any, Any, Any]:
+    return x.shape, x.width, x.inner
+
+
+def _product(rows: Node, cols: Node, factor: Node) -> Node:
+    """The sum over all axes of rows times columns."""
+    body = algebra.typed(algebra.mul([rows, algebra.inner(cols)]), rows.shape, rows.width, cols.width)
+    for _ in rows.shape:
+        body = algebra.sum_axis(body, 0)
+    return algebra.mul([factor, body])
 
 
 def _moved(before: Node, kept: Node, step: Sequence[Node]) -> Node:
