@@ -22,6 +22,8 @@ __all__ = ["Trace"]
 
 PAIRED = 2**9
 """Samples of a population whose matrices are arrays, where none are asked for: seconds."""
+TRIED = 1 / 6
+"""Of the usual budget, what the exact limit of a linear network may cost where a population answers in a second."""
 
 
 class Trace:
