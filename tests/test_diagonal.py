@@ -105,7 +105,7 @@ def test_layers_of_a_single_position(strides, shape, padding):
 
 @pytest.mark.slow
 def test_no_array_of_pairs_of_positions():
-    for strides, shape in [((2, 2, 2), (9, 9, 1)), ((3, 2, 2), (13, 13, 1)), ((2, 1, 2), (6, 5, 1))]:
+    for strides, shape in [((2, 2, 2), (15, 15, 1)), ((3, 2, 2), (13, 13, 1)), ((2, 1, 2), (6, 5, 1))]:
         for padding in ("SAME", "VALID")[: 1 + (strides == (2, 2, 2))]:
             for names in [("A", "B", "C"), ("x", "C", "q")]:
                 found = depth(flattened(names, strides, padding=padding), shape)

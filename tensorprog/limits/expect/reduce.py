@@ -174,7 +174,7 @@ def _split(body: Node, used: Sequence[int], law: Law, budget: Budget) -> Split |
             break
         for few in combinations(used, size):
             tried += 1
-            budget.expand(1 + len(below) // 10)  # as long as so many questions take
+            budget.expand(1 + len(below) // 40)  # they take about as long as so many questions
             most = (best.dimension if best is not None else len(used)) - 1
             split = _attempt(c, factors, few, [i for i in used if i not in few], law, most, budget)
             if split is not None:
