@@ -352,8 +352,13 @@ def test_an_interrupt_keeps_what_is_done(program: Fake, tmp_path: Path) -> None:
     assert np.array_equal(c.outputs["m"].samples, compare(Fake(), WIDTHS, 20).outputs["m"].samples)
 
 
-def test_no_progress_bar_without_a_terminal(program: Fake, capfd: pytest.CaptureFixture[str]) -> None:
-    compare(program, [16, 32], 2)
+def test_no_progress_bar_without_a_terminal(
+    program: Fake, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor is what draws it imported."""
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "tqdm", None)
+        compare(program, [16, 32], 2)
     assert capfd.readouterr().err == ""
     compare(program, [16, 32], 2, progress=True)
     assert "4/4" in capfd.readouterr().err

@@ -17,11 +17,12 @@ PAGE = Path(__file__).resolve().parent.parent / "docs" / "architecture.md"
 ARROWS: dict[str, str] = {
     "errors": "",
     "estimate": "errors",
+    "progress": "",
     "language": "errors",
     "arrays": "language",
     "transforms": "errors language",
     "text": "errors language transforms",
-    "execute": "errors estimate language arrays transforms",
+    "execute": "errors estimate progress language arrays transforms",
     "limits/tasks": "",
     "limits/budget": "errors limits/tasks",
     "limits/gauss": "errors estimate language arrays",
@@ -36,11 +37,12 @@ ARROWS: dict[str, str] = {
     "limits": "errors estimate language transforms execute limits/budget limits/tasks limits/gauss limits/expect limits/evaluate "
     "limits/jumps limits/pairs",
     "networks": "errors language transforms limits/expect",
-    "kernels": "errors language transforms limits/budget limits/tasks limits/pairs limits networks",
-    "analysis": "errors estimate language transforms text execute limits/expect limits/evaluate limits/jumps limits networks",
+    "kernels": "errors progress language transforms limits/budget limits/tasks limits/pairs limits networks",
+    "analysis": "errors estimate progress language transforms text execute limits/expect limits/evaluate limits/jumps limits "
+    "networks",
     "training": "errors estimate language transforms execute limits/tasks limits/expect limits/evaluate limits networks analysis",
     "data": "",
-    "faces": "errors estimate language text execute limits/formula limits networks kernels analysis data",
+    "faces": "errors estimate progress language text execute limits/formula limits networks kernels analysis data",
 }
 """What a room may import: rooms above it. (`language/` also asks `text/` to print a program, when it is printed.)"""
 PRINTED = {("language/program", "text/show"), ("language/program", "text/graph")}

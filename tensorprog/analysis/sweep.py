@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from tensorprog.errors import TensorProgramError
 from tensorprog.language.program import Program
+from tensorprog.progress import progress_bar
 from tensorprog.transforms.decouple import program_for
 
 __all__ = ["Interrupted", "Rows", "run_block", "sweep"]
@@ -88,10 +88,9 @@ def sweep(
         for i in range(0, len(todo), BLOCK)
     ]
     try:
-        # disable=None: a bar on a terminal, none in a pipe. closing: an interrupt here cancels what was submitted.
-        off = None if progress is None else not progress
+        # closing: an interrupt here cancels what was submitted.
         with (
-            tqdm(total=len(wanted), initial=len(rows), unit="run", disable=off) as bar,
+            progress_bar(shown=progress, total=len(wanted), initial=len(rows), unit="run") as bar,
             closing(_execute(program, tasks, settings, executor)) as finished,
         ):
             for (n, block), outputs in finished:

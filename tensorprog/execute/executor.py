@@ -18,6 +18,7 @@ from tensorprog.execute.lazy import Lazy
 from tensorprog.execute.random import Array
 from tensorprog.language.given import real_array
 from tensorprog.language.program import Program
+from tensorprog.progress import progress_bar
 from tensorprog.transforms.decouple import program_for
 from tensorprog.transforms.dispatch import of_networks
 
@@ -166,12 +167,9 @@ def run(
     def space(seed: int) -> Space:
         return Lazy(n, seed) if kind == "lazy" else Dense(n, seed, weights=matrices)
 
-    from tqdm import tqdm
-
-    off = None if progress is None else not progress
     rows = [
         _run_checked(code, lambda seed=seed: space(seed), given, f"seed {seed}")  # type: ignore[misc]
-        for seed in tqdm(seeds, desc=f"n = {n}", unit="run", leave=False, delay=2, disable=off)
+        for seed in progress_bar(seeds, shown=progress, desc=f"n = {n}", unit="run", leave=False, delay=2)
     ]
     outputs = {name: np.stack([row[name] for row in rows]) for name in program}
     axes = {name: o.axes for name, o in program.outputs.items()}

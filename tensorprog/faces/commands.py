@@ -15,6 +15,7 @@ from tensorprog.faces import arguments
 from tensorprog.faces.answer import Answer
 from tensorprog.faces.files import CommandError, Model, assignments, load_model
 from tensorprog.language.program import Program
+from tensorprog.progress import progress_bar
 
 if TYPE_CHECKING:
     from tensorprog.estimate import Estimates
@@ -87,7 +88,6 @@ def formula(args: argparse.Namespace) -> Answer:
 def run(args: argparse.Namespace) -> Answer:
     """Runs at one finite width; an interrupt keeps the seeds that are done."""
     import numpy as np
-    from tqdm import tqdm
 
     from tensorprog.execute.executor import Runs, check_seeds
     from tensorprog.execute.executor import run as run_program
@@ -102,8 +102,8 @@ def run(args: argparse.Namespace) -> Answer:
     done: list[Runs] = []
     remark = ""
     try:
-        # seed by seed, so that an interrupt loses one at most; a bar on a terminal alone (disable=None)
-        for seed in tqdm(seeds, desc=f"n = {args.n}", unit="run", leave=False, delay=1, disable=None):
+        # seed by seed, so that an interrupt loses one at most
+        for seed in progress_bar(seeds, desc=f"n = {args.n}", unit="run", leave=False, delay=1):
             settings = {"weights": args.weights, "gia": args.gia, "values": values}
             done.append(run_program(program, args.n, [seed], progress=False, **settings))
     except KeyboardInterrupt:

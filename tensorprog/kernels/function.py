@@ -26,6 +26,7 @@ from tensorprog.limits.tasks import Exhausted
 from tensorprog.networks.inputs import EXAMPLE
 from tensorprog.networks.network import Network
 from tensorprog.networks.samples import Batch, batches, same_features
+from tensorprog.progress import progress_bar
 from tensorprog.transforms.parametrization import parametrization as named
 
 __all__ = ["KernelFunction", "kernel_fn"]
@@ -352,11 +353,9 @@ class KernelFunction:
         return ""
 
     def _evaluate(self, part: Part, results: Results, progress: bool | None) -> None:
-        from tqdm import tqdm
-
         blocks = part.blocks
-        off = True if len(blocks) < 4 and progress is None else None if progress is None else not progress
-        for rows, columns in tqdm(blocks, unit="block", delay=2, disable=off):
+        shown = False if len(blocks) < 4 and progress is None else progress
+        for rows, columns in progress_bar(blocks, shown=shown, unit="block", delay=2):
             if results.done(rows, columns):
                 continue
             found = part.evaluated(rows, columns)

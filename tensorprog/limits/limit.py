@@ -40,8 +40,6 @@ SHARP = 1e-10
 """Relative error of batches, computed pair by pair of examples, above which they are computed entry by entry, too."""
 FOLDED_RUNS = 3
 """Lowerings with moved floats, where these have lost digits."""
-
-
 CHECKED = 1 / 16
 """Of the budget, what populations spend on looking for jumps that are met: zeros come out of closed forms, which are cheap."""
 
