@@ -12,12 +12,12 @@ from marks import few
 from random_networks import Builder
 
 import tensorprog as tp
+from tensorprog.arrays import cores as machine
 from tensorprog.arrays.elementwise import kernel
 from tensorprog.kernels import results
 from tensorprog.language import algebra
 from tensorprog.language.expression import Expression
 from tensorprog.language.node import topological
-from tensorprog.limits.pairs import blocks as batched
 from tensorprog.limits.pairs import pairs
 from tensorprog.limits.simplify.diagonal import on_diagonals
 
@@ -102,7 +102,7 @@ def test_results_do_not_depend_on_threads(phi: Any, monkeypatch: pytest.MonkeyPa
     data = np.random.default_rng(0).standard_normal((300, 4))
     found = []
     for cores in (1, 5):
-        monkeypatch.setattr(batched, "cores", lambda cores=cores: cores)
+        monkeypatch.setattr(machine, "cores", lambda cores=cores: cores)
         found.append(tp.kernel_fn(mlp(phi))(data))
     assert all(np.array_equal(a, b) for a, b in zip(*found, strict=True))
 

@@ -28,6 +28,7 @@ from tensorprog.limits.explain import Explanation, reasons
 from tensorprog.limits.gauss.correlations import nearly_equal
 from tensorprog.limits.jumps.check import check_jumps, suspects
 from tensorprog.limits.pairs.estimates import estimates_by_pairs
+from tensorprog.limits.pairs.pairs import SHARP
 from tensorprog.limits.routes import FEWEST_POINTS, ROUGH, Exact, Search, better, checked_method, rough, worst
 from tensorprog.limits.tasks import Declined, Exhausted
 from tensorprog.transforms.decouple import program_for
@@ -36,8 +37,6 @@ from tensorprog.transforms.written_out import written_out
 
 __all__ = ["limit"]
 
-SHARP = 1e-10
-"""Relative error of batches, computed pair by pair of examples, above which they are computed entry by entry, too."""
 FOLDED_RUNS = 3
 """Lowerings with moved floats, where these have lost digits."""
 CHECKED = 1 / 16

@@ -12,12 +12,11 @@ computed.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 
-from tensorprog.arrays.cores import cores
+from tensorprog.arrays.cores import each
 from tensorprog.language import algebra
 from tensorprog.language.node import Node
 from tensorprog.limits.evaluate.perturb import Perturbation
@@ -138,14 +137,7 @@ class Tiles:
                 if symmetric:
                     full[high:, low:high] = full[low:high, high:].T
 
-        bounds = list(self._bounds(shape[0], symmetric))
-        workers = min(cores(), 8, len(bounds))
-        if workers > 1 and noise is None:
-            with ThreadPoolExecutor(workers) as pool:
-                list(pool.map(tile, bounds))
-        else:
-            for b in bounds:
-                tile(b)
+        each(tile, list(self._bounds(shape[0], symmetric)), noise is None)
         return out
 
     def _bounds(self, rows: int, symmetric: bool) -> Iterator[tuple[int, int]]:

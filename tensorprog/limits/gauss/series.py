@@ -15,13 +15,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tensorprog.arrays.cores import cores
+from tensorprog.arrays.cores import each
 from tensorprog.limits.gauss.hermite import SAFETY, STAGES, Expansion, Function, Marginals, tolerance
 from tensorprog.limits.gauss.integrate import gaussian_expectation
 from tensorprog.limits.gauss.nested import Indefinite
@@ -226,12 +225,7 @@ class PairSeries:
                     np.copyto(square, square.T.copy(), where=below[: high - low, : high - low])
             return r + low, c + first
 
-        workers = min(cores(), 8, len(bounds))
-        if workers > 1:
-            with ThreadPoolExecutor(workers) as pool:
-                found = list(pool.map(tile, bounds))
-        else:
-            found = [tile(bound) for bound in bounds]
+        found = each(tile, bounds)
         r, c = (np.concatenate(x) for x in zip(*found, strict=True)) if found else (row[:0], row[:0])
         if symmetric:
             r, c = r[r <= c], c[r <= c]

@@ -10,7 +10,6 @@ that width and inner width have in the arrays of an executor (`arrays/elementwis
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
 from math import inf, isqrt, prod
@@ -18,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from tensorprog.arrays.cores import cores
+from tensorprog.arrays.cores import each
 from tensorprog.arrays.elementwise import aligned
 from tensorprog.arrays.plan import Step, schedule
 from tensorprog.language import algebra
@@ -227,19 +226,13 @@ class Batched:
             pairs = max(1, TILE // self.depth, min(FEW, LARGEST // self.depth))
             tiles = list(_tiles(n, m, pairs, symmetric))
             total = n * m * self.depth // (2 if symmetric else 1)
-            workers = min(cores(), 8, len(tiles)) if noise is None and trace is None and total >= PARALLEL else 1
 
             def tile(bounds: tuple[int, int, int, int]) -> None:
                 self._tile(bounds, block, values, series, out, noise, level, dtype, trace, call)
                 if symmetric:
                     _mirror(bounds, out)
 
-            if workers > 1:
-                with ThreadPoolExecutor(workers) as pool:
-                    list(pool.map(tile, tiles))
-            else:
-                for bounds in tiles:
-                    tile(bounds)
+            each(tile, tiles, noise is None and trace is None and total >= PARALLEL)
         return out
 
     def _tile(

@@ -14,12 +14,13 @@ from tensorprog.limits.pairs.blocks import Batched, Block, Call, mirrored
 from tensorprog.limits.pairs.compiled import Compiled
 from tensorprog.limits.pairs.inner_products import GramProducts, Products
 
-__all__ = ["BLOCK", "COUNTED", "Pairs"]
+__all__ = ["BLOCK", "COUNTED", "SHARP", "Pairs"]
 
 BLOCK = 2**24
 """Inner products that are in memory together: pairs of examples, times those of positions."""
 SHARP = 1e-10
-"""Relative error up to which quadrature, compared with bounds on telling examples, is used for all of them."""
+"""Relative error up to which quadrature, compared with bounds on telling examples, is used for all of them, and up to which
+`tp.limit` is content with pairs of examples and does not compute entry by entry, too."""
 
 COUNTED = 3
 """How many times the budget's evaluations integrals may really take: what is announced is rough."""
