@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from tensorprog.analysis.gia_report import GIAReport
     from tensorprog.analysis.regularity import RegularityReport, check_regularity
     from tensorprog.execute.executor import Runs, run
+    from tensorprog.function_space.predict import predict
     from tensorprog.kernels.function import kernel_fn
     from tensorprog.language.custom import Function
     from tensorprog.limits.formula.formula import formula
@@ -81,7 +82,8 @@ __all__ = [
     "Program", "RegularityReport", "Runs", "SGD", "Scalar", "SignSGD",
     "TensorProgramError", "Trace", "Vector", "Width", "check_gia", "check_regularity", "classify", "compare",
     "concat", "flatten", "formula",
-    "inverse_sqrt", "kernel_fn", "latex", "layer", "limit", "load", "parse", "run", "save", "sgd", "split", *_build, *_networks,
+    "inverse_sqrt", "kernel_fn", "latex", "layer", "limit", "load", "parse", "predict", "run",
+    "save", "sgd", "split", *_build, *_networks,
 ]  # fmt: skip
 
 # Imported when first used: writing and printing programs should not wait for SciPy.
@@ -108,6 +110,7 @@ _LATER = {
     "limit": "tensorprog.limits.limit",
     "load": "tensorprog.text.files",
     "parse": "tensorprog.text.parse",
+    "predict": "tensorprog.function_space.predict",
     "run": "tensorprog.execute.executor",
     "save": "tensorprog.text.written",
     "sgd": "tensorprog.training.sgd",
