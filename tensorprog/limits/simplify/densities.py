@@ -18,7 +18,7 @@ import numpy as np
 from tensorprog.language import algebra
 from tensorprog.language.node import Node, topological
 from tensorprog.language.symbols import Number
-from tensorprog.limits.simplify.rebuild import rebuilt, rewritten
+from tensorprog.limits.simplify.rebuild import rewritten
 
 __all__ = ["tidied"]
 
