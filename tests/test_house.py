@@ -41,6 +41,7 @@ ARROWS: dict[str, str] = {
     "analysis": "errors estimate progress language transforms text execute limits/expect limits/evaluate limits/jumps limits "
     "networks",
     "training": "errors estimate language transforms execute limits/tasks limits/expect limits/evaluate limits networks analysis",
+    "function_space": "errors estimate kernels networks",
     "data": "",
     "faces": "errors estimate progress language text execute limits/formula limits networks kernels analysis data",
 }
