@@ -19,8 +19,10 @@ from tensorprog.limits.evaluate.alike import Trace
 from tensorprog.limits.evaluate.perturb import Perturbation
 from tensorprog.limits.evaluate.wide import FLOOR
 from tensorprog.limits.gauss.rounding import NOISE
-from tensorprog.limits.pairs.blocks import Batched, Block, Call
+from tensorprog.limits.pairs.blocks import Batched
+from tensorprog.limits.pairs.call import Call
 from tensorprog.limits.pairs.inner_products import GramProducts, Products
+from tensorprog.limits.pairs.layout import Block
 
 __all__ = ["AccuracyWarning", "Measured", "measure"]
 

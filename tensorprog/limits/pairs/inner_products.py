@@ -16,7 +16,7 @@ from tensorprog.language.given import real_array
 from tensorprog.language.node import Node
 from tensorprog.language.rearranged import joined, transformed
 from tensorprog.limits.gauss.correlations import nearly_equal
-from tensorprog.limits.pairs.blocks import Block
+from tensorprog.limits.pairs.layout import Block
 
 __all__ = ["GramProducts", "Products"]
 

@@ -10,9 +10,11 @@ import numpy as np
 
 from tensorprog.limits.budget import Budget
 from tensorprog.limits.pairs.accuracy import Measured, measure
-from tensorprog.limits.pairs.blocks import Batched, Block, Call, mirrored
+from tensorprog.limits.pairs.blocks import Batched, mirrored
+from tensorprog.limits.pairs.call import Call
 from tensorprog.limits.pairs.compiled import Compiled
 from tensorprog.limits.pairs.inner_products import GramProducts, Products
+from tensorprog.limits.pairs.layout import Block
 
 __all__ = ["BLOCK", "COUNTED", "SHARP", "Pairs"]
 
