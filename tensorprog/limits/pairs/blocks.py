@@ -3,28 +3,24 @@
 A kernel K(x, x') is compiled once, for one example of each batch (`language/data.py:SlotData`); only the inner products of
 the data are left open. Here the scalar program is carried out for all pairs at once: what depends on the first example alone
 is an array along the rows, what depends on the second along the columns, what depends on both is computed tile by tile, so
-that intermediate results stay in the cache and no array larger than the result is ever made. Rows and columns take the part
-that width and inner width have in the arrays of an executor (`arrays/elementwise.py`): axes first, then rows, then columns.
+that intermediate results stay in the cache and no array larger than the result is ever made.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cache
+from functools import cache, cached_property
 from math import isqrt, prod
 from typing import Any
 
 import numpy as np
 
 from tensorprog.arrays.cores import each
-from tensorprog.arrays.elementwise import aligned
-from tensorprog.arrays.plan import schedule
+from tensorprog.arrays.plan import Plan, schedule
 from tensorprog.language.node import Node, topological
-from tensorprog.limits.evaluate.alike import Trace
-from tensorprog.limits.evaluate.perturb import Perturbation
-from tensorprog.limits.gauss.duals import CORRELATED, apart_by_rounding
 from tensorprog.limits.pairs.call import Call
 from tensorprog.limits.pairs.carried import INTEGRALS, KNOWN, Carried, evaluations, joined
+from tensorprog.limits.pairs.lanes import Lanes
 from tensorprog.limits.pairs.layout import Block, lifted
 from tensorprog.limits.simplify.horner import factored
 from tensorprog.limits.simplify.passes import simplified
@@ -41,6 +37,9 @@ FEW, LARGEST = 64, 2**18
 """Arrays with axes have this many pairs in a tile, up to so many entries: each instruction has a cost of its own."""
 PARALLEL = 2**18
 """Threads wait for each other between instructions, which costs more than it brings where there are fewer entries."""
+NOTHING = np.empty(0)
+Bounds = tuple[int, int, int, int]
+"""Of a tile: rows from, to, columns from, to."""
 MIRROR = 64
 """Rows of a tile of a symmetric result: what is evaluated on both sides of the diagonal is little."""
 
@@ -72,9 +71,14 @@ class Batched:
         self.guards = {s.node for s in steps if s.node.op == "guard"}
         self.others = sorted({s.node.op for s in steps if s.compute is None and s.node.op not in KNOWN})
         self.pairs = joined(self.once.pop((True, True)))
-        self._plan()
+        self.plan = Plan(self.pairs, set(self.outputs))
         # the largest array of a pair decides how many pairs a tile has
-        self.depth = max([prod(s.node.shape) for s in self.pairs if not s.is_data], default=1)
+        self.depth = max([prod(s.node.shape) for s in self.pairs if s.node.op != "data"], default=1)
+
+    @cached_property
+    def lanes(self) -> Lanes:
+        """The same for a list of pairs."""
+        return Lanes(self.outputs)
 
     def gave_way(self, call: Call) -> bool:
         """Has a closed form that cancels been replaced by its integral?"""
@@ -92,45 +96,6 @@ class Batched:
             for s in steps
             if s.node.op in INTEGRALS
         )
-
-    def _plan(self) -> None:
-        """Numbers what a tile holds: a lookup of a node costs as much as a small array's arithmetic, and threads wait for it."""
-        slots: dict[Node, int] = {}
-        inside = {s.node for s in self.pairs}
-        self.given: list[tuple[int, Node]] = []
-        for s in self.pairs:
-            for a in s.operands:
-                if a not in inside and a not in slots:  # along rows, along columns, or neither
-                    slots[a] = len(slots)
-                    self.given.append((slots[a], a))
-        for s in self.pairs:
-            slots[s.node] = len(slots)
-        last: dict[Node, int] = {}
-        for k, s in enumerate(self.pairs):
-            for a in (*s.operands, s.node):
-                last[a] = k
-        wanted = set(self.outputs)
-        for k, s in enumerate(self.pairs):
-            s.target, s.sources = slots[s.node], [slots[a] for a in s.operands]
-            s.partner_target = None if s.partner is None else slots[s.partner]
-            dead = {*s.operands, s.node}
-            s.frees = [slots[a] for a in dead if last[a] == k and a in inside and a not in wanted]
-        self.results = [slots.get(x) if x in inside else None for x in self.outputs]
-        by_node = {s.node: s for s in self.pairs}
-        for s in self.pairs:
-            if s.node.op != "dual" or s.node.attr not in CORRELATED:
-                continue
-            a, c, b = s.node.args[-3:]
-            if c in by_node and a not in inside and b not in inside and c.shape == s.node.shape:
-                by_node[c].edges.append(
-                    (
-                        slots[a],
-                        slots[b],
-                        aligned(apart_by_rounding, Node("dual", (a, c, b), "", c.shape, c.width, c.inner)),
-                    )
-                )
-                s.edged = True
-        self.count = len(slots)
 
     @property
     def weight(self) -> float:
@@ -150,107 +115,93 @@ class Batched:
             + examples * once
         )
 
-    def run(
-        self,
-        block: Block,
-        noise: Perturbation | None = None,
-        level: int = 1,
-        dtype: Any = float,
-        trace: Trace | None = None,
-        call: Call | None = None,
-    ) -> list[Array]:
+    def run(self, block: Block, level: int = 1, call: Call | None = None) -> list[Array]:
         """The outputs for a block of pairs, each of shape (*axes, rows, columns).
 
         Args:
             block: The data.
-            noise: Moves every result by a rounding error; then integrals are quadrature with bounds, or nested.
             level: Resolution of integrals.
-            dtype: float64, or float32 for speed.
-            trace: Where correlations are 1; filled without noise, and with noise they stay so.
             call: What it belongs to.
         """
         call = call or Call()
+        n, m = block.rows, block.columns
         values: dict[Node, Array] = {}
         with np.errstate(over="call", under="call", divide="ignore", invalid="ignore", call=call.strain):
-            for part in self.once.values():
-                for s in part:
-                    values[s.node] = s.value(values, block, noise, level, dtype, trace, call)
-            n, m = block.rows, block.columns
+            for s in [s for part in self.once.values() for s in part]:
+                if s.node.op == "data":
+                    values[s.node] = np.asarray(block.products[s.node.attr])
+                else:
+                    values[s.node] = s.compute([values[a] for a in s.operands], call, level, alone=True)
             series = {
-                s.node: s.series(values, block, level) for s in self.pairs if s.product is not None and noise is None
+                s.node: s.series([values.get(a, NOTHING) for a in s.node.args], n, m, level)
+                for s in self.pairs
+                if s.product is not None
             }
-            out = [np.empty((*shape, n, m), dtype) for shape in self.shapes]
-            done = {s.node for s in self.pairs}
+            out = [np.empty((*shape, n, m)) for shape in self.shapes]
             for x, full in zip(self.outputs, out, strict=True):
-                if x not in done:
-                    known = np.asarray(values[x])
-                    if x.inner is None:
-                        known = known[..., None] if x.width is not None else known[..., None, None]
-                    full[...] = known if x.width is not None or x.inner is None else known[..., None, :]
-            symmetric = block.symmetric and noise is None
+                if x in values:
+                    full[...] = _spread(values[x], x)
             pairs = max(1, TILE // self.depth, min(FEW, LARGEST // self.depth))
-            tiles = list(_tiles(n, m, pairs, symmetric))
-            total = n * m * self.depth // (2 if symmetric else 1)
+            tiles = list(_tiles(n, m, pairs, block.symmetric))
+            given = [values[a] for a in self.plan.given]
+            results = [(self.plan.slots[x], full) for x, full in zip(self.outputs, out, strict=True) if x not in values]
 
-            def tile(bounds: tuple[int, int, int, int]) -> None:
-                self._tile(bounds, block, values, series, out, noise, level, dtype, trace, call)
-                if symmetric:
+            def tile(bounds: Bounds) -> None:
+                self._tile(bounds, block, given, series, results, level, call)
+                if block.symmetric:
                     _mirror(bounds, out)
 
-            each(tile, tiles, noise is None and trace is None and total >= PARALLEL)
+            each(tile, tiles, n * m * self.depth // (2 if block.symmetric else 1) >= PARALLEL)
         return out
 
     def _tile(
         self,
-        bounds: tuple[int, int, int, int],
+        bounds: Bounds,
         block: Block,
-        known: dict[Node, Array],
+        given: Sequence[Array],
         series: Mapping[Node, Any],
-        out: list[Array],
-        noise: Perturbation | None,
+        results: Sequence[tuple[int, Array]],
         level: int,
-        dtype: Any,
-        trace: Trace | None,
         call: Call,
     ) -> None:
         low, high, left, right = bounds
-        rough = block.rough
         unwanted = None if block.unwanted is None else block.unwanted[low:high, left:right]
-        local: list[Any] = [None] * self.count
-        for slot, a in self.given:
-            found = known[a]
-            if a.inner is not None:
-                found = found[..., left:right] if found.shape[-1] > 1 else found
-            elif a.width is not None:
-                found = found[..., low:high] if found.shape[-1] > 1 else found
-            local[slot] = found
+        local: list[Any] = [None] * len(self.plan.slots)
+        for k, (a, found) in enumerate(zip(self.plan.given, given, strict=True)):
+            local[k] = _part(found, left, right) if a.inner else _part(found, low, high) if a.width else found
         with np.errstate(over="call", under="call", divide="ignore", invalid="ignore", call=call.strain):
-            for s in self.pairs:
-                if s.is_data:
-                    given = np.asarray(block.products[s.node.attr][..., low:high, left:right], dtype)
-                    local[s.target] = given if noise is None else noise.result(s.node, given)
-                elif s.node in series:
-                    cov = np.broadcast_to(local[s.sources[3]], (high - low, right - left))
-                    local[s.target] = series[s.node](slice(low, high), slice(left, right), cov)
-                elif s.partner_target is not None and noise is None and trace is None:
-                    local[s.target], local[s.partner_target] = s.joint(*[local[k] for k in s.sources])
-                elif local[s.target] is None:
-                    arrays = [local[k] for k in s.sources]
-                    if noise is None and trace is None and s.kernel is not None:
-                        local[s.target] = s.kernel(*arrays)
+            for s, place in zip(self.pairs, self.plan.places, strict=True):
+                if local[place.target] is None:
+                    arrays = [local[k] for k in place.sources]
+                    if s.node.op == "data":
+                        local[place.target] = block.products[s.node.attr][..., low:high, left:right]
+                    elif s.product is not None:
+                        cov = np.broadcast_to(arrays[3], (high - low, right - left))
+                        local[place.target] = series[s.node](slice(low, high), slice(left, right), cov)
+                    elif s.partner is not None:
+                        local[place.target], local[self.plan.slots[s.partner]] = s.joint(*arrays)
+                    elif s.kernel is not None:
+                        local[place.target] = s.kernel(*arrays)
                     else:
-                        local[s.target] = s.compute(arrays, noise, level, rough, trace, call, bounds, unwanted)
-                if noise is not None and noise.apart:
-                    for one, other, move in s.edges:
-                        local[s.target] = move(local[one], local[s.target], local[other])
-                for k in s.frees:
+                        local[place.target] = s.compute(arrays, call, level, unwanted)
+                for k in place.frees:
                     local[k] = None
-        for slot_of_result, full in zip(self.results, out, strict=True):
-            if slot_of_result is not None:
-                full[..., low:high, left:right] = local[slot_of_result]
+        for slot, full in results:
+            full[..., low:high, left:right] = local[slot]
 
 
-def _tiles(n: int, m: int, pairs: int, symmetric: bool) -> Iterator[tuple[int, int, int, int]]:
+def _part(a: Array, low: int, high: int) -> Array:
+    """Some examples of an array that has them last."""
+    return a[..., low:high] if a.shape[-1] > 1 else a
+
+
+def _spread(a: Array, x: Node) -> Array:
+    """What depends on one batch at most, with rows and columns."""
+    a = np.asarray(a)
+    return a[..., None, :] if x.inner else a[..., None] if x.width else a[..., None, None]
+
+
+def _tiles(n: int, m: int, pairs: int, symmetric: bool) -> Iterator[Bounds]:
     """Tiles (rows from, to, columns from, to) of at most the given number of pairs; on and above the diagonal if symmetric."""
     # few rows and many columns: what is along rows is repeated over columns in the innermost loop
     height = min(n, max(1, min(isqrt(pairs) // 2, MIRROR) if symmetric else pairs // m))
@@ -264,7 +215,7 @@ def _tiles(n: int, m: int, pairs: int, symmetric: bool) -> Iterator[tuple[int, i
             yield low, high, left, min(m, left + step)
 
 
-def _mirror(bounds: tuple[int, int, int, int], out: list[Array]) -> None:
+def _mirror(bounds: Bounds, out: list[Array]) -> None:
     """Fills in what lies below the diagonal opposite to a tile, while the tile is in the cache.
 
     K(x', x) is the transpose of K(x, x'), which matters where a network has several outputs.

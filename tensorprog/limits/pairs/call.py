@@ -43,7 +43,7 @@ class Call:
         """Called where a number leaves the range of floats."""
         self.strained = True
 
-    def integral(self, x: Node, args: Sequence[Array], level: int, rough: bool) -> Array:
+    def integral(self, x: Node, args: Sequence[Array], level: int) -> Array:
         """As `integrate_arrays`, of single examples; what is known is not integrated again.
 
         The variance of an example is asked for as that of a row, of a column and of the example alone.
@@ -53,12 +53,10 @@ class Call:
         shape = np.broadcast_shapes(*[np.shape(a) for a in args])
         flat = [np.broadcast_to(a, shape).reshape(-1).astype(float, copy=False) for a in args]
         keys = [row.tobytes() for row in np.stack(flat, -1)]
-        known = self._found.setdefault((x.attr.body, x.attr.dimension, level, rough), {})
+        known = self._found.setdefault((x.attr.body, x.attr.dimension, level), {})
         new = list({k: i for i, k in enumerate(keys) if k not in known}.items())
         if new:
             places = [i for _, i in new]
-            found = integrate_arrays(
-                x, [a[places] for a in flat], level, rough, compared=self.compared, budget=self.budget
-            )
+            found = integrate_arrays(x, [a[places] for a in flat], level, compared=self.compared, budget=self.budget)
             known.update(zip([k for k, _ in new], found.tolist(), strict=True))
         return np.array([known[k] for k in keys]).reshape(shape)

@@ -1,14 +1,15 @@
 """How arrays over pairs of examples lie: the axes of a scalar first, then the examples.
 
-Rows and columns take the part that width and inner width have in the arrays of an executor (`arrays/elementwise.py`): what
-depends on an example of the first batch alone is an array along the rows, what depends on one of the second along the columns.
+Two layouts. In a grid of all pairs, rows and columns take the part that width and inner width have in the arrays of an executor
+(`arrays/elementwise.py`): what depends on an example of the first batch alone is an array along the rows, what depends on one
+of the second along the columns, and only what depends on both has both. In lanes, one for each pair of a list, everything has
+one axis for them, the last: there is nothing to align, and several evaluations of a pair are so many lanes more.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -17,10 +18,10 @@ from tensorprog.language import algebra
 from tensorprog.language.node import Node, topological
 from tensorprog.language.symbols import Width
 
-__all__ = ["Block", "lifted", "with_axes"]
+__all__ = ["Block", "in_lanes", "is_shared", "lifted", "reversed_variables", "separates", "with_axes"]
 
 Array = np.ndarray
-ROWS, COLUMNS = Width("rows"), Width("columns")
+ROWS, COLUMNS, LANES = Width("rows"), Width("columns"), Width("lanes")
 
 
 @dataclass(frozen=True)
@@ -43,11 +44,6 @@ class Block:
     symmetric: bool = False
     unwanted: Array | None = None
 
-    @cached_property
-    def rough(self) -> bool:
-        """Is the rounding that of float32, so that correlations may be a little above 1?"""
-        return any(a.dtype == np.float32 for a in self.products.values())
-
 
 def lifted(outputs: Sequence[Node]) -> dict[Node, Node]:
     """Every node below the outputs, as one along rows and columns."""
@@ -69,6 +65,36 @@ def lifted(outputs: Sequence[Node]) -> dict[Node, Node]:
         else:
             new[x] = Node(x.op, tuple(args), x.attr, x.shape, width, inner)
     return new
+
+
+def is_shared(x: Node) -> bool:
+    """Does a node of a grid depend on examples of both batches?"""
+    return x.width is not None and x.inner is not None
+
+
+def in_lanes(outputs: Sequence[Node]) -> dict[Node, Node]:
+    """Every node of a grid below the outputs, as one along lanes."""
+    new: dict[Node, Node] = {}
+    for x in topological(outputs):
+        new[x] = Node(x.op, tuple([new[a] for a in x.args]), x.attr, x.shape, LANES)
+    return new
+
+
+def separates(x: Node) -> bool:
+    """Is it an integral over two variables, one that depends on the row and one that depends on the column?"""
+    if x.shape or not is_shared(x) or x.attr.dimension != 2 or len(x.args) != 5:
+        return False
+    kinds = [(a.width is not None, a.inner is not None) for a in x.args]
+    none, row, column = (False, False), (True, False), (False, True)
+    return any(
+        {kinds[0], kinds[2]} <= {none, one} and {kinds[1], kinds[4]} <= {none, other}
+        for one, other in ((row, column), (column, row))
+    )
+
+
+def reversed_variables(x: Node) -> bool:
+    """Does the first variable of such an integral depend on the column?"""
+    return any(x.args[i].inner is not None for i in (0, 2)) or any(x.args[i].width is not None for i in (1, 4))
 
 
 def with_axes(a: Array, y: Node, x: Node) -> Array:

@@ -119,8 +119,8 @@ class Pairs:
         block = p.block(pair.data, rows, columns)
         if symmetric and pair.guards:
             block = replace(block, unwanted=np.eye(block.rows, dtype=bool))
-        found = pair.run(block, dtype=p.dtype, call=self.call)
+        found = pair.run(block, call=self.call)
         if not symmetric:
             return found, []
         own = p.block(same.data, rows, rows)
-        return found, same.run(Block(own.products, own.rows, 1), dtype=p.dtype, call=self.call)
+        return found, same.run(Block(own.products, own.rows, 1), call=self.call)
