@@ -67,7 +67,7 @@ class Lanes:
                 self.edged.add(x)
 
     def run(self, data: Mapping[Any, Array], pairs: int, call: Call, moved: Moved | None = None) -> list[Array]:
-        """The outputs, each of shape (evaluations, *axes, pairs): as they are, and moved.
+        """The outputs, each of shape (*axes, evaluations times pairs): as they are, and then moved.
 
         Args:
             data: Attribute of each `data` node to its array (*axes, pairs).
@@ -96,11 +96,9 @@ class Lanes:
                             local[place.target] = _apart(local[one], local[place.target], local[other], pairs)
                 for k in place.frees:
                     local[k] = None
-        found = []
-        for x in self.outputs:
-            value = np.broadcast_to(local[self.plan.slots[x]], (*x.shape, copies * pairs))
-            found.append(np.moveaxis(value.reshape(*x.shape, copies, pairs), -2, 0))
-        return found
+        lanes = copies * pairs
+        found = [local[self.plan.slots[x]] for x in self.outputs]
+        return [a if a.shape[-1] == lanes else np.broadcast_to(a, (*a.shape[:-1], lanes)) for a in found]
 
     def _plain(self, s: Carried, target: int, arrays: Sequence[Array], local: list[Any]) -> None:
         if s.partner is not None:
