@@ -268,7 +268,7 @@ def _compared(
     with np.errstate(invalid="ignore"):  # inf - inf: what is infinite is refused at the end
         for x, full in zip(base, values, strict=True):
             by = [np.abs(full[..., k * pairs : (k + 1) * pairs] - x) for k in range(1, 1 + len(levels))]
-            # A coarse integral is off by more than the fine one, which only a finer one can judge; but it would see a tail cut off.
+            # A coarse integral is off by more than the fine one, which a finer one can judge; but it would see a tail cut off.
             error = (10 * by[0] + COARSE * by[-1] * (len(by) > 1)) if integrates else 4 * by[0]
             errors.append(error + NOISE * np.abs(x))
     return base, errors
