@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from tensorprog.language.functions import NORMAL
+from tensorprog.limits.evaluate.errors import of_one_rounding, of_resolution
 from tensorprog.limits.evaluate.wide import FLOOR
 from tensorprog.limits.gauss.rounding import NOISE
 from tensorprog.limits.pairs.blocks import Batched
@@ -38,8 +39,6 @@ CHEAP = 2**14
 """Entries of intermediate arrays that are little."""
 CANDIDATES = 128
 """Examples among which the most and the least correlated ones are sought."""
-COARSE = 1e-4
-"""Part of the difference to the coarse resolution of integrals that is taken for an error of the fine one."""
 UNSEEN = 1e-12
 """Relative size of entries that are 0 beside the largest one."""
 
@@ -267,10 +266,8 @@ def _compared(
     errors = []
     with np.errstate(invalid="ignore"):  # inf - inf: what is infinite is refused at the end
         for x, full in zip(base, values, strict=True):
-            by = [np.abs(full[..., k * pairs : (k + 1) * pairs] - x) for k in range(1, 1 + len(levels))]
-            # A coarse integral is off by more than the fine one, which a finer one can judge; but it would see a tail cut off.
-            error = (10 * by[0] + COARSE * by[-1] * (len(by) > 1)) if integrates else 4 * by[0]
-            errors.append(error + NOISE * np.abs(x))
+            others = [full[..., k * pairs : (k + 1) * pairs] for k in range(1, 1 + len(levels))]
+            errors.append(of_resolution(x, *others) + NOISE * np.abs(x) if integrates else of_one_rounding(x, *others))
     return base, errors
 
 
