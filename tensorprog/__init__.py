@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from tensorprog.analysis.gia import check_gia
     from tensorprog.analysis.gia_report import GIAReport
     from tensorprog.analysis.regularity import RegularityReport, check_regularity
+    from tensorprog.drawing.draw import draw
+    from tensorprog.drawing.picture import Drawing
     from tensorprog.execute.executor import Runs, run
     from tensorprog.kernels.function import kernel_fn
     from tensorprog.language.custom import Function
@@ -76,10 +78,10 @@ _NETWORKS = {
 _networks = [name for names in _NETWORKS.values() for name in names]
 
 __all__ = [
-    "ABC", "Adam", "Comparison", "Estimate", "Estimates", "Expression", "Formula", "Function", "GIAReport", "Matrix", "Program",
-    "RegularityReport", "Runs", "SGD", "Scalar", "SignSGD",
+    "ABC", "Adam", "Comparison", "Drawing", "Estimate", "Estimates", "Expression", "Formula", "Function", "GIAReport", "Matrix",
+    "Program", "RegularityReport", "Runs", "SGD", "Scalar", "SignSGD",
     "TensorProgramError", "Trace", "Vector", "Width", "check_gia", "check_regularity", "classify", "compare",
-    "concat", "flatten", "formula",
+    "concat", "draw", "flatten", "formula",
     "inverse_sqrt", "kernel_fn", "latex", "layer", "limit", "load", "parse", "run", "save", "sgd", "split", *_build, *_networks,
 ]  # fmt: skip
 
@@ -88,6 +90,7 @@ _LATER = {
     "ABC": "tensorprog.training.powers",
     "Adam": "tensorprog.training.optimizers",
     "Comparison": "tensorprog.analysis.compare",
+    "Drawing": "tensorprog.drawing.picture",
     "Formula": "tensorprog.limits.formula.result",
     "Function": "tensorprog.language.custom",
     "GIAReport": "tensorprog.analysis.gia_report",
@@ -100,6 +103,7 @@ _LATER = {
     "check_regularity": "tensorprog.analysis.regularity",
     "classify": "tensorprog.training.powers",
     "compare": "tensorprog.analysis.compare",
+    "draw": "tensorprog.drawing.draw",
     "formula": "tensorprog.limits.formula.formula",
     "kernel_fn": "tensorprog.kernels.function",
     "latex": "tensorprog.text.written",

@@ -22,6 +22,7 @@ ARROWS: dict[str, str] = {
     "arrays": "language",
     "transforms": "errors language",
     "text": "errors language transforms",
+    "drawing": "errors language transforms text",
     "execute": "errors estimate progress language arrays transforms",
     "limits/tasks": "",
     "limits/budget": "errors limits/tasks",
@@ -42,10 +43,14 @@ ARROWS: dict[str, str] = {
     "networks",
     "training": "errors estimate language transforms execute limits/tasks limits/expect limits/evaluate limits networks analysis",
     "data": "",
-    "faces": "errors estimate progress language text execute limits/formula limits networks kernels analysis data",
+    "faces": "errors estimate progress language text drawing execute limits/formula limits networks kernels analysis data",
 }
-"""What a room may import: rooms above it. (`language/` also asks `text/` to print a program, when it is printed.)"""
-PRINTED = {("language/program", "text/show"), ("language/program", "text/graph")}
+"""What a room may import: rooms above it. (`language/` also asks `text/` and `drawing/`, when a program is printed or shown.)"""
+PRINTED = {
+    ("language/program", "text/show"),
+    ("language/program", "text/graph"),
+    ("language/program", "drawing/picture"),
+}
 NAMES_ALL = ("__init__", "__main__", "cli")
 
 
