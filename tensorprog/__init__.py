@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from tensorprog.text.files import load
     from tensorprog.text.parse import parse
     from tensorprog.text.written import latex, save
+    from tensorprog.training.muon import Muon
     from tensorprog.training.optimizers import SGD, Adam, SignSGD
     from tensorprog.training.powers import ABC, classify
     from tensorprog.training.sgd import sgd
@@ -77,8 +78,8 @@ _NETWORKS = {
 _networks = [name for names in _NETWORKS.values() for name in names]
 
 __all__ = [
-    "ABC", "Adam", "Comparison", "Estimate", "Estimates", "Expression", "Formula", "Function", "GIAReport", "Matrix", "Program",
-    "RegularityReport", "Runs", "SGD", "Scalar", "SignSGD",
+    "ABC", "Adam", "Comparison", "Estimate", "Estimates", "Expression", "Formula", "Function", "GIAReport", "Matrix", "Muon",
+    "Program", "RegularityReport", "Runs", "SGD", "Scalar", "SignSGD",
     "TensorProgramError", "Trace", "Vector", "Width", "check_gia", "check_regularity", "classify", "compare",
     "concat", "flatten", "formula",
     "inverse_sqrt", "kernel_fn", "latex", "layer", "limit", "load", "parse", "predict", "run",
@@ -96,6 +97,7 @@ _LATER = {
     "RegularityReport": "tensorprog.analysis.regularity",
     "Runs": "tensorprog.execute.executor",
     "SGD": "tensorprog.training.optimizers",
+    "Muon": "tensorprog.training.muon",
     "SignSGD": "tensorprog.training.optimizers",
     "Trace": "tensorprog.training.trace",
     "check_gia": "tensorprog.analysis.gia",
