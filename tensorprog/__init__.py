@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from tensorprog.depth.edge import edge_of_chaos
     from tensorprog.depth.signal import signal_propagation
     from tensorprog.execute.executor import Runs, run
+    from tensorprog.function_space.predict import predict
     from tensorprog.kernels.function import kernel_fn
     from tensorprog.language.custom import Function
     from tensorprog.limits.formula.formula import formula
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     from tensorprog.text.files import load
     from tensorprog.text.parse import parse
     from tensorprog.text.written import latex, save
+    from tensorprog.training.muon import Muon
     from tensorprog.training.optimizers import SGD, Adam, SignSGD
     from tensorprog.training.powers import ABC, classify
     from tensorprog.training.sgd import sgd
@@ -78,12 +80,12 @@ _NETWORKS = {
 _networks = [name for names in _NETWORKS.values() for name in names]
 
 __all__ = [
-    "ABC", "Adam", "Comparison", "Estimate", "Estimates", "Expression", "Formula", "Function", "GIAReport", "Matrix", "Program",
-    "RegularityReport", "Runs", "SGD", "Scalar", "SignSGD",
+    "ABC", "Adam", "Comparison", "Estimate", "Estimates", "Expression", "Formula", "Function", "GIAReport", "Matrix", "Muon",
+    "Program", "RegularityReport", "Runs", "SGD", "Scalar", "SignSGD",
     "TensorProgramError", "Trace", "Vector", "Width", "check_gia", "check_regularity", "classify", "compare",
     "concat", "edge_of_chaos", "flatten", "formula",
-    "inverse_sqrt", "kernel_fn", "latex", "layer", "limit", "load", "parse", "run", "save", "sgd", "signal_propagation", "split",
-    *_build, *_networks,
+    "inverse_sqrt", "kernel_fn", "latex", "layer", "limit", "load", "parse", "predict", "run",
+    "save", "sgd", "signal_propagation", "split", *_build, *_networks,
 ]  # fmt: skip
 
 # Imported when first used: writing and printing programs should not wait for SciPy.
@@ -97,6 +99,7 @@ _LATER = {
     "RegularityReport": "tensorprog.analysis.regularity",
     "Runs": "tensorprog.execute.executor",
     "SGD": "tensorprog.training.optimizers",
+    "Muon": "tensorprog.training.muon",
     "SignSGD": "tensorprog.training.optimizers",
     "Trace": "tensorprog.training.trace",
     "check_gia": "tensorprog.analysis.gia",
@@ -110,6 +113,7 @@ _LATER = {
     "limit": "tensorprog.limits.limit",
     "load": "tensorprog.text.files",
     "parse": "tensorprog.text.parse",
+    "predict": "tensorprog.function_space.predict",
     "run": "tensorprog.execute.executor",
     "save": "tensorprog.text.written",
     "sgd": "tensorprog.training.sgd",

@@ -95,7 +95,7 @@ class Trace:
 
         if options.get("method", "auto") == "auto" and self.is_sampled:
             options["method"] = "population"
-            if not self.recipe.optimizer.linear and options.get("tol") is None:  # every pair of samples is an entry
+            if self.pairs_samples and options.get("tol") is None:
                 options.setdefault("samples", PAIRED)
         given = self.given(f0, values, options.get("rng", 0))
         return finite(self.program, lambda program: limit(program, values=given, **options))
@@ -109,7 +109,13 @@ class Trace:
         """
         nonlinear = any(x.op in ("fn", "softmax") for x in self.program.nodes if x.width is not None)
         learned = self.learns_features and sum(map(len, self.recipe.batches)) > 1
-        return (learned and nonlinear) or (not self.recipe.optimizer.linear and self.steps > 1)
+        return (learned and nonlinear) or (self.pairs_samples and self.steps > 1)
+
+    @property
+    def pairs_samples(self) -> bool:
+        """Is every pair of samples of a population an entry of a matrix, the step a function of them?"""
+        optimizer = self.recipe.optimizer
+        return not (optimizer.linear or hasattr(optimizer, "matrix_step"))
 
     def own_compare(
         self,

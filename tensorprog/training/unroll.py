@@ -33,6 +33,7 @@ from tensorprog.networks.samples import Batch
 from tensorprog.training.divergence import STEP
 from tensorprog.training.losses import OUTPUT, Loss
 from tensorprog.training.optimizers import Optimizer
+from tensorprog.training.pairs import Pairs, summed
 from tensorprog.training.passes import Backprop, Pass, origins, spread_over, subset
 from tensorprog.training.points import Moved, Nearby, Weights
 from tensorprog.training.powers import Powers
@@ -89,6 +90,8 @@ class Unrolled:
         self.whole = Pass(net, train)
         self.passes = [self.whole] + ([Pass(net, test)] if test is not None else [])
         self.learning = recipe.powers.scale == 0
+        self.matrix_step = getattr(recipe.optimizer, "matrix_step", None)
+        self.linear = getattr(recipe.optimizer, "others", recipe.optimizer).linear  # of all that is no hidden matrix
         self.parts: dict[tuple[int, ...], tuple[Pass, dict[Node, tuple[Node, int]]]] = {}
         self.root = _root(self.whole.forward)
         self.weights = self._initial()
@@ -230,7 +233,7 @@ class Unrolled:
             if slope.key not in found:
                 continue
             name, parts = found[slope.key]
-            move = _total(parts)
+            move = summed(parts)
             if slope.cols is not None:
                 move = algebra.apply(move, False, slope.cols)
             term = algebra.mul([slope.rows, move])
@@ -255,9 +258,13 @@ class Unrolled:
         factor = algebra.fn("reciprocal", algebra.add([(1, ONE), (1, excess)]))
         scaled: _Gradients = {}
         for key, (name, parts) in found.items():
-            total = _total(parts)
-            new = algebra.typed(algebra.mul([factor, total]), total.shape, total.width, total.inner)
-            scaled[key] = name, [new]
+            new: list[Node | Pairs] = []
+            for x in parts:
+                if isinstance(x, Pairs):
+                    new.append(x.scaled(factor))
+                else:
+                    new.append(algebra.typed(algebra.mul([factor, x]), *_type(x)))
+            scaled[key] = name, new
         return scaled
 
     def _gradients(self, p: Pass, backs: Sequence[Backprop], point: Moved | Nearby) -> _Gradients:
@@ -265,9 +272,9 @@ class Unrolled:
         found: _Gradients = {}
         here: _Gradients = {}  # the input layers' on these examples
         slopes: list[_Slope] = []
-        linear = self.recipe.optimizer.linear
+        linear, matrices = self.linear, self.recipe.optimizer.linear
 
-        def give(key: Any, name: str, node: Node, to: _Gradients = found) -> None:
+        def give(key: Any, name: str, node: Node | Pairs, to: _Gradients = found) -> None:
             if not node.is_zero:
                 to.setdefault(key, (name, []))[1].append(node)
 
@@ -280,9 +287,9 @@ class Unrolled:
                 rows, cols = self._pair(use, point, chi)
                 width = use.matrix.cols if use.transposed else use.matrix.rows
                 root = algebra.fn("reciprocal", root_of_ratio(width))
-                sized = self._sized(use.matrix.var)
-                give(use.matrix, name, _product(rows, cols, algebra.mul([sized, root])))
-                slopes.append(_Slope(use.matrix, rows, cols, root if linear else algebra.mul([sized, root])))
+                sized = self._sized(use.matrix.var, None, matrices)
+                give(use.matrix, name, Pairs(rows, cols, algebra.mul([sized, root])))
+                slopes.append(_Slope(use.matrix, rows, cols, root if matrices else algebra.mul([sized, root])))
             for x, g in back.of.gradients.items():
                 if x.op != "vector" or not x.attr.trainable or x.attr.name in self.recipe.frozen:
                     continue
@@ -308,13 +315,13 @@ class Unrolled:
                         node = algebra.mul([*factors, _contracted(total, x.attr.data.metric(y.attr.data), y.shape)])
                         give(y, x.attr.name, algebra.typed(node, y.shape, y.width, None), here)
         if not linear:  # vectors, and the entries of input layers, move by what they are differentiated in
-            slopes += [_Slope(k, _total(v), None, ONE) for k, (_, v) in found.items() if not isinstance(k, MatrixSpec)]
+            slopes += [_Slope(k, summed(v), None, ONE) for k, (_, v) in found.items() if not isinstance(k, MatrixSpec)]
         return self._clipped(found, slopes, here)
 
-    def _sized(self, size: Any, shape: tuple[int, ...] | None = None) -> Node:
+    def _sized(self, size: Any, shape: tuple[int, ...] | None = None, linear: bool | None = None) -> Node:
         """What gradients are multiplied by: sigma^2; sigma, if the step is no linear function of them, and it again by sigma."""
         factor = algebra.constant(size, shape if np.ndim(size) else None)
-        return factor if self.recipe.optimizer.linear else algebra.fn("sqrt", factor)
+        return factor if (self.linear if linear is None else linear) else algebra.fn("sqrt", factor)
 
     def _everywhere(self, x: Node) -> list[Node]:
         """What an input layer makes of all data."""
@@ -333,18 +340,22 @@ class Unrolled:
         return algebra.typed(rows, shape, use.matrix.rows, None), algebra.typed(cols, shape, use.matrix.cols, None)
 
     def _update(self, t: int, gradients: _Gradients) -> None:
-        recipe, linear = self.recipe, self.recipe.optimizer.linear
+        recipe, linear = self.recipe, self.linear
         for key, (name, parts) in gradients.items():
-            total = _total(parts)
+            total = summed(parts)
             rate = recipe.rates(t, name)
             power = self.power(recipe.powers.rates[name] - recipe.powers.scale)
             if recipe.coupled:  # of optimizers that are linear
-                parts = [algebra.mul([power, total]), algebra.scale(recipe.coupled, self._known(key))]
-                total, power = algebra.typed(algebra.add([(1, x) for x in parts]), *_type(total)), ONE
-            step, self.state[key] = recipe.optimizer.step(self.state.get(key), total)
+                both = [algebra.mul([power, total]), algebra.scale(recipe.coupled, self._known(key))]
+                total, power = algebra.typed(algebra.add([(1, x) for x in both]), *_type(total)), ONE
+            whole = self.matrix_step if isinstance(key, MatrixSpec) else None
+            if whole:
+                step, self.state[key] = whole(self.state.get(key), parts)
+            else:
+                step, self.state[key] = recipe.optimizer.step(self.state.get(key), total)
             kept = algebra.sub(ONE, algebra.scale(recipe.decay, rate)) if recipe.decay else ONE
             if isinstance(key, MatrixSpec):
-                step = step if linear else algebra.mul([self._sized(key.var), step])
+                step = step if linear or whole else algebra.mul([self._sized(key.var), step])
                 new = _moved(self._known(key), kept, [rate, power, step])
                 self.weights.matrices[key] = algebra.typed(new, (), key.rows, key.cols)
                 continue
@@ -369,7 +380,7 @@ class Unrolled:
         return self.weights.vectors.get(key, start)
 
 
-_Gradients = dict[Any, tuple[str, list[Node]]]
+_Gradients = dict[Any, tuple[str, list[Node | Pairs]]]
 """A parameter (a matrix by its specification, vectors by their nodes) to its name, and what it moves by, to be summed."""
 
 
@@ -390,21 +401,8 @@ class _Slope:
     factor: Node
 
 
-def _total(parts: Sequence[Node]) -> Node:
-    total = algebra.add([(1, x) for x in parts])
-    return algebra.typed(total, *_type(parts[0]))
-
-
 def _type(x: Node) -> tuple[Any, Any, Any]:
     return x.shape, x.width, x.inner
-
-
-def _product(rows: Node, cols: Node, factor: Node) -> Node:
-    """The sum over all axes of rows times columns."""
-    body = algebra.typed(algebra.mul([rows, algebra.inner(cols)]), rows.shape, rows.width, cols.width)
-    for _ in rows.shape:
-        body = algebra.sum_axis(body, 0)
-    return algebra.mul([factor, body])
 
 
 def _moved(before: Node, kept: Node, step: Sequence[Node]) -> Node:
