@@ -55,7 +55,7 @@ def kernels(k, j, bias):
 
 
 def by_hand(first, batches, decay=0.0, coupled=0.0, momentum=0.0, nesterov=False, rates=None, bias=0.0):
-    """Outputs at every step, given those of the first parameters; a parameter is what is left of its first, less sum_s c_s g_s."""
+    """Outputs at every step, from those of the first parameters; one is what is left of its first, less sum_s c_s g_s."""
     rates = rates or dict.fromkeys(PARAMETERS, LR)
     left = [dict.fromkeys(PARAMETERS, 1.0)]
     c = {p: np.zeros((STEPS + 1, STEPS)) for p in PARAMETERS}
