@@ -22,12 +22,14 @@ class Prediction:
     """The outputs f_t of networks that are trained, in the limit of infinite width.
 
     Attributes:
+        at: The times, or the numbers of steps, as an array.
         t: The times, or None.
         steps: The numbers of steps of gradient descent, or None.
         get: The kernel that training follows: `"ntk"`, or `"nngp"` where the readout alone is trained.
         regulariser: What was added to its diagonal, and why.
         condition: The largest eigenvalue of the kernel over the smallest, before that.
         note: What a reader should know.
+        kind: What errors are: a `"bound"`, or an `"estimate"` from a second solution.
     """
 
     def __init__(
@@ -41,12 +43,22 @@ class Prediction:
         regulariser: Regulariser,
         condition: float,
         note: str = "",
+        kind: str = "bound",
     ) -> None:
+        self.kind, self.at = kind, at
         self._parts, self._single = parts, single
         shown: Any = at[0] if single else at
         self.t: Any = None if steps else shown
         self.steps: Any = shown if steps else None
         self.get, self.regulariser, self.condition, self.note = get, regulariser, condition, note
+
+    def has(self, name: str) -> bool:
+        """Is there such a part, `"mean"` or `"cov"`, say?"""
+        return name in self._parts
+
+    def beside(self, flow: Callable[[], Prediction]) -> None:
+        """Says how to find the gradient flow beside steps."""
+        self._parts["flow"] = flow
 
     def _part(self, name: str, missing: str, fix: str) -> Any:
         if name not in self._parts:
@@ -103,6 +115,11 @@ class Prediction:
         return self._part("flow", "it is gradient flow itself", "give steps= and lr=")
 
     @property
+    def method(self) -> str:
+        """How it was computed."""
+        return "closed form" if self.kind == "bound" else "solved"
+
+    @property
     def gap(self) -> np.ndarray:
         """Of steps: the mean less that of gradient flow; on the tests, or where there are none on the training examples."""
         own, other = (self.mean, self.flow.mean) if "mean" in self._parts else (self.train_mean, self.flow.train_mean)
@@ -128,7 +145,7 @@ class Prediction:
                 value = np.asarray(getattr(self, name))
                 e = np.asarray(getattr(self, error))
                 e = np.broadcast_to(e.reshape(e.shape + (1,) * (value.ndim - e.ndim)), value.shape)
-                outputs[name] = {"value": value.tolist(), "error": e.tolist(), "method": "closed form", "kind": "bound"}
+                outputs[name] = {"value": value.tolist(), "error": e.tolist(), "method": self.method, "kind": self.kind}
         at = {"steps": np.asarray(self.steps).tolist()} if self.t is None else {"t": np.asarray(self.t).tolist()}
         r = self.regulariser
         return {
