@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from tensorprog.analysis.gia import check_gia
     from tensorprog.analysis.gia_report import GIAReport
     from tensorprog.analysis.regularity import RegularityReport, check_regularity
+    from tensorprog.depth.edge import edge_of_chaos
+    from tensorprog.depth.signal import signal_propagation
     from tensorprog.execute.executor import Runs, run
     from tensorprog.function_space.predict import predict
     from tensorprog.kernels.function import kernel_fn
@@ -81,9 +83,9 @@ __all__ = [
     "ABC", "Adam", "Comparison", "Estimate", "Estimates", "Expression", "Formula", "Function", "GIAReport", "Matrix", "Muon",
     "Program", "RegularityReport", "Runs", "SGD", "Scalar", "SignSGD",
     "TensorProgramError", "Trace", "Vector", "Width", "check_gia", "check_regularity", "classify", "compare",
-    "concat", "flatten", "formula",
+    "concat", "edge_of_chaos", "flatten", "formula",
     "inverse_sqrt", "kernel_fn", "latex", "layer", "limit", "load", "parse", "predict", "run",
-    "save", "sgd", "split", *_build, *_networks,
+    "save", "sgd", "signal_propagation", "split", *_build, *_networks,
 ]  # fmt: skip
 
 # Imported when first used: writing and printing programs should not wait for SciPy.
@@ -104,6 +106,7 @@ _LATER = {
     "check_regularity": "tensorprog.analysis.regularity",
     "classify": "tensorprog.training.powers",
     "compare": "tensorprog.analysis.compare",
+    "edge_of_chaos": "tensorprog.depth.edge",
     "formula": "tensorprog.limits.formula.formula",
     "kernel_fn": "tensorprog.kernels.function",
     "latex": "tensorprog.text.written",
@@ -114,6 +117,7 @@ _LATER = {
     "run": "tensorprog.execute.executor",
     "save": "tensorprog.text.written",
     "sgd": "tensorprog.training.sgd",
+    "signal_propagation": "tensorprog.depth.signal",
 } | {name: f"tensorprog.networks.{module}" for module, names in _NETWORKS.items() for name in names}
 
 
