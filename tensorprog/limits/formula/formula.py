@@ -1,11 +1,9 @@
 """The limit as formulas: the scalar program walked once more, on SymPy expressions, with let-bindings.
 
 Without let-bindings a recursion two layers deep is already unreadable; with them it prints as in the papers, in linear
-time:
-what a kernel or an expectation is taken of has a name (K1, K2, ..; m1, .. for means), and so has what is used twice.
-Arrays are
-written entry by entry: K1[i, j], with the data's covariance a symbol, Sigma[i, j]; positions that the program fixed
-are numbers.
+time: what a kernel or an expectation is taken of has a name (K1, K2, ..; m1, .. for means), and so has what is used twice.
+Arrays are written entry by entry: K1[i, j], with the data's covariance a symbol, Sigma[i, j]; positions that the program
+fixed are numbers.
 """
 
 from __future__ import annotations
@@ -13,31 +11,26 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from fractions import Fraction
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import sympy
 
 from tensorprog.errors import TensorProgramError
-from tensorprog.language import algebra
 from tensorprog.language.data import VALUES
 from tensorprog.language.functions import PRIMITIVES
 from tensorprog.language.node import MOVES, Node, topological
 from tensorprog.language.program import Program
-from tensorprog.language.symbols import VectorSpec
 from tensorprog.limits.evaluate.moments import check_moments
-from tensorprog.limits.expect.columns import covariance_at
 from tensorprog.limits.expect.domain import check_domains
-from tensorprog.limits.expect.expectation import Expectation
 from tensorprog.limits.expect.lower import Lowering
-from tensorprog.limits.expect.moves import root
 from tensorprog.limits.formula.duals import named
 from tensorprog.limits.formula.integral import GaussianExpectation
 from tensorprog.limits.formula.result import Formula
+from tensorprog.limits.formula.symbols import SymbolicExpectation, SymbolicLowering
 from tensorprog.limits.gauss.duals import DUALS
 from tensorprog.limits.gauss.integrand import Integrand
 from tensorprog.limits.jumps.check import check_jumps, suspects
-from tensorprog.limits.tasks import Task
 from tensorprog.text.literals import letter
 from tensorprog.transforms.decouple import program_for
 from tensorprog.transforms.dispatch import of_networks
@@ -64,9 +57,8 @@ PIECES = 16
 def formula(program: Program, gia: bool = False) -> Formula:
     """The infinite-width limit of every output as a SymPy expression.
 
-    Rational numbers, pi and roots are exact; hyperparameters are real symbols; kernels keep their names (`doit()`
-    writes them
-    out) and expectations without a closed form stay unevaluated, as `GaussianExpectation`.
+    Rational numbers, pi and roots are exact; hyperparameters are real symbols; kernels keep their names (`doit()` writes
+    them out) and expectations without a closed form stay unevaluated, as `GaussianExpectation`.
 
     Args:
         program: The program (its hyperparameters need no values), or a network: then its data X is the second argument,
@@ -80,8 +72,7 @@ def formula(program: Program, gia: bool = False) -> Formula:
 
     Raises:
         TensorProgramError: where the limit is no closed form or Gaussian integral in few variables, and where an
-            instruction
-            has no symbolic form.
+            instruction has no symbolic form.
 
     Example:
         >>> import tensorprog as tp
@@ -110,7 +101,7 @@ def formula(program: Program, gia: bool = False) -> Formula:
         lowering = Lowering(program)
         check_moments(lowering.expectation.unweighed)
         check_jumps(program, lowering)
-    lowering = _SymbolicLowering(program, expectation=_SymbolicExpectation(reduce=False))
+    lowering = SymbolicLowering(program, expectation=SymbolicExpectation(reduce=False))
     check_moments(lowering.expectation.unweighed)
     for name, o in program.outputs.items():
         if o.node in lowering.declined:
@@ -121,42 +112,6 @@ def formula(program: Program, gia: bool = False) -> Formula:
                 source=o.node.source,
             )
     return _Writer(program, {name: lowering.z[o.node] for name, o in program.outputs.items()}).formula()
-
-
-# ---- data stay symbols ----
-
-
-class _Known(NamedTuple):
-    """Of `array`: what it is called, as its kind and what it belongs to; and its numbers."""
-
-    called: tuple[str, str]
-    value: np.ndarray
-
-
-def _data(kind: str, of: str, value: np.ndarray) -> Node:
-    """An array of the data, which the constructors do not fold."""
-    return Node("array", (), _Known((kind, of), value), value.shape)
-
-
-class _SymbolicExpectation(Expectation):
-    """The rules of the limit, over symbols for the covariances of multi-vectors."""
-
-    def _covariance_of_leaves(self, u: Node, v: Node) -> Task:
-        value = yield from super()._covariance_of_leaves(u, v)
-        spec = root(u).attr
-        if root(u).op != "leaf" or root(u) != root(v) or spec.cov is None or not value.shape:
-            return value
-        known = spec.cov.reshape(*spec.shape, *spec.shape)
-        return covariance_at(_data("Sigma", spec.name, known), u, v)
-
-
-class _SymbolicLowering(Lowering):
-    def _initial(self, spec: VectorSpec) -> Node:
-        if not isinstance(spec.mean, np.ndarray) or spec.distribution is not None:
-            return super()._initial(spec)
-        centred = super()._initial(VectorSpec(spec.name, spec.width, spec.shape, 0, spec.var, spec.cov))
-        mean = algebra.typed(_data("mu", spec.name, spec.mean), spec.shape, spec.width, None)
-        return algebra.add([(1, mean), (1, centred)])
 
 
 # ---- the walk ----
