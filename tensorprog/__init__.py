@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from tensorprog.analysis.gia import check_gia
     from tensorprog.analysis.gia_report import GIAReport
     from tensorprog.analysis.regularity import RegularityReport, check_regularity
+    from tensorprog.analysis.swept import Sweep
     from tensorprog.execute.executor import Runs, run
     from tensorprog.kernels.function import kernel_fn
     from tensorprog.language.custom import Function
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
     from tensorprog.training.optimizers import SGD, Adam, SignSGD
     from tensorprog.training.powers import ABC, classify
     from tensorprog.training.sgd import sgd
+    from tensorprog.training.sweep import sweep, tune
     from tensorprog.training.trace import Trace
 
 __version__ = "0.1.0"
@@ -77,10 +79,11 @@ _networks = [name for names in _NETWORKS.values() for name in names]
 
 __all__ = [
     "ABC", "Adam", "Comparison", "Estimate", "Estimates", "Expression", "Formula", "Function", "GIAReport", "Matrix", "Program",
-    "RegularityReport", "Runs", "SGD", "Scalar", "SignSGD",
+    "RegularityReport", "Runs", "SGD", "Scalar", "SignSGD", "Sweep",
     "TensorProgramError", "Trace", "Vector", "Width", "check_gia", "check_regularity", "classify", "compare",
     "concat", "flatten", "formula",
-    "inverse_sqrt", "kernel_fn", "latex", "layer", "limit", "load", "parse", "run", "save", "sgd", "split", *_build, *_networks,
+    "inverse_sqrt", "kernel_fn", "latex", "layer", "limit", "load", "parse", "run", "save", "sgd", "split", "sweep", "tune",
+    *_build, *_networks,
 ]  # fmt: skip
 
 # Imported when first used: writing and printing programs should not wait for SciPy.
@@ -95,6 +98,7 @@ _LATER = {
     "Runs": "tensorprog.execute.executor",
     "SGD": "tensorprog.training.optimizers",
     "SignSGD": "tensorprog.training.optimizers",
+    "Sweep": "tensorprog.analysis.swept",
     "Trace": "tensorprog.training.trace",
     "check_gia": "tensorprog.analysis.gia",
     "check_regularity": "tensorprog.analysis.regularity",
@@ -109,6 +113,8 @@ _LATER = {
     "run": "tensorprog.execute.executor",
     "save": "tensorprog.text.written",
     "sgd": "tensorprog.training.sgd",
+    "sweep": "tensorprog.training.sweep",
+    "tune": "tensorprog.training.sweep",
 } | {name: f"tensorprog.networks.{module}" for module, names in _NETWORKS.items() for name in names}
 
 

@@ -40,7 +40,8 @@ ARROWS: dict[str, str] = {
     "kernels": "errors progress language transforms limits/budget limits/tasks limits/pairs limits networks",
     "analysis": "errors estimate progress language transforms text execute limits/expect limits/evaluate limits/jumps limits "
     "networks",
-    "training": "errors estimate language transforms execute limits/tasks limits/expect limits/evaluate limits networks analysis",
+    "training": "errors estimate progress language transforms execute limits/tasks limits/expect limits/evaluate limits networks "
+    "analysis",
     "data": "",
     "faces": "errors estimate progress language text execute limits/formula limits networks kernels analysis data",
 }
