@@ -63,7 +63,7 @@ class Sweep:
 
         Example:
             >>> import numpy as np
-            >>> rates = 2.0 ** np.arange(-6, 3)
+            >>> rates = 2.0 ** np.arange(-6, 3, 0.25)
             >>> losses = {n: (np.log2(rates) + np.log2(n) / 2) ** 2 + 1 for n in (4, 16, 64)}
             >>> s = Sweep.of_losses("lr", rates, losses)
             >>> round(float(s.slope), 12), s.transfers
