@@ -15,9 +15,18 @@ if TYPE_CHECKING:
 
     from tensorprog.analysis.compare import Comparison
     from tensorprog.analysis.judge import Judgement
-    from tensorprog.analysis.swept import Sweep
 
-__all__ = ["plot_deviations", "plot_kernels", "plot_losses", "plot_sweep"]
+__all__ = [
+    "COLOURS",
+    "DASHES",
+    "MARKERS",
+    "figures",
+    "plot_deviations",
+    "plot_kernels",
+    "plot_losses",
+    "plot_predictions",
+    "saved",
+]
 
 # Okabe and Ito's colours, told apart with any colour vision (yellow left out: too pale on white); markers and dashes
 # tell outputs apart in grey too.
@@ -39,7 +48,7 @@ def plot_deviations(comparison: Comparison, path: str | Path | None = None) -> F
     Raises:
         TensorProgramError: matplotlib is not installed, or the file cannot be written.
     """
-    Figure, ticker = _matplotlib()
+    Figure, ticker = figures()
     widths = np.asarray(comparison.widths, dtype=float)
     outputs = comparison.outputs.values()
     figure = Figure(figsize=(8.6, 4.8), layout="constrained")
@@ -72,7 +81,7 @@ def plot_deviations(comparison: Comparison, path: str | Path | None = None) -> F
     ax.set_axisbelow(True)
     figure.legend(loc="outside right upper", frameon=False, fontsize=9)
     if path is not None:
-        _save(figure, path)
+        saved(figure, path)
     return figure
 
 
@@ -91,7 +100,7 @@ def plot_kernels(kernels: Mapping[str, Any], path: str | Path | None = None) -> 
     Raises:
         TensorProgramError: matplotlib is not installed, or the file cannot be written.
     """
-    Figure, ticker = _matplotlib()
+    Figure, ticker = figures()
     arrays = {name: np.asarray(k, dtype=float) for name, k in kernels.items()}
     panels: dict[str, np.ndarray] = {}
     for name, a in arrays.items():
@@ -109,7 +118,7 @@ def plot_kernels(kernels: Mapping[str, Any], path: str | Path | None = None) -> 
         for side in (ax.xaxis, ax.yaxis):
             side.set_major_locator(ticker.MaxNLocator(integer=True))
     if path is not None:
-        _save(figure, path)
+        saved(figure, path)
     return figure
 
 
@@ -127,7 +136,7 @@ def plot_losses(limit: np.ndarray, widths: Mapping[int, Any], path: str | Path |
     Raises:
         TensorProgramError: matplotlib is not installed, or the file cannot be written.
     """
-    Figure, ticker = _matplotlib()
+    Figure, ticker = figures()
     figure = Figure(figsize=(7.2, 4.6), layout="constrained")
     ax = figure.add_subplot()
     steps = np.arange(len(limit))
@@ -142,17 +151,20 @@ def plot_losses(limit: np.ndarray, widths: Mapping[int, Any], path: str | Path |
     ax.set_axisbelow(True)
     ax.legend(frameon=False, fontsize=9)
     if path is not None:
-        _save(figure, path)
+        saved(figure, path)
     return figure
 
 
-def plot_sweep(sweep: Sweep, path: str | Path | None = None) -> Figure:
-    """The loss against a hyperparameter: a curve a width, the limit dashed and black, with the best value of each.
-
-    A curve ends where training diverges; at the top, the largest stable value of every width.
+def plot_predictions(
+    at: np.ndarray, mean: np.ndarray, spread: np.ndarray | None, unit: str, path: str | Path | None = None
+) -> Figure:
+    """Predicted outputs against the time of training, up to eight of them; with one time, against the example.
 
     Args:
-        sweep: What to draw.
+        at: The times; infinity is drawn at the end.
+        mean: Outputs (times, examples).
+        spread: Their standard deviations, or None.
+        unit: What `at` counts: "time t" or "step".
         path: Where to save it; the suffix says as what.
 
     Returns:
@@ -161,57 +173,38 @@ def plot_sweep(sweep: Sweep, path: str | Path | None = None) -> Figure:
     Raises:
         TensorProgramError: matplotlib is not installed, or the file cannot be written.
     """
-    Figure, _ = _matplotlib()
-    figure = Figure(figsize=(8.2, 4.8), layout="constrained")
+    Figure, _ = figures()
+    figure = Figure(figsize=(7.2, 4.6), layout="constrained")
     ax = figure.add_subplot()
-    values = np.asarray(sweep.values)
-    shown = [row.loss[np.array(row.status) == "stable"] for row in sweep.rows.values()]
-    losses = np.concatenate(shown) if shown else np.empty(0)
-    if (values > 0).all():
-        ax.set_xscale("log")
-    if losses.size and (losses > 0).all():
-        ax.set_yscale("log")
-        ax.set_ylim(losses.min() / 1.6, losses.max() * 1.6)
-    finite = [n for n in sweep.rows if np.isfinite(n)]
-    for n, row in sweep.rows.items():
-        values = np.asarray(row.values)
-        i = finite.index(n) if n in finite else 6
-        known = row.known
-        style: dict[str, Any] = (
-            {"color": COLOURS[i % 6], "marker": MARKERS[i % 10], "linewidth": 1.3, "zorder": 2}
-            if n in finite
-            else {"color": COLOURS[6], "marker": "o", "linewidth": 2.0, "linestyle": DASHES[1], "zorder": 3}
-        )
-        best = sweep.best[n]
-        label = ("limit" if n not in finite else f"n = {n}") + (f": best {float(best.value):.3g}" if best else "")
-        level = np.where(known, row.loss, np.nan)
-        ax.errorbar(values, level, np.where(known, row.error, np.nan), capsize=2, markersize=4, label=label, **style)
-        if best is not None:
+    deviations = np.zeros_like(mean) if spread is None else 2 * spread
+    if len(at) == 1:
+        x = np.arange(mean.shape[1])
+        ax.errorbar(x, mean[0], deviations[0], fmt="o", color=COLOURS[0], capsize=2.5, markersize=4)
+        ax.set(xlabel="test example", title=f"{unit} {at[0]:g}")
+    else:
+        order = np.argsort(at)
+        finite = at[np.isfinite(at) & (at > 0)]
+        low, high = (finite.min(), finite.max()) if len(finite) else (1.0, 1.0)
+        x = np.where(np.isinf(at), 3 * high, at)[order]
+        for i in range(min(mean.shape[1], 8)):
+            y, d, colour = mean[order, i], deviations[order, i], COLOURS[i % 7]
             ax.plot(
-                [float(best.value)], [row.valley.least], marker="*", markersize=13, color=style["color"],
-                markeredgecolor="white", zorder=4, linestyle="none",
-            )  # fmt: skip
-        last = sweep.largest_stable[n]
-        if last is not None and last < sweep.values[-1]:
-            top = ax.get_xaxis_transform()
-            ax.plot([last], [1.02], "v", markersize=6, color=style["color"], transform=top, clip_on=False)
-    says = {True: "transfers", False: "does not transfer", None: "may or may not transfer"}[sweep.transfers]
-    slope = sweep.slope
-    rate = "" if slope is None else f": slope on the width {float(slope):.2f} ± {slope.error:.2f}"
-    title = f"The best {sweep.name} {says}{rate}".replace("-", "\N{MINUS SIGN}") if slope is not None else ""
-    ax.set_title(title, pad=16)
-    ax.set(xlabel=sweep.name, ylabel=sweep.of)
+                x, y, color=colour, linestyle=DASHES[i // 7], marker=MARKERS[i], markersize=3.5, label=f"example {i}"
+            )
+            ax.fill_between(x, y - d, y + d, color=colour, alpha=0.12, linewidth=0)
+        ax.set_xscale("symlog", linthresh=low)
+        note = " (infinity at the end)" if np.isinf(at).any() else ""
+        ax.set(xlabel=unit + note, title="Training in function space")
+        ax.legend(frameon=False, fontsize=9)
+    ax.set_ylabel("output" + ("" if spread is None else " (mean ± 2 standard deviations)"))
     ax.grid(True, color="0.9", linewidth=0.8)
     ax.set_axisbelow(True)
-    ax.plot([], [], "*", color="0.4", markersize=10, label="best")
-    ax.plot([], [], "v", color="0.4", markersize=6, label="largest stable")
-    figure.legend(loc="outside right upper", frameon=False, fontsize=9)
     if path is not None:
-        _save(figure, path)
+        saved(figure, path)
     return figure
 
 
-def _matplotlib() -> tuple[type[Figure], Any]:
+def figures() -> tuple[type[Figure], Any]:
     """The class of figures and the module of ticks.
 
     Raises:
@@ -235,7 +228,12 @@ def _colours(a: np.ndarray) -> dict[str, Any]:
     return {"cmap": "viridis"}
 
 
-def _save(figure: Figure, path: str | Path) -> None:
+def saved(figure: Figure, path: str | Path) -> None:
+    """Writes a figure to a file.
+
+    Raises:
+        TensorProgramError: That fails.
+    """
     try:
         figure.savefig(path, dpi=150)
     except (OSError, ValueError) as error:

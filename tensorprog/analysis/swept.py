@@ -193,7 +193,7 @@ class Sweep:
         Returns:
             The matplotlib figure.
         """
-        from tensorprog.analysis.plot import plot_sweep
+        from tensorprog.analysis.plot_sweep import plot_sweep
 
         return plot_sweep(self, path)
 

@@ -91,7 +91,7 @@ def sweep(
         >>> trace = tp.sgd(net, [[1]], [1], steps=4, lr=0.1, parametrization="mup")
         >>> s = tp.sweep(trace, lr=[0.1, 0.2, 0.4, 0.8, 1.6, 3.2])
         >>> s.largest_stable, s.status[float("inf")][-1]
-        ({inf: 1.6}, 'unstable')
+        ({inf: 0.8}, 'unstable')
     """
     subject, points = subject_of(trace, over, of, values)
     sizes = sorted(distinct_integers("widths", widths, "give different integers of at least 1")) if len(widths) else []
