@@ -24,7 +24,11 @@ if TYPE_CHECKING:
     from tensorprog.analysis.gia import check_gia
     from tensorprog.analysis.gia_report import GIAReport
     from tensorprog.analysis.regularity import RegularityReport, check_regularity
+    from tensorprog.analysis.swept import Sweep
+    from tensorprog.depth.edge import edge_of_chaos
+    from tensorprog.depth.signal import signal_propagation
     from tensorprog.execute.executor import Runs, run
+    from tensorprog.function_space.predict import predict
     from tensorprog.kernels.function import kernel_fn
     from tensorprog.language.custom import Function
     from tensorprog.limits.formula.formula import formula
@@ -53,9 +57,11 @@ if TYPE_CHECKING:
     from tensorprog.text.files import load
     from tensorprog.text.parse import parse
     from tensorprog.text.written import latex, save
+    from tensorprog.training.muon import Muon
     from tensorprog.training.optimizers import SGD, Adam, SignSGD
     from tensorprog.training.powers import ABC, classify
     from tensorprog.training.sgd import sgd
+    from tensorprog.training.sweep import sweep, tune
     from tensorprog.training.trace import Trace
 
 __version__ = "0.1.0"
@@ -76,11 +82,13 @@ _NETWORKS = {
 _networks = [name for names in _NETWORKS.values() for name in names]
 
 __all__ = [
-    "ABC", "Adam", "Comparison", "Estimate", "Estimates", "Expression", "Formula", "Function", "GIAReport", "Matrix", "Program",
-    "RegularityReport", "Runs", "SGD", "Scalar", "SignSGD",
+    "ABC", "Adam", "Comparison", "Estimate", "Estimates", "Expression", "Formula", "Function", "GIAReport", "Matrix", "Muon",
+    "Program", "RegularityReport", "Runs", "SGD", "Scalar", "SignSGD", "Sweep",
     "TensorProgramError", "Trace", "Vector", "Width", "check_gia", "check_regularity", "classify", "compare",
-    "concat", "flatten", "formula",
-    "inverse_sqrt", "kernel_fn", "latex", "layer", "limit", "load", "parse", "run", "save", "sgd", "split", *_build, *_networks,
+    "concat", "edge_of_chaos", "flatten", "formula",
+    "inverse_sqrt", "kernel_fn", "latex", "layer", "limit", "load", "parse", "predict", "run",
+    "save", "sgd", "signal_propagation", "split", "sweep", "tune",
+    *_build, *_networks,
 ]  # fmt: skip
 
 # Imported when first used: writing and printing programs should not wait for SciPy.
@@ -94,21 +102,28 @@ _LATER = {
     "RegularityReport": "tensorprog.analysis.regularity",
     "Runs": "tensorprog.execute.executor",
     "SGD": "tensorprog.training.optimizers",
+    "Muon": "tensorprog.training.muon",
     "SignSGD": "tensorprog.training.optimizers",
+    "Sweep": "tensorprog.analysis.swept",
     "Trace": "tensorprog.training.trace",
     "check_gia": "tensorprog.analysis.gia",
     "check_regularity": "tensorprog.analysis.regularity",
     "classify": "tensorprog.training.powers",
     "compare": "tensorprog.analysis.compare",
+    "edge_of_chaos": "tensorprog.depth.edge",
     "formula": "tensorprog.limits.formula.formula",
     "kernel_fn": "tensorprog.kernels.function",
     "latex": "tensorprog.text.written",
     "limit": "tensorprog.limits.limit",
     "load": "tensorprog.text.files",
     "parse": "tensorprog.text.parse",
+    "predict": "tensorprog.function_space.predict",
     "run": "tensorprog.execute.executor",
     "save": "tensorprog.text.written",
     "sgd": "tensorprog.training.sgd",
+    "sweep": "tensorprog.training.sweep",
+    "tune": "tensorprog.training.sweep",
+    "signal_propagation": "tensorprog.depth.signal",
 } | {name: f"tensorprog.networks.{module}" for module, names in _NETWORKS.items() for name in names}
 
 
