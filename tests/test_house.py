@@ -42,7 +42,8 @@ ARROWS: dict[str, str] = {
     "depth": "errors estimate language transforms limits networks kernels",
     "analysis": "errors estimate progress language transforms text execute limits/expect limits/evaluate limits/jumps limits "
     "networks",
-    "training": "errors estimate language transforms execute limits/tasks limits/expect limits/evaluate limits networks analysis",
+    "training": "errors estimate progress language transforms execute limits/tasks limits/expect limits/evaluate limits networks "
+    "analysis",
     "function_space": "errors estimate progress language arrays networks kernels training",
     "data": "",
     "faces": "errors estimate progress language text drawing execute limits/formula limits networks kernels analysis "
