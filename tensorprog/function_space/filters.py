@@ -21,7 +21,7 @@ import numpy as np
 from tensorprog.errors import TensorProgramError
 from tensorprog.function_space.checks import nonnegative
 
-__all__ = ["Filter", "descent", "flow"]
+__all__ = ["Filter", "check_momentum", "checked_rate", "descent", "flow"]
 
 MOST_STEPS = 10**5
 """Of a recursion that has no closed form."""
@@ -109,9 +109,8 @@ def descent(
         TensorProgramError: a rate that makes no sense, or with which numbers overflow.
     """
     at, single = nonnegative(steps, "steps", infinite=True, whole=True)
-    if not (np.isreal(momentum) and 0 <= momentum < 1):
-        raise TensorProgramError(f"momentum={momentum!r}", fix="give a number from 0 up to, and without, 1")
-    rates, _ = nonnegative(_given(lr), "lr")
+    check_momentum(momentum)
+    rates, _ = nonnegative(checked_rate(lr), "lr")
     x = values + r
     if len(rates) > 1 or (callable(lr) or np.ndim(lr)):
         if momentum:
@@ -154,7 +153,14 @@ def descent(
     return Filter(at, single, gain, reach, widest, cap, True, elapsed)
 
 
-def _given(lr: Any) -> Any:
+def check_momentum(momentum: Any) -> None:
+    """Refuses what is no momentum."""
+    if not (np.ndim(momentum) == 0 and np.isreal(momentum) and 0 <= momentum < 1):
+        raise TensorProgramError(f"momentum={momentum!r}", fix="give a number from 0 up to, and without, 1")
+
+
+def checked_rate(lr: Any) -> Any:
+    """Refuses rates that are missing, or functions."""
     if lr is None:
         raise TensorProgramError("steps without a rate", fix="give lr=")
     if callable(lr):

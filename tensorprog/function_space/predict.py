@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,10 +12,12 @@ from tensorprog.estimate import Estimate
 from tensorprog.function_space.checks import nonnegative, start_array
 from tensorprog.function_space.components import Components, EarlyStopping, stopping
 from tensorprog.function_space.eigen import Eigenflow
-from tensorprog.function_space.filters import Filter, descent, flow
+from tensorprog.function_space.filters import Filter, check_momentum, checked_rate, descent, flow
+from tensorprog.function_space.ode import Solution, solve_flow, solve_steps
 from tensorprog.function_space.posterior import Posterior, posterior
 from tensorprog.function_space.problem import Problem
 from tensorprog.function_space.results import Both, Prediction
+from tensorprog.function_space.sizes import chosen, large_of_arrays, large_of_network, settings_of
 from tensorprog.function_space.spectrum import EPS, Regulariser
 from tensorprog.kernels.function import KernelFunction
 from tensorprog.networks.network import Network
@@ -31,8 +33,17 @@ def predict(
     K_test_test: Any = None,
     diag_reg: float | None = None,
     diag_reg_absolute_scale: bool = False,
+    loss: Any = "mse",
+    outputs: int | None = None,
     values: Any = None,
-) -> Predictor:
+    method: str = "auto",
+    memory: float | None = None,
+    tol: float = 1e-6,
+    products: int = 1000,
+    rank: int = 500,
+    out: Any = None,
+    progress: bool | None = None,
+) -> Any:
     """Training in function space: a function of the time, or of the number of steps.
 
     `tp.predict(net, X, y, X_test)` of a network or its `kernel_fn`; `tp.predict(K, y, K_test, K_test_test)` of arrays, of results
@@ -47,10 +58,23 @@ def predict(
         diag_reg: What is added to the diagonal of the kernel, in units of its mean. By default nothing, unless its smallest
             eigenvalue is not known to three digits; then the root of what is not known times the largest.
         diag_reg_absolute_scale: Is it to be added as it is?
+        loss: Of `tp.sgd`: "mse", the mean of |f - y|^2/2, in closed form; "logistic" (labels 1 and -1), "cross_entropy", or a
+            function of f and y with one number for each example: by a solver of differential equations.
+        outputs: The number of outputs, where it is not that of the columns of y: of classes.
         values: Numbers for the network's `tp.Scalar`s.
+        method: `"eigen"`: by eigenvectors, exact; `"krylov"`: by products with the kernel, for many examples, as exact
+            as `tol`, with an error that is a bound; `"auto"`: eigenvectors of up to 12,000 examples if they fit.
+        memory: How many bytes may be used; by default what the machine has free. What does not fit is refused before it starts.
+        tol: Of the Krylov method: the error of outputs, in units of the largest target.
+        products: Of the Krylov method: products with the kernel at most.
+        rank: Of its preconditioner: examples.
+        out: A folder for the kernel in tiles (of data, half a square of float64) and the state of the Krylov method, where an
+            interrupted call goes on.
+        progress: Whether to show progress bars; by default on a terminal only.
 
     Returns:
-        A function `pred(t=.., get="ntk", f0="prior")` or `pred(steps=.., lr=..)`, see `Predictor`.
+        A function `pred(t=.., get="ntk", f0="prior")` or `pred(steps=.., lr=..)`, see `Predictor`; by
+        Krylov spaces a `LargePredictor`.
 
     Raises:
         TensorProgramError: kernels, data or targets that make no sense.
@@ -58,41 +82,52 @@ def predict(
     Example:
         >>> import numpy as np, tensorprog as tp
         >>> net = tp.Network(tp.readout("v", tp.relu(tp.dense("U", tp.Input("x"), tp.Width("n"), W_std=2**0.5))))
-        >>> pred = tp.predict(net, [[1.0, 0.0], [0.0, 1.0]], [1.0, -1.0], [[1.0, 1.0], [2.0, 0.0]])
-        >>> pred(t=np.inf).mean.round(6).tolist()
-        [0.0, 2.0]
+        >>> pred = tp.predict(net, [[1.0, 0.0], [0.0, 1.0]], [1.0, -1.0], [[2.0, 1.0], [2.0, 0.0]])
+        >>> pred(t=np.inf).mean.round(4).tolist()
+        [1.0681, 2.0]
         >>> pred(t=[0, 1], f0="zero").train_mean.round(4).tolist()
-        [[0.0, 0.0], [0.3438, -0.3438]]
+        [[0.0, 0.0], [0.3432, -0.3432]]
 
     Source: Jacot et al. 2018 (arXiv:1806.07572); Lee et al. 2019 (arXiv:1902.06720), equations 9-16 for the ensemble.
     """
-    if isinstance(kernel, (Network, KernelFunction)):
-        X, y, X_test = _positional(data, ("X", "y", "X_test"), X_test)
-        if K_test is not None or K_test_test is not None:
-            raise TensorProgramError("K_test of a network", fix="give X_test")
-        problem = Problem.of_network(kernel, X, y, X_test, values)
-    else:
-        if X_test is not None:
-            raise TensorProgramError(
-                "X_test of a kernel that is an array", fix="give K_test, or a Network in its place"
-            )
-        given = [None, K_test, K_test_test]
-        for i, x in enumerate(data[:3]):
-            if x is not None and given[i] is not None:
-                raise TensorProgramError(f"{('y', 'K_test', 'K_test_test')[i]} is given twice", fix="give it once")
-            given[i] = x if x is not None else given[i]
-        if not data or len(data) > 3:
-            raise TensorProgramError(
-                f"tp.predict of a kernel and {len(data)} more", fix="tp.predict(K, y, K_test, K_test_test)"
-            )
-        problem = Problem.of_arrays(kernel, *given)
     r = None
     if diag_reg is not None:
         found, single = nonnegative(diag_reg, "diag_reg")
         if not single:
             raise TensorProgramError("several regularisers", fix="give one number")
         r = float(found[0])
-    return Predictor(problem, r, bool(diag_reg_absolute_scale))
+    absolute = bool(diag_reg_absolute_scale)
+    settings = settings_of(tol, products, rank, out, progress)
+    if isinstance(kernel, (Network, KernelFunction)):
+        X, y, X_test = _positional(data, ("X", "y", "X_test"), X_test)
+        if K_test is not None or K_test_test is not None:
+            raise TensorProgramError("K_test of a network", fix="give X_test")
+        if _many(method, X, memory, loss):
+            return large_of_network(kernel, X, y, X_test, values, memory, r, absolute, settings)
+        return Predictor(Problem.of_network(kernel, X, y, X_test, values, loss, outputs), r, absolute)
+    if X_test is not None:
+        raise TensorProgramError("X_test of a kernel that is an array", fix="give K_test, or a Network in its place")
+    given: list[Any] = [None, K_test, K_test_test]
+    for i, x in enumerate(data[:3]):
+        if x is not None and given[i] is not None:
+            raise TensorProgramError(f"{('y', 'K_test', 'K_test_test')[i]} is given twice", fix="give it once")
+        given[i] = x if x is not None else given[i]
+    if not data or len(data) > 3:
+        raise TensorProgramError(
+            f"tp.predict of a kernel and {len(data)} more", fix="tp.predict(K, y, K_test, K_test_test)"
+        )
+    if _many(method, given[0], memory, loss):
+        return large_of_arrays(kernel, given[0], given[1], given[2], memory, r, absolute, settings)
+    return Predictor(Problem.of_arrays(kernel, given[0], given[1], given[2], loss, outputs), r, absolute)
+
+
+def _many(method: Any, data: Any, memory: Any, loss: Any) -> bool:
+    """Is it a matter of Krylov spaces?"""
+    count = len(next(iter(data.values()), ())) if isinstance(data, Mapping) else len(data) if np.ndim(data) else 0
+    found = chosen(method, count, memory) == "krylov"
+    if found and not (isinstance(loss, str) and loss == "mse"):
+        raise TensorProgramError(f"{count} examples with another loss", fix='use loss="mse", or fewer examples')
+    return found
 
 
 def _positional(data: Sequence[Any], names: tuple[str, ...], last: Any) -> tuple[Any, Any, Any]:
@@ -130,12 +165,13 @@ class Predictor:
         self,
         t: Any = None,
         get: str | Sequence[str] | None = None,
-        f0: Any = "prior",
+        f0: Any = None,
         *,
         steps: Any = None,
         lr: Any = None,
         momentum: float = 0.0,
         nesterov: bool = False,
+        rng: Any = 0,
     ) -> Any:
         """Means and covariances at times of gradient flow, or after steps of gradient descent on all examples.
 
@@ -143,11 +179,13 @@ class Predictor:
             t: A time or several, infinity among them; None, without `steps`, for infinity.
             get: `"ntk"`: all parameters are trained; `"nngp"`: the readout alone; or several names.
             f0: The outputs at the start: `"prior"`, those of random networks, for which the answer is the mean and covariance of
-                the ensemble; `"zero"`; or an array, training examples first, then tests.
+                the ensemble (the default of "mse"); `"zero"` (that of other losses); `"draw"`, one of them; or an array,
+                training examples first, then tests.
             steps: In place of t: a number of steps, or several.
             lr: The learning rate of the steps; without momentum also one for each step.
             momentum: As `tp.SGD` has it.
             nesterov: As `tp.SGD` has it.
+            rng: Seeds a draw.
 
         Returns:
             A `Prediction`; of several names a named tuple of them.
@@ -156,24 +194,54 @@ class Predictor:
             TensorProgramError: times, rates or outputs that make no sense; descent that diverges until numbers overflow.
         """
         if get is not None and not isinstance(get, str):
-            options = {"steps": steps, "lr": lr, "momentum": momentum, "nesterov": nesterov}
+            options = {"steps": steps, "lr": lr, "momentum": momentum, "nesterov": nesterov, "rng": rng}
             return Both.of({name: self(t, name, f0, **options) for name in get})
         own = self.flow_of(self._known(get))
         spectrum, r, n = own.spectrum, own.regulariser.value, self.problem.examples
+        if steps is None and (lr is not None or momentum or nesterov):
+            raise TensorProgramError("a learning rate without steps", fix="give steps=, or t= alone")
+        if steps is not None and t is not None:
+            raise TensorProgramError("both t= and steps=", fix="give one of them")
+        start, random = self._start(f0, rng)
+        if self.problem.loss is not None:
+            return self._solved(own, t, steps, lr, momentum, nesterov, start)
         if steps is None:
-            if lr is not None or momentum or nesterov:
-                raise TensorProgramError("a learning rate without steps", fix="give steps=, or t= alone")
-            f = flow(np.inf if t is None else t, spectrum.values, r, n, spectrum.noise)
-        else:
-            if t is not None:
-                raise TensorProgramError("both t= and steps=", fix="give one of them")
-            f = descent(steps, lr, spectrum.values, r, n, momentum, nesterov, spectrum.noise)
-        start, random = self._start(f0)
+            return self._prediction(
+                own, flow(np.inf if t is None else t, spectrum.values, r, n, spectrum.noise), start, random
+            )
+        f = descent(steps, lr, spectrum.values, r, n, momentum, nesterov, spectrum.noise)
         found = self._prediction(own, f, start, random)
-        if f.steps:
-            beside = flow(f.flow, spectrum.values, r, n, spectrum.noise)
-            found._parts["flow"] = lambda: self._prediction(own, beside, start, random, f.single)
+        beside = flow(f.flow, spectrum.values, r, n, spectrum.noise)
+        found.beside(lambda: self._prediction(own, beside, start, random, f.single))
         return found
+
+    def _solved(
+        self, own: Eigenflow, t: Any, steps: Any, lr: Any, momentum: Any, nesterov: bool, start: Any
+    ) -> Prediction:
+        """By any loss."""
+        p, spectrum, r = self.problem, own.spectrum, own.regulariser.value
+        loss = p.loss
+        assert loss is not None
+        start = (np.zeros(p.y.shape), np.zeros((p.tests * p.blocks, p.y.shape[1]))) if start is None else start
+
+        def until(t: Any, single: bool | None = None) -> Prediction:
+            found = solve_flow(t, p, own.name, loss, start[0], r, spectrum.noise, spectrum.top)
+            return answer(found, False, found.single if single is None else single)
+
+        def answer(found: Solution, steps: bool, single: bool) -> Prediction:
+            return Prediction(
+                found.parts(p, own.name, start), at=found.at, single=single, steps=steps, get=own.name,
+                regulariser=own.regulariser, condition=spectrum.condition, kind="estimate",
+                method="solved",
+            )  # fmt: skip
+
+        if steps is None:
+            return until(np.inf if t is None else t)
+        check_momentum(momentum)
+        found = solve_steps(steps, checked_rate(lr), momentum, nesterov, p, own.name, loss, start[0], r, spectrum.noise)
+        shown = answer(found, True, found.single)
+        shown.beside(lambda: until(found.elapsed, found.single))
+        return shown
 
     def _prediction(
         self, own: Eigenflow, f: Filter, start: Any, random: bool, single: bool | None = None
@@ -237,13 +305,18 @@ class Predictor:
         rate = limit * self.problem.examples / top
         return Estimate(rate, rate * (own.spectrum.noise / top + 4 * EPS), "closed form", "bound")
 
-    def early_stopping(self, noise: Any, f0: Any = "prior") -> EarlyStopping:
+    def early_stopping(self, noise: Any, f0: Any = None) -> EarlyStopping:
         """The time of gradient flow with the smallest expected error.
 
         Args:
             noise: The standard deviation of the noise in the targets.
             f0: As for a call.
         """
+        if self.problem.loss is not None:
+            raise TensorProgramError(
+                f"early stopping by the loss {self.problem.loss.name}", why="the expected error is known of least squares",
+                fix='use loss="mse"',
+            )  # fmt: skip
         own = self._own
         start, random = self._start(f0)
         residual = self.problem.y if start is None else self.problem.y - start[0]
@@ -279,12 +352,20 @@ class Predictor:
             return "kernel"
         raise TensorProgramError(f"get={get!r}", fix=f"use {' or '.join(names)}")
 
-    def _start(self, f0: Any) -> tuple[tuple[np.ndarray, np.ndarray] | None, bool]:
+    def _start(self, f0: Any, rng: Any = 0) -> tuple[tuple[np.ndarray, np.ndarray] | None, bool]:
         p = self.problem
-        if isinstance(f0, str):
-            if f0 not in ("prior", "zero"):
-                raise TensorProgramError(f"f0={f0!r}", fix='use "prior", "zero" or an array')
-            return None, f0 == "prior" and p.prior is not None
-        columns = p.columns
-        first, last = start_array(f0, p.examples, p.tests, columns)
-        return (p.flat(first), p.flat(last)), False
+        if f0 is None:
+            f0 = "prior" if p.loss is None else "zero"
+        if not isinstance(f0, str):
+            first, last = start_array(f0, p.examples, p.tests, p.columns)
+            return (p.flat(first), p.flat(last)), False
+        if f0 == "prior" and p.loss is not None:
+            raise TensorProgramError(
+                f'f0="prior" with the loss {p.loss.name}', why="the mean of an ensemble has no closed form",
+                fix='give f0="draw" and rng=, several times',
+            )  # fmt: skip
+        if f0 == "draw":
+            return p.draw(rng), False
+        if f0 not in ("prior", "zero"):
+            raise TensorProgramError(f"f0={f0!r}", fix='use "prior", "zero", "draw" or an array')
+        return None, f0 == "prior" and p.prior is not None

@@ -9,6 +9,7 @@ import numpy as np
 
 from tensorprog.errors import TensorProgramError
 from tensorprog.function_space.checks import kernel_array, symmetric, targets_array
+from tensorprog.function_space.losses import ArrayLoss
 from tensorprog.kernels.answer import Kernels
 from tensorprog.kernels.function import KernelFunction, kernel_fn
 from tensorprog.networks.network import Network
@@ -31,6 +32,7 @@ class Problem:
         blocks: The outputs of the kernel, 1 for a kernel that all outputs share.
         one: Were the targets one-dimensional?
         note: What a reader should know.
+        loss: None for least squares.
     """
 
     def __init__(
@@ -44,12 +46,20 @@ class Problem:
         both: Callable[[str], np.ndarray | None],
         error: Mapping[str, float],  # may grow when more is computed
         note: str = "",
+        loss: Any = "mse",
+        outputs: int | None = None,
     ) -> None:
         first = train[names[0]]
         self.names, self.prior, self.note = names, prior, note
         self.examples, self.tests = len(first), tests
         self.blocks = first.shape[2] if first.ndim == 4 else 1
-        table = targets_array(y, self.examples, first.shape[2] if first.ndim == 4 else None)
+        several = first.shape[2] if first.ndim == 4 else outputs
+        self.loss: ArrayLoss | None = None
+        if not (isinstance(loss, str) and loss == "mse"):
+            self.loss = ArrayLoss(loss, y, self.examples, _outputs(y, loss, several))
+            targets = self.loss.targets
+            y = targets if targets.shape == self.loss.shape else np.zeros(self.loss.shape)
+        table = targets_array(y, self.examples, several)
         self.one = np.ndim(y) == 1
         self.columns = table.shape[1]
         self.y = self.flat(table)
@@ -87,6 +97,23 @@ class Problem:
             self._known[what, name] = None if found is None else _flat(found)
         return self._known[what, name]
 
+    def draw(self, rng: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Outputs at the start, of training examples and tests, from the prior."""
+        if self.prior is None:
+            return np.zeros(self.y.shape), np.zeros((self.tests * self.blocks, self.y.shape[1]))
+        K = self.train(self.prior)
+        if self.tests:
+            cross, both = self.cross(self.prior), self.both()
+            if cross is None or both is None:
+                raise TensorProgramError('f0="draw" without the covariance of tests', fix="give K_test_test")
+            K = np.block([[K, cross.T], [cross, both]])
+        from scipy.linalg import eigh
+
+        w, v = eigh((K + K.T) / 2, driver="evd")
+        z = np.random.default_rng(rng).standard_normal((len(K), self.y.shape[1]))
+        f0 = (v * np.sqrt(np.maximum(w, 0.0))) @ z
+        return f0[: len(self.y)], f0[len(self.y) :]
+
     # ---- shapes ----
     def flat(self, table: np.ndarray) -> np.ndarray:
         """Outputs (examples, outputs) as the kernels have them: (examples * blocks, columns)."""
@@ -115,7 +142,9 @@ class Problem:
 
     # ---- where they come from ----
     @staticmethod
-    def of_network(f: Network | KernelFunction, X: Any, y: Any, X_test: Any, values: Any = None) -> Problem:
+    def of_network(
+        f: Network | KernelFunction, X: Any, y: Any, X_test: Any, values: Any, loss: Any, outputs: Any
+    ) -> Problem:
         """Of a network, or its `kernel_fn`, and data."""
         f = kernel_fn(f) if isinstance(f, Network) else f
         net = f.network
@@ -141,11 +170,11 @@ class Problem:
         return Problem(
             order, "nngp" if "nngp" in names else None, y, tests, own._asdict(), across,
             lambda name: np.asarray(f(X_test, get=name, values=values)), error,
-            "" if "nngp" in names else "the outputs before training are 0 in the limit: there is no prior",
+            "" if "nngp" in names else "the outputs before training are 0 in the limit: there is no prior", loss, outputs,
         )  # fmt: skip
 
     @staticmethod
-    def of_arrays(K: Any, y: Any, K_test: Any, K_test_test: Any) -> Problem:
+    def of_arrays(K: Any, y: Any, K_test: Any, K_test_test: Any, loss: Any, outputs: Any) -> Problem:
         """Of kernels as arrays, as results of `kernel_fn`, or as dictionaries of arrays."""
         train, error = _named(K, "K")
         for name, k in train.items():
@@ -173,7 +202,7 @@ class Problem:
             symmetric(both[name], "K_test_test")
         errors = {k: max(e.get(k, 0.0) for e in (error, cross_error, both_error)) for k in order}
         note = "" if "nngp" in train else f"one kernel was given: the covariance of f_0 is taken to be the {prior}"
-        return Problem(order, prior, y, tests, train, cross.get, both.get, errors, note)
+        return Problem(order, prior, y, tests, train, cross.get, both.get, errors, note, loss, outputs)
 
 
 KNOWN = ("ntk", "kernel", "nngp")
@@ -200,6 +229,16 @@ def _named(
     if not found:
         raise TensorProgramError(f"{what} is empty", fix="give a kernel")
     return {k: v for k, v in found.items() if not wanted or k in wanted}, {k: float(e) for k, e in error.items()}
+
+
+def _outputs(y: Any, loss: Any, several: int | None) -> int | None:
+    """The number of outputs: as said, or by the columns of y, or the classes."""
+    if several is not None or np.ndim(y) != 1:
+        return several if several is not None or np.ndim(y) != 2 else int(np.shape(y)[1])
+    labels = np.asarray(y)
+    if isinstance(loss, str) and loss == "cross_entropy" and labels.dtype.kind in "iu" and labels.size:
+        return max(2, int(labels.max()) + 1)
+    return None
 
 
 def _flat(K: np.ndarray) -> np.ndarray:

@@ -22,12 +22,15 @@ class Prediction:
     """The outputs f_t of networks that are trained, in the limit of infinite width.
 
     Attributes:
+        at: The times, or the numbers of steps, as an array.
         t: The times, or None.
         steps: The numbers of steps of gradient descent, or None.
         get: The kernel that training follows: `"ntk"`, or `"nngp"` where the readout alone is trained.
         regulariser: What was added to its diagonal, and why.
         condition: The largest eigenvalue of the kernel over the smallest, before that.
         note: What a reader should know.
+        kind: What errors are: a `"bound"`, or an `"estimate"` from a second solution.
+        method: How it was computed.
     """
 
     def __init__(
@@ -41,12 +44,23 @@ class Prediction:
         regulariser: Regulariser,
         condition: float,
         note: str = "",
+        kind: str = "bound",
+        method: str = "closed form",
     ) -> None:
+        self.kind, self.method, self.at = kind, method, at
         self._parts, self._single = parts, single
         shown: Any = at[0] if single else at
         self.t: Any = None if steps else shown
         self.steps: Any = shown if steps else None
         self.get, self.regulariser, self.condition, self.note = get, regulariser, condition, note
+
+    def has(self, name: str) -> bool:
+        """Is there such a part, `"mean"` or `"cov"`, say?"""
+        return name in self._parts
+
+    def beside(self, flow: Callable[[], Prediction]) -> None:
+        """Says how to find the gradient flow beside steps."""
+        self._parts["flow"] = flow
 
     def _part(self, name: str, missing: str, fix: str) -> Any:
         if name not in self._parts:
@@ -128,7 +142,7 @@ class Prediction:
                 value = np.asarray(getattr(self, name))
                 e = np.asarray(getattr(self, error))
                 e = np.broadcast_to(e.reshape(e.shape + (1,) * (value.ndim - e.ndim)), value.shape)
-                outputs[name] = {"value": value.tolist(), "error": e.tolist(), "method": "closed form", "kind": "bound"}
+                outputs[name] = {"value": value.tolist(), "error": e.tolist(), "method": self.method, "kind": self.kind}
         at = {"steps": np.asarray(self.steps).tolist()} if self.t is None else {"t": np.asarray(self.t).tolist()}
         r = self.regulariser
         return {
