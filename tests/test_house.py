@@ -45,7 +45,7 @@ ARROWS: dict[str, str] = {
     "analysis",
     "function_space": "errors estimate progress language arrays networks kernels training",
     "data": "",
-    "faces": "errors estimate progress language text execute limits/formula limits networks kernels analysis "
+    "faces": "errors estimate progress language text execute limits/formula limits networks kernels analysis training "
     "function_space data",
 }
 """What a room may import: rooms above it. (`language/` also asks `text/` to print a program, when it is printed.)"""
