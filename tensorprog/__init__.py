@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from tensorprog.analysis.swept import Sweep
     from tensorprog.depth.edge import edge_of_chaos
     from tensorprog.depth.signal import signal_propagation
+    from tensorprog.drawing.draw import draw
+    from tensorprog.drawing.picture import Drawing
     from tensorprog.execute.executor import Runs, run
     from tensorprog.function_space.predict import predict
     from tensorprog.kernels.function import kernel_fn
@@ -82,10 +84,10 @@ _NETWORKS = {
 _networks = [name for names in _NETWORKS.values() for name in names]
 
 __all__ = [
-    "ABC", "Adam", "Comparison", "Estimate", "Estimates", "Expression", "Formula", "Function", "GIAReport", "Matrix", "Muon",
-    "Program", "RegularityReport", "Runs", "SGD", "Scalar", "SignSGD", "Sweep",
+    "ABC", "Adam", "Comparison", "Drawing", "Estimate", "Estimates", "Expression", "Formula", "Function", "GIAReport",
+    "Matrix", "Muon", "Program", "RegularityReport", "Runs", "SGD", "Scalar", "SignSGD", "Sweep",
     "TensorProgramError", "Trace", "Vector", "Width", "check_gia", "check_regularity", "classify", "compare",
-    "concat", "edge_of_chaos", "flatten", "formula",
+    "concat", "draw", "edge_of_chaos", "flatten", "formula",
     "inverse_sqrt", "kernel_fn", "latex", "layer", "limit", "load", "parse", "predict", "run",
     "save", "sgd", "signal_propagation", "split", "sweep", "tune",
     *_build, *_networks,
@@ -96,6 +98,7 @@ _LATER = {
     "ABC": "tensorprog.training.powers",
     "Adam": "tensorprog.training.optimizers",
     "Comparison": "tensorprog.analysis.compare",
+    "Drawing": "tensorprog.drawing.picture",
     "Formula": "tensorprog.limits.formula.result",
     "Function": "tensorprog.language.custom",
     "GIAReport": "tensorprog.analysis.gia_report",
@@ -110,6 +113,7 @@ _LATER = {
     "check_regularity": "tensorprog.analysis.regularity",
     "classify": "tensorprog.training.powers",
     "compare": "tensorprog.analysis.compare",
+    "draw": "tensorprog.drawing.draw",
     "edge_of_chaos": "tensorprog.depth.edge",
     "formula": "tensorprog.limits.formula.formula",
     "kernel_fn": "tensorprog.kernels.function",
