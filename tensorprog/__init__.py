@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from tensorprog.analysis.gia import check_gia
     from tensorprog.analysis.gia_report import GIAReport
     from tensorprog.analysis.regularity import RegularityReport, check_regularity
+    from tensorprog.coordinates.check import CoordCheck, coord_check
+    from tensorprog.coordinates.classify import NetworkClassification, classify
+    from tensorprog.coordinates.setup import Exponents
     from tensorprog.execute.executor import Runs, run
     from tensorprog.kernels.function import kernel_fn
     from tensorprog.language.custom import Function
@@ -54,7 +57,7 @@ if TYPE_CHECKING:
     from tensorprog.text.parse import parse
     from tensorprog.text.written import latex, save
     from tensorprog.training.optimizers import SGD, Adam, SignSGD
-    from tensorprog.training.powers import ABC, classify
+    from tensorprog.training.powers import ABC
     from tensorprog.training.sgd import sgd
     from tensorprog.training.trace import Trace
 
@@ -76,9 +79,10 @@ _NETWORKS = {
 _networks = [name for names in _NETWORKS.values() for name in names]
 
 __all__ = [
-    "ABC", "Adam", "Comparison", "Estimate", "Estimates", "Expression", "Formula", "Function", "GIAReport", "Matrix", "Program",
+    "ABC", "Adam", "Comparison", "CoordCheck", "Estimate", "Estimates", "Exponents", "Expression", "Formula", "Function", "GIAReport", "Matrix", "NetworkClassification", "Program",
     "RegularityReport", "Runs", "SGD", "Scalar", "SignSGD",
     "TensorProgramError", "Trace", "Vector", "Width", "check_gia", "check_regularity", "classify", "compare",
+    "coord_check",
     "concat", "flatten", "formula",
     "inverse_sqrt", "kernel_fn", "latex", "layer", "limit", "load", "parse", "run", "save", "sgd", "split", *_build, *_networks,
 ]  # fmt: skip
@@ -88,9 +92,12 @@ _LATER = {
     "ABC": "tensorprog.training.powers",
     "Adam": "tensorprog.training.optimizers",
     "Comparison": "tensorprog.analysis.compare",
+    "CoordCheck": "tensorprog.coordinates.check",
+    "Exponents": "tensorprog.coordinates.setup",
     "Formula": "tensorprog.limits.formula.result",
     "Function": "tensorprog.language.custom",
     "GIAReport": "tensorprog.analysis.gia_report",
+    "NetworkClassification": "tensorprog.coordinates.classify",
     "RegularityReport": "tensorprog.analysis.regularity",
     "Runs": "tensorprog.execute.executor",
     "SGD": "tensorprog.training.optimizers",
@@ -98,8 +105,9 @@ _LATER = {
     "Trace": "tensorprog.training.trace",
     "check_gia": "tensorprog.analysis.gia",
     "check_regularity": "tensorprog.analysis.regularity",
-    "classify": "tensorprog.training.powers",
+    "classify": "tensorprog.coordinates.classify",
     "compare": "tensorprog.analysis.compare",
+    "coord_check": "tensorprog.coordinates.check",
     "formula": "tensorprog.limits.formula.formula",
     "kernel_fn": "tensorprog.kernels.function",
     "latex": "tensorprog.text.written",

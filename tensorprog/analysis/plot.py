@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tensorprog.analysis.compare import Comparison
     from tensorprog.analysis.judge import Judgement
 
-__all__ = ["plot_deviations", "plot_kernels", "plot_losses"]
+__all__ = ["COLOURS", "MARKERS", "matplotlib", "plot_deviations", "plot_kernels", "plot_losses", "save"]
 
 # Okabe and Ito's colours, told apart with any colour vision (yellow left out: too pale on white); markers and dashes
 # tell outputs apart in grey too.
@@ -38,7 +38,7 @@ def plot_deviations(comparison: Comparison, path: str | Path | None = None) -> F
     Raises:
         TensorProgramError: matplotlib is not installed, or the file cannot be written.
     """
-    Figure, ticker = _matplotlib()
+    Figure, ticker = matplotlib()
     widths = np.asarray(comparison.widths, dtype=float)
     outputs = comparison.outputs.values()
     figure = Figure(figsize=(8.6, 4.8), layout="constrained")
@@ -71,7 +71,7 @@ def plot_deviations(comparison: Comparison, path: str | Path | None = None) -> F
     ax.set_axisbelow(True)
     figure.legend(loc="outside right upper", frameon=False, fontsize=9)
     if path is not None:
-        _save(figure, path)
+        save(figure, path)
     return figure
 
 
@@ -90,7 +90,7 @@ def plot_kernels(kernels: Mapping[str, Any], path: str | Path | None = None) -> 
     Raises:
         TensorProgramError: matplotlib is not installed, or the file cannot be written.
     """
-    Figure, ticker = _matplotlib()
+    Figure, ticker = matplotlib()
     arrays = {name: np.asarray(k, dtype=float) for name, k in kernels.items()}
     panels: dict[str, np.ndarray] = {}
     for name, a in arrays.items():
@@ -108,7 +108,7 @@ def plot_kernels(kernels: Mapping[str, Any], path: str | Path | None = None) -> 
         for side in (ax.xaxis, ax.yaxis):
             side.set_major_locator(ticker.MaxNLocator(integer=True))
     if path is not None:
-        _save(figure, path)
+        save(figure, path)
     return figure
 
 
@@ -126,7 +126,7 @@ def plot_losses(limit: np.ndarray, widths: Mapping[int, Any], path: str | Path |
     Raises:
         TensorProgramError: matplotlib is not installed, or the file cannot be written.
     """
-    Figure, ticker = _matplotlib()
+    Figure, ticker = matplotlib()
     figure = Figure(figsize=(7.2, 4.6), layout="constrained")
     ax = figure.add_subplot()
     steps = np.arange(len(limit))
@@ -141,11 +141,11 @@ def plot_losses(limit: np.ndarray, widths: Mapping[int, Any], path: str | Path |
     ax.set_axisbelow(True)
     ax.legend(frameon=False, fontsize=9)
     if path is not None:
-        _save(figure, path)
+        save(figure, path)
     return figure
 
 
-def _matplotlib() -> tuple[type[Figure], Any]:
+def matplotlib() -> tuple[type[Figure], Any]:
     """The class of figures and the module of ticks.
 
     Raises:
@@ -169,7 +169,7 @@ def _colours(a: np.ndarray) -> dict[str, Any]:
     return {"cmap": "viridis"}
 
 
-def _save(figure: Figure, path: str | Path) -> None:
+def save(figure: Figure, path: str | Path) -> None:
     try:
         figure.savefig(path, dpi=150)
     except (OSError, ValueError) as error:

@@ -342,7 +342,7 @@ class Unrolled:
                 parts = [algebra.mul([power, total]), algebra.scale(recipe.coupled, self._known(key))]
                 total, power = algebra.typed(algebra.add([(1, x) for x in parts]), *_type(total)), ONE
             step, self.state[key] = recipe.optimizer.step(self.state.get(key), total)
-            kept = algebra.sub(ONE, algebra.scale(recipe.decay, rate)) if recipe.decay else ONE
+            kept = self._kept(t, name)
             if isinstance(key, MatrixSpec):
                 step = step if linear else algebra.mul([self._sized(key.var), step])
                 new = _moved(self._known(key), kept, [rate, power, step])
@@ -359,6 +359,11 @@ class Unrolled:
             for x, step in steps.items():
                 new = _moved(self._known(x), kept, [rate, power, step])
                 self.weights.vectors[x] = algebra.typed(new, x.shape, x.width, None)
+
+    def _kept(self, t: int, name: str) -> Node:
+        """What the decay of a step leaves of a parameter."""
+        decay = self.recipe.decay
+        return algebra.sub(ONE, algebra.scale(decay, self.recipe.rates(t, name))) if decay else ONE
 
     def _known(self, key: Any) -> Node:
         """A matrix or a vector as it is now, or its increment."""
