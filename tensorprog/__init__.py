@@ -27,7 +27,10 @@ if TYPE_CHECKING:
     from tensorprog.coordinates.check import CoordCheck, coord_check
     from tensorprog.coordinates.classify import NetworkClassification, classify
     from tensorprog.coordinates.setup import Exponents
+    from tensorprog.depth.edge import edge_of_chaos
+    from tensorprog.depth.signal import signal_propagation
     from tensorprog.execute.executor import Runs, run
+    from tensorprog.function_space.predict import predict
     from tensorprog.kernels.function import kernel_fn
     from tensorprog.language.custom import Function
     from tensorprog.limits.formula.formula import formula
@@ -56,6 +59,7 @@ if TYPE_CHECKING:
     from tensorprog.text.files import load
     from tensorprog.text.parse import parse
     from tensorprog.text.written import latex, save
+    from tensorprog.training.muon import Muon
     from tensorprog.training.optimizers import SGD, Adam, SignSGD
     from tensorprog.training.powers import ABC
     from tensorprog.training.sgd import sgd
@@ -79,12 +83,12 @@ _NETWORKS = {
 _networks = [name for names in _NETWORKS.values() for name in names]
 
 __all__ = [
-    "ABC", "Adam", "Comparison", "CoordCheck", "Estimate", "Estimates", "Exponents", "Expression", "Formula", "Function", "GIAReport", "Matrix", "NetworkClassification", "Program",
-    "RegularityReport", "Runs", "SGD", "Scalar", "SignSGD",
+    "ABC", "Adam", "Comparison", "CoordCheck", "Estimate", "Estimates", "Exponents", "Expression", "Formula", "Function", "GIAReport", "Matrix",
+    "Muon", "NetworkClassification", "Program", "RegularityReport", "Runs", "SGD", "Scalar", "SignSGD",
     "TensorProgramError", "Trace", "Vector", "Width", "check_gia", "check_regularity", "classify", "compare",
-    "coord_check",
-    "concat", "flatten", "formula",
-    "inverse_sqrt", "kernel_fn", "latex", "layer", "limit", "load", "parse", "run", "save", "sgd", "split", *_build, *_networks,
+    "concat", "coord_check", "edge_of_chaos", "flatten", "formula",
+    "inverse_sqrt", "kernel_fn", "latex", "layer", "limit", "load", "parse", "predict", "run",
+    "save", "sgd", "signal_propagation", "split", *_build, *_networks,
 ]  # fmt: skip
 
 # Imported when first used: writing and printing programs should not wait for SciPy.
@@ -101,6 +105,7 @@ _LATER = {
     "RegularityReport": "tensorprog.analysis.regularity",
     "Runs": "tensorprog.execute.executor",
     "SGD": "tensorprog.training.optimizers",
+    "Muon": "tensorprog.training.muon",
     "SignSGD": "tensorprog.training.optimizers",
     "Trace": "tensorprog.training.trace",
     "check_gia": "tensorprog.analysis.gia",
@@ -108,15 +113,18 @@ _LATER = {
     "classify": "tensorprog.coordinates.classify",
     "compare": "tensorprog.analysis.compare",
     "coord_check": "tensorprog.coordinates.check",
+    "edge_of_chaos": "tensorprog.depth.edge",
     "formula": "tensorprog.limits.formula.formula",
     "kernel_fn": "tensorprog.kernels.function",
     "latex": "tensorprog.text.written",
     "limit": "tensorprog.limits.limit",
     "load": "tensorprog.text.files",
     "parse": "tensorprog.text.parse",
+    "predict": "tensorprog.function_space.predict",
     "run": "tensorprog.execute.executor",
     "save": "tensorprog.text.written",
     "sgd": "tensorprog.training.sgd",
+    "signal_propagation": "tensorprog.depth.signal",
 } | {name: f"tensorprog.networks.{module}" for module, names in _NETWORKS.items() for name in names}
 
 

@@ -38,11 +38,14 @@ ARROWS: dict[str, str] = {
     "limits/jumps limits/pairs",
     "networks": "errors language transforms limits/expect",
     "kernels": "errors progress language transforms limits/budget limits/tasks limits/pairs limits networks",
+    "depth": "errors estimate language transforms limits networks kernels",
     "analysis": "errors estimate progress language transforms text execute limits/expect limits/evaluate limits/jumps limits "
     "networks",
     "training": "errors estimate language transforms execute limits/tasks limits/expect limits/evaluate limits networks analysis",
+    "function_space": "errors estimate progress language arrays networks kernels training",
     "data": "",
-    "faces": "errors estimate progress language text execute limits/formula limits networks kernels analysis data",
+    "faces": "errors estimate progress language text execute limits/formula limits networks kernels analysis "
+    "function_space data",
 }
 """What a room may import: rooms above it. (`language/` also asks `text/` to print a program, when it is printed.)"""
 PRINTED = {("language/program", "text/show"), ("language/program", "text/graph")}

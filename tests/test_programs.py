@@ -138,6 +138,16 @@ def test_trained_weights() -> None:
     assert list(exact(program("trained_weights"), gia=True).values()) == [Fraction(1, 2), Fraction(3369, 4096)]
 
 
+def test_muon() -> None:
+    """A singular value of 1, after five steps, is how far W moves; U and v are trained by gradient descent."""
+    p = 1.0
+    for _ in range(5):
+        p = 3.4445 * p - 4.7750 * p**3 + 2.0315 * p**5
+    for gia, known in ((False, 2), (True, 1)):
+        f = tp.limit(program("muon"), gia=gia)["f"].value.ravel()
+        assert np.abs(f - [0, 0.25 * (known + p)]).max() < 1e-11  # eps^2
+
+
 @pytest.mark.parametrize("entries", ["rademacher", "uniform", None])
 def test_universality(entries: str | None) -> None:
     found = tp.limit(program("universality", entries=entries))

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tensorprog.analysis.compare import Comparison
     from tensorprog.analysis.judge import Judgement
 
-__all__ = ["COLOURS", "MARKERS", "matplotlib", "plot_deviations", "plot_kernels", "plot_losses", "save"]
+__all__ = ["COLOURS", "MARKERS", "matplotlib", "plot_deviations", "plot_kernels", "plot_losses", "plot_predictions", "save"]
 
 # Okabe and Ito's colours, told apart with any colour vision (yellow left out: too pale on white); markers and dashes
 # tell outputs apart in grey too.
@@ -145,6 +145,55 @@ def plot_losses(limit: np.ndarray, widths: Mapping[int, Any], path: str | Path |
     return figure
 
 
+def plot_predictions(
+    at: np.ndarray, mean: np.ndarray, spread: np.ndarray | None, unit: str, path: str | Path | None = None
+) -> Figure:
+    """Predicted outputs against the time of training, up to eight of them; with one time, against the example.
+
+    Args:
+        at: The times; infinity is drawn at the end.
+        mean: Outputs (times, examples).
+        spread: Their standard deviations, or None.
+        unit: What `at` counts: "time t" or "step".
+        path: Where to save it; the suffix says as what.
+
+    Returns:
+        The figure.
+
+    Raises:
+        TensorProgramError: matplotlib is not installed, or the file cannot be written.
+    """
+    Figure, _ = matplotlib()
+    figure = Figure(figsize=(7.2, 4.6), layout="constrained")
+    ax = figure.add_subplot()
+    deviations = np.zeros_like(mean) if spread is None else 2 * spread
+    if len(at) == 1:
+        x = np.arange(mean.shape[1])
+        ax.errorbar(x, mean[0], deviations[0], fmt="o", color=COLOURS[0], capsize=2.5, markersize=4)
+        ax.set(xlabel="test example", title=f"{unit} {at[0]:g}")
+    else:
+        order = np.argsort(at)
+        finite = at[np.isfinite(at) & (at > 0)]
+        low, high = (finite.min(), finite.max()) if len(finite) else (1.0, 1.0)
+        x = np.where(np.isinf(at), 3 * high, at)[order]
+        for i in range(min(mean.shape[1], 8)):
+            y, d, colour = mean[order, i], deviations[order, i], COLOURS[i % 7]
+            ax.plot(
+                x, y, color=colour, linestyle=DASHES[i // 7], marker=MARKERS[i], markersize=3.5, label=f"example {i}"
+            )
+            ax.fill_between(x, y - d, y + d, color=colour, alpha=0.12, linewidth=0)
+        ax.set_xscale("symlog", linthresh=low)
+        note = " (infinity at the end)" if np.isinf(at).any() else ""
+        ax.set(xlabel=unit + note, title="Training in function space")
+        ax.legend(frameon=False, fontsize=9)
+    ax.set_ylabel("output" + ("" if spread is None else " (mean ± 2 standard deviations)"))
+    ax.grid(True, color="0.9", linewidth=0.8)
+    ax.set_axisbelow(True)
+    if path is not None:
+        save(figure, path)
+    return figure
+
+
 def matplotlib() -> tuple[type[Figure], Any]:
     """The class of figures and the module of ticks.
 
@@ -170,6 +219,11 @@ def _colours(a: np.ndarray) -> dict[str, Any]:
 
 
 def save(figure: Figure, path: str | Path) -> None:
+    """Writes a figure.
+
+    Raises:
+        TensorProgramError: The file cannot be written.
+    """
     try:
         figure.savefig(path, dpi=150)
     except (OSError, ValueError) as error:

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 from tensorprog.faces import arguments
 from tensorprog.faces.answer import Answer
 from tensorprog.faces.files import CommandError, Model, assignments, load_model
+from tensorprog.faces.predict import predict as predicted
+from tensorprog.faces.predict import predict_arguments
 from tensorprog.language.program import Program
 from tensorprog.progress import progress_bar
 
@@ -257,6 +259,11 @@ def _kernels(
     return Estimates(items, {name: axes[: item.value.ndim] for name, item in items.items()})
 
 
+def predict(args: argparse.Namespace) -> Answer:
+    """Training in function space: the outputs of infinitely wide networks at times of training, with their errors."""
+    return predicted(args, check_picture)
+
+
 def regularity(args: argparse.Namespace) -> Answer:
     """Which Master Theorem covers the program?"""
     from tensorprog.analysis.regularity import check_regularity
@@ -286,6 +293,7 @@ COMMANDS = (
     Command("train", "the loss at every step: the limit beside finite widths", arguments.train_arguments, train),
     Command("gia", "is gradient independence right, and where does it fail", arguments.gia_arguments, gia),
     Command("kernel", "the kernels of a network on its data: NNGP and NTK", arguments.kernel_arguments, kernel),
+    Command("predict", "training in function space: what is learned by a time", predict_arguments, predict),
     Command("regularity", "which Master Theorem covers the program", arguments.regularity_arguments, regularity),
     Command("demo", "gradient independence and real digits, without any file", arguments.demo_arguments, demo),
 )

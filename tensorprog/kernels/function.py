@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from tensorprog.errors import MissingAxis, TensorProgramError
-from tensorprog.kernels.answer import answer
 from tensorprog.kernels.compile import compile_pair, known_values
+from tensorprog.kernels.request import Request
 from tensorprog.kernels.results import Results
 from tensorprog.kernels.routes import How, Part, checked
+from tensorprog.kernels.whole import Whole, by_program
 from tensorprog.language.functions import TINY
 from tensorprog.limits.budget import Budget
-from tensorprog.limits.limit import limit
 from tensorprog.limits.pairs.accuracy import Measured
 from tensorprog.limits.pairs.compiled import SAMPLED, Compiled
 from tensorprog.limits.pairs.inner_products import GramProducts, Products
@@ -35,8 +34,6 @@ SHARE = 8
 """How much less than quadrature an integral may cost that is sampled anyway: the population samples, too, with fewer numbers."""
 REMEMBERED = 16
 """Sets of numbers for hyperparameters that kernels are kept compiled for."""
-
-Prepared = tuple[list[Batch], list[Batch], list[Part], str]
 
 
 def kernel_fn(
@@ -164,88 +161,41 @@ class KernelFunction:
             TensorProgramError: data that makes no sense; a kernel that is infinite, or of which no digit is known.
             AccuracyWarning: (warning) a kernel that is not as good as `tol`.
         """
-        names = _names(get)
-        dtype = _dtype(dtype)
-        first, second, parts, whole = (
-            self._of_data(X1, X2, names, values) if gram is None else self._of_gram(X1, X2, gram, names, values)
-        )
-        over = "budget=" in whole  # expansions
-        if not whole:
-            whole = self.how.too_dear(sum([p.evaluations for p in parts])) or self._measure(parts, names)
-            over = bool(whole)
-            if over and self.how.method == "exact":
+        given = {"X1": X1, "X2": X2, "gram": gram, "out": out, "progress": progress, "rng": rng, "values": values}
+        ask = Request.of(get, dtype, **given)
+        pairs = self._of_data(ask) if gram is None else self._of_gram(ask)
+        why = pairs.why
+        over_budget = "budget=" in why  # expansions
+        if not why:
+            why = self.how.too_dear(sum([p.evaluations for p in pairs.parts])) or self._measure(pairs.parts, ask.names)
+            over_budget = bool(why)
+            if over_budget and self.how.method == "exact":
                 raise TensorProgramError(
-                    "the exact route has no kernel", why=whole, fix='raise budget=, or use method="auto"'
+                    "the exact route has no kernel", why=why, fix='raise budget=, or use method="auto"'
                 )
-        if whole and (gram is not None or out is not None):
-            raise TensorProgramError(
-                "gram= in place of data" if gram is not None else "out= for a network whose kernel is not computed in blocks",
-                why=whole,
-                fix="leave it out, and save the result: np.save" if gram is None
-                else "give data with these inner products: rows of a Cholesky factor, times the root of their number",
-            )  # fmt: skip
-        if whole:
-            return self._given(self._by_program(X1, X2, names, rng, whole if over else "", values), names, get, dtype)
-        measured = reduce(Measured.joined, [p.measured for p in parts])
-        strained = any(p.call.strained for p in parts)
-        if strained and (measured.tiny or not measured.finite) and gram is None and out is None:  # or 1/inf is 0
-            return self._given(self._by_program(X1, X2, names, rng, "", values), names, get, dtype)
-        failed = ""
-        rough = (
-            max(measured.visible.values()) > self.how.rough and measured.finite
-        )  # samples do not see what is infinite
-        if rough and self.how.method == "auto" and gram is None and out is None:
-            note = f"closed forms and integrals have an error of {max(measured.visible.values()):.0e}"
-            try:
-                other = self._by_program(X1, X2, names, rng, note, values)
-            except TensorProgramError as error:  # samples that were not asked for
-                failed = f"a population has no answer: {str(error).splitlines()[0]}"
-            else:
-                if max(other.measured.visible.values()) < max(measured.visible.values()):
-                    return self._given(other, names, get, dtype)
-        method = "quadrature" if any(p.method == "quadrature" for p in parts) else "closed form"
-        note = "; ".join(dict.fromkeys([text for text in [p.note for p in parts] + [failed] if text]))
-        identity = ""
-        if out is not None:
-            p = parts[0].products
-            keys = (
-                [p.same, p.products, *p.alone]
-                if isinstance(p, GramProducts)
-                else [X2 is None, *[b.key for b in (*first, *second)]]
-            )
-            identity = _identity(parts[0], keys)
+        if why:
+            ask.refuse_whole(why)
+            return self._whole(ask, why if over_budget else "")
+        measured = reduce(Measured.joined, [p.measured for p in pairs.parts])
+        if pairs.strained and (measured.tiny or not measured.finite) and not ask.only_pairs:  # or 1/inf is 0
+            return self._whole(ask)
+        better, note = self._sampled(ask, measured)
+        if better is not None:
+            return self._checked(ask, better)
         try:
-            with Results(names, first, second, parts[0].compiled.several, dtype, out, identity) as results:
-                for part in parts:
-                    self._evaluate(part, results, progress)
-                results.check(self.network)
+            arrays = self._in_blocks(ask, pairs)
         except Exhausted as error:
-            if self.how.method == "exact" or gram is not None or out is not None:
+            if self.how.method == "exact" or ask.only_pairs:
                 raise TensorProgramError(
                     "the exact route has no kernel", why=error.reason, fix="raise budget="
                 ) from None
-            return self._given(self._by_program(X1, X2, names, rng, error.reason, values), names, get, dtype)
-        checked(names, measured, self.how, dict.fromkeys(names, method), self.network.source)
-        if isinstance(get, str):
-            return results.arrays[get]
-        arrays = [results.arrays[k] for k in names]
-        rounding = 0.0 if dtype == np.float64 else float(np.finfo(dtype).eps)
-        errors = {
-            k: measured.error[k] + (rounding and rounding * float(np.abs(a).max(initial=0.0)))
-            for k, a in zip(names, arrays, strict=True)
-        }
-        kind = "bound" if method == "quadrature" else "rounding"
-        if strained and measured.tiny:
-            note = "; ".join(
-                filter(None, [note, "numbers below 2.2e-308 have lost digits: give data in place of gram="])
-            )
-            errors, kind = {k: max(e, TINY) for k, e in errors.items()}, "bound"
-        methods, kinds, notes = [dict.fromkeys(names, text) for text in (method, kind, note)]
-        return answer(names, arrays, errors, methods, kinds, notes)
+            return self._whole(ask, error.reason)
+        return self._answered(ask, pairs, measured, arrays, note)
 
-    # ---- the exact route ----
-    def _of_data(self, X1: Any, X2: Any, names: tuple[str, ...], values: Any) -> Prepared:
-        """The batches, their kernels compiled, and why the exact route has none, where it has none."""
+    # ---- pairs of examples ----
+    def _of_data(self, ask: Request) -> Prepared:
+        """The batches, and their kernels compiled, or why the exact route has none."""
+        X1, X2 = ask.X1, ask.X2
         if any(isinstance(X, tuple) and all(isinstance(k, (int, np.integer)) for k in X) for X in (X1, X2)):
             raise TensorProgramError(
                 "data for a kernel is a tuple of integers",
@@ -259,30 +209,31 @@ class KernelFunction:
         first = batches(self.network.inputs, X1, self.network.source)
         second = first if X2 is None else batches(self.network.inputs, X2, self.network.source)
         same_features(first, second)
+        found = Prepared(first, second)
         if self.how.method == "population":
-            return first, second, [], 'method="population"'
+            return found._replace(why='method="population"')
         parts = []
         for i, a in enumerate(first):
             for j, b in enumerate(second):
                 if X2 is None and j < i:
                     continue
-                compiled = self._compile(a, b, names, values)
+                compiled = self._compile(a, b, ask)
                 same = X2 is None and a is b
                 if isinstance(compiled, str):
-                    return first, second, [], compiled
+                    return found._replace(why=compiled)
                 if compiled.declined:
                     n, m = len(a.places), len(b.places)
                     dear = self.how.too_dear(SHARE * compiled.evaluations(n * (n + 1) // 2 if same else n * m, n))
-                    return first, second, [], dear if dear and compiled.declined == SAMPLED else compiled.declined
+                    return found._replace(why=dear if dear and compiled.declined == SAMPLED else compiled.declined)
                 products = Products(a.arrays, None if same else b.arrays, np.float64)
                 parts.append(Part(a, b, products, X2 is None and not same, compiled))
-        return first, second, parts, ""
+        return found._replace(parts=parts)
 
-    def _of_gram(self, X1: Any, X2: Any, gram: Any, names: tuple[str, ...], values: Any) -> Prepared:
+    def _of_gram(self, ask: Request) -> Prepared:
         """As `_of_data`, of inner products that are given."""
         wanted = [x for x in self.network.inputs if x.value is None]
         why = (
-            "data is given, too" if X1 is not None or X2 is not None
+            "data is given, too" if ask.X1 is not None or ask.X2 is not None
             else "it stands for the data of one input" if len(wanted) != 1 or len(self.network.inputs) != 1
             else "its features are not known, and in standard parametrization the kernel depends on their number"
             if self.scheme.name == "standard"
@@ -292,23 +243,24 @@ class KernelFunction:
         )  # fmt: skip
         if why:
             raise TensorProgramError("gram= in place of data", why=why, fix="give the data")
-        products = GramProducts(gram, wanted[0].key, np.float64)
+        products = GramProducts(ask.gram, wanted[0].key, np.float64)
         shapes = {wanted[0].key: (1,)}
         one, two = [Batch({}, {}, tuple(range(k))) for k in products.counts]
-        compiled = self._compile_shapes(shapes, shapes, names, values)
+        compiled = self._compile_shapes(shapes, shapes, ask)
+        found = Prepared([one], [two])
         if isinstance(compiled, str) or compiled.declined:
-            return [one], [two], [], compiled if isinstance(compiled, str) else compiled.declined
-        return [one], [two], [Part(one, two, products, False, compiled)], ""
+            return found._replace(why=compiled if isinstance(compiled, str) else compiled.declined)
+        return found._replace(parts=[Part(one, two, products, False, compiled)])
 
-    def _compile(self, a: Batch, b: Batch, names: tuple[str, ...], values: Any) -> Compiled | str:
+    def _compile(self, a: Batch, b: Batch, ask: Request) -> Compiled | str:
         first, second = [{k: v.shape[1:] for k, v in batch.arrays.items()} for batch in (a, b)]
-        return self._compile_shapes(first, second, names, values, (a, b))
+        return self._compile_shapes(first, second, ask, (a, b))
 
     def _compile_shapes(
-        self, first: Any, second: Any, names: tuple[str, ...], values: Any, parts: tuple[Batch, Batch] | None = None
+        self, first: Any, second: Any, ask: Request, parts: tuple[Batch, Batch] | None = None
     ) -> Compiled | str:
         """The kernels of two shapes, or why there are none of one pair of examples."""
-        shapes = first, second
+        shapes, names, values = (first, second), ask.names, ask.values
         key = (tuple([tuple(sorted(s.items())) for s in shapes]), names)
         known = self._known(values)
         if key not in known:
@@ -352,6 +304,21 @@ class KernelFunction:
             return error.reason
         return ""
 
+    def _in_blocks(self, ask: Request, pairs: Prepared) -> list[np.ndarray]:
+        """All pairs, block by block.
+
+        Raises:
+            Exhausted: integrals cost more than the budget has.
+        """
+        parts = pairs.parts
+        identity = "" if ask.out is None else _identity(parts[0], ask, pairs)
+        several = parts[0].compiled.several
+        with Results(ask.names, pairs.first, pairs.second, several, ask.dtype, ask.out, identity) as results:
+            for part in parts:
+                self._evaluate(part, results, ask.progress)
+            results.check(self.network)
+        return [results.arrays[k] for k in ask.names]
+
     def _evaluate(self, part: Part, results: Results, progress: bool | None) -> None:
         blocks = part.blocks
         shown = False if len(blocks) < 4 and progress is None else progress
@@ -364,76 +331,82 @@ class KernelFunction:
                 found = [x.astype(results.dtype, copy=False) for x in found]
             results.put(found, part.rows.places, part.columns.places, rows, columns, mirror)
 
-    # ---- any other ----
-    def _by_program(self, X1: Any, X2: Any, names: tuple[str, ...], rng: int, note: str, values: Any) -> Sampled:
-        """By the limit of the program of all examples; sampled, where a note says why nothing else will do."""
-        method = "population" if note and self.how.method == "auto" else self.how.method
-        program = self.network.program(X1, X2, names, self.scheme.name, self.scheme.width, self.gia)
-        numbers = known_values(program, self.network.bodies(X1, X2), values)
-        with np.errstate(over="ignore", invalid="ignore"):
-            # samples that were not asked for only have to be better than what they replace
-            tol = self.how.tol if self.how.method == "population" else None
-            found = limit(program, method=method, rng=rng, tol=tol, budget=self.how.budget, values=numbers)
-        arrays = [np.asarray(found[k].value, dtype=float) for k in names]
-        errors = [
-            np.broadcast_to(np.asarray(found[k].error, dtype=float), a.shape)
-            for k, a in zip(names, arrays, strict=True)
-        ]
-        if X2 is None:  # sampled entries differ from their mirror images, within their errors
-            arrays, errors = [
-                [(a + (a.T if a.ndim == 2 else a.transpose(1, 0, 3, 2))) / 2 for a in b] for b in (arrays, errors)
-            ]
-        measured = Measured.nothing(names)
-        for name, a, e in zip(names, arrays, errors, strict=True):
-            measured.whole(name, a, e, symmetric=X2 is None)
-        notes = {k: "; ".join(filter(None, [note, found[k].note])) for k in names}
-        return Sampled(arrays, measured, {k: found[k].method for k in names}, {k: found[k].kind for k in names}, notes)
-
-    def _given(self, found: Sampled, names: tuple[str, ...], get: Any, dtype: Any) -> Any:
-        """What `_by_program` found, as the user wants it."""
-        checked(names, found.measured, self.how, found.method, self.network.source)
-        arrays = [a.astype(dtype) for a in found.arrays]
-        if isinstance(get, str):
+    def _answered(self, ask: Request, pairs: Prepared, measured: Measured, arrays: list[np.ndarray], note: str) -> Any:
+        """What all pairs have, with the errors that were measured on a few."""
+        integrated = any(p.method == "quadrature" for p in pairs.parts)
+        method, kind = ("quadrature", "bound") if integrated else ("closed form", "rounding")
+        checked(ask.names, measured, self.how, dict.fromkeys(ask.names, method), self.network.source)
+        if ask.bare:
             return arrays[0]
-        return answer(names, arrays, found.measured.error, found.method, found.kind, found.note)
+        rounding = 0.0 if ask.dtype == np.float64 else float(np.finfo(ask.dtype).eps)
+        errors = {
+            k: measured.error[k] + (rounding and rounding * float(np.abs(a).max(initial=0.0)))
+            for k, a in zip(ask.names, arrays, strict=True)
+        }
+        notes = [*[p.note for p in pairs.parts], note]
+        if pairs.strained and measured.tiny:
+            notes.append("numbers below 2.2e-308 have lost digits: give data in place of gram=")
+            errors, kind = {k: max(e, TINY) for k, e in errors.items()}, "bound"
+        said = "; ".join(dict.fromkeys(filter(None, notes)))
+        methods, kinds, everywhere = [dict.fromkeys(ask.names, text) for text in (method, kind, said)]
+        return ask.answered(arrays, errors, methods, kinds, everywhere)
+
+    # ---- all examples together ----
+    def _whole(self, ask: Request, why: str = "") -> Any:
+        """By the program of all examples; sampled, where a reason says why nothing else will do."""
+        return self._checked(ask, by_program(self.network, self.scheme, self.gia, self.how, ask, why))
+
+    def _checked(self, ask: Request, found: Whole) -> Any:
+        checked(ask.names, found.measured, self.how, found.method, self.network.source)
+        return found.answered(ask)
+
+    def _sampled(self, ask: Request, measured: Measured) -> tuple[Whole | None, str]:
+        """Samples, where closed forms and integrals are rough and samples are better; or what to say of them."""
+        share = max(measured.visible.values())
+        # samples do not see what is infinite
+        if not (share > self.how.rough and measured.finite) or self.how.method != "auto" or ask.only_pairs:
+            return None, ""
+        why = f"closed forms and integrals have an error of {share:.0e}"
+        try:
+            found = by_program(self.network, self.scheme, self.gia, self.how, ask, why)
+        except TensorProgramError as error:  # samples that were not asked for
+            return None, f"a population has no answer: {str(error).splitlines()[0]}"
+        return (found if found.share < share else None), ""
 
 
-@dataclass
-class Sampled:
-    """Kernels by the limit of a program: arrays, their errors, how, why so, and what the errors mean."""
+class Prepared(NamedTuple):
+    """Two batches, and the kernels of their pairs.
 
-    arrays: list[np.ndarray]
-    measured: Measured
-    method: dict[str, str]
-    kind: dict[str, str]
-    note: dict[str, str]
+    Attributes:
+        first: The batches of the rows, each of one shape.
+        second: Of the columns.
+        parts: What is compiled for each two of them.
+        why: Why the exact route has no kernels of pairs, where it has none.
+    """
 
+    first: list[Batch]
+    second: list[Batch]
+    parts: list[Part] = []  # noqa: RUF012
+    why: str = ""
 
-def _names(get: Any) -> tuple[str, ...]:
-    names = (get,) if isinstance(get, str) else tuple(get) if isinstance(get, (Sequence, set, frozenset)) else ()
-    if not names or not all(isinstance(k, str) for k in names) or len(set(names)) < len(names):
-        raise TensorProgramError(
-            f"get={get!r}", why="it names kernels, each once", fix='give "ntk", or several: ("nngp", "ntk")'
-        )
-    return names
-
-
-def _dtype(dtype: Any) -> Any:
-    try:
-        found = np.dtype(dtype)
-    except TypeError:
-        found = None
-    if found not in (np.float64, np.float32):
-        raise TensorProgramError(f"dtype {dtype}", fix="use float64 or float32")
-    return found
+    @property
+    def strained(self) -> bool:
+        """Have numbers left the range of floats?"""
+        return any(p.call.strained for p in self.parts)
 
 
-def _identity(part: Part, data: Sequence[Any]) -> str:
+def _identity(part: Part, ask: Request, pairs: Prepared) -> str:
     """What a folder of results is for: the network, the data, and how it is cut into blocks."""
     import hashlib
 
     from tensorprog.language.symbols import encode
 
+    p = part.products
+    data: list[Any]
+    if isinstance(p, GramProducts):
+        data = [p.same, p.products, *p.alone]
+    else:
+        data = [ask.X2 is None, *[b.key for b in (*pairs.first, *pairs.second)]]
     h = hashlib.blake2b(part.compiled.digest, digest_size=12)
     h.update(repr(part.blocks).encode())
     for x in data:

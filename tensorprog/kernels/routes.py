@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tensorprog.errors import TensorProgramError
+from tensorprog.errors import TensorProgramError, caller
 from tensorprog.limits.budget import EVALUATIONS, Budget
 from tensorprog.limits.pairs.accuracy import AccuracyWarning, Measured
 from tensorprog.limits.pairs.compiled import Compiled
@@ -119,4 +119,10 @@ def checked(names: Sequence[str], measured: Measured, how: How, method: dict[str
             raise TensorProgramError(
                 what, why="no route knows a digit of it", fix="look for what cancels or grows", source=source
             )
-        warnings.warn(f"{what}; tp.limit with more samples, or a larger tol=, may do", AccuracyWarning, stacklevel=4)
+        asked = caller()
+        warnings.warn_explicit(
+            f"{what}; tp.limit with more samples, or a larger tol=, may do",
+            AccuracyWarning,
+            asked.file if asked else "",
+            asked.line if asked else 0,
+        )

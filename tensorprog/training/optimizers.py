@@ -22,6 +22,9 @@ __all__ = ["SGD", "Adam", "Optimizer", "SignSGD"]
 class Optimizer(Protocol):
     """What makes a step of a gradient.
 
+    One that has a method `matrix_step`, too, makes those of hidden matrices of pairs of vectors (`training/muon.py`), and is
+    linear or not in all else as its `others` is.
+
     Attributes:
         linear: Is the step a linear function of all gradients so far?
     """

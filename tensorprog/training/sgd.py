@@ -61,10 +61,10 @@ def sgd(
         loss: "mse": the mean over the batch of |f - y|^2 / 2; "logistic" (labels 1 and -1); "cross_entropy"; or a function of
             f and y, with one number for each example.
         X_test: Data on which outputs are computed, too.
-        optimizer: `tp.SGD(momentum=, nesterov=, weight_decay=)`, plain by default; `tp.Adam(beta1=, beta2=, eps=)` or
-            `tp.SignSGD()`, in "mup" or "ntk", with rates that are the same at all widths.
-        weight_decay: Of what is trained (decoupled, as in AdamW): a step leaves 1 - lr weight_decay of it. Where features are
-            learned. `tp.SGD(weight_decay=)` is the coupled one.
+        optimizer: `tp.SGD(momentum=, nesterov=, weight_decay=)`, plain by default; `tp.Adam(beta1=, beta2=, eps=)`,
+            `tp.SignSGD()` or `tp.Muon(momentum=, others=)`, in "mup" or "ntk", with rates that are the same at all widths.
+        weight_decay: Of what is trained (decoupled, as in AdamW): a step leaves 1 - lr weight_decay of it.
+            `tp.SGD(weight_decay=)` is the coupled one.
         clip: The largest norm of the gradients of all parameters together; larger ones are scaled down to it. The norm is that of
             the derivatives in the entries of omega times n^(-c/2), which is of order one in every parametrization (c = 0 in
             "ntk" and "mup"); shifts of a parametrization leave it as it is.
@@ -101,7 +101,9 @@ def sgd(
     abc = named(parametrization, len(matrices) + 1)
     optimizer = SGD() if optimizer is None else optimizer
     if isinstance(optimizer, type) or not (hasattr(optimizer, "step") and hasattr(optimizer, "linear")):
-        raise TensorProgramError(f"optimizer={optimizer!r}", fix="use tp.SGD(..), tp.Adam(..) or tp.SignSGD(..)")
+        raise TensorProgramError(
+            f"optimizer={optimizer!r}", fix="use tp.SGD(..), tp.Adam(..), tp.SignSGD(..) or tp.Muon(..)"
+        )
     if not optimizer.linear and parametrization not in ("mup", "ntk"):
         raise TensorProgramError(
             f"{type(optimizer).__name__} in the parametrization {parametrization}",
@@ -120,12 +122,6 @@ def sgd(
     if decay < 0:
         raise TensorProgramError(f"weight_decay={weight_decay}", fix="give a number of at least 0")
     coupled = number(getattr(optimizer, "weight_decay", 0))
-    if (decay or coupled) and powers.scale != 0:
-        raise TensorProgramError(
-            f"weight decay in the parametrization {abc}",
-            why="weights that shrink do not stay near the first ones, and the kernel changes from step to step",
-            fix='use parametrization="mup"',
-        )
     found = loss_of(loss, y, whole.examples, whole.theta.shape[1] if whole.several else None)
     recipe = Recipe(
         powers,

@@ -33,6 +33,7 @@ from tensorprog.networks.samples import Batch
 from tensorprog.training.divergence import STEP
 from tensorprog.training.losses import OUTPUT, Loss
 from tensorprog.training.optimizers import Optimizer
+from tensorprog.training.pairs import Pairs, summed
 from tensorprog.training.passes import Backprop, Pass, origins, spread_over, subset
 from tensorprog.training.points import Moved, Nearby, Weights
 from tensorprog.training.powers import Powers
@@ -89,12 +90,18 @@ class Unrolled:
         self.whole = Pass(net, train)
         self.passes = [self.whole] + ([Pass(net, test)] if test is not None else [])
         self.learning = recipe.powers.scale == 0
+        self.matrix_step = getattr(recipe.optimizer, "matrix_step", None)
+        self.linear = getattr(recipe.optimizer, "others", recipe.optimizer).linear  # of all that is no hidden matrix
         self.parts: dict[tuple[int, ...], tuple[Pass, dict[Node, tuple[Node, int]]]] = {}
         self.root = _root(self.whole.forward)
         self.weights = self._initial()
+        self.firsts = [Weights()]  # of every step: the first parameters, shrunk by weight decay
+        self.left: list[dict[str, Node]] = [{}]  # of every step: what is left of each of them, by name
         self.state: dict[Any, Any] = {}  # of the optimizer
+        self.decays = not self.learning and bool(recipe.decay or recipe.coupled)
         shapes = [p.theta.shape for p in self.passes]
         size = (sum([s[0] for s in shapes]), *shapes[0][1:])
+        size = (len(recipe.batches) + 1, *size) if self.decays else size
         self.f0 = algebra.hyperparameter(F0, np.zeros(size), size)
         if not self.learning and self.whole.mixes and any(len(b) < self.whole.examples for b in recipe.batches):
             raise TensorProgramError(
@@ -139,12 +146,9 @@ class Unrolled:
         everything = range(self.whole.examples)
         for t in range(len(self.recipe.batches) + 1):
             points = [self._point(p, {}) for p in self.passes]
-            start = 0
-            outputs = []
-            for p, point, columns in zip(self.passes, points, found, strict=True):
-                outputs.append(self._output(p, point, start))
-                columns.append(outputs[-1])
-                start += p.examples
+            outputs = [self._output(p, point, t) for p, point in zip(self.passes, points, strict=True)]
+            for column, f in zip(found, outputs, strict=True):
+                column.append(f)
             for name, (k, node, _) in probes.items():
                 probed[name].append(algebra.typed(points[k].now(node), node.shape, None, None))
             losses.append(self.recipe.loss.mean(outputs[0], everything))
@@ -157,8 +161,9 @@ class Unrolled:
         for name, rows in probed.items():
             outputs_of[name] = Output(algebra.stack(rows, 0), (STEP, *probes[name][2]))
         if not self.learning and self.own:
-            own = [algebra.take(outputs_of[name].node, 0, 0) for name in names]
-            outputs_of = {F0: Output(own[0] if len(own) == 1 else _joined(own), axes[1:])} | outputs_of
+            own = [_joined([self._first(p, t) for p in self.passes]) for t in range(len(self.firsts))]
+            of = Output(algebra.stack(own, 0), axes) if self.decays else Output(own[0], axes[1:])
+            outputs_of = {F0: of} | outputs_of
         return Program(outputs_of)
 
     def _probes(self) -> dict[str, tuple[int, Node, tuple[str, ...]]]:
@@ -175,20 +180,26 @@ class Unrolled:
     def _point(self, p: Pass, given: dict[Node, Node]) -> Moved | Nearby:
         if self.learning:
             return Moved(self.weights, given)
-        return Nearby(self.weights, self.power(self.recipe.powers.scale), p.forward, given)
+        return Nearby(self.weights, self.power(self.recipe.powers.scale), p.forward, given, self.firsts[-1])
 
-    def _output(self, p: Pass, point: Moved | Nearby, start: int) -> Node:
+    def _output(self, p: Pass, point: Moved | Nearby, t: int) -> Node:
         powers = self.recipe.powers
         if isinstance(point, Moved):
             f = algebra.mul([self.power(powers.output - 1), point.now(p.theta)])
         else:
             change = algebra.mul([self.power(powers.output - 1 + powers.scale), point.change(p.theta)])
-            if self.own:
-                first = algebra.mul([self.power(powers.output - 1), self.power(powers.initial), p.theta])
-            else:
-                first = algebra.pick(self.f0, 0, range(start, start + p.examples))
-            f = algebra.add([(1, first), (1, change)])
+            f = algebra.add([(1, self._first(p, t)), (1, change)])
         return algebra.typed(f, p.theta.shape, None, None)
+
+    def _first(self, p: Pass, t: int) -> Node:
+        """The outputs of the first parameters, shrunk as much as they are at a step: of the network, or a hyperparameter."""
+        if self.own:
+            powers, theta = self.recipe.powers, Moved(self.firsts[t], {}).now(p.theta)
+            f = algebra.mul([self.power(powers.output - 1), self.power(powers.initial), theta])
+            return algebra.typed(f, p.theta.shape, None, None)
+        start = sum([q.examples for q in self.passes[: self.passes.index(p)]])
+        f0 = algebra.take(self.f0, 0, t) if self.decays else self.f0
+        return algebra.pick(f0, 0, range(start, start + p.examples))
 
     # ---- a step ----
     def _step(self, t: int, whole: Moved | Nearby, f: Node) -> None:
@@ -200,7 +211,7 @@ class Unrolled:
         elif self.learning:
             p, given = self._part(examples)
             point = self._point(p, given)
-            chi = recipe.loss.signal(self._output(p, point, 0), examples)
+            chi = recipe.loss.signal(self._output(p, point, t), examples)
         else:
             p, point = self.whole, whole
             chi = self._masked(f, examples)
@@ -230,7 +241,7 @@ class Unrolled:
             if slope.key not in found:
                 continue
             name, parts = found[slope.key]
-            move = _total(parts)
+            move = summed(parts)
             if slope.cols is not None:
                 move = algebra.apply(move, False, slope.cols)
             term = algebra.mul([slope.rows, move])
@@ -255,9 +266,13 @@ class Unrolled:
         factor = algebra.fn("reciprocal", algebra.add([(1, ONE), (1, excess)]))
         scaled: _Gradients = {}
         for key, (name, parts) in found.items():
-            total = _total(parts)
-            new = algebra.typed(algebra.mul([factor, total]), total.shape, total.width, total.inner)
-            scaled[key] = name, [new]
+            new: list[Node | Pairs] = []
+            for x in parts:
+                if isinstance(x, Pairs):
+                    new.append(x.scaled(factor))
+                else:
+                    new.append(algebra.typed(algebra.mul([factor, x]), *_type(x)))
+            scaled[key] = name, new
         return scaled
 
     def _gradients(self, p: Pass, backs: Sequence[Backprop], point: Moved | Nearby) -> _Gradients:
@@ -265,9 +280,9 @@ class Unrolled:
         found: _Gradients = {}
         here: _Gradients = {}  # the input layers' on these examples
         slopes: list[_Slope] = []
-        linear = self.recipe.optimizer.linear
+        linear, matrices = self.linear, self.recipe.optimizer.linear
 
-        def give(key: Any, name: str, node: Node, to: _Gradients = found) -> None:
+        def give(key: Any, name: str, node: Node | Pairs, to: _Gradients = found) -> None:
             if not node.is_zero:
                 to.setdefault(key, (name, []))[1].append(node)
 
@@ -280,9 +295,9 @@ class Unrolled:
                 rows, cols = self._pair(use, point, chi)
                 width = use.matrix.cols if use.transposed else use.matrix.rows
                 root = algebra.fn("reciprocal", root_of_ratio(width))
-                sized = self._sized(use.matrix.var)
-                give(use.matrix, name, _product(rows, cols, algebra.mul([sized, root])))
-                slopes.append(_Slope(use.matrix, rows, cols, root if linear else algebra.mul([sized, root])))
+                sized = self._sized(use.matrix.var, None, matrices)
+                give(use.matrix, name, Pairs(rows, cols, algebra.mul([sized, root])))
+                slopes.append(_Slope(use.matrix, rows, cols, root if matrices else algebra.mul([sized, root])))
             for x, g in back.of.gradients.items():
                 if x.op != "vector" or not x.attr.trainable or x.attr.name in self.recipe.frozen:
                     continue
@@ -308,13 +323,13 @@ class Unrolled:
                         node = algebra.mul([*factors, _contracted(total, x.attr.data.metric(y.attr.data), y.shape)])
                         give(y, x.attr.name, algebra.typed(node, y.shape, y.width, None), here)
         if not linear:  # vectors, and the entries of input layers, move by what they are differentiated in
-            slopes += [_Slope(k, _total(v), None, ONE) for k, (_, v) in found.items() if not isinstance(k, MatrixSpec)]
+            slopes += [_Slope(k, summed(v), None, ONE) for k, (_, v) in found.items() if not isinstance(k, MatrixSpec)]
         return self._clipped(found, slopes, here)
 
-    def _sized(self, size: Any, shape: tuple[int, ...] | None = None) -> Node:
+    def _sized(self, size: Any, shape: tuple[int, ...] | None = None, linear: bool | None = None) -> Node:
         """What gradients are multiplied by: sigma^2; sigma, if the step is no linear function of them, and it again by sigma."""
         factor = algebra.constant(size, shape if np.ndim(size) else None)
-        return factor if self.recipe.optimizer.linear else algebra.fn("sqrt", factor)
+        return factor if (self.linear if linear is None else linear) else algebra.fn("sqrt", factor)
 
     def _everywhere(self, x: Node) -> list[Node]:
         """What an input layer makes of all data."""
@@ -333,18 +348,31 @@ class Unrolled:
         return algebra.typed(rows, shape, use.matrix.rows, None), algebra.typed(cols, shape, use.matrix.cols, None)
 
     def _update(self, t: int, gradients: _Gradients) -> None:
-        recipe, linear = self.recipe, self.recipe.optimizer.linear
+        recipe, linear = self.recipe, self.linear
+        first = Weights(dict(self.firsts[-1].matrices), dict(self.firsts[-1].vectors))
+        by_name = dict(self.left[-1])
         for key, (name, parts) in gradients.items():
-            total = _total(parts)
+            total = summed(parts)
             rate = recipe.rates(t, name)
             power = self.power(recipe.powers.rates[name] - recipe.powers.scale)
             if recipe.coupled:  # of optimizers that are linear
-                parts = [algebra.mul([power, total]), algebra.scale(recipe.coupled, self._known(key))]
-                total, power = algebra.typed(algebra.add([(1, x) for x in parts]), *_type(total)), ONE
-            step, self.state[key] = recipe.optimizer.step(self.state.get(key), total)
+                both = [algebra.mul([power, total]), algebra.scale(recipe.coupled, self._known(key))]
+                total, power = algebra.typed(algebra.add([(1, x) for x in both]), *_type(total)), ONE
+            whole = self.matrix_step if isinstance(key, MatrixSpec) else None
+            if whole:
+                step, self.state[key] = whole(self.state.get(key), parts)
+            else:
+                step, self.state[key] = recipe.optimizer.step(self.state.get(key), total)
             kept = self._kept(t, name)
+            left = self._left(key, rate, kept) if self.decays else None
+            if left is not None:
+                by_name[name] = left
             if isinstance(key, MatrixSpec):
-                step = step if linear else algebra.mul([self._sized(key.var), step])
+                if left is not None:
+                    first.matrices[key] = algebra.typed(
+                        algebra.mul([left, algebra.matrix(key)]), (), key.rows, key.cols
+                    )
+                step = step if linear or whole else algebra.mul([self._sized(key.var), step])
                 new = _moved(self._known(key), kept, [rate, power, step])
                 self.weights.matrices[key] = algebra.typed(new, (), key.rows, key.cols)
                 continue
@@ -357,8 +385,22 @@ class Unrolled:
                 size = key.attr.var if key.attr.lr is None else key.attr.lr
                 steps = {key: algebra.mul([self._sized(size, key.shape), step])}
             for x, step in steps.items():
+                if left is not None:
+                    first.vectors[x] = algebra.typed(algebra.mul([left, x]), x.shape, x.width, None)
                 new = _moved(self._known(x), kept, [rate, power, step])
                 self.weights.vectors[x] = algebra.typed(new, x.shape, x.width, None)
+        self.firsts.append(first)
+        self.left.append(by_name)
+
+    def _left(self, key: Any, rate: Node, kept: Node) -> Node:
+        """What is left of a first parameter after a step: without gradients it goes the same way."""
+        left, known = self.state.get((key, "left"), (ONE, None))
+        new = algebra.mul([kept, left])
+        if self.recipe.coupled:
+            step, known = self.recipe.optimizer.step(known, algebra.scale(self.recipe.coupled, left))
+            new = algebra.sub(new, algebra.mul([rate, step]))
+        self.state[key, "left"] = new, known
+        return new
 
     def _kept(self, t: int, name: str) -> Node:
         """What the decay of a step leaves of a parameter."""
@@ -374,7 +416,7 @@ class Unrolled:
         return self.weights.vectors.get(key, start)
 
 
-_Gradients = dict[Any, tuple[str, list[Node]]]
+_Gradients = dict[Any, tuple[str, list[Node | Pairs]]]
 """A parameter (a matrix by its specification, vectors by their nodes) to its name, and what it moves by, to be summed."""
 
 
@@ -395,21 +437,8 @@ class _Slope:
     factor: Node
 
 
-def _total(parts: Sequence[Node]) -> Node:
-    total = algebra.add([(1, x) for x in parts])
-    return algebra.typed(total, *_type(parts[0]))
-
-
 def _type(x: Node) -> tuple[Any, Any, Any]:
     return x.shape, x.width, x.inner
-
-
-def _product(rows: Node, cols: Node, factor: Node) -> Node:
-    """The sum over all axes of rows times columns."""
-    body = algebra.typed(algebra.mul([rows, algebra.inner(cols)]), rows.shape, rows.width, cols.width)
-    for _ in rows.shape:
-        body = algebra.sum_axis(body, 0)
-    return algebra.mul([factor, body])
 
 
 def _moved(before: Node, kept: Node, step: Sequence[Node]) -> Node:
@@ -456,6 +485,8 @@ def _contracted(g: Node, metric: Node, target: tuple[int, ...]) -> Node:
 
 
 def _joined(parts: Sequence[Node]) -> Node:
+    if len(parts) == 1:
+        return parts[0]
     rows = [algebra.take(p, 0, i) for p in parts for i in range(p.shape[0])]
     return algebra.stack(rows, 0)
 

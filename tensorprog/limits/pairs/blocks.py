@@ -32,6 +32,7 @@ from tensorprog.limits.gauss.pairseries import PairProduct
 from tensorprog.limits.simplify.horner import factored
 from tensorprog.limits.simplify.passes import simplified
 from tensorprog.limits.simplify.stencil import with_stencils
+from tensorprog.limits.simplify.sums import summed_early
 from tensorprog.limits.simplify.transposition import with_transpositions_outside
 
 __all__ = ["Batched", "Block", "Call", "Trace", "mirrored"]
@@ -94,7 +95,7 @@ class Batched:
 
     def __init__(self, outputs: Sequence[Node]) -> None:
         self.shapes = [x.shape for x in outputs]
-        outputs = with_transpositions_outside(simplified(outputs))
+        outputs = with_transpositions_outside(summed_early(simplified(with_transpositions_outside(outputs))))
         lifted = _lifted(outputs)
         self.outputs = factored(with_stencils([lifted[x] for x in outputs]))
         self.data = [x for x in topological(outputs) if x.op == "data"]

@@ -18,9 +18,9 @@ import numpy as np
 from tensorprog.language import algebra
 from tensorprog.language.node import Node, topological
 from tensorprog.language.symbols import Number
-from tensorprog.limits.simplify.rebuild import rebuilt, rewritten
+from tensorprog.limits.simplify.rebuild import rewritten
 
-__all__ = ["summed_inside", "tidied"]
+__all__ = ["tidied"]
 
 Known = dict[Node, "tuple[Node, Node, Node] | None"]
 """What `_determinant` has found: a residual variance is in many products."""
@@ -36,35 +36,6 @@ def tidied(outputs: Sequence[Node]) -> list[Node]:
         return list(outputs)
     known: Known = {}
     return rewritten(rewritten(outputs, lambda x, args: _rule(x, args, known)), _noise_apart)
-
-
-def summed_inside(outputs: Sequence[Node]) -> list[Node]:
-    """The same scalars, with sums over an axis of a view under the view: a sum of a product is carried out as one contraction.
-
-    Between them a view, be it a transposition, asks for the array of all products: of five axes for graph convolutions.
-
-    Args:
-        outputs: Scalar programs.
-    """
-    return rewritten(outputs, _summed_inside)
-
-
-def _summed_inside(x: Node, args: Sequence[Node]) -> Node | None:
-    if x.op != "sum":
-        return None
-    y = x if all(a is b for a, b in zip(args, x.args, strict=True)) else rebuilt(x, args)
-    return _under_view(y) if y.op == "sum" and y.args[0].op == "view" else y
-
-
-def _under_view(x: Node) -> Node:
-    """A sum of a view as a view of a sum, if the axis is one of what is viewed."""
-    (v,) = x.args
-    (y,) = v.args
-    sources = [k for k, p in enumerate(v.attr) if p == x.attr]
-    if len(sources) != 1 or y.shape[sources[0]] != v.shape[x.attr]:
-        return x
-    index = [p - (p > x.attr) for p in v.attr if p != x.attr]
-    return algebra.view(algebra.sum_axis(y, sources[0]), index, x.shape)
 
 
 def _noise_apart(x: Node, args: Sequence[Node]) -> Node | None:

@@ -23,6 +23,8 @@ from tensorprog.limits.simplify.where import Where, of_array
 
 __all__ = ["on_diagonals"]
 
+FEW = 2
+"""Positions of an axis are held alone if they are at most one in so many."""
 ELEMENTWISE = ("add", "mul", "fn", "dual", "gauss", "guard")
 
 
@@ -233,7 +235,7 @@ class _Pass:
         there = {i: tuple(np.flatnonzero(a).tolist()) for i, a in seen.own.items()}
         if seen.pairs or there:  # else an axis of one position says what else is seen along it
             there |= {i: (0,) for i, n in enumerate(seen.shape) if n == 1}
-        rows = {i: found for i, found in there.items() if len(found) > 1}
+        rows = {i: found for i, found in there.items() if 1 < len(found) and FEW * len(found) <= seen.shape[i]}
         left_out: dict[int, int] = {}
         partner: dict[int, tuple[int, ...]] = {}
         for i, j in sorted(seen.pairs.keys() - apart):
