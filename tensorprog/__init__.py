@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from tensorprog.analysis.gia import check_gia
     from tensorprog.analysis.gia_report import GIAReport
     from tensorprog.analysis.regularity import RegularityReport, check_regularity
-    from tensorprog.coordinates.check import CoordCheck, coord_check
+    from tensorprog.coordinates.check import coord_check
     from tensorprog.coordinates.classify import NetworkClassification, classify
+    from tensorprog.coordinates.report import CoordCheck
     from tensorprog.coordinates.setup import Exponents
     from tensorprog.depth.edge import edge_of_chaos
     from tensorprog.depth.signal import signal_propagation
@@ -83,8 +84,8 @@ _NETWORKS = {
 _networks = [name for names in _NETWORKS.values() for name in names]
 
 __all__ = [
-    "ABC", "Adam", "Comparison", "CoordCheck", "Estimate", "Estimates", "Exponents", "Expression", "Formula", "Function", "GIAReport", "Matrix",
-    "Muon", "NetworkClassification", "Program", "RegularityReport", "Runs", "SGD", "Scalar", "SignSGD",
+    "ABC", "Adam", "Comparison", "CoordCheck", "Estimate", "Estimates", "Exponents", "Expression", "Formula", "Function",
+    "GIAReport", "Matrix", "Muon", "NetworkClassification", "Program", "RegularityReport", "Runs", "SGD", "Scalar", "SignSGD",
     "TensorProgramError", "Trace", "Vector", "Width", "check_gia", "check_regularity", "classify", "compare",
     "concat", "coord_check", "edge_of_chaos", "flatten", "formula",
     "inverse_sqrt", "kernel_fn", "latex", "layer", "limit", "load", "parse", "predict", "run",
@@ -96,7 +97,7 @@ _LATER = {
     "ABC": "tensorprog.training.powers",
     "Adam": "tensorprog.training.optimizers",
     "Comparison": "tensorprog.analysis.compare",
-    "CoordCheck": "tensorprog.coordinates.check",
+    "CoordCheck": "tensorprog.coordinates.report",
     "Exponents": "tensorprog.coordinates.setup",
     "Formula": "tensorprog.limits.formula.result",
     "Function": "tensorprog.language.custom",

@@ -78,7 +78,12 @@ RIGHT = {
     "convolution": (conv, IMAGES, Y, {}),
     "Adam": (mlp, X, Y, {"optimizer": tp.Adam()}),
     "SignSGD": (mlp, X, Y, {"optimizer": tp.SignSGD(), "lr": 0.05}),
-    "mean field, momentum": (lambda: mlp(1, tp.tanh), X, Y, {"parametrization": "mean_field", "optimizer": tp.SGD(momentum=0.9)}),
+    "mean field, momentum": (
+        lambda: mlp(1, tp.tanh),
+        X,
+        Y,
+        {"parametrization": "mean_field", "optimizer": tp.SGD(momentum=0.9)},
+    ),
 }
 """Name to network, data, targets, and options of `tp.coord_check`."""
 

@@ -88,7 +88,12 @@ def test_programs_of_mlps_are_classified_as_their_exponents(draws):
             assert theory.r == found.r
 
 
-NETWORKS = {"rnn": (rnn, SEQUENCES), "attention": (attention, SEQUENCES), "tied": (tied, None), "convolution": (conv, None)}
+NETWORKS = {
+    "rnn": (rnn, SEQUENCES),
+    "attention": (attention, SEQUENCES),
+    "tied": (tied, None),
+    "convolution": (conv, None),
+}
 
 
 @pytest.mark.slow
@@ -100,7 +105,16 @@ def test_inferred_exponents_are_those_of_wide_networks(name, scheme, optimizer):
     net, data, targets, _ = next(v for k, v in RIGHT.items() if k.lower().startswith(name[:3]))
     widths = [2**k for k in range(7, 14 if optimizer.linear else 12)]
     found = tp.coord_check(
-        net(), data, targets, parametrization=scheme, optimizer=optimizer, widths=widths, seeds=4, steps=2, lr=0.05, limit=False
+        net(),
+        data,
+        targets,
+        parametrization=scheme,
+        optimizer=optimizer,
+        widths=widths,
+        seeds=4,
+        steps=2,
+        lr=0.05,
+        limit=False,
     )
     for row in found.rows:
         if row.what == "update" or row.step == 0:
@@ -187,7 +201,8 @@ REPORTS = {
     "readout is a plain convolution": (FLAT | {"out": (0.0, 0.9, 1.0)}, False, "MuReadout"),
     "output grows": (FLAT | {"out": (-0.5, 0.4, 0.5)}, False, "only the output grows"),
     "never applied": (
-        {"emb": (0, 0, 0), "h1": (0, 0.9, 0.9), "h2": (0, 1, 1), "att": (0, 1, 1), "out": (0, 1, 1)}, False, "as if no parametrization",
+        {"emb": (0, 0, 0), "h1": (0, 0.9, 0.9), "h2": (0, 1, 1), "att": (0, 1, 1), "out": (0, 1, 1)},
+        False, "as if no parametrization",
     ),
     "applied but for attention": (FLAT | {"att": (0, 0.5, 0.5)}, False, "divide q.k by d"),
     "not applied to first entries": (FLAT | {"h1": (0.5, 0.5, 0.5)}, False, "1/fan_in"),

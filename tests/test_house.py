@@ -42,10 +42,11 @@ ARROWS: dict[str, str] = {
     "analysis": "errors estimate progress language transforms text execute limits/expect limits/evaluate limits/jumps limits "
     "networks",
     "training": "errors estimate language transforms execute limits/tasks limits/expect limits/evaluate limits networks analysis",
+    "coordinates": "errors progress language execute limits networks analysis training",
     "function_space": "errors estimate progress language arrays networks kernels training",
     "data": "",
     "faces": "errors estimate progress language text execute limits/formula limits networks kernels analysis "
-    "function_space data",
+    "training coordinates function_space data",
 }
 """What a room may import: rooms above it. (`language/` also asks `text/` to print a program, when it is printed.)"""
 PRINTED = {("language/program", "text/show"), ("language/program", "text/graph")}

@@ -16,7 +16,16 @@ if TYPE_CHECKING:
     from tensorprog.analysis.compare import Comparison
     from tensorprog.analysis.judge import Judgement
 
-__all__ = ["COLOURS", "MARKERS", "matplotlib", "plot_deviations", "plot_kernels", "plot_losses", "plot_predictions", "save"]
+__all__ = [
+    "COLOURS",
+    "MARKERS",
+    "matplotlib",
+    "plot_deviations",
+    "plot_kernels",
+    "plot_losses",
+    "plot_predictions",
+    "save",
+]
 
 # Okabe and Ito's colours, told apart with any colour vision (yellow left out: too pale on white); markers and dashes
 # tell outputs apart in grey too.

@@ -5,16 +5,17 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tensorprog.coordinates.inference import NotInferred, inferred
 from tensorprog.coordinates.measure import Fit, fitted
+from tensorprog.coordinates.measurements import judged_measurements
 from tensorprog.coordinates.program import ACTIVATION, CHANGE, DECAY, UPDATE, Coordinates, Layer, key
+from tensorprog.coordinates.report import CoordCheck
 from tensorprog.coordinates.setup import Exponents, Scale, Setup, exponents, is_linear, output_exponent
-from tensorprog.coordinates.verdict import BEYOND, Row, causes, judged, power
+from tensorprog.coordinates.verdict import Row, causes, judged
 from tensorprog.errors import NotFinite, TensorProgramError
 from tensorprog.execute.executor import check_seeds, run
 from tensorprog.execute.population import PopulationWarning
@@ -23,10 +24,11 @@ from tensorprog.networks.network import Network
 from tensorprog.networks.samples import batches
 from tensorprog.progress import progress_bar
 from tensorprog.training.passes import Pass, parameter_kinds
+from tensorprog.training.powers import NAMES, named
 from tensorprog.training.sgd import sgd
 from tensorprog.training.trace import Trace
 
-__all__ = ["CoordCheck", "coord_check"]
+__all__ = ["coord_check"]
 
 WIDTHS = (64, 128, 256, 512, 1024)
 SAMPLES = 2**12
@@ -35,106 +37,12 @@ PAIRED = 2**9
 """The same where every pair of samples is an entry of a matrix."""
 
 
-@dataclass(frozen=True)
-class CoordCheck:
-    """What `coord_check` finds; `print` shows the table, and what to change.
-
-    Attributes:
-        rows: One a layer and what was measured of it.
-        reasons: The mistakes, in words.
-        target: The parametrization it is held against.
-        widths: Of the networks.
-        seeds: How many networks a width.
-        diverged: The width at which outputs were no longer numbers; None for none.
-    """
-
-    rows: tuple[Row, ...]
-    reasons: tuple[str, ...]
-    target: str
-    widths: tuple[int, ...]
-    seeds: int
-    diverged: int | None = None
-
-    @property
-    def passed(self) -> bool | None:
-        """Are all sizes of the right order? None where some are undecided and none is wrong."""
-        verdicts = [r.passed for r in self.rows]
-        if self.diverged is not None or False in verdicts:
-            return False
-        return None if None in verdicts else True
-
-    @property
-    def failed(self) -> tuple[Row, ...]:
-        """The rows that are not of the right order."""
-        return tuple([r for r in self.rows if r.passed is False])
-
-    def __getitem__(self, name: tuple[str, str] | str) -> Row:
-        """The last row of a layer and what is measured, `c["W", "update"]`; of a layer alone, that of its activation."""
-        layer, what = (name, ACTIVATION) if isinstance(name, str) else name
-        found = [r for r in self.rows if (r.layer, r.what) == (layer, what)]
-        if not found:
-            known = ", ".join(dict.fromkeys([f"{r.layer} {r.what}" for r in self.rows]))
-            raise TensorProgramError(f"no row {layer!r} {what!r}", fix=f"there are {known}")
-        return found[-1]
-
-    def to_json(self) -> dict[str, Any]:
-        """As a dictionary of numbers, lists and texts."""
-        return {
-            "passed": self.passed,
-            "target": self.target,
-            "widths": list(self.widths),
-            "seeds": self.seeds,
-            "diverged": self.diverged,
-            "reasons": list(self.reasons),
-            "rows": [r.to_json() for r in self.rows],
-        }
-
-    def plot(self, path: str | Path | None = None) -> Any:
-        """Sizes against width, a panel for each of activations, changes and updates; saved where a path is given."""
-        from tensorprog.coordinates.picture import plot_coordinates
-
-        return plot_coordinates(self, path)
-
-    def __str__(self) -> str:
-        heads = ("layer", "what", "step", "measured", "predicted", "right", "from limit", "verdict")
-        table = [heads]
-        for r in self.rows:
-            measured = "0" if r.exponent == -np.inf else f"{r.exponent:.2f} ± {r.error:.2f}"
-            table.append(
-                (
-                    r.layer,
-                    r.what,
-                    str(r.step),
-                    measured,
-                    "?" if r.predicted is None else _exponent(r.predicted),
-                    _exponent(r.wanted),
-                    "" if r.distance is None else f"{100 * r.distance:.2g} %",
-                    r.verdict,
-                )
-            )
-        sizes = [max(len(row[i]) for row in table) for i in range(len(heads))]
-        lines = ["  ".join([c.ljust(k) for c, k in zip(row, sizes, strict=True)]).rstrip() for row in table]
-        says = {True: "passed", False: "FAILED", None: "undecided"}[self.passed]
-        title = f"Coordinate check against {self.target}: {says} (exponents of n, widths {self.widths[0]} to {self.widths[-1]}, {self.seeds} seeds)"
-        below = [f"- {reason}" for reason in self.reasons]
-        if self.diverged is not None:
-            below.insert(0, f"- at width {self.diverged} training diverged: outputs are no longer numbers")
-        below += [f"  {r.reason}" for r in self.rows if r.passed is not True]
-        return "\n".join([title, "", *lines, *([""] if below else []), *below])
-
-    __repr__ = __str__
-
-
-def _exponent(p: float) -> str:
-    return "diverges" if p > BEYOND else power(p).removeprefix("n^")
-
-
 def coord_check(
     net: Any = None,
     X: Any = None,
     y: Any = None,
     *,
-    parametrization: Any = "mup",
+    parametrization: Any = None,
     target: str | None = None,
     optimizer: Any = None,
     lr: Any = 0.1,
@@ -153,10 +61,11 @@ def coord_check(
     right parametrization has. At the smallest width a set-up and the right one are the same network.
 
     Args:
-        net: A `tp.Network`; or a run of training, `tp.sgd(.., parametrization="mup")`.
+        net: A `tp.Network`; or a run of training, `tp.sgd(..)`.
         X: Data, as for `tp.sgd`; few examples do.
         y: Targets; by default 1 and -1 in turn.
-        parametrization: How the networks are set up: a name, a `tp.ABC`, or `tp.Exponents`, by the names of parameters.
+        parametrization: How the networks are set up: a name, a `tp.ABC`, or `tp.Exponents`, by the names of parameters; by
+            default that of the run, or "mup".
         target: What it should be: "mup", "ntk", "standard", "mean_field"; by default the name that is given as parametrization,
             and "mup" for all else.
         optimizer: As for `tp.sgd`.
@@ -191,15 +100,14 @@ def coord_check(
         (arXiv:2011.14522) and IVb (arXiv:2308.01814).
     """
     if measurements is not None:
-        from tensorprog.coordinates.measurements import judged_measurements
-
         return judged_measurements(measurements, roles or {})
     widths = _widths(widths)
     numbers = check_seeds(seeds)
     if len(numbers) < 2:
         raise TensorProgramError("a coordinate check with one seed", fix="give seeds=2 or more: 8 is usual")
-    target = target or (parametrization if isinstance(parametrization, str) and parametrization != "pytorch" else "mup")
     trace = _trace(net, X, y, steps, lr, optimizer, options)
+    parametrization = _own(trace) if parametrization is None else parametrization
+    target = target or (parametrization if isinstance(parametrization, str) and parametrization != "pytorch" else "mup")
     scales = _Scales.of(trace, parametrization, target)
     measured = Coordinates(trace, scales.setup, scales.target, widths[0])
     program = measured.program()
@@ -211,7 +119,9 @@ def coord_check(
     for layer in measured.layers:
         for what, step in _asked(layer, trace, predicted, program, squares):
             name = key(layer, what)
-            fit = fitted([n for n in widths if n in squares], [squares[n][name][:, step] for n in widths if n in squares])
+            fit = fitted(
+                [n for n in widths if n in squares], [squares[n][name][:, step] for n in widths if n in squares]
+            )
             wanted, least = _wanted(layer, what, step, should, target)
             here = predicted[name][step] if predicted else None
             verdict, reason = judged(fit, here, wanted, least, layer.name, what)
@@ -245,6 +155,15 @@ def _trace(net: Any, X: Any, y: Any, steps: int, lr: Any, optimizer: Any, option
         shape = Pass(net, batches(net.inputs, X, net.source)[0]).theta.shape
         y = np.resize([1.0, -1.0], shape)
     return sgd(net, X, y, steps=steps, lr=lr, parametrization="mup", optimizer=optimizer, **options)
+
+
+def _own(trace: Trace) -> Any:
+    """The parametrization of a run: by its name, where it has one."""
+    for name in NAMES if trace.abc.hidden_layers == 1 else NAMES[:-1]:
+        known = named(name, trace.abc.hidden_layers)
+        if known.shifted(trace.abc.a[0] - known.a[0]) == trace.abc:
+            return name
+    return trace.abc
 
 
 @dataclass(frozen=True)
@@ -302,7 +221,7 @@ def _limits(trace: Trace, target: Setup, base: int) -> dict[str, np.ndarray]:
 def _asked(
     layer: Layer, trace: Trace, predicted: Mapping[str, list[float]], program: Any, squares: Mapping[int, Any]
 ) -> list[tuple[str, int]]:
-    """What is judged of a layer, and after which steps: of updates the first that are what they will be (readouts may start at 0)."""
+    """What is judged of a layer, and after which steps: of updates, the first of their final order (readouts may start at 0)."""
     last = trace.steps
     asked = [(ACTIVATION, 0), (ACTIVATION, last), (CHANGE, last)]
     update = key(layer, UPDATE)

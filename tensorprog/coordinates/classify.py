@@ -54,7 +54,9 @@ class NetworkClassification:
         elif self.feature_learning:
             head = "stable and nontrivial; features are learned: r = 0"
         else:
-            head = f"stable and nontrivial; features move by {power(-float(self.r or 0))} only: training follows a kernel"
+            head = (
+                f"stable and nontrivial; features move by {power(-float(self.r or 0))} only: training follows a kernel"
+            )
         lines = [head, "exponents of n, at first and after each step:"]
         for layer, found in self.exponents.items():
             cells = [f"{what} {', '.join(map(_short, p))}" for what, p in found.items()]
@@ -134,7 +136,9 @@ def classify(
 
 def _judged(run: Coordinates, found: dict[str, list[float]]) -> NetworkClassification:
     """Stable, nontrivial, learning features?"""
-    reasons, features, output = [], [], []
+    reasons: list[str] = []
+    features: list[float] = []
+    output: list[float] = []
     table: dict[str, dict[str, list[float]]] = {}
     for layer in run.layers:
         here = {what: found[key(layer, what)] for what in (ACTIVATION, CHANGE, UPDATE) if key(layer, what) in found}
@@ -145,7 +149,11 @@ def _judged(run: Coordinates, found: dict[str, list[float]]) -> NetworkClassific
         if first > 0 or (first < 0 and layer.kind in ("input", "hidden")):
             reasons.append(f"{layer.name} {'grows' if first > 0 else 'vanishes'} like {power(first)} at initialization")
         if change > 0:
-            how = "without bound" if change > BEYOND else f"by {power(here[CHANGE][1] if here[CHANGE][1] > 0 else change)}"
+            how = (
+                "without bound"
+                if change > BEYOND
+                else f"by {power(here[CHANGE][1] if here[CHANGE][1] > 0 else change)}"
+            )
             reasons.append(f"training moves {layer.name} {how}")
         (output if layer.kind == OUTPUT else features if layer.kind in ("input", "hidden") else []).append(change)
     stable, moved = not reasons, max(features, default=-np.inf)

@@ -147,7 +147,8 @@ class _Run:
     def __init__(self, run: Coordinates) -> None:
         self.run, self.setup = run, run.setup
         self.back = run.whole.together()
-        names = {x.attr.matrix.name if x.op == "matmul" else x.attr.name for x in run.whole.forward if x.op in ("matmul", "vector")}
+        weights = [x for x in run.whole.forward if x.op in ("matmul", "vector")]
+        names = {x.attr.matrix.name if x.op == "matmul" else x.attr.name for x in weights}
         self.rules = _Sizes(sorted(names))
         self.moved: dict[str, Pairs] = {}
         self.decayed: dict[str, float] = {}
@@ -295,8 +296,8 @@ class _Run:
                     d = d - size(d)
                 self.shifts[x] = least(self.shifts.get(x, self.rules.zero), d + float(setup.rates[x.attr.name]))
         if run.recipe.decay or run.recipe.coupled:
-            for name, p in setup.decays.items():
-                self.decayed[name] = float(p)
+            for name, falls in setup.decays.items():
+                self.decayed[name] = float(falls)
             for x in [x for x in run.whole.forward if x.op == "vector" and x.attr.name in self.decayed]:
                 self.shifts[x] = least(self.shifts.get(x, self.rules.zero), self.first(x) + self.decayed[x.attr.name])
 
@@ -306,7 +307,9 @@ class _Run:
         known = {x: self.shifts.get(x, self.rules.zero) if x in layer.own else self.rules.zero for x in moving}
         for x in first:  # operands first
             if x not in known:
-                known[x] = self.value(x, known) if any(a in known and known[a] is not first[a] for a in x.args) else first[x]
+                known[x] = (
+                    self.value(x, known) if any(a in known and known[a] is not first[a] for a in x.args) else first[x]
+                )
         return known[self.run.whole.theta]
 
     def of(self, root: Node, known: dict[Node, Size]) -> Size:
@@ -341,7 +344,7 @@ def inferred(run: Coordinates) -> dict[str, list[float]]:
     Raises:
         NotInferred: There is no rule for an instruction of the network.
     """
-    state, found, first = _Run(run), {}, None
+    state, found, first = _Run(run), dict[str, list[float]](), None
     for t in range(len(run.recipe.batches) + 1):
         values, changes = state.forward()
         first = values if first is None else first

@@ -56,7 +56,10 @@ def fitted(widths: Sequence[int], squares: Sequence[np.ndarray]) -> Fit:
         some = float("nan") if (mean > 0).any() else -np.inf
         return Fit(some, 0.0, None, sizes, errors)
     y = np.log(mean) / 2
-    own = (spread / mean / 2) ** 2  # of few seeds, and smallest where their mean happens to be small: half from all widths
+    few = np.array(
+        [(len(s) + 1) / (len(s) - 1) if len(s) > 1 else 1.0 for s in squares]
+    )  # whose spread is not well known
+    own = few * (spread / mean / 2) ** 2  # smallest where their mean happens to be small: half comes from all widths
     noise = np.maximum(np.sqrt((own + own.mean()) / 2), FLOOR)
     x = np.log(n)
     whole, error, rest = _line(x, y, noise)

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from tensorprog.coordinates.check import CoordCheck
 from tensorprog.coordinates.measure import fitted
 from tensorprog.coordinates.program import ACTIVATION, CHANGE, OUTPUT, UPDATE
+from tensorprog.coordinates.report import CoordCheck
 from tensorprog.coordinates.verdict import Row, judged
 from tensorprog.errors import TensorProgramError
 
@@ -40,10 +40,10 @@ def judged_measurements(table: Any, roles: Mapping[str, str]) -> CoordCheck:
     if len(widths) < 3:
         raise TensorProgramError(f"measurements at {len(widths)} widths", fix="give three or more")
     rows = []
+    every = list(zip(*[columns[k] for k in ("layer", "what", "step", "width", "size")], strict=True))
     for name in layers:
         for what in (ACTIVATION, CHANGE, UPDATE):
-            here = [(s, n, x) for a, w, s, n, x in zip(*[columns[k] for k in ("layer", "what", "step", "width", "size")], strict=True)
-                    if a == name and w == what]  # fmt: skip
+            here = [row[2:] for row in every if row[:2] == (name, what)]
             steps = sorted({s for s, _, _ in here})
             asked = steps if what != ACTIVATION else [s for s in steps if s in (steps[0], steps[-1])]
             moving = [s for s in asked if what == ACTIVATION or any(x for t, _, x in here if t == s)]
@@ -60,7 +60,11 @@ def judged_measurements(table: Any, roles: Mapping[str, str]) -> CoordCheck:
 def _columns(table: Any) -> dict[str, list[Any]]:
     if isinstance(table, Sequence) and not isinstance(table, str) and table and isinstance(table[0], Mapping):
         table = {k: [row.get(k) for row in table] for k in table[0]}
-    names = list(table) if hasattr(table, "__getitem__") and hasattr(table, "__iter__") and not isinstance(table, str) else []
+    names = (
+        list(table)
+        if hasattr(table, "__getitem__") and hasattr(table, "__iter__") and not isinstance(table, str)
+        else []
+    )
     missing = [k for k in COLUMNS if k not in names]
     if missing:
         raise TensorProgramError(
@@ -71,15 +75,20 @@ def _columns(table: Any) -> dict[str, list[Any]]:
     found = {k: list(table[k]) for k in COLUMNS}
     found["what"] = list(table["what"]) if "what" in names else [ACTIVATION] * len(found["layer"])
     if len({len(column) for column in found.values()}) != 1 or not found["layer"]:
-        raise TensorProgramError("measurements whose columns have different lengths, or none", fix="give a size for each row")
+        raise TensorProgramError(
+            "measurements whose columns have different lengths, or none", fix="give a size for each row"
+        )
     try:
         found |= {"width": [int(x) for x in found["width"]], "step": [int(x) for x in found["step"]]}
         found["size"] = [float(x) for x in found["size"]]
     except (TypeError, ValueError):
-        raise TensorProgramError("measurements that are no numbers", fix="give numbers as widths, steps and sizes") from None
+        raise TensorProgramError(
+            "measurements that are no numbers", fix="give numbers as widths, steps and sizes"
+        ) from None
     if any(x < 0 for x in found["size"]) or set(found["what"]) - {ACTIVATION, CHANGE, UPDATE}:
         raise TensorProgramError(
-            "a negative size, or an unknown thing measured", fix='sizes are at least 0; what is "activation", "change" or "update"'
+            "a negative size, or an unknown thing measured",
+            fix='sizes are at least 0; what is "activation", "change" or "update"',
         )
     return found
 
@@ -89,8 +98,13 @@ def _row(name: str, role: str, what: str, step: int, here: Sequence[Any], widths
     known = [n for n, s in zip(widths, squares, strict=True) if len(s) and np.isfinite(s).all()]
     fit = fitted(known, [s for s in squares if len(s) and np.isfinite(s).all()])
     first = min(s for s, _, _ in here) == step
-    if role in SMALL:  # an output is n^(-1/2) or 0 at first, and of order one soon; of attention, queries may start at 0
-        least, wanted = -0.5, (min(0.0, fit.exponent if -1 < fit.exponent < 0 else 0.0) if first and what == ACTIVATION else 0.0)
+    if (
+        role in SMALL
+    ):  # an output is n^(-1/2) or 0 at first, and of order one soon; of attention, queries may start at 0
+        least, wanted = (
+            -0.5,
+            (min(0.0, fit.exponent if -1 < fit.exponent < 0 else 0.0) if first and what == ACTIVATION else 0.0),
+        )
     else:
         least = wanted = 0.0
     verdict, reason = judged(fit, None, wanted, least, name, what)
@@ -111,7 +125,9 @@ def _causes(rows: Sequence[Row]) -> list[str]:
     found = []
     for r in started:
         if r.kind == OUTPUT:
-            found.append(f"{r.layer} grows before any step: the readout has no multiplier 1/n (or, tied to the embedding, needs one)")
+            found.append(
+                f"{r.layer} grows before any step: the readout has no multiplier 1/n (or, tied to the embedding, needs one)"
+            )
         else:
             how = "grows" if r.exponent > 0 else "vanishes"
             found.append(f"{r.layer} {how} before any step: its first entries must have the variance 1/fan_in")
@@ -120,7 +136,7 @@ def _causes(rows: Sequence[Row]) -> list[str]:
     if by_kind["hidden"] and by_kind[OUTPUT]:
         found.append(
             "hidden layers and the output grow in training: as if no parametrization were applied; are rates of hidden matrices "
-            "divided by the width under Adam, and the output by the width? (flags that are set after the model is built do nothing)"
+            "divided by n under Adam, and the output by n? (Flags that are set after the model is built do nothing.)"
         )
     elif by_kind["hidden"]:
         found.append("hidden layers grow in training: under Adam the rate of hidden matrices must fall like 1/n")
@@ -130,5 +146,9 @@ def _causes(rows: Sequence[Row]) -> list[str]:
             "MuReadout, such as a convolution); if it is of order n^(1/2) or less, take more steps before the verdict"
         )
     shrinks = [r for r in bad if r.exponent < r.wanted and r not in started]
-    found += [f"{r.layer} moves less in wide networks: its rate falls with the width, and must not" for r in shrinks[:1]]
-    return found or [f"the first layer that is not of order one is {bad[0].layer}: look at its multiplier, entries and rate"]
+    found += [
+        f"{r.layer} moves less in wide networks: its rate falls with the width, and must not" for r in shrinks[:1]
+    ]
+    return found or [
+        f"the first layer that is not of order one is {bad[0].layer}: look at its multiplier, entries and rate"
+    ]

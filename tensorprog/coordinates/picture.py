@@ -13,7 +13,7 @@ from tensorprog.coordinates.program import ACTIVATION, CHANGE, UPDATE
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from tensorprog.coordinates.check import CoordCheck
+    from tensorprog.coordinates.report import CoordCheck
 
 __all__ = ["plot_coordinates"]
 
@@ -58,7 +58,11 @@ def plot_coordinates(check: CoordCheck, path: str | Path | None = None) -> Figur
                 continue
             i, wrong = layers.index(r.layer), r.passed is False
             bars = np.minimum(np.asarray(r.errors), 0.9 * y)
-            style: dict[str, Any] = {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)], "markersize": 4}
+            style: dict[str, Any] = {
+                "color": COLOURS[i % len(COLOURS)],
+                "marker": MARKERS[i % len(MARKERS)],
+                "markersize": 4,
+            }
             line = ax.errorbar(n, y, bars, linewidth=2.8 if wrong else 1.2, capsize=2, **style)
             shown.setdefault(r.layer, line)
             if wrong:
@@ -66,7 +70,9 @@ def plot_coordinates(check: CoordCheck, path: str | Path | None = None) -> Figur
                             color=style["color"], fontweight="bold", annotation_clip=False)  # fmt: skip
             if r.limit:
                 ax.axhline(r.limit, color=style["color"], linewidth=0.8, linestyle=":")
-        ax.xaxis.set_major_locator(ticker.FixedLocator([r for r in check.widths[:: max(1, -(-len(check.widths) // 4))]]))
+        ax.xaxis.set_major_locator(
+            ticker.FixedLocator([r for r in check.widths[:: max(1, -(-len(check.widths) // 4))]])
+        )
         ax.xaxis.set_minor_locator(ticker.NullLocator())
         ax.xaxis.set_major_formatter(lambda x, _: f"{x:.0f}")
         ax.grid(True, color="0.92", linewidth=0.8)

@@ -1,7 +1,8 @@
 """The sizes of all coordinates in a run of training, as outputs of its program.
 
 For every layer, at every step: the mean square of what it computes, of how far that is from where it began, and of what all
-updates of its weights make of the input it had at first. Powers of n may grow: a program like that has no limit, and runs at any width.
+updates of its weights make of the input it had at first. Powers of n may grow: a program like that has no limit, and runs at
+any width.
 """
 
 from __future__ import annotations
@@ -83,7 +84,9 @@ def _moving(logits: Node) -> Node:
     """Without the constants that a mask adds."""
     if logits.op != "add":
         return logits
-    terms = [(c, a) for c, a in zip(logits.attr, logits.args, strict=True) if any(x.op == "moment" for x in topological([a]))]
+    terms = [
+        (c, a) for c, a in zip(logits.attr, logits.args, strict=True) if any(x.op == "moment" for x in topological([a]))
+    ]
     return algebra.typed(algebra.add(terms), logits.shape, None, None) if terms else logits
 
 
@@ -104,7 +107,9 @@ class Coordinates(Unrolled):
         def scaled(t: int, name: str) -> Node:
             return algebra.scale(self._at_base(setup.rates[name] - right.rates[name]), self.given_rates(t, name))
 
-        super().__init__(trace.net, trace._train, None, replace(trace.recipe, powers=powers, rates=scaled, probes={}), True)
+        super().__init__(
+            trace.net, trace._train, None, replace(trace.recipe, powers=powers, rates=scaled, probes={}), True
+        )
 
     def _at_base(self, p: Fraction) -> float | int:
         """base^p, which undoes n^-p there."""
@@ -191,7 +196,7 @@ class Coordinates(Unrolled):
             moved = [_like(algebra.sub(point.now(x), start.vectors.get(x, x)), x) for x in layer.own]
             found[UPDATE] = moved
             if layer.kind == "output":  # its part of the output, which is linear in it
-                found[UPDATE] = [self._part(dict(zip(layer.own, moved, strict=True)), start)]
+                found[UPDATE] = [self.contribution(dict(zip(layer.own, moved, strict=True)), start)]
         return found
 
     def _of_matrix(self, x: Node, operand: Node, start: Weights) -> Node:
@@ -203,7 +208,7 @@ class Coordinates(Unrolled):
         change = algebra.typed(change, (), w.rows, w.cols)
         return _like(algebra.apply(change, x.attr.transposed, operand, algebra.is_backward(x)), x)
 
-    def _part(self, moved: dict[Node, Node], start: Weights) -> Node:
+    def contribution(self, moved: dict[Node, Node], start: Weights) -> Node:
         """What changes of readouts make of the features there were at first."""
         vectors = dict(start.vectors)
         for x in self.whole.forward:

@@ -55,8 +55,8 @@ class Exponents:
     """A parametrization by the names of parameters: one that is known, and what is different about yours.
 
     Args:
-        base: "mup" (as the mup package has it), "ntk", "standard" (one rate lr/n), "mean_field", "pytorch" (what comes without any
-            parametrization: entries of size fan_in^(-1/2), one rate lr for all widths); or a `tp.ABC`.
+        base: "mup" (as the mup package has it), "ntk", "standard" (one rate lr/n), "mean_field", "pytorch" (what comes without
+            any parametrization: entries of size fan_in^(-1/2), one rate lr for all widths); or a `tp.ABC`.
         a: Of multipliers n^(-a): parameter to exponent. In place of a name, "input" (input layers, biases, gains), "hidden"
             (matrices) or "output" (readouts) means all of these; names win.
         b: Of first entries, of size n^(-b); likewise; `math.inf` for what starts at 0.
@@ -130,7 +130,7 @@ class Exponents:
         else:
             a, b, sgd, adam = TABLES[self.base][kind]
             known = (a, b, sgd if (self.rule or ("sgd" if linear else "adam")) == "sgd" else adam)
-        found = []
+        found: list[Any] = []
         for letter, value in zip(("a", "b", "c", "decay"), (*known, 0), strict=True):
             given = getattr(self, letter)
             p = given.get(name, given.get(kind, value))
@@ -148,7 +148,7 @@ def exponents(parametrization: Any) -> Exponents:
 
 
 def is_linear(optimizer: Any) -> dict[str, bool]:
-    """Of every kind of parameters: is a step a linear function of its gradients? (Muon has two rules.)"""
+    """Of every kind of parameters: is a step a linear function of its gradients? Muon has two rules."""
     others = getattr(optimizer, "others", optimizer)
     return {"input": others.linear, "hidden": optimizer.linear, "output": others.linear}
 
@@ -184,12 +184,12 @@ class Setup:
         rates: dict[str, Fraction] = {}
         for name, s in scales.items():
             kind = kinds[name]
-            size = {"input": Fraction(0), "hidden": HALF, "output": m}[kind]
+            size: Fraction = {"input": Fraction(0), "hidden": HALF, "output": m}[kind]
             starts[name] = s.a + s.b - size
             if linear[kind]:  # a step is n^(-2a - c) dL/dW, and dL/dW is n^-m chi dh h'; of a readout, chi h'
                 rates[name] = 2 * s.a + s.c + {"input": m, "hidden": m - 1, "output": -m}[kind]
             else:
-                rates[name] = s.a + s.c - {"input": 0, "hidden": 1, "output": m}[kind]
+                rates[name] = s.a + s.c - {"input": Fraction(0), "hidden": Fraction(1), "output": m}[kind]
         return cls(m, starts, rates, {name: s.decay for name, s in scales.items()}, linear)
 
 

@@ -20,7 +20,7 @@ HALFWAY = 0.25
 """Exponents are multiples of 1/2: a measured one belongs to the nearest."""
 BEYOND = 4
 """A larger exponent is that of a run that diverges: a step feeds on what the one before made."""
-SURE = 2.0
+SURE = 3.0
 """Standard errors by which a measured exponent must be away to fail."""
 WORDS = {
     ACTIVATION: "the coordinates of {layer}",
@@ -109,8 +109,7 @@ def judged(fit: Fit, predicted: float | None, wanted: float, least: float, layer
     if np.isnan(p):
         return UNDECIDED, f"{subject}: 0 at some widths and not at others"
     away = p - wanted
-    larger = predicted is not None and predicted > wanted + HALFWAY
-    if larger and away <= HALFWAY + SURE * fit.error:
+    if predicted is not None and predicted > wanted + HALFWAY and away <= HALFWAY + SURE * fit.error:
         how = "without bound" if predicted > BEYOND else f"like {power(predicted)}"
         return GROWS, f"{subject}: not yet at these widths, but in wider networks {how}, should be {power(wanted)}"
     if abs(away) <= HALFWAY:
@@ -120,10 +119,13 @@ def judged(fit: Fit, predicted: float | None, wanted: float, least: float, layer
     if away < 0 and least < wanted and p >= least - HALFWAY - SURE * fit.error:
         rule = "smaller than it need be" if least == -np.inf else f"still ruled by what vanishes like {power(least)}"
         return TRANSIENT, f"{subject}: {rule}, on its way to order {power(max(wanted, 0))}"
-    if fit.tends is not None and wanted == 0 and not larger:
+    if fit.tends is not None and wanted == 0 and (predicted is None or predicted <= HALFWAY):
         return TRANSIENT, f"{subject}: approaches {fit.tends:.3g}, with a correction that vanishes"
     if abs(away) - SURE * fit.error <= HALFWAY:
-        return UNDECIDED, f"{subject}: measured n^({p:.2f} ± {fit.error:.2f}), should be {power(wanted)}: add widths or seeds"
+        return (
+            UNDECIDED,
+            f"{subject}: measured n^({p:.2f} ± {fit.error:.2f}), should be {power(wanted)}: add widths or seeds",
+        )
     how = "grow" if away > 0 else "vanish"
     return FAIL, f"{subject}: {how} like n^{p:.2f}, should be {power(wanted)}"
 
@@ -150,12 +152,14 @@ def causes(
         target: Of the latter.
     """
     found: list[str] = []
-    order = [r.layer for r in rows]
-    off = [
-        name for name in sorted(kinds, key=lambda name: order.index(name) if name in order else len(order))
-        if setup.rates[name] != target.rates[name]
-        or (setup.starts[name] != target.starts[name] and not (kinds[name] == "output" and setup.starts[name] > target.starts[name]))
-    ]  # fmt: skip
+    order = {r.layer: i for i, r in reversed(list(enumerate(rows)))}
+
+    def is_off(name: str) -> bool:
+        """A readout may start smaller."""
+        smaller = kinds[name] == "output" and setup.starts[name] > target.starts[name]
+        return setup.rates[name] != target.rates[name] or (setup.starts[name] != target.starts[name] and not smaller)
+
+    off = sorted([name for name in kinds if is_off(name)], key=lambda name: order.get(name, len(rows)))
     for title, fits in _known(kinds, setup.linear):
         if off and len(kinds) > 1 and all(_same(given[name], fits[kind]) for name, kind in kinds.items()):
             found.append(title)
@@ -173,10 +177,11 @@ def causes(
             "attention's logits q.k grow with the width: they are divided by sqrt(d), and once queries and keys are trained they "
             "are of order d: divide by d, as tp.attention does"
         )
-    if not found and any(r.kind == OUTPUT and r.what == ACTIVATION and r.step == 0 and r.exponent > HALFWAY for r in bad):
+    first = [r for r in bad if r.kind == OUTPUT and r.what == ACTIVATION and r.step == 0]
+    if not found and any(r.exponent > HALFWAY and (r.predicted is None or r.predicted > 0) for r in first):
         found.append(
-            "the output grows at initialization: it is a sum over the width without its multiplier 1/n; of a readout that is tied "
-            "to the embedding, multiply by 1/n"
+            "the output grows at initialization: it is a sum over the width without its multiplier 1/n; of a readout that is "
+            "tied to the embedding, multiply by 1/n"
         )
     return found
 
