@@ -18,13 +18,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "COLOURS",
+    "DASHES",
     "MARKERS",
-    "matplotlib",
+    "figures",
     "plot_deviations",
     "plot_kernels",
     "plot_losses",
     "plot_predictions",
-    "save",
+    "saved",
 ]
 
 # Okabe and Ito's colours, told apart with any colour vision (yellow left out: too pale on white); markers and dashes
@@ -47,7 +48,7 @@ def plot_deviations(comparison: Comparison, path: str | Path | None = None) -> F
     Raises:
         TensorProgramError: matplotlib is not installed, or the file cannot be written.
     """
-    Figure, ticker = matplotlib()
+    Figure, ticker = figures()
     widths = np.asarray(comparison.widths, dtype=float)
     outputs = comparison.outputs.values()
     figure = Figure(figsize=(8.6, 4.8), layout="constrained")
@@ -80,7 +81,7 @@ def plot_deviations(comparison: Comparison, path: str | Path | None = None) -> F
     ax.set_axisbelow(True)
     figure.legend(loc="outside right upper", frameon=False, fontsize=9)
     if path is not None:
-        save(figure, path)
+        saved(figure, path)
     return figure
 
 
@@ -99,7 +100,7 @@ def plot_kernels(kernels: Mapping[str, Any], path: str | Path | None = None) -> 
     Raises:
         TensorProgramError: matplotlib is not installed, or the file cannot be written.
     """
-    Figure, ticker = matplotlib()
+    Figure, ticker = figures()
     arrays = {name: np.asarray(k, dtype=float) for name, k in kernels.items()}
     panels: dict[str, np.ndarray] = {}
     for name, a in arrays.items():
@@ -117,7 +118,7 @@ def plot_kernels(kernels: Mapping[str, Any], path: str | Path | None = None) -> 
         for side in (ax.xaxis, ax.yaxis):
             side.set_major_locator(ticker.MaxNLocator(integer=True))
     if path is not None:
-        save(figure, path)
+        saved(figure, path)
     return figure
 
 
@@ -135,7 +136,7 @@ def plot_losses(limit: np.ndarray, widths: Mapping[int, Any], path: str | Path |
     Raises:
         TensorProgramError: matplotlib is not installed, or the file cannot be written.
     """
-    Figure, ticker = matplotlib()
+    Figure, ticker = figures()
     figure = Figure(figsize=(7.2, 4.6), layout="constrained")
     ax = figure.add_subplot()
     steps = np.arange(len(limit))
@@ -150,7 +151,7 @@ def plot_losses(limit: np.ndarray, widths: Mapping[int, Any], path: str | Path |
     ax.set_axisbelow(True)
     ax.legend(frameon=False, fontsize=9)
     if path is not None:
-        save(figure, path)
+        saved(figure, path)
     return figure
 
 
@@ -172,7 +173,7 @@ def plot_predictions(
     Raises:
         TensorProgramError: matplotlib is not installed, or the file cannot be written.
     """
-    Figure, _ = matplotlib()
+    Figure, _ = figures()
     figure = Figure(figsize=(7.2, 4.6), layout="constrained")
     ax = figure.add_subplot()
     deviations = np.zeros_like(mean) if spread is None else 2 * spread
@@ -199,11 +200,11 @@ def plot_predictions(
     ax.grid(True, color="0.9", linewidth=0.8)
     ax.set_axisbelow(True)
     if path is not None:
-        save(figure, path)
+        saved(figure, path)
     return figure
 
 
-def matplotlib() -> tuple[type[Figure], Any]:
+def figures() -> tuple[type[Figure], Any]:
     """The class of figures and the module of ticks.
 
     Raises:
@@ -227,11 +228,11 @@ def _colours(a: np.ndarray) -> dict[str, Any]:
     return {"cmap": "viridis"}
 
 
-def save(figure: Figure, path: str | Path) -> None:
-    """Writes a figure.
+def saved(figure: Figure, path: str | Path) -> None:
+    """Writes a figure to a file.
 
     Raises:
-        TensorProgramError: The file cannot be written.
+        TensorProgramError: That fails.
     """
     try:
         figure.savefig(path, dpi=150)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tensorprog.analysis.plot import COLOURS, MARKERS, matplotlib, save
+from tensorprog.analysis.plot import COLOURS, MARKERS, figures, saved
 from tensorprog.coordinates.program import ACTIVATION, CHANGE, UPDATE
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def plot_coordinates(check: CoordCheck, path: str | Path | None = None) -> Figur
     Raises:
         TensorProgramError: matplotlib is not installed, or the file cannot be written.
     """
-    Figure, ticker = matplotlib()
+    Figure, ticker = figures()
     layers = list(dict.fromkeys([r.layer for r in check.rows]))
     rows = {
         title: [r for r in check.rows if r.what == what and (what != ACTIVATION or (r.step == 0) == first)]
@@ -88,5 +88,5 @@ def plot_coordinates(check: CoordCheck, path: str | Path | None = None) -> Figur
         else ""), fontsize=10)  # fmt: skip
     figure.legend(shown.values(), shown.keys(), loc="outside right center", frameon=False, fontsize=9)
     if path is not None:
-        save(figure, path)
+        saved(figure, path)
     return figure
