@@ -24,8 +24,15 @@ if TYPE_CHECKING:
     from tensorprog.analysis.gia import check_gia
     from tensorprog.analysis.gia_report import GIAReport
     from tensorprog.analysis.regularity import RegularityReport, check_regularity
+    from tensorprog.analysis.swept import Sweep
+    from tensorprog.coordinates.check import coord_check
+    from tensorprog.coordinates.classify import NetworkClassification, classify
+    from tensorprog.coordinates.report import CoordCheck
+    from tensorprog.coordinates.setup import Exponents
     from tensorprog.depth.edge import edge_of_chaos
     from tensorprog.depth.signal import signal_propagation
+    from tensorprog.drawing.draw import draw
+    from tensorprog.drawing.picture import Drawing
     from tensorprog.execute.executor import Runs, run
     from tensorprog.function_space.predict import predict
     from tensorprog.kernels.function import kernel_fn
@@ -58,8 +65,9 @@ if TYPE_CHECKING:
     from tensorprog.text.written import latex, save
     from tensorprog.training.muon import Muon
     from tensorprog.training.optimizers import SGD, Adam, SignSGD
-    from tensorprog.training.powers import ABC, classify
+    from tensorprog.training.powers import ABC
     from tensorprog.training.sgd import sgd
+    from tensorprog.training.sweep import sweep, tune
     from tensorprog.training.trace import Trace
 
 __version__ = "0.1.0"
@@ -80,12 +88,14 @@ _NETWORKS = {
 _networks = [name for names in _NETWORKS.values() for name in names]
 
 __all__ = [
-    "ABC", "Adam", "Comparison", "Estimate", "Estimates", "Expression", "Formula", "Function", "GIAReport", "Matrix", "Muon",
-    "Program", "RegularityReport", "Runs", "SGD", "Scalar", "SignSGD",
+    "ABC", "Adam", "Comparison", "CoordCheck", "Drawing", "Estimate", "Estimates", "Exponents", "Expression", "Formula",
+    "Function", "GIAReport", "Matrix", "Muon", "NetworkClassification",
+    "Program", "RegularityReport", "Runs", "SGD", "Scalar", "SignSGD", "Sweep",
     "TensorProgramError", "Trace", "Vector", "Width", "check_gia", "check_regularity", "classify", "compare",
-    "concat", "edge_of_chaos", "flatten", "formula",
+    "concat", "coord_check", "draw", "edge_of_chaos", "flatten", "formula",
     "inverse_sqrt", "kernel_fn", "latex", "layer", "limit", "load", "parse", "predict", "run",
-    "save", "sgd", "signal_propagation", "split", *_build, *_networks,
+    "save", "sgd", "signal_propagation", "split", "sweep", "tune",
+    *_build, *_networks,
 ]  # fmt: skip
 
 # Imported when first used: writing and printing programs should not wait for SciPy.
@@ -93,19 +103,26 @@ _LATER = {
     "ABC": "tensorprog.training.powers",
     "Adam": "tensorprog.training.optimizers",
     "Comparison": "tensorprog.analysis.compare",
+    "CoordCheck": "tensorprog.coordinates.report",
+    "Drawing": "tensorprog.drawing.picture",
+    "Exponents": "tensorprog.coordinates.setup",
     "Formula": "tensorprog.limits.formula.result",
     "Function": "tensorprog.language.custom",
     "GIAReport": "tensorprog.analysis.gia_report",
+    "NetworkClassification": "tensorprog.coordinates.classify",
     "RegularityReport": "tensorprog.analysis.regularity",
     "Runs": "tensorprog.execute.executor",
     "SGD": "tensorprog.training.optimizers",
     "Muon": "tensorprog.training.muon",
     "SignSGD": "tensorprog.training.optimizers",
+    "Sweep": "tensorprog.analysis.swept",
     "Trace": "tensorprog.training.trace",
     "check_gia": "tensorprog.analysis.gia",
     "check_regularity": "tensorprog.analysis.regularity",
-    "classify": "tensorprog.training.powers",
+    "classify": "tensorprog.coordinates.classify",
     "compare": "tensorprog.analysis.compare",
+    "coord_check": "tensorprog.coordinates.check",
+    "draw": "tensorprog.drawing.draw",
     "edge_of_chaos": "tensorprog.depth.edge",
     "formula": "tensorprog.limits.formula.formula",
     "kernel_fn": "tensorprog.kernels.function",
@@ -117,6 +134,8 @@ _LATER = {
     "run": "tensorprog.execute.executor",
     "save": "tensorprog.text.written",
     "sgd": "tensorprog.training.sgd",
+    "sweep": "tensorprog.training.sweep",
+    "tune": "tensorprog.training.sweep",
     "signal_propagation": "tensorprog.depth.signal",
 } | {name: f"tensorprog.networks.{module}" for module, names in _NETWORKS.items() for name in names}
 
