@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tensorprog.coordinates.inference import NotInferred, inferred
+from tensorprog.coordinates.inference import NotInferred, inferred, own_rates
 from tensorprog.coordinates.measure import Fit, fitted
 from tensorprog.coordinates.measurements import judged_measurements
 from tensorprog.coordinates.program import ACTIVATION, CHANGE, DECAY, UPDATE, Coordinates, Layer, key
@@ -126,7 +126,7 @@ def coord_check(
             here = predicted[name][step] if predicted else None
             verdict, reason = judged(fit, here, wanted, least, layer.name, what)
             rows.append(_row(layer, what, step, fit, here, wanted, known.get(name), verdict, reason, tuple(squares)))
-    found = causes(rows, measured.kinds, scales.given, scales.right, scales.setup, scales.target)
+    found = causes(rows, measured.kinds, scales.given, scales.right, scales.setup, scales.target, own_rates(measured))
     failed = diverged is not None or any(r.passed is False for r in rows)
     return CoordCheck(tuple(rows), tuple(found if failed else ()), target, tuple(widths), len(numbers), diverged)
 

@@ -140,6 +140,7 @@ def causes(
     right: Mapping[str, Scale],
     setup: Setup,
     target: Setup,
+    rates: Mapping[str, float],
 ) -> list[str]:
     """The mistakes that a set-up has, each with what to change.
 
@@ -150,8 +151,9 @@ def causes(
         right: Those of the right one.
         setup: What runs need of the former.
         target: Of the latter.
+        rates: The power of n that a rate given as `lr` has by itself.
     """
-    found: list[str] = []
+    found = [f"lr of {name} is {power(p)}, and should be a number" for name, p in rates.items() if p]
     order = {r.layer: i for i, r in reversed(list(enumerate(rows)))}
 
     def is_off(name: str) -> bool:
