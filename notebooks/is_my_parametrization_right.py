@@ -33,6 +33,7 @@ sizes = {"widths": [32, 64, 128, 256] if SMALL else [64, 128, 256, 512, 1024], "
 rng = np.random.default_rng(0)
 n = tp.Width("n")
 plt.rcParams["figure.dpi"] = 80
+plt.switch_backend(plt.get_backend())  # a page shows figures that pyplot did not make
 
 # %% [markdown]
 # ## A network that is right

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import random
 from fractions import Fraction
@@ -12,6 +13,7 @@ from marks import refused
 from setups import BASE, RIGHT, SEQUENCES, WRONG, E, X, Y, attention, conv, mlp, rnn, tied
 
 import tensorprog as tp
+from tensorprog.cli import main
 from tensorprog.coordinates.measure import fitted
 
 QUICK = {"relu, 1 hidden layer", "mean field, momentum", "hidden rate not scaled", "tied readout without multiplier"}
@@ -336,6 +338,45 @@ def test_reports():
     assert found.to_json()["rows"][0]["layer"] == "U"
     with refused("no row 'W'"):
         found["W"]
+
+
+def test_what_diverges_fails_and_says_why():
+    found = tp.coord_check(mlp(), X, Y, parametrization="pytorch", lr=3, steps=6, **SMALL)
+    assert found.passed is False
+    assert found.diverged in SMALL["widths"][1:]
+    assert "not applied" in found.reasons[0]
+    assert f"at width {found.diverged} training diverged" in str(found)
+
+
+def test_the_command(tmp_path, capsys):
+    (tmp_path / "net.py").write_text(
+        "import tensorprog as tp\n"
+        "def build():\n"
+        '    n = tp.Width("n")\n'
+        '    return tp.Network(tp.readout("v", tp.relu(tp.dense("U", tp.Input("x"), n))))\n'
+        "def data():\n"
+        "    return [[1.0, 0.0], [0.0, 1.0]]\n"
+    )
+    words = [
+        "coord-check",
+        str(tmp_path / "net.py"),
+        "--widths",
+        "32",
+        "64",
+        "128",
+        "--seeds",
+        "3",
+        "--no-limit",
+        "--json",
+    ]
+    assert main(words) == 0
+    assert json.loads(capsys.readouterr().out)["passed"] is True
+    assert main([*words, "--optimizer", "adam", "--c", "U=1"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["passed"] is False
+    assert "use c={'U': 0}" in found["reasons"][0]
+    (tmp_path / "p.tp").write_text(str(tp.Program(m=tp.moment(tp.Vector("x", tp.Width("n"), mean=2)))))
+    assert main(["coord-check", str(tmp_path / "p.tp")]) == 2
 
 
 @pytest.mark.slow
