@@ -22,6 +22,7 @@ ARROWS: dict[str, str] = {
     "arrays": "language",
     "transforms": "errors language",
     "text": "errors language transforms",
+    "drawing": "errors language transforms text",
     "execute": "errors estimate progress language arrays transforms",
     "limits/tasks": "",
     "limits/budget": "errors limits/tasks",
@@ -38,16 +39,22 @@ ARROWS: dict[str, str] = {
     "limits/jumps limits/pairs",
     "networks": "errors language transforms limits/expect",
     "kernels": "errors progress language transforms limits/budget limits/tasks limits/pairs limits networks",
+    "depth": "errors estimate language transforms limits networks kernels",
     "analysis": "errors estimate progress language transforms text execute limits/expect limits/evaluate limits/jumps limits "
     "networks",
-    "training": "errors estimate language transforms execute limits/tasks limits/expect limits/evaluate limits networks analysis",
+    "training": "errors estimate progress language transforms execute limits/tasks limits/expect limits/evaluate limits networks "
+    "analysis",
     "function_space": "errors estimate progress language arrays networks kernels training",
     "data": "",
-    "faces": "errors estimate progress language text execute limits/formula limits networks kernels analysis "
+    "faces": "errors estimate progress language text drawing execute limits/formula limits networks kernels analysis "
     "function_space data",
 }
-"""What a room may import: rooms above it. (`language/` also asks `text/` to print a program, when it is printed.)"""
-PRINTED = {("language/program", "text/show"), ("language/program", "text/graph")}
+"""What a room may import: rooms above it. (`language/` also asks `text/` and `drawing/`, when a program is printed or shown.)"""
+PRINTED = {
+    ("language/program", "text/show"),
+    ("language/program", "text/graph"),
+    ("language/program", "drawing/picture"),
+}
 NAMES_ALL = ("__init__", "__main__", "cli")
 
 

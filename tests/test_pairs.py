@@ -132,3 +132,11 @@ def test_what_is_too_dear_entry_by_entry_is_not_sampled():
     found, right = [tp.limit(dense(phi).program(X, of="ntk"))["ntk"] for phi in (tp.silu, tp.relu)]
     assert found.method == "quadrature"
     np.testing.assert_allclose(found.value, right.value, rtol=1e-5)
+
+
+def test_kernels_come_in_the_order_in_which_they_are_asked_for():
+    """Programs with the same outputs in another order are equal, and what is compiled for one is remembered."""
+    f, X, Z = tp.kernel_fn(dense(tp.erf)), RNG.standard_normal((3, 2)), RNG.standard_normal((2, 2))
+    for second in (None, Z):
+        first, other = f(X, second, get=("nngp", "ntk")), f(X, second, get=("ntk", "nngp"))
+        assert (first.ntk == other.ntk).all() and (first.nngp == other.nngp).all() and (first.ntk != first.nngp).all()

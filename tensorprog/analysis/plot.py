@@ -16,7 +16,17 @@ if TYPE_CHECKING:
     from tensorprog.analysis.compare import Comparison
     from tensorprog.analysis.judge import Judgement
 
-__all__ = ["plot_deviations", "plot_kernels", "plot_losses", "plot_predictions"]
+__all__ = [
+    "COLOURS",
+    "DASHES",
+    "MARKERS",
+    "figures",
+    "plot_deviations",
+    "plot_kernels",
+    "plot_losses",
+    "plot_predictions",
+    "saved",
+]
 
 # Okabe and Ito's colours, told apart with any colour vision (yellow left out: too pale on white); markers and dashes
 # tell outputs apart in grey too.
@@ -38,7 +48,7 @@ def plot_deviations(comparison: Comparison, path: str | Path | None = None) -> F
     Raises:
         TensorProgramError: matplotlib is not installed, or the file cannot be written.
     """
-    Figure, ticker = _matplotlib()
+    Figure, ticker = figures()
     widths = np.asarray(comparison.widths, dtype=float)
     outputs = comparison.outputs.values()
     figure = Figure(figsize=(8.6, 4.8), layout="constrained")
@@ -71,7 +81,7 @@ def plot_deviations(comparison: Comparison, path: str | Path | None = None) -> F
     ax.set_axisbelow(True)
     figure.legend(loc="outside right upper", frameon=False, fontsize=9)
     if path is not None:
-        _save(figure, path)
+        saved(figure, path)
     return figure
 
 
@@ -90,7 +100,7 @@ def plot_kernels(kernels: Mapping[str, Any], path: str | Path | None = None) -> 
     Raises:
         TensorProgramError: matplotlib is not installed, or the file cannot be written.
     """
-    Figure, ticker = _matplotlib()
+    Figure, ticker = figures()
     arrays = {name: np.asarray(k, dtype=float) for name, k in kernels.items()}
     panels: dict[str, np.ndarray] = {}
     for name, a in arrays.items():
@@ -108,7 +118,7 @@ def plot_kernels(kernels: Mapping[str, Any], path: str | Path | None = None) -> 
         for side in (ax.xaxis, ax.yaxis):
             side.set_major_locator(ticker.MaxNLocator(integer=True))
     if path is not None:
-        _save(figure, path)
+        saved(figure, path)
     return figure
 
 
@@ -126,7 +136,7 @@ def plot_losses(limit: np.ndarray, widths: Mapping[int, Any], path: str | Path |
     Raises:
         TensorProgramError: matplotlib is not installed, or the file cannot be written.
     """
-    Figure, ticker = _matplotlib()
+    Figure, ticker = figures()
     figure = Figure(figsize=(7.2, 4.6), layout="constrained")
     ax = figure.add_subplot()
     steps = np.arange(len(limit))
@@ -141,7 +151,7 @@ def plot_losses(limit: np.ndarray, widths: Mapping[int, Any], path: str | Path |
     ax.set_axisbelow(True)
     ax.legend(frameon=False, fontsize=9)
     if path is not None:
-        _save(figure, path)
+        saved(figure, path)
     return figure
 
 
@@ -163,7 +173,7 @@ def plot_predictions(
     Raises:
         TensorProgramError: matplotlib is not installed, or the file cannot be written.
     """
-    Figure, _ = _matplotlib()
+    Figure, _ = figures()
     figure = Figure(figsize=(7.2, 4.6), layout="constrained")
     ax = figure.add_subplot()
     deviations = np.zeros_like(mean) if spread is None else 2 * spread
@@ -190,11 +200,11 @@ def plot_predictions(
     ax.grid(True, color="0.9", linewidth=0.8)
     ax.set_axisbelow(True)
     if path is not None:
-        _save(figure, path)
+        saved(figure, path)
     return figure
 
 
-def _matplotlib() -> tuple[type[Figure], Any]:
+def figures() -> tuple[type[Figure], Any]:
     """The class of figures and the module of ticks.
 
     Raises:
@@ -218,7 +228,12 @@ def _colours(a: np.ndarray) -> dict[str, Any]:
     return {"cmap": "viridis"}
 
 
-def _save(figure: Figure, path: str | Path) -> None:
+def saved(figure: Figure, path: str | Path) -> None:
+    """Writes a figure to a file.
+
+    Raises:
+        TensorProgramError: That fails.
+    """
     try:
         figure.savefig(path, dpi=150)
     except (OSError, ValueError) as error:

@@ -1,17 +1,18 @@
-"""Nodes as steps to be carried out in order, with sums and Moments of products fused (`contraction.py`)."""
+"""Nodes as steps to be carried out in order, with sums and Moments of products fused (`contraction.py`), over numbered slots."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from math import prod
+from typing import Protocol
 
 from tensorprog.arrays.contraction import Contraction, contraction
 from tensorprog.arrays.elementwise import KERNELS, Kernel
 from tensorprog.language.node import Node, topological
 
-__all__ = ["Step", "schedule"]
+__all__ = ["Plan", "Step", "schedule"]
 
 LARGE = 2**16
 """Products with so many entries are not made, nor are those of their factors that are sums of products themselves."""
@@ -83,3 +84,48 @@ def schedule(
             make = KERNELS.get(x.op) if tuple(operands(x)) == x.args else None
             steps.append(Step(x, tuple(operands(x)), None if make is None else make(x)))
     return steps
+
+
+class Computed(Protocol):
+    """What a plan has to know of a step."""
+
+    @property
+    def node(self) -> Node: ...
+    @property
+    def operands(self) -> tuple[Node, ...]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the array of a step goes, where those of its operands are, and which are not needed any more then."""
+
+    target: int
+    sources: tuple[int, ...]
+    frees: tuple[int, ...]
+
+
+class Plan:
+    """Arrays by number: to look a node up costs as much as the arithmetic of a small array, and threads wait for each other.
+
+    Args:
+        steps: Operands first.
+        wanted: Nodes whose arrays are kept.
+
+    Attributes:
+        given: The operands that no step computes, by number.
+        slots: Node to number.
+        places: One for each step.
+    """
+
+    def __init__(self, steps: Sequence[Computed], wanted: Collection[Node]) -> None:
+        inside = {s.node for s in steps}
+        self.given = list(dict.fromkeys(a for s in steps for a in s.operands if a not in inside))
+        self.slots = {a: k for k, a in enumerate([*self.given, *[s.node for s in steps]])}
+        last = {a: k for k, s in enumerate(steps) for a in (*s.operands, s.node)}
+        dying: list[list[int]] = [[] for _ in steps]
+        for a in inside.difference(wanted):
+            dying[last[a]].append(self.slots[a])
+        self.places = [
+            Place(self.slots[s.node], tuple([self.slots[a] for a in s.operands]), tuple(sorted(dead)))
+            for s, dead in zip(steps, dying, strict=True)
+        ]

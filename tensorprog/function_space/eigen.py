@@ -67,7 +67,9 @@ class Eigenflow:
 
     def of_prior(self, x: np.ndarray) -> np.ndarray:
         """Rows x in eigenvectors times the covariance of f_0."""
-        return x * self.prior if self.prior.ndim == 1 else x @ self.prior
+        if self.prior.ndim == 1:
+            return x * self.prior
+        return (x.reshape(-1, x.shape[-1]) @ self.prior).reshape(x.shape)  # one product, not one for every time
 
     # ---- parts of a prediction ----
     def parts(self, f: Filter, start: tuple[np.ndarray, np.ndarray] | None, random: bool) -> Parts:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from tensorprog.function_space.ode import Solution, solve_flow, solve_steps
 from tensorprog.function_space.posterior import Posterior, posterior
 from tensorprog.function_space.problem import Problem
 from tensorprog.function_space.results import Both, Prediction
+from tensorprog.function_space.sizes import chosen, large_of_arrays, large_of_network, settings_of
 from tensorprog.function_space.spectrum import EPS, Regulariser
 from tensorprog.kernels.function import KernelFunction
 from tensorprog.networks.network import Network
@@ -35,7 +36,14 @@ def predict(
     loss: Any = "mse",
     outputs: int | None = None,
     values: Any = None,
-) -> Predictor:
+    method: str = "auto",
+    memory: float | None = None,
+    tol: float = 1e-6,
+    products: int = 1000,
+    rank: int = 500,
+    out: Any = None,
+    progress: bool | None = None,
+) -> Any:
     """Training in function space: a function of the time, or of the number of steps.
 
     `tp.predict(net, X, y, X_test)` of a network or its `kernel_fn`; `tp.predict(K, y, K_test, K_test_test)` of arrays, of results
@@ -54,9 +62,19 @@ def predict(
             function of f and y with one number for each example: by a solver of differential equations.
         outputs: The number of outputs, where it is not that of the columns of y: of classes.
         values: Numbers for the network's `tp.Scalar`s.
+        method: `"eigen"`: by eigenvectors, exact; `"krylov"`: by products with the kernel, for many examples, as exact
+            as `tol`, with an error that is a bound; `"auto"`: eigenvectors of up to 12,000 examples if they fit.
+        memory: How many bytes may be used; by default what the machine has free. What does not fit is refused before it starts.
+        tol: Of the Krylov method: the error of outputs, in units of the largest target.
+        products: Of the Krylov method: products with the kernel at most.
+        rank: Of its preconditioner: examples.
+        out: A folder for the kernel in tiles (of data, half a square of float64) and the state of the Krylov method, where an
+            interrupted call goes on.
+        progress: Whether to show progress bars; by default on a terminal only.
 
     Returns:
-        A function `pred(t=.., get="ntk", f0="prior")` or `pred(steps=.., lr=..)`, see `Predictor`.
+        A function `pred(t=.., get="ntk", f0="prior")` or `pred(steps=.., lr=..)`, see `Predictor`; by
+        Krylov spaces a `LargePredictor`.
 
     Raises:
         TensorProgramError: kernels, data or targets that make no sense.
@@ -72,33 +90,44 @@ def predict(
 
     Source: Jacot et al. 2018 (arXiv:1806.07572); Lee et al. 2019 (arXiv:1902.06720), equations 9-16 for the ensemble.
     """
-    if isinstance(kernel, (Network, KernelFunction)):
-        X, y, X_test = _positional(data, ("X", "y", "X_test"), X_test)
-        if K_test is not None or K_test_test is not None:
-            raise TensorProgramError("K_test of a network", fix="give X_test")
-        problem = Problem.of_network(kernel, X, y, X_test, values, loss, outputs)
-    else:
-        if X_test is not None:
-            raise TensorProgramError(
-                "X_test of a kernel that is an array", fix="give K_test, or a Network in its place"
-            )
-        given: list[Any] = [None, K_test, K_test_test]
-        for i, x in enumerate(data[:3]):
-            if x is not None and given[i] is not None:
-                raise TensorProgramError(f"{('y', 'K_test', 'K_test_test')[i]} is given twice", fix="give it once")
-            given[i] = x if x is not None else given[i]
-        if not data or len(data) > 3:
-            raise TensorProgramError(
-                f"tp.predict of a kernel and {len(data)} more", fix="tp.predict(K, y, K_test, K_test_test)"
-            )
-        problem = Problem.of_arrays(kernel, given[0], given[1], given[2], loss, outputs)
     r = None
     if diag_reg is not None:
         found, single = nonnegative(diag_reg, "diag_reg")
         if not single:
             raise TensorProgramError("several regularisers", fix="give one number")
         r = float(found[0])
-    return Predictor(problem, r, bool(diag_reg_absolute_scale))
+    absolute = bool(diag_reg_absolute_scale)
+    settings = settings_of(tol, products, rank, out, progress)
+    if isinstance(kernel, (Network, KernelFunction)):
+        X, y, X_test = _positional(data, ("X", "y", "X_test"), X_test)
+        if K_test is not None or K_test_test is not None:
+            raise TensorProgramError("K_test of a network", fix="give X_test")
+        if _many(method, X, memory, loss):
+            return large_of_network(kernel, X, y, X_test, values, memory, r, absolute, settings)
+        return Predictor(Problem.of_network(kernel, X, y, X_test, values, loss, outputs), r, absolute)
+    if X_test is not None:
+        raise TensorProgramError("X_test of a kernel that is an array", fix="give K_test, or a Network in its place")
+    given: list[Any] = [None, K_test, K_test_test]
+    for i, x in enumerate(data[:3]):
+        if x is not None and given[i] is not None:
+            raise TensorProgramError(f"{('y', 'K_test', 'K_test_test')[i]} is given twice", fix="give it once")
+        given[i] = x if x is not None else given[i]
+    if not data or len(data) > 3:
+        raise TensorProgramError(
+            f"tp.predict of a kernel and {len(data)} more", fix="tp.predict(K, y, K_test, K_test_test)"
+        )
+    if _many(method, given[0], memory, loss):
+        return large_of_arrays(kernel, given[0], given[1], given[2], memory, r, absolute, settings)
+    return Predictor(Problem.of_arrays(kernel, given[0], given[1], given[2], loss, outputs), r, absolute)
+
+
+def _many(method: Any, data: Any, memory: Any, loss: Any) -> bool:
+    """Is it a matter of Krylov spaces?"""
+    count = len(next(iter(data.values()), ())) if isinstance(data, Mapping) else len(data) if np.ndim(data) else 0
+    found = chosen(method, count, memory) == "krylov"
+    if found and not (isinstance(loss, str) and loss == "mse"):
+        raise TensorProgramError(f"{count} examples with another loss", fix='use loss="mse", or fewer examples')
+    return found
 
 
 def _positional(data: Sequence[Any], names: tuple[str, ...], last: Any) -> tuple[Any, Any, Any]:
@@ -203,6 +232,7 @@ class Predictor:
             return Prediction(
                 found.parts(p, own.name, start), at=found.at, single=single, steps=steps, get=own.name,
                 regulariser=own.regulariser, condition=spectrum.condition, kind="estimate",
+                method="solved",
             )  # fmt: skip
 
         if steps is None:

@@ -30,6 +30,7 @@ class Prediction:
         condition: The largest eigenvalue of the kernel over the smallest, before that.
         note: What a reader should know.
         kind: What errors are: a `"bound"`, or an `"estimate"` from a second solution.
+        method: How it was computed.
     """
 
     def __init__(
@@ -44,8 +45,9 @@ class Prediction:
         condition: float,
         note: str = "",
         kind: str = "bound",
+        method: str = "closed form",
     ) -> None:
-        self.kind, self.at = kind, at
+        self.kind, self.method, self.at = kind, method, at
         self._parts, self._single = parts, single
         shown: Any = at[0] if single else at
         self.t: Any = None if steps else shown
@@ -113,11 +115,6 @@ class Prediction:
     def flow(self) -> Prediction:
         """Of steps: gradient flow at the times lr k/(1 - momentum), beside them."""
         return self._part("flow", "it is gradient flow itself", "give steps= and lr=")
-
-    @property
-    def method(self) -> str:
-        """How it was computed."""
-        return "closed form" if self.kind == "bound" else "solved"
 
     @property
     def gap(self) -> np.ndarray:

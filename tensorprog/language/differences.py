@@ -10,6 +10,8 @@ Linear instructions pass increments on, a product is a sum of products, and a pr
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from tensorprog.errors import TensorProgramError
 from tensorprog.language import algebra
 from tensorprog.language.describe import describe
@@ -18,13 +20,14 @@ from tensorprog.language.node import Node, topological
 __all__ = ["increment"]
 
 
-def increment(y: Node, known: dict[Node, Node], eps: Node) -> Node:
+def increment(y: Node, known: dict[Node, Node], eps: Node, at: Callable[[Node], Node] = lambda x: x) -> Node:
     """The divided difference of a node, given those of what it is made of.
 
     Args:
         y: A function of nodes whose differences are known.
         known: These, and theirs; it grows.
         eps: The scalar.
+        at: What a node is where the differences are taken; itself by default.
 
     Raises:
         TensorProgramError: y is made of them by an instruction that is neither linear nor elementwise, or by a jump.
@@ -36,30 +39,32 @@ def increment(y: Node, known: dict[Node, Node], eps: Node) -> Node:
         if not any(a in moving for a in x.args):
             known[x] = algebra.ZERO
             continue
-        known[x] = algebra.typed(_of(x, known, eps), x.shape, x.width, x.inner)
+        known[x] = algebra.typed(_of(x, known, eps, at), x.shape, x.width, x.inner)
         known[x].source = known[x].source or x.source
         if not known[x].is_zero:
             moving.add(x)
     return algebra.typed(known[y], y.shape, y.width, y.inner)
 
 
-def _of(x: Node, known: dict[Node, Node], eps: Node) -> Node:
+def _of(x: Node, known: dict[Node, Node], eps: Node, at: Callable[[Node], Node]) -> Node:
     match x.op:
         case "add":
             return algebra.add([(c, known[a]) for c, a in zip(x.attr, x.args, strict=True)])
         case "mul":  # factor by factor: those before are moved already
             factors = [a for a, k in zip(x.args, x.attr, strict=True) for _ in range(k)]
+            before = [at(a) for a in factors]
             moved = [
-                a if known[a].is_zero else algebra.add([(1, a), (1, algebra.mul([eps, known[a]]))]) for a in factors
+                b if known[a].is_zero else algebra.add([(1, b), (1, algebra.mul([eps, known[a]]))])
+                for a, b in zip(factors, before, strict=True)
             ]
             terms = [
-                (1, algebra.mul([*moved[:i], known[a], *factors[i + 1 :]]))
+                (1, algebra.mul([*moved[:i], known[a], *before[i + 1 :]]))
                 for i, a in enumerate(factors)
                 if not known[a].is_zero
             ]
             return algebra.add(terms)
         case "fn":
-            return algebra.difference(x.attr.name, x.args[0], known[x.args[0]], eps, *x.attr.parameters)
+            return algebra.difference(x.attr.name, at(x.args[0]), known[x.args[0]], eps, *x.attr.parameters)
         case "view" | "take" | "pick" | "sum" | "stack" | "matmul" | "moment" | "inner":
             return algebra.applied(x, [algebra.typed(known[a], a.shape, a.width, a.inner) for a in x.args])
     raise TensorProgramError(

@@ -27,7 +27,7 @@ import numpy as np
 from tensorprog.errors import TensorProgramError
 from tensorprog.language.symbols import number
 
-__all__ = ["ABC", "NAMES", "Classification", "Powers", "classify", "named"]
+__all__ = ["ABC", "HALF", "NAMES", "Classification", "Powers", "classify", "named"]
 
 HALF = Fraction(1, 2)
 NAMES = ("mup", "ntk", "standard", "mean_field")

@@ -63,8 +63,8 @@ def sgd(
         X_test: Data on which outputs are computed, too.
         optimizer: `tp.SGD(momentum=, nesterov=, weight_decay=)`, plain by default; `tp.Adam(beta1=, beta2=, eps=)`,
             `tp.SignSGD()` or `tp.Muon(momentum=, others=)`, in "mup" or "ntk", with rates that are the same at all widths.
-        weight_decay: Of what is trained (decoupled, as in AdamW): a step leaves 1 - lr weight_decay of it. Where features are
-            learned. `tp.SGD(weight_decay=)` is the coupled one.
+        weight_decay: Of what is trained (decoupled, as in AdamW): a step leaves 1 - lr weight_decay of it.
+            `tp.SGD(weight_decay=)` is the coupled one.
         clip: The largest norm of the gradients of all parameters together; larger ones are scaled down to it. The norm is that of
             the derivatives in the entries of omega times n^(-c/2), which is of order one in every parametrization (c = 0 in
             "ntk" and "mup"); shifts of a parametrization leave it as it is.
@@ -122,12 +122,6 @@ def sgd(
     if decay < 0:
         raise TensorProgramError(f"weight_decay={weight_decay}", fix="give a number of at least 0")
     coupled = number(getattr(optimizer, "weight_decay", 0))
-    if (decay or coupled) and powers.scale != 0:
-        raise TensorProgramError(
-            f"weight decay in the parametrization {abc}",
-            why="weights that shrink do not stay near the first ones, and the kernel changes from step to step",
-            fix='use parametrization="mup"',
-        )
     found = loss_of(loss, y, whole.examples, whole.theta.shape[1] if whole.several else None)
     recipe = Recipe(
         powers,
@@ -217,7 +211,7 @@ def _batches(batch: Any, steps: int, examples: int) -> list[tuple[int, ...]]:
 
 
 @dataclass(frozen=True)
-class _Rates:
+class Rates:
     """The rate of a step and a parameter; tables are by names of parameters, and "default"."""
 
     tables: Mapping[str, list[Node]]
@@ -236,7 +230,7 @@ def _rates(lr: Any, steps: int, kinds: Mapping[str, str]) -> Callable[[int, str]
     missing = [] if "default" in given else [name for name in kinds if name not in given]
     if missing:
         raise TensorProgramError(f"lr has no rate for {missing[0]}", fix='give one, or "default"')
-    return _Rates({name: _schedule(value, steps) for name, value in given.items()})
+    return Rates({name: _schedule(value, steps) for name, value in given.items()})
 
 
 def _schedule(lr: Any, steps: int) -> list[Node]:

@@ -15,7 +15,7 @@ from tensorprog.language.program import Program
 from tensorprog.networks.network import Network
 from tensorprog.networks.samples import Batch
 from tensorprog.training.divergence import finite
-from tensorprog.training.powers import ABC, classify
+from tensorprog.training.powers import ABC, HALF, classify
 from tensorprog.training.unroll import F0, Recipe, Unrolled
 
 __all__ = ["Trace"]
@@ -36,7 +36,8 @@ class Trace:
     Where training follows a kernel, its outputs depend on f_0, the outputs before the first step, which have a law in the limit
     and no value: `tp.limit(trace, f0=...)` takes "zero" (the default), "draw" (from the law), or an array (training examples,
     then test examples); a run has its network's own, in the output `f0`; and `tp.compare` holds every network against the
-    limit that starts at its own.
+    limit that starts at its own. Under weight decay, f_0 are the outputs of the first parameters, shrunk by as much as the
+    parameters are at every step: (steps + 1, examples).
 
     Attributes:
         net: The network.
@@ -70,6 +71,10 @@ class Trace:
         """The number of steps."""
         return len(self.recipe.batches)
 
+    def with_recipe(self, recipe: Recipe) -> Trace:
+        """The same network and data, trained in another way."""
+        return Trace(self.net, self._train, self._test, recipe, self.abc)
+
     def __repr__(self) -> str:
         if not classify(self.abc).nontrivial:
             what = "no step moves the output in the limit"
@@ -82,12 +87,14 @@ class Trace:
         """Its program; f0="own" for the one of finite widths."""
         return self.own_program if isinstance(f0, str) and f0 == "own" else self.program
 
-    def own_run(self, n: int, seeds: int | Sequence[int] = 1, **options: Any) -> Any:
+    def own_run(
+        self, n: int, seeds: int | Sequence[int] = 1, *, values: Mapping[str, Any] | None = None, **options: Any
+    ) -> Any:
         """`tp.run`."""
         from tensorprog.execute.executor import run
 
         _without_f0("run", options)
-        return finite(self.own_program, lambda program: run(program, n, seeds, **options))
+        return finite(self.own_program, values, lambda program, v: run(program, n, seeds, values=v, **options))
 
     def own_limit(self, f0: Any = None, *, values: Mapping[str, Any] | None = None, **options: Any) -> Estimates:
         """`tp.limit`."""
@@ -98,7 +105,7 @@ class Trace:
             if self.pairs_samples and options.get("tol") is None:
                 options.setdefault("samples", PAIRED)
         given = self.given(f0, values, options.get("rng", 0))
-        return finite(self.program, lambda program: limit(program, values=given, **options))
+        return finite(self.program, given, lambda program, v: limit(program, values=v, **options))
 
     @cached_property
     def is_sampled(self) -> bool:
@@ -148,7 +155,8 @@ class Trace:
         numbers = check_seeds(seeds)
         rows = finite(
             self.own_program,
-            lambda program: sweep(program, widths, numbers, weights=weights, values=values, gia=gia, **options),
+            values,
+            lambda program, v: sweep(program, widths, numbers, weights=weights, values=v, gia=gia, **options),
         )
         known = anomalies(self.own_program, n=min(widths), values=values, gia=gia, weights=weights)
         runs = [(n, seed) for n in widths for seed in numbers]
@@ -178,33 +186,32 @@ class Trace:
         if isinstance(f0, str):
             if f0 != "draw":
                 raise TensorProgramError(f"f0={f0!r}", fix='use "zero", "draw" or an array')
-            found[F0] = self._drawn(shape, rng)
+            found[F0] = self._drawn(shape, values, rng)
             return found
         a = real_array(f0, "f0", "give one number for each output")
+        decays = self.recipe.decay or self.recipe.coupled
+        of = " of the first parameters, shrunk by weight decay as at every step," if decays else ""
         if a.shape != shape:
             raise TensorProgramError(
-                f"f0 of shape {a.shape}", why=f"the outputs have shape {shape}: training examples, then test examples",
+                f"f0 of shape {a.shape}", why=f"the outputs{of} have shape {shape}: training examples, then test examples",
                 fix="give one number for each output",
             )  # fmt: skip
         found[F0] = a
         return found
 
-    def _drawn(self, shape: tuple[int, ...], rng: Any) -> np.ndarray:
+    def _drawn(self, shape: tuple[int, ...], values: Mapping[str, Any] | None, rng: Any) -> np.ndarray:
         """A draw of f_0 from its law, the NNGP."""
-        from tensorprog.limits.limit import limit
+        from tensorprog.training.prior import covariance
 
-        data = {k: a for k, a in self._train.arrays.items()}
-        if self._test is not None:
-            data = {k: np.concatenate([a, self._test.arrays[k]]) for k, a in data.items()}
-        K = np.asarray(
-            limit(self.net, data if len(data) > 1 else next(iter(data.values())), of="nngp", rng=rng)["nngp"].value,
-            float,
-        )
-        if len(shape) > 1:  # (examples, examples, outputs, outputs)
-            K = K.transpose(0, 2, 1, 3)
-        size = int(np.prod(shape))
-        w, v = np.linalg.eigh(K.reshape(size, size))
-        z = np.random.default_rng(rng).standard_normal(size)
+        powers = self.recipe.powers
+        if powers.output + powers.initial > HALF:
+            return np.zeros(shape)
+        unrolled = Unrolled(self.net, self._train, self._test, self.recipe, own=False)
+        unrolled.program()
+        firsts = list(zip(unrolled.firsts, unrolled.left, strict=True))[: None if unrolled.decays else 1]
+        batches = [b for b in (self._train, self._test) if b is not None]
+        w, v = np.linalg.eigh(covariance(self.net, batches, firsts, values, rng))
+        z = np.random.default_rng(rng).standard_normal(len(w))
         return np.asarray((v * np.sqrt(np.maximum(w, 0))) @ z).reshape(shape)
 
 

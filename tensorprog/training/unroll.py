@@ -95,9 +95,13 @@ class Unrolled:
         self.parts: dict[tuple[int, ...], tuple[Pass, dict[Node, tuple[Node, int]]]] = {}
         self.root = _root(self.whole.forward)
         self.weights = self._initial()
+        self.firsts = [Weights()]  # of every step: the first parameters, shrunk by weight decay
+        self.left: list[dict[str, Node]] = [{}]  # of every step: what is left of each of them, by name
         self.state: dict[Any, Any] = {}  # of the optimizer
+        self.decays = not self.learning and bool(recipe.decay or recipe.coupled)
         shapes = [p.theta.shape for p in self.passes]
         size = (sum([s[0] for s in shapes]), *shapes[0][1:])
+        size = (len(recipe.batches) + 1, *size) if self.decays else size
         self.f0 = algebra.hyperparameter(F0, np.zeros(size), size)
         if not self.learning and self.whole.mixes and any(len(b) < self.whole.examples for b in recipe.batches):
             raise TensorProgramError(
@@ -142,12 +146,9 @@ class Unrolled:
         everything = range(self.whole.examples)
         for t in range(len(self.recipe.batches) + 1):
             points = [self._point(p, {}) for p in self.passes]
-            start = 0
-            outputs = []
-            for p, point, columns in zip(self.passes, points, found, strict=True):
-                outputs.append(self._output(p, point, start))
-                columns.append(outputs[-1])
-                start += p.examples
+            outputs = [self._output(p, point, t) for p, point in zip(self.passes, points, strict=True)]
+            for column, f in zip(found, outputs, strict=True):
+                column.append(f)
             for name, (k, node, _) in probes.items():
                 probed[name].append(algebra.typed(points[k].now(node), node.shape, None, None))
             losses.append(self.recipe.loss.mean(outputs[0], everything))
@@ -160,8 +161,9 @@ class Unrolled:
         for name, rows in probed.items():
             outputs_of[name] = Output(algebra.stack(rows, 0), (STEP, *probes[name][2]))
         if not self.learning and self.own:
-            own = [algebra.take(outputs_of[name].node, 0, 0) for name in names]
-            outputs_of = {F0: Output(own[0] if len(own) == 1 else _joined(own), axes[1:])} | outputs_of
+            own = [_joined([self._first(p, t) for p in self.passes]) for t in range(len(self.firsts))]
+            of = Output(algebra.stack(own, 0), axes) if self.decays else Output(own[0], axes[1:])
+            outputs_of = {F0: of} | outputs_of
         return Program(outputs_of)
 
     def _probes(self) -> dict[str, tuple[int, Node, tuple[str, ...]]]:
@@ -178,20 +180,26 @@ class Unrolled:
     def _point(self, p: Pass, given: dict[Node, Node]) -> Moved | Nearby:
         if self.learning:
             return Moved(self.weights, given)
-        return Nearby(self.weights, self.power(self.recipe.powers.scale), p.forward, given)
+        return Nearby(self.weights, self.power(self.recipe.powers.scale), p.forward, given, self.firsts[-1])
 
-    def _output(self, p: Pass, point: Moved | Nearby, start: int) -> Node:
+    def _output(self, p: Pass, point: Moved | Nearby, t: int) -> Node:
         powers = self.recipe.powers
         if isinstance(point, Moved):
             f = algebra.mul([self.power(powers.output - 1), point.now(p.theta)])
         else:
             change = algebra.mul([self.power(powers.output - 1 + powers.scale), point.change(p.theta)])
-            if self.own:
-                first = algebra.mul([self.power(powers.output - 1), self.power(powers.initial), p.theta])
-            else:
-                first = algebra.pick(self.f0, 0, range(start, start + p.examples))
-            f = algebra.add([(1, first), (1, change)])
+            f = algebra.add([(1, self._first(p, t)), (1, change)])
         return algebra.typed(f, p.theta.shape, None, None)
+
+    def _first(self, p: Pass, t: int) -> Node:
+        """The outputs of the first parameters, shrunk as much as they are at a step: of the network, or a hyperparameter."""
+        if self.own:
+            powers, theta = self.recipe.powers, Moved(self.firsts[t], {}).now(p.theta)
+            f = algebra.mul([self.power(powers.output - 1), self.power(powers.initial), theta])
+            return algebra.typed(f, p.theta.shape, None, None)
+        start = sum([q.examples for q in self.passes[: self.passes.index(p)]])
+        f0 = algebra.take(self.f0, 0, t) if self.decays else self.f0
+        return algebra.pick(f0, 0, range(start, start + p.examples))
 
     # ---- a step ----
     def _step(self, t: int, whole: Moved | Nearby, f: Node) -> None:
@@ -203,7 +211,7 @@ class Unrolled:
         elif self.learning:
             p, given = self._part(examples)
             point = self._point(p, given)
-            chi = recipe.loss.signal(self._output(p, point, 0), examples)
+            chi = recipe.loss.signal(self._output(p, point, t), examples)
         else:
             p, point = self.whole, whole
             chi = self._masked(f, examples)
@@ -341,6 +349,8 @@ class Unrolled:
 
     def _update(self, t: int, gradients: _Gradients) -> None:
         recipe, linear = self.recipe, self.linear
+        first = Weights(dict(self.firsts[-1].matrices), dict(self.firsts[-1].vectors))
+        by_name = dict(self.left[-1])
         for key, (name, parts) in gradients.items():
             total = summed(parts)
             rate = recipe.rates(t, name)
@@ -354,7 +364,14 @@ class Unrolled:
             else:
                 step, self.state[key] = recipe.optimizer.step(self.state.get(key), total)
             kept = algebra.sub(ONE, algebra.scale(recipe.decay, rate)) if recipe.decay else ONE
+            left = self._left(key, rate, kept) if self.decays else None
+            if left is not None:
+                by_name[name] = left
             if isinstance(key, MatrixSpec):
+                if left is not None:
+                    first.matrices[key] = algebra.typed(
+                        algebra.mul([left, algebra.matrix(key)]), (), key.rows, key.cols
+                    )
                 step = step if linear or whole else algebra.mul([self._sized(key.var), step])
                 new = _moved(self._known(key), kept, [rate, power, step])
                 self.weights.matrices[key] = algebra.typed(new, (), key.rows, key.cols)
@@ -368,8 +385,22 @@ class Unrolled:
                 size = key.attr.var if key.attr.lr is None else key.attr.lr
                 steps = {key: algebra.mul([self._sized(size, key.shape), step])}
             for x, step in steps.items():
+                if left is not None:
+                    first.vectors[x] = algebra.typed(algebra.mul([left, x]), x.shape, x.width, None)
                 new = _moved(self._known(x), kept, [rate, power, step])
                 self.weights.vectors[x] = algebra.typed(new, x.shape, x.width, None)
+        self.firsts.append(first)
+        self.left.append(by_name)
+
+    def _left(self, key: Any, rate: Node, kept: Node) -> Node:
+        """What is left of a first parameter after a step: without gradients it goes the same way."""
+        left, known = self.state.get((key, "left"), (ONE, None))
+        new = algebra.mul([kept, left])
+        if self.recipe.coupled:
+            step, known = self.recipe.optimizer.step(known, algebra.scale(self.recipe.coupled, left))
+            new = algebra.sub(new, algebra.mul([rate, step]))
+        self.state[key, "left"] = new, known
+        return new
 
     def _known(self, key: Any) -> Node:
         """A matrix or a vector as it is now, or its increment."""
@@ -449,6 +480,8 @@ def _contracted(g: Node, metric: Node, target: tuple[int, ...]) -> Node:
 
 
 def _joined(parts: Sequence[Node]) -> Node:
+    if len(parts) == 1:
+        return parts[0]
     rows = [algebra.take(p, 0, i) for p in parts for i in range(p.shape[0])]
     return algebra.stack(rows, 0)
 

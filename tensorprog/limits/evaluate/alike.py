@@ -15,7 +15,7 @@ import numpy as np
 
 from tensorprog.language.node import Node
 from tensorprog.limits.gauss.correlations import SNAP
-from tensorprog.limits.gauss.duals import CORRELATED, DUALS, apart_by_rounding
+from tensorprog.limits.gauss.duals import CORRELATED, apart_by_rounding
 from tensorprog.limits.gauss.tilt import Covariance
 
 __all__ = ["Alike", "Trace"]
@@ -188,7 +188,7 @@ class Alike:
 
 
 class Trace:
-    """The same for closed forms along the examples of two batches, which are carried out in tiles.
+    """The same for closed forms along pairs of examples, in lanes: a pair as it is, then the same pairs moved.
 
     A variable's correlation with itself is computed as one of two variables, where their positions are alike: moved apart, it
     would show an error that it does not have.
@@ -196,27 +196,45 @@ class Trace:
     Args:
         close: May variables at different positions differ that have the same variances and covariance, up to rounding? Else
             some are equal, and correlations of 1 in later layers are theirs, rounded.
-
-    Attributes:
-        sizes: Of integrals, integrated without signs.
+        pairs: How many pairs there are.
     """
 
-    def __init__(self, close: bool) -> None:
-        self._alike = Alike(close, rounded=True)
-        self.sizes: dict[Any, Array] = {}
+    def __init__(self, close: bool, pairs: int) -> None:
+        self._alike, self._pairs = Alike(close, rounded=True), pairs
 
-    def value(self, x: Node, bounds: Any, moved: bool, *arrays: Any) -> Array:
-        """A closed form of its operands.
+    def operands(self, x: Node, arrays: Sequence[Array]) -> Sequence[Array]:
+        """The operands of a closed form, moved covariances and variances of one variable made one number again."""
+        if not (x.attr in CORRELATED or (x.attr == "widened" and x.args[1] is x.args[2])):
+            return arrays
+        first, *others = self._copies(arrays)
+        self._alike.operands(x, first, {}, True, False)
+        found = [self._alike.operands(x, given, {}, False, True) for given in others]
+        changed = [
+            k for k in range(len(arrays)) if any(new[k] is not old[k] for new, old in zip(found, others, strict=True))
+        ]
+        out = list(arrays)
+        for k in changed:
+            out[k] = _beside([first[k], *[new[k] for new in found]], self._pairs)
+        return out
 
-        Args:
-            x: The closed form.
-            bounds: Of the tile.
-            moved: Are the operands moved, so that what was one variable is to be made one again?
-            arrays: The operands, aligned.
-        """
-        given = self._alike.operands(x, arrays, {}, not moved, moved, bounds)
-        value = np.asarray(DUALS[x.attr].array(*(given if moved else arrays)))
-        return self._alike.left(x, given, value, {}, not moved, bounds) if x.attr == "residual" else value
+    def result(self, x: Node, arrays: Sequence[Array], value: Array) -> Array:
+        """The values of a closed form, nothing left where both variables are the same."""
+        if x.attr != "residual":
+            return value
+        copies = zip(self._copies(arrays), self._copies([value]), strict=True)
+        left = [self._alike.left(x, given, v, {}, not k) for k, (given, (v,)) in enumerate(copies)]
+        return _beside(left, self._pairs)
+
+    def _copies(self, arrays: Sequence[Array]) -> list[list[Array]]:
+        """Every evaluation's part of the lanes."""
+        starts = range(0, max([a.shape[-1] for a in arrays]), self._pairs)
+        return [[a[..., i : i + self._pairs] if a.shape[-1] > 1 else a for a in arrays] for i in starts]
+
+
+def _beside(parts: Sequence[Array], lanes: int) -> Array:
+    """Arrays one behind the other along the lanes."""
+    shape = np.broadcast_shapes(*[a.shape for a in parts])
+    return np.concatenate([np.broadcast_to(a, (*shape[:-1], lanes)) for a in parts], axis=-1)
 
 
 def _examples(*nodes: Node) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property, lru_cache
 from math import prod
 from typing import Any
 
@@ -31,15 +32,22 @@ class Perturbation:
     """Moves numbers at random by one or a few units in the last place.
 
     Args:
-        stream: Where the signs come from.
-        scale: How many times as much as in float64.
-        apart: Is the correlation of two variables never 1 because they are the same?
+        seed: Where the signs come from.
+        lanes: The entries of the last axis that are moved, of arrays that have it in common; others are what they are.
     """
 
-    def __init__(self, stream: np.random.Generator, scale: float = 1.0, apart: bool = False) -> None:
-        self._stream, self._scale, self.apart = stream, scale, apart
-        self._signs: np.ndarray = np.zeros(0)
-        self._used = 0
+    def __init__(self, seed: Sequence[int], lanes: range | None = None) -> None:
+        self._seed, self._lanes = tuple(seed), lanes
+        self._signs, self._used = _first_signs(self._seed), 0
+        if lanes is not None:  # the first signs are in the tables
+            self._rows, self._used = 0, len(self._signs)
+
+    @cached_property
+    def _stream(self) -> np.random.Generator:
+        """Where more signs come from."""
+        stream = np.random.default_rng(self._seed)
+        stream.integers(0, 2, DRAWN)  # these are known
+        return stream
 
     def operands(self, x: Node, arrays: Sequence[Any]) -> Sequence[Any]:
         """The operands of a closed form, moved: what it cancels inside shows, even where they are whole numbers."""
@@ -47,24 +55,54 @@ class Perturbation:
 
     def result(self, x: Node, value: Any) -> Any:
         """The result of an instruction, moved; whole constants are what they are."""
-        if (
-            x.op in _MOVING
-            or (x.op == "laplace" and not x.attr.moves)
-            or ((x.op == "constant" or is_values(x)) and np.all(value == np.round(value)))
-        ):
+        if x.op in _MOVING or (x.op == "laplace" and not x.attr.moves):
+            return value
+        given = x.op == "constant" or is_values(x) or (self._lanes is not None and value.shape[-1] == 1)
+        if given and np.all(value == np.round(value)):
             return value
         return self._moved(value, EPS if x.op in _ARITHMETIC else INSIDE if x.op in ("gauss", "guard") else NOISE)
 
     def _moved(self, value: Any, size: float) -> Any:
-        return value * (1 + size * self._scale * self._drawn(np.shape(value)))
+        shape, lanes = np.shape(value), self._lanes
+        if lanes is None:
+            return value * self._factors(shape, size)
+        if len(shape) == 1:  # the most frequent ones: rows of a table that is made once
+            table = _first_factors(self._seed, lanes, size)
+            if self._rows < len(table):
+                self._rows += 1
+                return value * table[self._rows - 1]
+        factors = np.ones((*shape[:-1], lanes.stop))
+        factors[..., lanes.start :] = self._factors((*shape[:-1], len(lanes)), size)
+        factors *= value
+        return factors
 
-    def _drawn(self, shape: tuple[int, ...]) -> Any:
-        """Signs; few are taken from many that are drawn together."""
+    def _factors(self, shape: tuple[int, ...], size: float) -> Any:
+        """1 + size or 1 - size; few signs are taken from many that are drawn together."""
         count = prod(shape)
         if count > DRAWN:
-            return 2.0 * self._stream.integers(0, 2, shape) - 1
+            bits = np.frombuffer(self._stream.bytes(-(-count // 8)), np.uint8)
+            return np.array([1 - size, 1 + size])[np.unpackbits(bits, count=count)].reshape(shape)
         if self._used + count > len(self._signs):
-            self._signs, self._used = 2.0 * self._stream.integers(0, 2, DRAWN) - 1, 0
+            self._signs, self._used = _drawn(self._stream), 0
         found = self._signs[self._used : self._used + count].reshape(shape)
         self._used += count
-        return found
+        return 1 + size * found
+
+
+def _drawn(stream: np.random.Generator) -> np.ndarray:
+    return 2.0 * stream.integers(0, 2, DRAWN) - 1
+
+
+@lru_cache(maxsize=64)
+def _first_signs(seed: tuple[int, ...]) -> np.ndarray:
+    """The first signs of a seed: to make a stream costs as much as many small instructions."""
+    return _drawn(np.random.default_rng(seed))
+
+
+@lru_cache(maxsize=64)
+def _first_factors(seed: tuple[int, ...], lanes: range, size: float) -> np.ndarray:
+    """Rows of factors for all lanes, those that are not moved included; one row has the same signs whatever the size."""
+    rows = DRAWN // len(lanes)
+    table = np.ones((rows, lanes.stop))
+    table[:, lanes.start :] += size * _first_signs(seed)[: rows * len(lanes)].reshape(rows, -1)
+    return table

@@ -165,7 +165,7 @@ class ScalarProgram:
         """
         values: dict[Node, Array] = dict(known or {})
         recorded = noise is None and not known and rows is None
-        perturb = None if noise is None else Perturbation(np.random.default_rng([self.rng, noise]))
+        perturb = None if noise is None else Perturbation([self.rng, noise])
         if self.wide:
             with np.errstate(all="ignore"):  # what is not finite is looked at in the end
                 values, wide = run_wide(self, level, noise)

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from tensorprog.arrays.cores import each
+from tensorprog.arrays.plan import Plan, Step
 from tensorprog.language import algebra
 from tensorprog.language.node import Node
 from tensorprog.limits.evaluate.perturb import Perturbation
@@ -79,24 +80,10 @@ class Tiles:
         self.nodes = list(nodes)
         self.shape = nodes[0].shape
         self.wanted = [x for x in nodes if x in wanted]
-        slots: dict[Node, int] = {}
-        self.inputs: list[Node] = []
-        inside = set(nodes)
-        for x in nodes:
-            for a in x.args:
-                if a not in inside and a not in slots:
-                    slots[a] = len(slots)
-                    self.inputs.append(a)
-        last: dict[Node, int] = {}
-        for k, x in enumerate(nodes):
-            for a in (*x.args, x):
-                last[a] = k
-        self.steps = []
-        for k, x in enumerate(nodes):
-            slots[x] = len(slots)
-            dead = [slots[a] for a in {*x.args, x} if last[a] == k and a in inside and a not in wanted]
-            self.steps.append((slots[x], compute(x), [slots[a] for a in x.args], dead))
-        self.slots = slots
+        steps = [Step(x, x.args, compute(x)) for x in nodes]
+        plan = Plan(steps, wanted)
+        self.inputs, self.slots = plan.given, plan.slots
+        self.steps = list(zip(steps, plan.places, strict=True))
         self.symmetric = (
             len(self.shape) == 2 and self.shape[0] == self.shape[1] and all(map(_is_symmetric(), self.wanted))
         )
@@ -124,13 +111,15 @@ class Tiles:
             start = low if symmetric else 0
             cache: list[Any] = [_part(a, low, high, start) for a in given] + [None] * len(self.steps)
             with np.errstate(over="call", under="call", divide="ignore", invalid="ignore", call=strain):
-                for (slot, compute, args, dead), x in zip(self.steps, self.nodes, strict=True):
-                    arrays = [cache[i] for i in args]
+                for step, place in self.steps:
+                    x, compute = step.node, step.compute
+                    assert compute is not None
+                    arrays = [cache[i] for i in place.sources]
                     if noise is None:
-                        cache[slot] = compute(*arrays)
+                        cache[place.target] = compute(*arrays)
                     else:
-                        cache[slot] = noise.result(x, compute(*noise.operands(x, arrays)))
-                    for i in dead:
+                        cache[place.target] = noise.result(x, compute(*noise.operands(x, arrays)))
+                    for i in place.frees:
                         cache[i] = None
             for x, full in out.items():
                 full[low:high, start:] = cache[self.slots[x]]

@@ -261,7 +261,7 @@ def run_wide(program: ScalarProgram, level: int, noise: int | None) -> tuple[dic
     Returns:
         Outputs and integrals, with what they are made of, as ordinary floats; and the outputs as they are.
     """
-    perturb = None if noise is None else Perturbation(np.random.default_rng([program.rng, noise]))
+    perturb = None if noise is None else Perturbation([program.rng, noise])
     moved = perturb is not None
     values: dict[Node, Wide] = {}
     narrow = Narrowed(values, moved)

@@ -30,7 +30,7 @@ from tensorprog.limits.gauss.correlations import (
 )
 from tensorprog.limits.gauss.shares import quadrant, share, slopes
 
-__all__ = ["CORRELATED", "DUALS", "JOINT", "Dual", "apart_by_rounding", "dual", "unsnapped"]
+__all__ = ["CORRELATED", "DUALS", "JOINT", "SNAPPED", "Dual", "apart_by_rounding", "dual"]
 
 
 @dataclass(frozen=True)
@@ -54,17 +54,8 @@ class Dual:
 
 CORRELATED = ("arccos1", "arcsine", "arcsine_noisy", "sign_pair", "shares", "shares_size")
 """Closed forms of two variables: their last operands are variance, covariance, variance."""
-
-
-def unsnapped(name: str, *arguments: Any) -> np.ndarray:
-    """A closed form, correlations that are snapped to 1 or -1 as far from there as they may have been.
-
-    What turns like an angle there (that of relu') has lost half its digits: the difference to the form itself says how many.
-    """
-    if name in ("arcsine", "arcsine_noisy", "sign_pair", "shares", "shares_size"):
-        a, c, b = arguments[-3:]
-        arguments = (*arguments[:-2], apart_by_rounding(a, c, b), b)
-    return DUALS[name].array(*arguments)
+SNAPPED = ("arcsine", "arcsine_noisy", "sign_pair", "shares", "shares_size")
+"""Those that turn like an angle at correlations of 1 or -1, where half the digits are lost: set apart, they tell how many."""
 
 
 def apart_by_rounding(a: Any, c: Any, b: Any) -> np.ndarray:

@@ -8,23 +8,26 @@ correlated ones, and, where that is cheap, for all of the diagonal.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from math import isqrt
+from typing import Any
 
 import numpy as np
 
 from tensorprog.language.functions import NORMAL
-from tensorprog.limits.evaluate.alike import Trace
-from tensorprog.limits.evaluate.perturb import Perturbation
 from tensorprog.limits.evaluate.wide import FLOOR
 from tensorprog.limits.gauss.rounding import NOISE
-from tensorprog.limits.pairs.blocks import Batched, Block, Call
+from tensorprog.limits.pairs.blocks import Batched
+from tensorprog.limits.pairs.call import Call
 from tensorprog.limits.pairs.inner_products import GramProducts, Products
+from tensorprog.limits.pairs.lanes import Moved
 
 __all__ = ["AccuracyWarning", "Measured", "measure"]
 
 Array = np.ndarray
+Pair = tuple[int, int]
 MOST = 64
 """Pairs that are looked at."""
 FEWEST = 4
@@ -58,7 +61,7 @@ class Measured:
         finite: Are the numbers?
         tiny: Is the size of an example, or of all there is, so small that floats lose digits?
         values: The kernels themselves, (.., rows, columns), and those of each example alone, (.., rows, 1), if all pairs were
-            looked at: entries of an example with itself are in the latter.
+            looked at: entries of an example with itself are in the latter, and of one batch those above the diagonal are enough.
     """
 
     error: dict[str, float]
@@ -85,17 +88,14 @@ class Measured:
         worst, finite = {**second.worst, **first.worst}, self.finite and other.finite
         return Measured(error, relative, visible, worst, self.pairs + other.pairs, finite, self.tiny or other.tiny)
 
-    def note(
-        self, name: str, error: Array, scale: Array, rows: Sequence[int], columns: Sequence[int] | None, largest: float
-    ) -> None:
-        """Takes in errors (.., rows, columns) of some entries.
+    def note(self, name: str, error: Array, scale: Array, places: Callable[[int], Pair], largest: float) -> None:
+        """Takes in errors of some entries.
 
         Args:
             name: Of the kernel.
-            error: Of the entries.
+            error: Of the entries, (.., pairs).
             scale: Their sizes.
-            rows: Which entries these are.
-            columns: Likewise; None for diagonal entries (.., rows, 1).
+            places: Number of a pair to its examples.
             largest: The size of the largest entry of all.
         """
         if not error.size:
@@ -108,9 +108,8 @@ class Measured:
         self.error[name] = max(self.error[name], float(error.max()))
         self.relative[name] = max(self.relative[name], float(relative.max()))
         if (most := float(visible.max())) >= self.visible[name]:
-            i, j = [int(k) for k in np.unravel_index(int(np.argmax(visible)), visible.shape)[-2:]]
             self.visible[name] = most
-            self.worst[name] = int(rows[i]), int(rows[i] if columns is None else columns[j])
+            self.worst[name] = places(int(np.argmax(visible)) % visible.shape[-1])
 
     def whole(self, name: str, value: Array, error: Array, symmetric: bool) -> None:
         """Takes in the errors of a whole kernel (rows, columns), or (rows, columns, outputs, outputs)."""
@@ -127,9 +126,9 @@ class Measured:
                 one, two = [np.nan_to_num(size.max(axis, initial=0.0) / root) for axis in axes]
         scale = one[:, None, :, None] * two[None, :, None, :] if several else np.multiply.outer(one, two)
         finite = np.where(np.isfinite(value), error, np.inf)
-        self.note(
-            name, finite, scale, range(value.shape[-2]), range(value.shape[-1]), float(np.max(scale, initial=0.0))
-        )
+        columns, lanes = value.shape[-1], (*value.shape[:-2], -1)
+        most = float(np.max(scale, initial=0.0))
+        self.note(name, finite.reshape(lanes), scale.reshape(lanes), lambda k: divmod(k, columns), most)
 
 
 def measure(
@@ -155,54 +154,69 @@ def measure(
     total = n * (n + 1) // 2 if p.same else n * m
     rows, columns = _telling(p, _number(MOST, FEWEST, pair, total, call))
     alone = sorted({*rows, *(columns if p.same else ()), *_spread(p.sizes(0), _number(1024, FEWEST, same, n, call))})
-    itself = _diagonal(p.at(alone, None), same, found, call)
-    place = {i: k for k, i in enumerate(alone)}
-    sizes = [_sizes(x, several) for x, _ in itself]
+    own = p.at(alone, None)
+    own_data = own.block(same.data, slice(None), slice(None)).products
+    itself, own_errors = _compared(same, own_data, len(alone), own, found, call)
+    found.tiny |= any((_largest(x) < NORMAL).any() for x in itself)
+    sizes = [_sizes(x, several) for x in itself]
     largest = [float(np.max(size, initial=0.0)) ** 2 for size in sizes]
     if p.same:
-        for name, (_, error), size, most in zip(names, itself, sizes, largest, strict=True):
+        for name, error, size, most in zip(names, own_errors, sizes, largest, strict=True):
             one = size[:, None] * size[None] if several else size**2
-            found.note(name, error, one[..., None], alone, None, most)
+            found.note(name, error, one, lambda k: (alone[k], alone[k]), most)
         if n == 1:
             return found
+    pairs = _different(rows, columns) if p.same else list(product(rows, columns))
+    i, j = [np.array([side.index(x[k]) for x in pairs], dtype=int) for k, side in enumerate((rows, columns))]
     part = p.at(rows, columns)
-    equal = p.equal(rows, columns)
-    on = np.equal.outer(rows, columns) if p.same else np.zeros_like(equal)
-    equal &= ~on
-    values, errors = _compared(pair, part, found, apart=True, unwanted=on, call=call)
-    if equal.any():  # correlations of 1 that are no rounding
-        _, known = _compared(pair, part, found, apart=False, unwanted=~equal, call=call)
-        errors = [np.where(equal, b, a) for a, b in zip(errors, known, strict=True)]
+    equal = p.equal(rows, columns)[i, j]
+    values = [np.empty((*shape, len(pairs))) for shape in pair.shapes]
+    errors = [np.empty_like(x) for x in values]
+    for which, apart in ((~equal, True), (equal, False)):  # the latter: correlations of 1 that are no rounding
+        if which.any():
+            data = part.lanes(pair.data, i[which], j[which])
+            answers = _compared(pair, data, int(np.count_nonzero(which)), part, found, call, apart)
+            for full, answer in zip((*values, *errors), (*answers[0], *answers[1]), strict=True):
+                full[..., which] = answer
+    found.tiny |= any(_largest(x).max(initial=0.0) < NORMAL for x in values if x.size)
     if len(rows) == n and len(columns) == m and alone == list(range(n)):
-        found.values = values, [x for x, _ in itself]
+        whole = [np.zeros((*x.shape[:-1], n, m)) for x in values]
+        for full, x in zip(whole, values, strict=True):
+            full[..., i, j] = x
+        found.values = whole, [x[..., None] for x in itself]
     others = None if p.same else _second(p, same, columns, found, several, call)
+    place = {k: at for at, k in enumerate(alone)}
+    first, second = [place[rows[k]] for k in i], [place[columns[k]] if p.same else k for k in j]
     for k, (name, value, error, size, most) in enumerate(zip(names, values, errors, sizes, largest, strict=True)):
-        one = size[..., [place[i] for i in rows]]
+        one = size[..., first]
         with np.errstate(all="ignore"):
             if p.same:
-                two = size[..., [place[j] for j in columns]]
+                two = size[..., second]
             elif others is not None:
-                two = others[k]
-            elif several:  # at least this, by Cauchy and Schwarz
-                two = np.nan_to_num(np.abs(value) / one[:, None, :, None]).max((0, 2))
-            else:
-                two = np.nan_to_num(np.abs(value) / one[:, None]).max(0)
-        scale = one[:, None, :, None] * two[None, :, None, :] if several else np.multiply.outer(one, two)
+                two = others[k][..., second]
+            else:  # at least this, by Cauchy and Schwarz
+                least = np.nan_to_num(np.abs(value) / (one[:, None] if several else one))
+                least = least.max(0) if several else least
+                two = np.stack([least[..., j == at].max(-1, initial=0.0) for at in range(len(columns))], -1)[..., j]
+        scale = one[:, None] * two[None] if several else one * two
         most = max(most, float(np.max(np.nan_to_num(scale), initial=0.0)))
-        found.note(name, np.where(on, 0.0, error), scale, rows, columns, most)
+        found.note(name, error, scale, pairs.__getitem__, most)
     return found
 
 
+def _different(rows: Sequence[int], columns: Sequence[int]) -> list[Pair]:
+    """Pairs of two examples of one batch, in one order: the other has the same kernel, transposed."""
+    found: dict[frozenset[int], Pair] = {}
+    for i, j in product(rows, columns):
+        if i != j:
+            found.setdefault(frozenset((i, j)), (i, j))
+    return list(found.values())
+
+
 def _sizes(value: Array, several: bool) -> Array:
-    """sqrt K(x, x) of values (.., rows, 1): (rows,), or (outputs, rows)."""
+    """sqrt K(x, x) of values (.., examples): (examples,), or (outputs, examples)."""
     with np.errstate(all="ignore"):
-        return np.sqrt(np.abs(np.einsum("oor->or", value[..., 0]) if several else value[..., 0]))
-
-
-def _diagonal(p: Products | GramProducts, same: Batched, found: Measured, call: Call) -> list[tuple[Array, Array]]:
-    """Values and errors (.., rows, 1) of the program of one example."""
-    values, errors = _compared(same, p, found, apart=False, call=call)
-    return list(zip(values, errors, strict=True))
+        return np.sqrt(np.abs(np.einsum("oor->or", value) if several else value))
 
 
 def _second(
@@ -213,61 +227,56 @@ def _second(
         return None
     own = p.turned().at(columns, None)
     found.pairs += len(columns)
-    return [
-        _sizes(x, several)
-        for x in same.run(Block(own.block(same.data, slice(None), slice(None)).products, len(columns), 1), call=call)
-    ]
+    data = own.block(same.data, slice(None), slice(None)).products
+    return [_sizes(x[0], several) for x in same.lanes.run(data, len(columns), call)]
 
 
 def _compared(
     c: Batched,
+    data: Mapping[Any, Array],
+    pairs: int,
     p: Products | GramProducts,
     found: Measured,
-    apart: bool,
     call: Call,
-    unwanted: Array | None = None,
+    apart: bool = False,
 ) -> tuple[list[Array], list[Array]]:
-    """Values and errors: rounding by perturbation, integrals at other resolutions.
+    """Values and errors of pairs of examples: rounding by perturbation, integrals at other resolutions.
 
-    A float32 is a number that rounding has moved by 2^29 times as much. It is moved in float64, where nothing else moves it.
+    Args:
+        c: What is evaluated.
+        data: Its data, in lanes.
+        pairs: How many.
+        p: What they are pairs of.
+        found: Takes in how many evaluations this took, and whether numbers are finite.
+        call: What it belongs to.
+        apart: Are these pairs of different examples?
     """
-    scale = float(np.finfo(p.dtype).eps / np.finfo(float).eps)
-    everything = slice(0, p.counts[0]), slice(0, p.counts[1])
-    block = p.block(c.data, *everything)
-    block = Block(block.products, block.rows, 1 if p.same else block.columns, unwanted=unwanted)
-    trace = None  # in float32 correlations are below 1 where they should be 1
-    if p.dtype == np.float64:
-        near, repeated = p.positions
-        equal = repeated or not (apart or p.same)  # positions, or examples: see `measure`
-        trace = Trace(close=near or not equal)
-    base = c.run(block, trace=trace, call=call)
-    found.pairs += block.rows * block.columns * (3 if c.integrates(call) else 2)
-    found.finite &= all((np.isfinite(x) if unwanted is None else np.isfinite(x) | unwanted).all() for x in base)
-    found.tiny |= any(map(_is_tiny, base))
-    noise = Perturbation(np.random.default_rng(0), scale, apart=apart)
-    if c.integrates(call) and call.compared and c.two_rules(call):
-        moved = base  # the finer one is another rule: a coarse one tells nothing that it does not
-    else:
-        moved = c.run(block, noise=noise, trace=trace, level=0 if c.integrates(call) else 1, call=call)
+    near, repeated = p.positions
+    equal = repeated or not (apart or p.same)  # positions, or examples: see `measure`
+    integrates = None
+    while integrates is not c.integrates(call):  # closed forms may give way to integrals, once
+        integrates = c.integrates(call)
+        # a coarse one tells nothing if the finer one is another rule
+        levels = (1,) if not integrates else (2,) if call.compared and c.two_rules(call) else (2, 0)
+        moved = Moved(pairs, levels, apart, near or not equal)
+        values = c.lanes.run(data, pairs, call, moved)
+    found.pairs += pairs * (1 + len(levels))
+    base = [x[0] for x in values]
+    found.finite &= all(bool(np.isfinite(x).all()) for x in base)
     with np.errstate(invalid="ignore"):  # inf - inf: what is infinite is refused at the end
-        differences = [np.abs(x - y) for x, y in zip(base, moved, strict=True)]
-    if not c.integrates(call):
-        return base, [4 * d + NOISE * scale * np.abs(x) for x, d in zip(base, differences, strict=True)]
-    # The coarse integral is off by more than the fine one, which only a finer one can judge; but it would see a tail cut off.
-    finer = c.run(
-        block, noise=Perturbation(np.random.default_rng(1), scale, apart=apart), trace=trace, level=2, call=call
-    )
-    with np.errstate(invalid="ignore"):
+        apart_by = [np.abs(x[1:] - x[0]) for x in values]
+        if not integrates:
+            return base, [4 * d[0] + NOISE * np.abs(x) for x, d in zip(base, apart_by, strict=True)]
+        # The coarse integral is off by more than the fine one, which only a finer one can judge; but it would see a tail cut off.
         return base, [
-            10 * np.abs(x - y) + COARSE * d + NOISE * scale * np.abs(x)
-            for x, y, d in zip(base, finer, differences, strict=True)
+            10 * d[0] + COARSE * (d[1] if len(d) > 1 else 0.0) + NOISE * np.abs(x)
+            for x, d in zip(base, apart_by, strict=True)
         ]
 
 
-def _is_tiny(x: Array) -> bool:
-    """Are values (.., rows, columns) where floats lose digits: all of one example, if there is one column, else all?"""
-    size = np.abs(x).max(axis=tuple(range(x.ndim - 2)))
-    return bool(np.any((size if x.shape[-1] == 1 else size.max(initial=0.0)) < NORMAL))
+def _largest(x: Array) -> Array:
+    """The largest size of the entries (.., pairs) of every pair."""
+    return np.asarray(np.abs(x).max(axis=tuple(range(x.ndim - 1))))
 
 
 def _number(most: int, fewest: int, c: Batched, total: int, call: Call) -> int:

@@ -70,7 +70,8 @@ class Compiled:
     ) -> Compiled:
         """The same, compiled once: whoever asks for equal programs gets the same."""
         numbers = [p.values(given) for p, given in zip((pair, same), values, strict=True)]
-        key = _digest((pair, same), numbers), several, budget
+        # programs are equal whatever the order of their outputs; arrays come in that order
+        key = _digest((pair, same), numbers), tuple(pair.outputs), several, budget
         found = _KNOWN.pop(key, None) or cls(pair, same, several, budget, values)
         _KNOWN[key] = found  # the last one asked for is the last one to be forgotten
         while len(_KNOWN) > REMEMBERED:

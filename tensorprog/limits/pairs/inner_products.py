@@ -16,7 +16,7 @@ from tensorprog.language.given import real_array
 from tensorprog.language.node import Node
 from tensorprog.language.rearranged import joined, transformed
 from tensorprog.limits.gauss.correlations import nearly_equal
-from tensorprog.limits.pairs.blocks import Block
+from tensorprog.limits.pairs.layout import Block
 
 __all__ = ["GramProducts", "Products"]
 
@@ -175,6 +175,28 @@ class Products:
         n, m = len(range(self.counts[0])[rows]), len(range(self.counts[1])[columns])
         return Block(products, n, m, self.same and rows == columns)
 
+    def lanes(self, data: Sequence[Node], rows: Sequence[int], columns: Sequence[int]) -> dict[Any, np.ndarray]:
+        """The arrays of the `data` nodes for pairs of examples, one of each batch: (*axes, pairs).
+
+        Every product is computed as that of an example with itself: equal examples have a correlation of 1, to the last bit.
+        """
+        places = np.asarray(rows, dtype=int), np.asarray(columns, dtype=int)
+        with np.errstate(over="ignore", invalid="ignore"):  # what is infinite is refused at the end
+            return {x.attr: self._along(x, places) for x in data}
+
+    def _along(self, x: Node, places: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+        name, transform, other, change, slot, slot2, labels = x.attr
+        if slot == slot2 or isinstance(change, ArrayData) or change == VALUES:
+            return self._array(x, slice(None), slice(None))[..., places[slot]]
+        if labels is not None:
+            return self._tied(x, *places, paired=True)
+        a, b = [
+            self._view(*given)[k] for given, k in (((name, transform, 0), places[0]), ((other, change, 1), places[1]))
+        ]
+        value = np.matmul(a.reshape(len(a), -1, a.shape[-1]), b.reshape(len(b), -1, b.shape[-1]).swapaxes(1, 2))
+        value = (value / a.shape[-1]).reshape(len(a), *a.shape[1:-1], *b.shape[1:-1])
+        return np.ascontiguousarray(np.moveaxis(value, 0, -1))
+
     def _array(self, x: Node, rows: slice, columns: slice) -> np.ndarray:
         name, transform, other, change, slot, slot2, labels = x.attr
         if change == VALUES:
@@ -218,8 +240,15 @@ class Products:
         out = "".join(dict.fromkeys(letters))
         return np.ascontiguousarray(np.einsum(f"X{''.join(letters)}->{out}X", a), self.dtype)
 
-    def _tied(self, x: Node, rows: slice, columns: slice) -> np.ndarray:
-        """Inner products of some positions with equal ones; the attribute's last entry labels the axes."""
+    def _tied(self, x: Node, rows: Any, columns: Any, paired: bool = False) -> np.ndarray:
+        """Inner products of some positions with equal ones; the attribute's last entry labels the axes.
+
+        Args:
+            x: The node.
+            rows: Which examples of the first batch.
+            columns: Of the second.
+            paired: Are these pairs of examples, rather than all of the one with all of the other?
+        """
         name, transform, other, change, slot, slot2, labels = x.attr
         a = self._view(name, transform, slot)[columns if slot else rows]
         letters = [chr(97 + k) for k in labels]
@@ -230,11 +259,11 @@ class Products:
             subscripts = f"X{''.join(letters[:n])}Z,{''.join(letters[n:])}Z->{out}X"
         else:
             b = self._view(other, change, slot2)[columns if slot2 else rows]
-            if slot != slot2 and len(set(letters[:n])) == n and letters[:n] == letters[n:]:  # position by position
+            one = paired or slot == slot2
+            if not one and len(set(letters[:n])) == n and letters[:n] == letters[n:]:  # position by position
                 left, right = np.moveaxis(a, 0, -2), np.moveaxis(b, 0, -2).swapaxes(-1, -2)
                 return np.matmul(left, right) / a.shape[-1]
-            second = "X" if slot == slot2 else "Y"
-            last = "X" if slot == slot2 else "XY"
+            second, last = ("X", "X") if one else ("Y", "XY")
             subscripts = f"X{''.join(letters[:n])}Z,{second}{''.join(letters[n:])}Z->{out}{last}"
         return np.ascontiguousarray(np.einsum(subscripts, a, b, optimize=True) / a.shape[-1])
 
@@ -394,6 +423,12 @@ class GramProducts:
             products[x.attr] = np.ascontiguousarray(own)
         n, m = len(range(self.counts[0])[rows]), len(range(self.counts[1])[columns])
         return Block(products, n, m, self.same and rows == columns)
+
+    def lanes(self, data: Sequence[Node], rows: Sequence[int], columns: Sequence[int]) -> dict[Any, np.ndarray]:
+        """As that of `Products`."""
+        places = np.asarray(rows, dtype=int), np.asarray(columns, dtype=int)
+        slots = {x.attr: (x.attr.slot, x.attr.slot2) for x in data}
+        return {k: self.products[places] if s == (0, 1) else self.alone[s[0]][places[s[0]]] for k, s in slots.items()}
 
 
 def _equal_rows(a: np.ndarray, b: np.ndarray, projected: Sequence[np.ndarray]) -> list[tuple[int, int, int]]:

@@ -10,9 +10,11 @@ import numpy as np
 
 from tensorprog.limits.budget import Budget
 from tensorprog.limits.pairs.accuracy import Measured, measure
-from tensorprog.limits.pairs.blocks import Batched, Block, Call, mirrored
+from tensorprog.limits.pairs.blocks import Batched, mirrored
+from tensorprog.limits.pairs.call import Call
 from tensorprog.limits.pairs.compiled import Compiled
 from tensorprog.limits.pairs.inner_products import GramProducts, Products
+from tensorprog.limits.pairs.layout import Block
 
 __all__ = ["BLOCK", "COUNTED", "SHARP", "Pairs"]
 
@@ -117,8 +119,8 @@ class Pairs:
         block = p.block(pair.data, rows, columns)
         if symmetric and pair.guards:
             block = replace(block, unwanted=np.eye(block.rows, dtype=bool))
-        found = pair.run(block, dtype=p.dtype, call=self.call)
+        found = pair.run(block, call=self.call)
         if not symmetric:
             return found, []
         own = p.block(same.data, rows, rows)
-        return found, same.run(Block(own.products, own.rows, 1), dtype=p.dtype, call=self.call)
+        return found, same.run(Block(own.products, own.rows, 1), call=self.call)
