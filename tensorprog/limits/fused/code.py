@@ -340,8 +340,13 @@ def _pinv(w: _Writer, args: Sequence[Node]) -> str:
     return f"pinv({w.entries(args)[0]})"
 
 
+def _difference(w: _Writer, args: Sequence[Node]) -> str:
+    return f"difference({', '.join(w.entries(args))})"
+
+
 DUALS: dict[str, Form] = {
     "arccos1": _arccos1, "arcsine": _arcsine, "arcsine_noisy": _arcsine_noisy,
     "residual": _residual, "widened": _widened, "density": _density, "pinv": _pinv,
+    "difference": _difference,
 }  # fmt: skip
 """Closed forms of `limits/gauss/duals.py` that are written out."""

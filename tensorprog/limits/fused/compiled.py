@@ -9,8 +9,8 @@ import math
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
-from functools import cached_property
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 
 from tensorprog.language.node import Node
-from tensorprog.limits.fused.code import Code
+from tensorprog.limits.fused.code import Code, as_code
 from tensorprog.limits.fused.functions import EDGE, HELPERS, NEAR
 from tensorprog.limits.gauss.correlations import WIDE
+from tensorprog.limits.tasks import Declined
 
 __all__ = ["Fused", "available", "interpreted"]
 
@@ -31,7 +32,7 @@ LOADED, IMPORTED, COMPILED = 2**26, 2**30, 2**32
 half a nanosecond, and those three take about 0.03, 0.5 and 2 seconds."""
 FILE = '''"""Written by tensorprog: a kernel as one loop, compiled by numba, which keeps what it compiles beside this file."""
 
-from math import cos, exp, pi, sin, sqrt
+from math import cos, exp, expm1, pi, sin, sqrt
 
 import numba
 import numpy as np
@@ -44,6 +45,7 @@ OPTIONS = dict(nogil=True, error_model="numpy", fastmath={{"contract"}})
 {source}'''
 
 
+@cache
 def available() -> bool:
     """Is the compiler installed?"""
     return importlib.util.find_spec("numba") is not None
@@ -75,6 +77,17 @@ class Fused:
         self._done = 0.0
         self._tile: Tile | None = None
 
+    @classmethod
+    def of(cls, outputs: Sequence[Node]) -> Fused | None:
+        """Of outputs over pairs; None without a compiler, and where an instruction has no source."""
+        if not available():
+            return None
+        try:
+            code = as_code(outputs)
+        except Declined:
+            return None
+        return cls(code) if code.outputs else None
+
     def ready(self, pairs: int, wanted: bool | None) -> bool:
         """Is it compiled, or compiled now because that pays: by operations so far, never by time?
 
@@ -85,11 +98,11 @@ class Fused:
         if self._tile is not None:
             return wanted is not False
         self._done += float(pairs) * self.code.work
-        if wanted is False or not available():
+        if wanted is False:
             return False
         if not wanted:
             pays = COMPILED
-            if self._path.with_suffix(".ok").exists():
+            if self.is_kept:
                 pays = LOADED if "numba" in sys.modules else IMPORTED
             if self._done < pays:
                 return False
@@ -129,6 +142,11 @@ class Fused:
         return np.stack(parts) if parts else np.zeros((1, *tail))
 
     # ---- compiled ----
+    @property
+    def is_kept(self) -> bool:
+        """Has it been compiled before, and is it on disk?"""
+        return self._path.with_suffix(".ok").exists()
+
     def _text(self, kept: bool) -> str:
         """The file: it needs nothing of this package, so that what it is compiled to is never out of date."""
         arrays = ["float64[:, ::1]"] * 2 + ["float64[::1]"]

@@ -11,7 +11,7 @@ units of the last place.
 
 from __future__ import annotations
 
-from math import pi, sqrt
+from math import exp, expm1, pi, sqrt
 
 __all__ = ["HELPERS"]
 
@@ -111,7 +111,16 @@ def density(q: float) -> float:
     return sqrt(pinv(q) * (0.5 / pi))
 
 
+def difference(x: float, y: float, d: float) -> float:
+    """exp(x) - exp(y), d = y - x: from the larger one."""
+    larger = max(x, y)
+    away = exp(larger) * expm1(-abs(d))
+    back = -away
+    return back if d < 0.0 else away
+
+
 HELPERS = (
     arcsin_of_half, arccos, arcsin, snapped, correlation, root, relu_kernel, sign_kernel, residual, pinv, density,
+    difference,
 )  # fmt: skip
 """Each after those that it calls."""
