@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from tensorprog.faces import arguments
 from tensorprog.faces.answer import Answer
+from tensorprog.faces.coordinates import coord_check as coordinates_checked
+from tensorprog.faces.coordinates import coord_check_arguments
 from tensorprog.faces.files import CommandError, Model, assignments, load_model
 from tensorprog.faces.predict import predict as predicted
 from tensorprog.faces.predict import predict_arguments
@@ -40,14 +42,20 @@ class Command:
 
 
 def show(args: argparse.Namespace) -> Answer:
-    """The program's text, or its limit's formulas in LaTeX."""
+    """The program's text, or its limit's formulas in LaTeX; and its picture."""
     program = _program(args)
+    remark = ""
+    if args.svg:
+        from tensorprog.drawing.picture import picture
+
+        picture(program, theme=args.theme).save(args.svg)
+        remark = f"drawn in {args.svg}"
     if args.latex:
         from tensorprog.limits.formula.formula import formula as find_formula
 
         text = find_formula(program).latex()
-        return Answer(text, {"latex": text, "outputs": _axes(program)})
-    return Answer(str(program), {"text": str(program), "outputs": _axes(program)})
+        return Answer(text, {"latex": text, "outputs": _axes(program)}, remark=remark)
+    return Answer(str(program), {"text": str(program), "outputs": _axes(program)}, remark=remark)
 
 
 def limit(args: argparse.Namespace) -> Answer:
@@ -259,6 +267,11 @@ def _kernels(
     return Estimates(items, {name: axes[: item.value.ndim] for name, item in items.items()})
 
 
+def coord_check(args: argparse.Namespace) -> Answer:
+    """Sizes of activations, their changes and updates against width: measured, predicted, and judged."""
+    return coordinates_checked(args, check_picture)
+
+
 def predict(args: argparse.Namespace) -> Answer:
     """Training in function space: the outputs of infinitely wide networks at times of training, with their errors."""
     return predicted(args, check_picture)
@@ -293,6 +306,7 @@ COMMANDS = (
     Command("train", "the loss at every step: the limit beside finite widths", arguments.train_arguments, train),
     Command("gia", "is gradient independence right, and where does it fail", arguments.gia_arguments, gia),
     Command("kernel", "the kernels of a network on its data: NNGP and NTK", arguments.kernel_arguments, kernel),
+    Command("coord-check", "is the parametrization right: sizes against width", coord_check_arguments, coord_check),
     Command("predict", "training in function space: what is learned by a time", predict_arguments, predict),
     Command("regularity", "which Master Theorem covers the program", arguments.regularity_arguments, regularity),
     Command("demo", "gradient independence and real digits, without any file", arguments.demo_arguments, demo),
