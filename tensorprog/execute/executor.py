@@ -262,7 +262,14 @@ def population(
         )
     noise = code.noise()
     rows = [
-        _run_checked(code, partial(Population, samples, key, columns=noise), given, "the population", watch, checked)
+        _run_checked(
+            code,
+            partial(Population, samples, key, components=code.components, columns=noise),
+            given,
+            "the population",
+            watch,
+            checked,
+        )
         for key in keys
     ]
     return {name: np.stack([row[name] for row in rows]) for name in program}
