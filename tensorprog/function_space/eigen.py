@@ -14,7 +14,7 @@ from tensorprog.function_space.spectrum import EPS, Regulariser, Spectrum
 
 __all__ = ["Eigenflow"]
 
-AT_ONCE = 2**25
+AT_ONCE = 2**21
 """Numbers of an intermediate array."""
 
 
@@ -35,7 +35,8 @@ class Eigenflow:
     def __init__(self, problem: Problem, name: str, diag_reg: float | None, absolute: bool) -> None:
         self.problem, self.name = problem, name
         K = problem.train(name)
-        self.spectrum = Spectrum.of(K, problem.error(name))
+        prior = None if problem.prior in (None, name) else problem.train(str(problem.prior))
+        self.spectrum = Spectrum.of(K, problem.error(name), prior)
         self.regulariser: Regulariser = self.spectrum.regulariser(diag_reg, float(np.diagonal(K).mean()), absolute)
 
     @cached_property
@@ -181,7 +182,7 @@ class _Covariances:
         found = np.empty((len(self.f.at), *both.shape))
         for at in self._slices():
             a, across = self._across(at)
-            found[at] = both - own.prior_rows @ a.transpose(0, 2, 1) - across @ a.transpose(0, 2, 1)
+            found[at] = both - (own.prior_rows + across) @ a.transpose(0, 2, 1)
         return p.square(_clipped(found), p.tests)
 
     def variance(self) -> np.ndarray:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from tensorprog.errors import TensorProgramError
+from tensorprog.estimate import DEVIATIONS
 from tensorprog.function_space.checks import kernel_array, symmetric, targets_array
 from tensorprog.function_space.losses import ArrayLoss
 from tensorprog.kernels.answer import Kernels
@@ -63,6 +64,13 @@ class Problem:
         self.one = np.ndim(y) == 1
         self.columns = table.shape[1]
         self.y = self.flat(table)
+        for name, a in {**train, "targets": table}.items():
+            size = _size(a)
+            if size and not SMALLEST < size < 1 / SMALLEST:
+                raise TensorProgramError(
+                    f"the largest number of the {name} is {size:.1e}", why="squares of such numbers leave the range of floats",
+                    fix="scale them: K and 1/t, or y and f0, may have any factor in common",
+                )  # fmt: skip
         off = {name: symmetric(K, f"the {name} of the training examples") for name, K in train.items()}
         self._train = {name: _flat(K) for name, K in train.items()}
         self._cross, self._both = cross, both
@@ -157,13 +165,13 @@ class Problem:
             tests = sum([len(b.places) for b in more])
         own = f(X, get=names, values=values)
         cross: dict[str, np.ndarray] = {}
-        error = dict(own.error)
+        error = _bounds(own)
 
         def across(name: str) -> np.ndarray:
             if not cross:
                 found = f(X_test, X, get=names, values=values)
                 cross.update(found._asdict())
-                error.update({k: max(error[k], found.error[k]) for k in names})
+                error.update({k: max(error[k], e) for k, e in _bounds(found).items()})
             return cross[name]
 
         order = tuple(k for k in ("ntk", "nngp") if k in names)
@@ -206,6 +214,8 @@ class Problem:
 
 
 KNOWN = ("ntk", "kernel", "nngp")
+SMALLEST = 1e-100
+"""Numbers are larger than this, and smaller than its reciprocal."""
 
 
 def _named(
@@ -213,7 +223,7 @@ def _named(
 ) -> tuple[dict[str, Any], dict[str, float]]:
     """Name to kernel, and to the error of its entries."""
     if isinstance(K, Kernels):
-        found, error = K._asdict(), K.error
+        found, error = K._asdict(), _bounds(K)
     elif isinstance(K, Mapping):
         found, error = dict(K), {}
     elif isinstance(K, tuple) and hasattr(K, "_asdict"):
@@ -239,6 +249,11 @@ def _outputs(y: Any, loss: Any, several: int | None) -> int | None:
     if isinstance(loss, str) and loss == "cross_entropy" and labels.dtype.kind in "iu" and labels.size:
         return max(2, int(labels.max()) + 1)
     return None
+
+
+def _bounds(K: Kernels) -> dict[str, float]:
+    """How large errors of entries may be: of what is sampled, some standard deviations."""
+    return {k: e * (DEVIATIONS if K.kind[k] == "standard error" else 1.0) for k, e in K.error.items()}
 
 
 def _flat(K: np.ndarray) -> np.ndarray:
