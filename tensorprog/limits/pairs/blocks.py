@@ -18,6 +18,7 @@ import numpy as np
 from tensorprog.arrays.cores import each
 from tensorprog.arrays.plan import Plan, schedule
 from tensorprog.language.node import Node, topological
+from tensorprog.limits.fused.compiled import Fused
 from tensorprog.limits.pairs.call import Call
 from tensorprog.limits.pairs.carried import INTEGRALS, KNOWN, Carried, evaluations, joined
 from tensorprog.limits.pairs.lanes import Lanes
@@ -54,6 +55,7 @@ class Batched:
         data: The `data` nodes.
         integrals: The integrals by quadrature or sampling.
         others: Operations that have no meaning here.
+        fused: The same as one loop, where there is a compiler and every instruction has source.
     """
 
     def __init__(self, outputs: Sequence[Node]) -> None:
@@ -62,7 +64,8 @@ class Batched:
         found = lifted(outputs)
         self.outputs = factored(with_stencils([found[x] for x in outputs]))
         self.data = [x for x in topological(outputs) if x.op == "data"]
-        steps = schedule(self.outputs, moments=False)
+        self.fused = Fused.of(self.outputs)
+        steps = schedule([*self.outputs, *(self.fused.needs if self.fused else ())], moments=False)
         self.once: dict[tuple[bool, bool], list[Carried]] = {(r, c): [] for r in (0, 1) for c in (0, 1)}  # type: ignore[misc]
         for step in steps:
             x = step.node
@@ -143,6 +146,8 @@ class Batched:
                     full[...] = _spread(values[x], x)
             pairs = max(1, TILE // self.depth, min(FEW, LARGEST // self.depth))
             tiles = list(_tiles(n, m, pairs, block.symmetric))
+            if self._in_one_loop(block, values, tiles, out, call):
+                return out
             given = [values[a] for a in self.plan.given]
             results = [(self.plan.slots[x], full) for x, full in zip(self.outputs, out, strict=True) if x not in values]
 
@@ -153,6 +158,26 @@ class Batched:
 
             each(tile, tiles, n * m * self.depth // (2 if block.symmetric else 1) >= PARALLEL)
         return out
+
+    def _in_one_loop(
+        self, block: Block, values: Mapping[Node, Array], tiles: Sequence[Bounds], out: list[Array], call: Call
+    ) -> bool:
+        """All tiles by compiled code, if that pays; what is not finite is left to those that say why."""
+        n, m = block.rows, block.columns
+        if self.fused is None or not self.fused.ready(n * m, call.fast) or not self.fused.fits(values):
+            return False
+        results = dict(zip(self.outputs, out, strict=True))
+        arguments = self.fused.arguments(values, block.products, results, n, m)
+
+        def tile(bounds: Bounds) -> bool:
+            assert self.fused is not None
+            self.fused.tile(bounds, arguments)
+            if block.symmetric:
+                _mirror(bounds, out)
+            low, high, left, right = bounds
+            return all([bool(np.isfinite(x[low:high, left:right]).all()) for x in out])
+
+        return all(each(tile, tiles, n * m * self.fused.code.work >= PARALLEL))
 
     def _tile(
         self,

@@ -22,14 +22,15 @@ class Call:
     Args:
         budget: Evaluations of integrands are counted there; those over it raise `Exhausted`.
         compared: Are integrals of analytic functions without bounds, as good as a comparison with bounds elsewhere says?
+        fast: Is compiled code wanted (True), unwanted (False), or used where it pays?
 
     Attributes:
         strained: Have numbers left the range of floats?
         integrated: Guarded closed forms that have turned to their integrals.
     """
 
-    def __init__(self, budget: Budget | None = None, compared: bool = False) -> None:
-        self.budget, self.compared = budget or Budget(inf), compared
+    def __init__(self, budget: Budget | None = None, compared: bool = False, fast: bool | None = None) -> None:
+        self.budget, self.compared, self.fast = budget or Budget(inf), compared, fast
         self.strained = False
         self.integrated: set[Node] = set()
         self._found: dict[Any, dict[bytes, float]] = {}
