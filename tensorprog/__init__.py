@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from tensorprog.analysis.gia_report import GIAReport
     from tensorprog.analysis.regularity import RegularityReport, check_regularity
     from tensorprog.depth.edge import edge_of_chaos
+    from tensorprog.depth.phase import phase_diagram
     from tensorprog.depth.signal import signal_propagation
     from tensorprog.execute.executor import Runs, run
     from tensorprog.function_space.predict import predict
@@ -84,7 +85,7 @@ __all__ = [
     "Program", "RegularityReport", "Runs", "SGD", "Scalar", "SignSGD",
     "TensorProgramError", "Trace", "Vector", "Width", "check_gia", "check_regularity", "classify", "compare",
     "concat", "edge_of_chaos", "flatten", "formula",
-    "inverse_sqrt", "kernel_fn", "latex", "layer", "limit", "load", "parse", "predict", "run",
+    "inverse_sqrt", "kernel_fn", "latex", "layer", "limit", "load", "parse", "phase_diagram", "predict", "run",
     "save", "sgd", "signal_propagation", "split", *_build, *_networks,
 ]  # fmt: skip
 
@@ -113,6 +114,7 @@ _LATER = {
     "limit": "tensorprog.limits.limit",
     "load": "tensorprog.text.files",
     "parse": "tensorprog.text.parse",
+    "phase_diagram": "tensorprog.depth.phase",
     "predict": "tensorprog.function_space.predict",
     "run": "tensorprog.execute.executor",
     "save": "tensorprog.text.written",

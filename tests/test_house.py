@@ -18,6 +18,7 @@ ARROWS: dict[str, str] = {
     "errors": "",
     "estimate": "errors",
     "progress": "",
+    "figures": "errors",
     "language": "errors",
     "arrays": "language",
     "transforms": "errors language",
@@ -38,8 +39,8 @@ ARROWS: dict[str, str] = {
     "limits/jumps limits/pairs",
     "networks": "errors language transforms limits/expect",
     "kernels": "errors progress language transforms limits/budget limits/tasks limits/pairs limits networks",
-    "depth": "errors estimate language transforms limits networks kernels",
-    "analysis": "errors estimate progress language transforms text execute limits/expect limits/evaluate limits/jumps limits "
+    "depth": "errors estimate progress figures language transforms limits networks kernels",
+    "analysis": "estimate progress figures language transforms text execute limits/expect limits/evaluate limits/jumps limits "
     "networks",
     "training": "errors estimate language transforms execute limits/tasks limits/expect limits/evaluate limits networks analysis",
     "function_space": "errors estimate progress language arrays networks kernels training",

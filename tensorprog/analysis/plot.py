@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tensorprog.errors import TensorProgramError
+from tensorprog.figures import COLOURS, figures, save
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -18,9 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["plot_deviations", "plot_kernels", "plot_losses", "plot_predictions"]
 
-# Okabe and Ito's colours, told apart with any colour vision (yellow left out: too pale on white); markers and dashes
-# tell outputs apart in grey too.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+# Markers and dashes tell outputs apart in grey too.
 MARKERS = "osD^vPX*<>"
 DASHES = ("-", (0, (5, 1.5)), (0, (3, 1, 1, 1)))
 
@@ -38,7 +36,7 @@ def plot_deviations(comparison: Comparison, path: str | Path | None = None) -> F
     Raises:
         TensorProgramError: matplotlib is not installed, or the file cannot be written.
     """
-    Figure, ticker = _matplotlib()
+    Figure, ticker = figures()
     widths = np.asarray(comparison.widths, dtype=float)
     outputs = comparison.outputs.values()
     figure = Figure(figsize=(8.6, 4.8), layout="constrained")
@@ -71,7 +69,7 @@ def plot_deviations(comparison: Comparison, path: str | Path | None = None) -> F
     ax.set_axisbelow(True)
     figure.legend(loc="outside right upper", frameon=False, fontsize=9)
     if path is not None:
-        _save(figure, path)
+        save(figure, path)
     return figure
 
 
@@ -90,7 +88,7 @@ def plot_kernels(kernels: Mapping[str, Any], path: str | Path | None = None) -> 
     Raises:
         TensorProgramError: matplotlib is not installed, or the file cannot be written.
     """
-    Figure, ticker = _matplotlib()
+    Figure, ticker = figures()
     arrays = {name: np.asarray(k, dtype=float) for name, k in kernels.items()}
     panels: dict[str, np.ndarray] = {}
     for name, a in arrays.items():
@@ -108,7 +106,7 @@ def plot_kernels(kernels: Mapping[str, Any], path: str | Path | None = None) -> 
         for side in (ax.xaxis, ax.yaxis):
             side.set_major_locator(ticker.MaxNLocator(integer=True))
     if path is not None:
-        _save(figure, path)
+        save(figure, path)
     return figure
 
 
@@ -126,7 +124,7 @@ def plot_losses(limit: np.ndarray, widths: Mapping[int, Any], path: str | Path |
     Raises:
         TensorProgramError: matplotlib is not installed, or the file cannot be written.
     """
-    Figure, ticker = _matplotlib()
+    Figure, ticker = figures()
     figure = Figure(figsize=(7.2, 4.6), layout="constrained")
     ax = figure.add_subplot()
     steps = np.arange(len(limit))
@@ -141,7 +139,7 @@ def plot_losses(limit: np.ndarray, widths: Mapping[int, Any], path: str | Path |
     ax.set_axisbelow(True)
     ax.legend(frameon=False, fontsize=9)
     if path is not None:
-        _save(figure, path)
+        save(figure, path)
     return figure
 
 
@@ -163,7 +161,7 @@ def plot_predictions(
     Raises:
         TensorProgramError: matplotlib is not installed, or the file cannot be written.
     """
-    Figure, _ = _matplotlib()
+    Figure, _ = figures()
     figure = Figure(figsize=(7.2, 4.6), layout="constrained")
     ax = figure.add_subplot()
     deviations = np.zeros_like(mean) if spread is None else 2 * spread
@@ -190,24 +188,8 @@ def plot_predictions(
     ax.grid(True, color="0.9", linewidth=0.8)
     ax.set_axisbelow(True)
     if path is not None:
-        _save(figure, path)
+        save(figure, path)
     return figure
-
-
-def _matplotlib() -> tuple[type[Figure], Any]:
-    """The class of figures and the module of ticks.
-
-    Raises:
-        TensorProgramError: matplotlib is not installed.
-    """
-    try:
-        from matplotlib import ticker
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise TensorProgramError(
-            "drawing needs matplotlib", fix="install the extra: pip install 'tensorprog[plot]'"
-        ) from None
-    return Figure, ticker
 
 
 def _colours(a: np.ndarray) -> dict[str, Any]:
@@ -216,13 +198,6 @@ def _colours(a: np.ndarray) -> dict[str, Any]:
     if a.size and a.min() < -1e-9 * most and a.max() > 1e-9 * most:
         return {"cmap": "RdBu_r", "vmin": -most, "vmax": most}
     return {"cmap": "viridis"}
-
-
-def _save(figure: Figure, path: str | Path) -> None:
-    try:
-        figure.savefig(path, dpi=150)
-    except (OSError, ValueError) as error:
-        raise TensorProgramError(f"cannot save the picture as {str(path)!r}: {error}") from None
 
 
 def _label(item: Judgement) -> str:
