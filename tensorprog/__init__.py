@@ -24,9 +24,12 @@ if TYPE_CHECKING:
     from tensorprog.analysis.gia import check_gia
     from tensorprog.analysis.gia_report import GIAReport
     from tensorprog.analysis.regularity import RegularityReport, check_regularity
+    from tensorprog.analysis.swept import Sweep
     from tensorprog.depth.edge import edge_of_chaos
     from tensorprog.depth.phase import phase_diagram
     from tensorprog.depth.signal import signal_propagation
+    from tensorprog.drawing.draw import draw
+    from tensorprog.drawing.picture import Drawing
     from tensorprog.execute.executor import Runs, run
     from tensorprog.function_space.predict import predict
     from tensorprog.kernels.function import kernel_fn
@@ -61,6 +64,7 @@ if TYPE_CHECKING:
     from tensorprog.training.optimizers import SGD, Adam, SignSGD
     from tensorprog.training.powers import ABC, classify
     from tensorprog.training.sgd import sgd
+    from tensorprog.training.sweep import sweep, tune
     from tensorprog.training.trace import Trace
 
 __version__ = "0.1.0"
@@ -81,12 +85,13 @@ _NETWORKS = {
 _networks = [name for names in _NETWORKS.values() for name in names]
 
 __all__ = [
-    "ABC", "Adam", "Comparison", "Estimate", "Estimates", "Expression", "Formula", "Function", "GIAReport", "Matrix", "Muon",
-    "Program", "RegularityReport", "Runs", "SGD", "Scalar", "SignSGD",
+    "ABC", "Adam", "Comparison", "Drawing", "Estimate", "Estimates", "Expression", "Formula", "Function", "GIAReport",
+    "Matrix", "Muon", "Program", "RegularityReport", "Runs", "SGD", "Scalar", "SignSGD", "Sweep",
     "TensorProgramError", "Trace", "Vector", "Width", "check_gia", "check_regularity", "classify", "compare",
-    "concat", "edge_of_chaos", "flatten", "formula",
+    "concat", "draw", "edge_of_chaos", "flatten", "formula",
     "inverse_sqrt", "kernel_fn", "latex", "layer", "limit", "load", "parse", "phase_diagram", "predict", "run",
-    "save", "sgd", "signal_propagation", "split", *_build, *_networks,
+    "save", "sgd", "signal_propagation", "split", "sweep", "tune",
+    *_build, *_networks,
 ]  # fmt: skip
 
 # Imported when first used: writing and printing programs should not wait for SciPy.
@@ -94,6 +99,7 @@ _LATER = {
     "ABC": "tensorprog.training.powers",
     "Adam": "tensorprog.training.optimizers",
     "Comparison": "tensorprog.analysis.compare",
+    "Drawing": "tensorprog.drawing.picture",
     "Formula": "tensorprog.limits.formula.result",
     "Function": "tensorprog.language.custom",
     "GIAReport": "tensorprog.analysis.gia_report",
@@ -102,11 +108,13 @@ _LATER = {
     "SGD": "tensorprog.training.optimizers",
     "Muon": "tensorprog.training.muon",
     "SignSGD": "tensorprog.training.optimizers",
+    "Sweep": "tensorprog.analysis.swept",
     "Trace": "tensorprog.training.trace",
     "check_gia": "tensorprog.analysis.gia",
     "check_regularity": "tensorprog.analysis.regularity",
     "classify": "tensorprog.training.powers",
     "compare": "tensorprog.analysis.compare",
+    "draw": "tensorprog.drawing.draw",
     "edge_of_chaos": "tensorprog.depth.edge",
     "formula": "tensorprog.limits.formula.formula",
     "kernel_fn": "tensorprog.kernels.function",
@@ -119,6 +127,8 @@ _LATER = {
     "run": "tensorprog.execute.executor",
     "save": "tensorprog.text.written",
     "sgd": "tensorprog.training.sgd",
+    "sweep": "tensorprog.training.sweep",
+    "tune": "tensorprog.training.sweep",
     "signal_propagation": "tensorprog.depth.signal",
 } | {name: f"tensorprog.networks.{module}" for module, names in _NETWORKS.items() for name in names}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
@@ -45,6 +45,7 @@ class Estimate:
         method: What produced the value: `exact`, `closed form`, `quadrature`, `population`, ...
         kind: One of `exact`, `rounding`, `bound`, `standard error`: what `error` means.
         note: Anything a reader should know (why the exact route declined, for example).
+        draws: Where the value is a mean of replicates: those, (replicates, *shape). Else None.
 
     Example:
         >>> from fractions import Fraction
@@ -59,6 +60,7 @@ class Estimate:
     method: str
     kind: str
     note: str = ""
+    draws: Any = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:

@@ -10,10 +10,13 @@ from tensorprog.errors import TensorProgramError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["COLOURS", "figures", "save"]
+__all__ = ["COLOURS", "DASHES", "MARKERS", "figures", "saved"]
 
-# Okabe and Ito's colours, told apart with any colour vision (yellow left out: too pale on white).
+# Okabe and Ito's colours, told apart with any colour vision (yellow left out: too pale on white); markers and dashes
+# tell outputs apart in grey too.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = "osD^vPX*<>"
+DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (3, 1, 1, 1)))
 
 
 def figures() -> tuple[type[Figure], Any]:
@@ -32,7 +35,7 @@ def figures() -> tuple[type[Figure], Any]:
     return Figure, ticker
 
 
-def save(figure: Figure, path: str | Path) -> None:
+def saved(figure: Figure, path: str | Path) -> None:
     """Saves a figure; the suffix says as what.
 
     Raises:

@@ -23,6 +23,7 @@ ARROWS: dict[str, str] = {
     "arrays": "language",
     "transforms": "errors language",
     "text": "errors language transforms",
+    "drawing": "errors language transforms text",
     "execute": "errors estimate progress language arrays transforms",
     "limits/tasks": "",
     "limits/budget": "errors limits/tasks",
@@ -40,16 +41,21 @@ ARROWS: dict[str, str] = {
     "networks": "errors language transforms limits/expect",
     "kernels": "errors progress language transforms limits/budget limits/tasks limits/pairs limits networks",
     "depth": "errors estimate progress figures language transforms limits networks kernels",
-    "analysis": "estimate progress figures language transforms text execute limits/expect limits/evaluate limits/jumps limits "
-    "networks",
-    "training": "errors estimate language transforms execute limits/tasks limits/expect limits/evaluate limits networks analysis",
+    "analysis": "errors estimate progress figures language transforms text execute limits/expect limits/evaluate "
+    "limits/jumps limits networks",
+    "training": "errors estimate progress language transforms execute limits/tasks limits/expect limits/evaluate limits networks "
+    "analysis",
     "function_space": "errors estimate progress language arrays networks kernels training",
     "data": "",
-    "faces": "errors estimate progress language text execute limits/formula limits networks kernels analysis "
+    "faces": "errors estimate progress language text drawing execute limits/formula limits networks kernels analysis "
     "function_space data",
 }
-"""What a room may import: rooms above it. (`language/` also asks `text/` to print a program, when it is printed.)"""
-PRINTED = {("language/program", "text/show"), ("language/program", "text/graph")}
+"""What a room may import: rooms above it. (`language/` also asks `text/` and `drawing/`, when a program is printed or shown.)"""
+PRINTED = {
+    ("language/program", "text/show"),
+    ("language/program", "text/graph"),
+    ("language/program", "drawing/picture"),
+}
 NAMES_ALL = ("__init__", "__main__", "cli")
 
 

@@ -343,6 +343,24 @@ def test_known_traces_of_linear_networks(gia, golden):
     assert np.abs(tp.limit(trace, gia=gia)["f"].value.ravel() - golden).max() < 1e-8
 
 
+def test_linear_networks_cost_a_power_of_the_steps():
+    """The vectors of a step are sums of those of the steps before, not sums of sums of them: questions grow as steps^3 (they
+    grew five times from two steps to three). The values are those of a population, which is exact for linear programs."""
+    from tensorprog.execute.executor import population
+    from tensorprog.limits.expect.lower import Lowering
+    from tensorprog.transforms.written_out import written_out
+
+    asked = {}
+    for steps in (2, 3):
+        trace = tp.sgd(mlp(3, identity), X[:2], Y[:2], steps=steps, lr=0.25, parametrization="mup")
+        program = written_out(trace.program)
+        lowering = Lowering(program)
+        asked[steps] = lowering.expectation.budget.expansions
+        f = lowering.z[program.outputs["f"].node]
+        assert np.abs(f.attr - population(trace.program, 256, replicates=1)["f"][0]).max() < 1e-13
+    assert asked[3] < (3 / 2) ** 3 * asked[2]
+
+
 def probed(scheme, steps):
     h = tp.dense("W1", tp.dense("W0", tp.Input("x"), N), N)
     net = tp.Network(tp.readout("v", h))

@@ -1,4 +1,4 @@
-"""The picture of a comparison. matplotlib is imported here alone, and only when something is drawn."""
+"""The pictures of comparisons, kernels and losses."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tensorprog.figures import COLOURS, figures, save
+from tensorprog.figures import COLOURS, DASHES, MARKERS, figures, saved
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -17,10 +17,6 @@ if TYPE_CHECKING:
     from tensorprog.analysis.judge import Judgement
 
 __all__ = ["plot_deviations", "plot_kernels", "plot_losses", "plot_predictions"]
-
-# Markers and dashes tell outputs apart in grey too.
-MARKERS = "osD^vPX*<>"
-DASHES = ("-", (0, (5, 1.5)), (0, (3, 1, 1, 1)))
 
 
 def plot_deviations(comparison: Comparison, path: str | Path | None = None) -> Figure:
@@ -69,7 +65,7 @@ def plot_deviations(comparison: Comparison, path: str | Path | None = None) -> F
     ax.set_axisbelow(True)
     figure.legend(loc="outside right upper", frameon=False, fontsize=9)
     if path is not None:
-        save(figure, path)
+        saved(figure, path)
     return figure
 
 
@@ -106,7 +102,7 @@ def plot_kernels(kernels: Mapping[str, Any], path: str | Path | None = None) -> 
         for side in (ax.xaxis, ax.yaxis):
             side.set_major_locator(ticker.MaxNLocator(integer=True))
     if path is not None:
-        save(figure, path)
+        saved(figure, path)
     return figure
 
 
@@ -139,7 +135,7 @@ def plot_losses(limit: np.ndarray, widths: Mapping[int, Any], path: str | Path |
     ax.set_axisbelow(True)
     ax.legend(frameon=False, fontsize=9)
     if path is not None:
-        save(figure, path)
+        saved(figure, path)
     return figure
 
 
@@ -188,7 +184,7 @@ def plot_predictions(
     ax.grid(True, color="0.9", linewidth=0.8)
     ax.set_axisbelow(True)
     if path is not None:
-        save(figure, path)
+        saved(figure, path)
     return figure
 
 

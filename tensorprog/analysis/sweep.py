@@ -19,7 +19,7 @@ from tensorprog.language.program import Program
 from tensorprog.progress import progress_bar
 from tensorprog.transforms.decouple import program_for
 
-__all__ = ["Interrupted", "Rows", "run_block", "sweep"]
+__all__ = ["Interrupted", "Rows", "canonical", "run_block", "sweep"]
 
 Rows = dict[tuple[int, int], dict[str, np.ndarray]]
 """(width, seed) to the outputs of that run."""
@@ -146,7 +146,7 @@ class _Store:
         except OSError as error:
             raise TensorProgramError(f"resume={str(folder)!r} is not a folder: {error}") from None
         # The leading number is this format's version.
-        key = repr((2, program.digest, weights, _canonical(values)))
+        key = repr((2, program.digest, weights, canonical(values)))
         self.folder = folder
         self.prefix = hashlib.sha256(key.encode()).hexdigest()[:16]
 
@@ -176,7 +176,7 @@ class _Store:
             Path(temporary).unlink(missing_ok=True)
 
 
-def _canonical(values: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+def canonical(values: Mapping[str, Any] | None) -> list[tuple[str, str]]:
     """Values as text that is equal exactly when they are; the text of a long array would leave its middle out."""
     out = []
     for name, value in sorted((values or {}).items()):

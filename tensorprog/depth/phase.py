@@ -19,7 +19,7 @@ from tensorprog.depth.fixed import SAME, crossings, scanned
 from tensorprog.depth.maps import best_form, fitted
 from tensorprog.depth.signal import SignalPropagation
 from tensorprog.errors import TensorProgramError
-from tensorprog.figures import figures, save
+from tensorprog.figures import figures, saved
 from tensorprog.language.symbols import Width
 from tensorprog.progress import progress_bar
 
@@ -138,7 +138,7 @@ class PhaseDiagram:
         if np.isfinite(self.edge).any():
             left.legend(loc="upper left", fontsize=9)
         if path is not None:
-            save(figure, path)
+            saved(figure, path)
         return figure
 
 
@@ -169,7 +169,7 @@ def phase_diagram(
         >>> d.phase.tolist()
         [['ordered', 'chaotic'], ['ordered', 'chaotic']]
         >>> d.slope.round(4).tolist()
-        [[0.7557, 1.5287], [0.5821, 1.4585]]
+        [[0.7557, 1.5287], [0.4865, 1.4491]]
 
     Source: Schoenholz et al. 2017 (arXiv:1611.01232); Hayou, Doucet, Rousseau 2019 (arXiv:1902.06853).
     """

@@ -158,8 +158,10 @@ def _rng(parser: argparse.ArgumentParser) -> None:
 
 
 def show_arguments(parser: argparse.ArgumentParser) -> None:
-    """FILE and --latex."""
+    """FILE, --latex and --svg."""
     file_arguments(parser)
+    parser.add_argument("--svg", metavar="PATH", help="draw the program: a name that ends in .svg, .html, .tex or .txt")
+    parser.add_argument("--theme", choices=("light", "dark"), default="light", help="of the picture")
     parser.add_argument("--latex", action="store_true", help="the limit's formulas in LaTeX")
 
 

@@ -40,14 +40,20 @@ class Command:
 
 
 def show(args: argparse.Namespace) -> Answer:
-    """The program's text, or its limit's formulas in LaTeX."""
+    """The program's text, or its limit's formulas in LaTeX; and its picture."""
     program = _program(args)
+    remark = ""
+    if args.svg:
+        from tensorprog.drawing.picture import picture
+
+        picture(program, theme=args.theme).save(args.svg)
+        remark = f"drawn in {args.svg}"
     if args.latex:
         from tensorprog.limits.formula.formula import formula as find_formula
 
         text = find_formula(program).latex()
-        return Answer(text, {"latex": text, "outputs": _axes(program)})
-    return Answer(str(program), {"text": str(program), "outputs": _axes(program)})
+        return Answer(text, {"latex": text, "outputs": _axes(program)}, remark=remark)
+    return Answer(str(program), {"text": str(program), "outputs": _axes(program)}, remark=remark)
 
 
 def limit(args: argparse.Namespace) -> Answer:

@@ -214,6 +214,12 @@ class Program:
     def __repr__(self) -> str:
         return str(self)
 
+    def _repr_svg_(self) -> str:
+        """The picture that a notebook shows."""
+        from tensorprog.drawing.picture import picture
+
+        return picture(self).svg
+
     def graph(self) -> networkx.DiGraph[str]:
         """The program as a networkx graph: one vertex for each node, edges from operands."""
         from tensorprog.text.graph import graph

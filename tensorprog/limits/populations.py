@@ -67,5 +67,5 @@ def population_estimates(
             error = error + unseen
         text = note(f"{len(draws)} replicates of {samples} samples", why.get(name, ""), *dict.fromkeys(reasons))
         value, error = (float(value), float(error)) if value.ndim == 0 else (value, error)
-        found[name] = Estimate(value, error, "population", kind, text)
+        found[name] = Estimate(value, error, "population", kind, text, draws)
     return found

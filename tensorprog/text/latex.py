@@ -20,14 +20,11 @@ from tensorprog.language.node import Node
 from tensorprog.language.program import Program
 from tensorprog.language.symbols import MatrixSpec, VectorSpec, Width
 from tensorprog.text.literals import letter
+from tensorprog.text.names import latex_name
 from tensorprog.text.show import ATOM, POWER, PRODUCT, SUM, listing
 
 __all__ = ["latex"]
 
-_GREEK = frozenset(
-    "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi pi rho sigma tau phi chi psi omega "
-    "Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega".split()
-)
 TOP = r"^\top"
 _KINDS = {"matmul": "MatMul", "apply": "MatMul", "moment": "Moment", "outer": "OuterNonlin"}
 
@@ -75,26 +72,26 @@ class _Writer:
             sizes = r" \times ".join(map(str, shapes[name]))
             space = rf"\mathbb{{R}}^{{{sizes}}}" if sizes else r"\mathbb{R}"
             known = "" if default is None or np.ndim(default) else rf"\quad (\text{{default }} {_number(default)[0]})"
-            rows.append((_name(name), rf"\in {space}{known}", "scalar"))
+            rows.append((latex_name(name), rf"\in {space}{known}", "scalar"))
         for line in self.parts.lines:
             x = line.node
             index = [letter(i) for i in range(len(x.shape))]
             kind = _KINDS.get(x.op, "matrix" if x.has_matrix else "scalar" if x.is_scalar else "Nonlin")
             if x.op in ("matmul", "apply") and x.attr.mark:
                 kind += f", {x.attr.mark}"
-            rows.append((_name(line.name, index), f":= {self._compute(x, index)[0]}", kind))
+            rows.append((latex_name(line.name, index), f":= {self._compute(x, index)[0]}", kind))
             self.names[x] = line.name
         for line in self.parts.outputs:
-            axes = [_name(a) for a in p.outputs[line.name].axes]
-            rows.append((_name(line.name, axes), f":= {self.entry(line.node, axes)[0]}", "output"))
+            axes = [latex_name(a) for a in p.outputs[line.name].axes]
+            rows.append((latex_name(line.name, axes), f":= {self.entry(line.node, axes)[0]}", "output"))
         return rows
 
     # ---- declarations ----
     def _width(self, w: Width) -> tuple[str, str, str]:
-        return _name(w.name), rf"= {_number(w.ratio)[0]} \cdot \text{{the reference width}}", "width"
+        return latex_name(w.name), rf"= {_number(w.ratio)[0]} \cdot \text{{the reference width}}", "width"
 
     def _matrix(self, m: MatrixSpec) -> tuple[str, str, str]:
-        rows, cols, name = _name(m.rows.name), _name(m.cols.name), _name(m.name)
+        rows, cols, name = latex_name(m.rows.name), latex_name(m.cols.name), latex_name(m.name)
         variance = (
             str(m.var) if isinstance(m.var, int) else f"({m.var})" if isinstance(m.var, Fraction) else repr(m.var)
         )
@@ -106,7 +103,7 @@ class _Writer:
         return name, rf"\in \mathbb{{R}}^{{{rows} \times {cols}}},\ {entry} \sim {law}", "matrix"
 
     def _vector(self, v: VectorSpec) -> tuple[str, str, str]:
-        name, n = _name(self.parts.vectors[v]), _name(v.width.name)
+        name, n = latex_name(self.parts.vectors[v]), latex_name(v.width.name)
         sizes = "".join([rf" \times {k}" for k in v.shape])
         mean = rf"\mu^{{{name}}}" if isinstance(v.mean, np.ndarray) else _number(v.mean)[0]
         if v.cov is not None or isinstance(v.var, np.ndarray):
@@ -122,14 +119,14 @@ class _Writer:
         if isinstance(v, Embedding):
             scale = "" if v.var == 1 else rf"{_number(v.var)[0]}\, "
             law = rf"\mathcal{{N}}\left(0, {scale}\xi^{{{name}}} {{\xi^{{{name}}}}}{TOP} / {v.data.features}\right)"
-            kind = rf"input layer ${_name(v.name)}$, data $\xi^{{{name}}}$"
+            kind = rf"input layer ${latex_name(v.name)}$, data $\xi^{{{name}}}$"
         return name, rf"\in \mathbb{{R}}^{{{n}{sizes}}},\ {entry} \sim {law}", kind
 
     # ---- expressions ----
     def entry(self, x: Node, index: Sequence[str]) -> tuple[str, int]:
         """x at an index, with its precedence."""
         if x in self.names:
-            return _name(self.names[x], index), ATOM
+            return latex_name(self.names[x], index), ATOM
         return self._compute(x, index)
 
     def _compute(self, x: Node, index: Sequence[str]) -> tuple[str, int]:
@@ -145,7 +142,7 @@ class _Writer:
                     return _number(x.attr[tuple(map(int, index))])
                 return _indexed(r"\mathbf{A}", ",".join(index)), ATOM
             case "inverse_sqrt":
-                return rf"{_name(x.attr.name)}^{{-1/2}}", POWER
+                return rf"{latex_name(x.attr.name)}^{{-1/2}}", POWER
             case "view":
                 return self.entry(x.args[0], [index[p] for p in x.attr])
             case "take":
@@ -160,19 +157,22 @@ class _Writer:
                 return rf"\left({', '.join(parts)}\right)_{{{index[x.attr]}}}", ATOM
             case "matmul":
                 matrix, transposed, _ = x.attr
-                return f"{_name(matrix.name)}{TOP if transposed else ''} {at(x.args[0], ATOM)}", PRODUCT
+                return f"{latex_name(matrix.name)}{TOP if transposed else ''} {at(x.args[0], ATOM)}", PRODUCT
             case "matrix":  # lines with two coordinates are written times the number of their columns
-                return rf"{_name(x.attr.cols.name)} {_name(x.attr.name)}", PRODUCT
+                return rf"{latex_name(x.attr.cols.name)} {latex_name(x.attr.name)}", PRODUCT
             case "apply":
                 cols = x.args[0].inner
                 matrix = at(x.args[0], ATOM)
                 matrix = f"{{{matrix}}}{TOP}" if x.attr.transposed else matrix
-                return rf"\frac{{1}}{{{_name(cols.name) if cols else 'n'}}} {matrix} {at(x.args[1], ATOM)}", PRODUCT
+                return (
+                    rf"\frac{{1}}{{{latex_name(cols.name) if cols else 'n'}}} {matrix} {at(x.args[1], ATOM)}",
+                    PRODUCT,
+                )
             case "moment" | "outer":
                 body = x.args[0]
                 width = body.width if x.op == "moment" else body.inner
                 greek = r"\alpha" if x.op == "moment" else r"\beta"
-                n = _name(width.name) if width is not None else "n"
+                n = latex_name(width.name) if width is not None else "n"
                 inside = at(body, SUM)
                 return rf"\frac{{1}}{{{n}}} \sum_{{{greek}}} \left({inside}\right)_{{{greek}}}", PRODUCT
             case "inner":
@@ -246,23 +246,6 @@ def _number(c: Any) -> tuple[str, int]:
         mantissa, exponent = text.split("e")
         text = rf"{mantissa} \cdot 10^{{{int(exponent)}}}"
     return text, SUM if c < 0 else ATOM
-
-
-def _name(name: str, index: Sequence[str] = ()) -> str:
-    """A name with trailing digits, or what follows an underscore, as a subscript, and indices."""
-    tilde = name.endswith("~")
-    stem = name.removesuffix("~").rstrip("0123456789")
-    digits = name.removesuffix("~")[len(stem) :]
-    if not stem.strip("_"):
-        stem, digits = name.removesuffix("~"), ""
-    parts = [p for p in [*stem.split("_"), digits] if p]
-    first = rf"\{parts[0]}" if parts[0] in _GREEK else parts[0] if len(parts[0]) == 1 else rf"\mathrm{{{parts[0]}}}"
-    if tilde:
-        first = rf"\tilde{{{first}}}"
-    rest = ",".join([p if p.isdigit() or len(p) == 1 else rf"\mathrm{{{p}}}" for p in parts[1:]])
-    if not index:
-        return f"{first}_{{{rest}}}" if rest else first
-    return f"{first}^{{({rest})}}_{{{','.join(index)}}}" if rest else f"{first}_{{{','.join(index)}}}"
 
 
 def _indexed(name: str, index: str) -> str:

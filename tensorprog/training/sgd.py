@@ -211,7 +211,7 @@ def _batches(batch: Any, steps: int, examples: int) -> list[tuple[int, ...]]:
 
 
 @dataclass(frozen=True)
-class _Rates:
+class Rates:
     """The rate of a step and a parameter; tables are by names of parameters, and "default"."""
 
     tables: Mapping[str, list[Node]]
@@ -230,7 +230,7 @@ def _rates(lr: Any, steps: int, kinds: Mapping[str, str]) -> Callable[[int, str]
     missing = [] if "default" in given else [name for name in kinds if name not in given]
     if missing:
         raise TensorProgramError(f"lr has no rate for {missing[0]}", fix='give one, or "default"')
-    return _Rates({name: _schedule(value, steps) for name, value in given.items()})
+    return Rates({name: _schedule(value, steps) for name, value in given.items()})
 
 
 def _schedule(lr: Any, steps: int) -> list[Node]:

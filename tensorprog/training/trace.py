@@ -71,6 +71,10 @@ class Trace:
         """The number of steps."""
         return len(self.recipe.batches)
 
+    def with_recipe(self, recipe: Recipe) -> Trace:
+        """The same network and data, trained in another way."""
+        return Trace(self.net, self._train, self._test, recipe, self.abc)
+
     def __repr__(self) -> str:
         if not classify(self.abc).nontrivial:
             what = "no step moves the output in the limit"
@@ -83,12 +87,14 @@ class Trace:
         """Its program; f0="own" for the one of finite widths."""
         return self.own_program if isinstance(f0, str) and f0 == "own" else self.program
 
-    def own_run(self, n: int, seeds: int | Sequence[int] = 1, **options: Any) -> Any:
+    def own_run(
+        self, n: int, seeds: int | Sequence[int] = 1, *, values: Mapping[str, Any] | None = None, **options: Any
+    ) -> Any:
         """`tp.run`."""
         from tensorprog.execute.executor import run
 
         _without_f0("run", options)
-        return finite(self.own_program, lambda program: run(program, n, seeds, **options))
+        return finite(self.own_program, values, lambda program, v: run(program, n, seeds, values=v, **options))
 
     def own_limit(self, f0: Any = None, *, values: Mapping[str, Any] | None = None, **options: Any) -> Estimates:
         """`tp.limit`."""
@@ -99,7 +105,7 @@ class Trace:
             if self.pairs_samples and options.get("tol") is None:
                 options.setdefault("samples", PAIRED)
         given = self.given(f0, values, options.get("rng", 0))
-        return finite(self.program, lambda program: limit(program, values=given, **options))
+        return finite(self.program, given, lambda program, v: limit(program, values=v, **options))
 
     @cached_property
     def is_sampled(self) -> bool:
@@ -149,7 +155,8 @@ class Trace:
         numbers = check_seeds(seeds)
         rows = finite(
             self.own_program,
-            lambda program: sweep(program, widths, numbers, weights=weights, values=values, gia=gia, **options),
+            values,
+            lambda program, v: sweep(program, widths, numbers, weights=weights, values=v, gia=gia, **options),
         )
         known = anomalies(self.own_program, n=min(widths), values=values, gia=gia, weights=weights)
         runs = [(n, seed) for n in widths for seed in numbers]

@@ -270,6 +270,10 @@ class Expectation:
         if is_variable(u) and is_variable(v):
             value = yield from self._covariance_of_leaves(u, v)
             return value
+        (a, outside), (b, more) = self._without_scalars(u), self._without_scalars(v)
+        if outside or more:  # before either is taken apart: their axes are no longer the pair's then
+            value = yield (self.covariance, a, b)
+            return algebra.mul([*outside, *more, value])
         if is_variable(u) or (not is_variable(v) and root(v).height > root(u).height):
             u, v = v, u  # the later one is taken apart, so that the pairs that occur stay few
         match u.op:
@@ -282,11 +286,6 @@ class Expectation:
                     value = yield (self.covariance, a, v)
                     pairs.append((c, value))
                 return algebra.add(pairs)
-            case "mul":
-                scalars = [(a, k) for a, k in zip(u.args, u.attr, strict=True) if not self.structure.facts(a).families]
-                (z,) = [a for a in u.args if self.structure.facts(a).families]
-                value = yield (self.covariance, z, v)
-                return algebra.mul([*[(scalar_version(a), k) for a, k in scalars], value])
             case "sum":
                 inside = summand(u, shape)
                 known_sum = sum_of_columns(self.structure, inside, v)
@@ -301,6 +300,18 @@ class Expectation:
                     parts.append(typed(value, a.shape, None, None))
                 return algebra.stack(parts, u.attr)
         raise AssertionError(f"{u.op} is not affine: please report this")
+
+    def _without_scalars(self, u: Node) -> tuple[Node, list[tuple[Node, int]]]:
+        """An affine expression without its deterministic factors, and these, as scalars."""
+        outside: list[tuple[Node, int]] = []
+        while root(u).op == "mul":
+            if u.op != "mul":
+                u = opened(u)
+                continue
+            scalars = [(a, k) for a, k in zip(u.args, u.attr, strict=True) if not self.structure.facts(a).families]
+            outside += [(scalar_version(a), k) for a, k in scalars]
+            (u,) = [a for a in u.args if self.structure.facts(a).families]
+        return u, outside
 
     def _covariance_of_leaves(self, u: Node, v: Node) -> Task:
         a, b = root(u), root(v)

@@ -312,7 +312,10 @@ class Lowering:
         if not found:
             return hat
         return typed(
-            algebra.add([(1, hat), (variance_factor(matrix, transposed), combined(found))]), z.shape, width, None
+            algebra.add([(1, hat), (variance_factor(matrix, transposed), combined(found, z.shape))]),
+            z.shape,
+            width,
+            None,
         )
 
     def _outer(self, x: Node, body: Node) -> Node:

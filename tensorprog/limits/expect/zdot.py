@@ -9,6 +9,9 @@ u it is u itself with every leaf Zhat^{W.T y} replaced by Z^y and every other le
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 from tensorprog.language import algebra
 from tensorprog.language.algebra import ONE, ZERO, typed
 from tensorprog.language.node import MOVES, Node
@@ -27,6 +30,23 @@ from tensorprog.limits.gauss.duals import dual
 from tensorprog.limits.tasks import Declined, Task
 
 __all__ = ["Zdot", "combined"]
+
+
+class Multiplied(NamedTuple):
+    """Z^y of a vector y that the other direction has multiplied.
+
+    Attributes:
+        y: Seen along the axes of what Zdot is asked of, and then along those of the sizes.
+        sizes: Of the axes that are summed over.
+    """
+
+    y: Node
+    sizes: tuple[int, ...] = ()
+
+
+Found = dict[Multiplied, Node]
+"""Zdot over var: every Z^y to its coefficient, of the same axes (or none). Sums are sums over axes of y, so that what is found in
+a step of training are the vectors of the steps before, and not sums of sums of them."""
 
 
 class Zdot:
@@ -79,8 +99,8 @@ class Zdot:
         return [slopes[i] for i in range(d)]
 
     # ---- Zdot ----
-    def zdot(self, name: str, transposed: bool, x: Node) -> dict[Node, Node] | Task:
-        """Zdot^{W x} (W.T x if transposed) over var: {Z^y: coefficient}, y the vectors the other direction has multiplied.
+    def zdot(self, name: str, transposed: bool, x: Node) -> Found | Task:
+        """Zdot^{W x} (W.T x if transposed) over var, y the vectors the other direction has multiplied.
 
         For a nonlinear x = F(u_1, ..), u_i Gaussian, the sum over y of Z^y E[dZ^x/dZhat^y] is sum_i E[dF/du_i] times
         the same
@@ -89,60 +109,78 @@ class Zdot:
         if x.width is None or ("matrix", name, "" if transposed else "T") not in self.e.structure.facts(x).families:
             return {}
         if is_variable(x):
-            return {opened_fully(carried(x, root(x).args[0])): ONE}
+            return {Multiplied(opened_fully(carried(x, root(x).args[0]))): ONE}
         return self._zdot(name, transposed, x)
 
     def _zdot(self, name: str, transposed: bool, x: Node) -> Task:
-        out: dict[Node, Node] = {}
+        out: Found = {}
 
-        def collect(coefficient: Node, found: dict[Node, Node]) -> None:
-            for y, c in found.items():
-                more = algebra.mul([coefficient, c])
-                out[y] = algebra.add([(1, out[y]), (1, more)]) if y in out else more
+        def collect(coefficient: Node, found: Found, shape: tuple[int, ...]) -> None:
+            for z, c in _placed(found, shape, x.shape).items():
+                more = algebra.mul([_spread(coefficient, z.sizes), c])
+                out[z] = algebra.add([(1, out[z]), (1, more)]) if z in out else more
 
         match x.op:
             case "add":
                 for c, a in zip(x.attr, x.args, strict=True):
                     found = yield (self.zdot, name, transposed, a)
-                    collect(algebra.constant(c), found)
+                    collect(algebra.constant(c), found, a.shape)
+            case "view" if len(set(x.attr)) == len(x.attr):  # what is under it is known as it is
+                found = yield (self.zdot, name, transposed, x.args[0])
+                out = _seen(found, x.attr, x.shape)
             case "view" | "take" | "pick":
                 found = yield (self.zdot, name, transposed, opened(x))
-                collect(ONE, found)
+                collect(ONE, found, x.shape)
             case "sum":
                 found = yield (self.zdot, name, transposed, x.args[0])
-                body = typed(combined(found), x.args[0].shape, x.width, None)
-                out[algebra.sum_axis(body, x.attr)] = ONE
+                collect(ONE, self._summed(found, x.args[0].shape, x.attr), x.shape)
             case "stack":
                 parts = []
                 for a in x.args:
                     found = yield (self.zdot, name, transposed, a)
-                    parts.append(typed(combined(found), a.shape, x.width, None))
-                out[algebra.stack(parts, x.attr)] = ONE
+                    parts.append(typed(combined(found, a.shape), a.shape, x.width, None))
+                out[Multiplied(algebra.stack(parts, x.attr))] = ONE
             case _:
                 if self.e.structure.facts(x).stacked:
                     axis = self.e.stack_axis(x)
+                    shape = x.shape[:axis] + x.shape[axis + 1 :]
                     parts = []
                     for i in range(x.shape[axis]):
                         found = yield (self.zdot, name, transposed, opened_fully(algebra.take(x, axis, i)))
-                        parts.append(typed(combined(found), x.shape[:axis] + x.shape[axis + 1 :], x.width, None))
-                    out[algebra.stack(parts, axis)] = ONE
+                        parts.append(typed(combined(found, shape), shape, x.width, None))
+                    out[Multiplied(algebra.stack(parts, axis))] = ONE
                     return out
                 if self.e.structure.facts(x).affine:  # a deterministic multiple
                     (z,) = [a for a in x.args if self.e.structure.facts(a).families]
                     found = yield (self.zdot, name, transposed, z)
-                    collect(scalar_version(algebra.mul(without(factors_of(x), z))), found)
+                    collect(scalar_version(algebra.mul(without(factors_of(x), z))), found, z.shape)
                 elif self._contraction(x) is not None:
                     found = yield from self._expanded(name, transposed, x)
-                    collect(ONE, found)
+                    collect(ONE, found, x.shape)
                 else:
                     of_atoms = []
                     for v in self.e.structure.atoms(x):
                         found = yield (self.zdot, name, transposed, v)
-                        of_atoms.append(found)
-                    slopes = yield (self.slopes, x, tuple(map(bool, of_atoms)))
-                    for slope, found in zip(slopes, of_atoms, strict=True):
-                        collect(slope, found)
-        return {y: c for y, c in out.items() if not c.is_zero and not y.is_zero}
+                        of_atoms.append((found, v.shape))
+                    slopes = yield (self.slopes, x, tuple([bool(found) for found, _ in of_atoms]))
+                    for slope, (found, shape) in zip(slopes, of_atoms, strict=True):
+                        collect(slope, found, shape)
+        return {z: c for z, c in out.items() if not c.is_zero and not z.y.is_zero}
+
+    def _summed(self, found: Found, shape: tuple[int, ...], axis: int) -> Found:
+        """Of a sum over an axis of that shape: coefficients are summed, and vectors where they vary along it."""
+        out: Found = {}
+        for (y, sizes), c in found.items():
+            whole = (*shape, *sizes)
+            if y.shape and axis in self.e.structure.facts(y).support:
+                order = [*[i for i in range(len(whole)) if i != axis], axis]
+                z = Multiplied(algebra.transpose(y, order), (*sizes, shape[axis]))
+                c = algebra.transpose(c, order) if c.shape else c
+            else:
+                z = Multiplied(algebra.take(y, axis, 0) if y.shape else y, sizes)
+                c = algebra.sum_axis(typed(c, whole, None, None), axis)
+            out[z] = algebra.add([(1, out[z]), (1, c)]) if z in out else c
+        return out
 
     def _contraction(self, x: Node) -> Node | None:
         """A nonlinear factor of a product that is a sum over an axis, or has one among its terms.
@@ -169,15 +207,45 @@ class Zdot:
             inside = summand(a, x.shape)
             spread = [(spread_along(b, inside.shape[-1]), j) for b, j in rest]
             found = yield (self.zdot, name, transposed, algebra.mul([inside, *spread]))
-            body = typed(combined(found), inside.shape, x.width, None)
-            return {algebra.sum_axis(body, len(x.shape)): ONE}
+            return self._summed(found, inside.shape, len(x.shape))
         terms = []
         for c, b in zip(a.attr, a.args, strict=True):
             found = yield (self.zdot, name, transposed, algebra.mul([b, *rest]))
-            terms.append((c, typed(combined(found), x.shape, x.width, None)))
-        return {algebra.add(terms): ONE}
+            terms.append((c, typed(combined(found, x.shape), x.shape, x.width, None)))
+        return {Multiplied(algebra.add(terms)): ONE}
 
 
-def combined(found: dict[Node, Node]) -> Node:
-    """sum of c Z^y."""
-    return algebra.add([(1, algebra.mul([c, y])) for y, c in found.items()]) if found else ZERO
+def combined(found: Found, shape: tuple[int, ...]) -> Node:
+    """sum of c Z^y, of what was asked of an expression of that shape."""
+    terms: dict[tuple[int, ...], list[tuple[int, Node]]] = {}
+    for (y, sizes), c in found.items():
+        terms.setdefault(sizes, []).append((1, algebra.mul([c, y])))
+    parts = []
+    for sizes, products in terms.items():
+        total = algebra.add(products)
+        if sizes:
+            total = typed(total, (*shape, *sizes), products[0][1].width, None)
+        for _ in sizes:
+            total = algebra.sum_axis(total, len(total.shape) - 1)
+        parts.append((1, total))
+    return algebra.add(parts) if parts else ZERO
+
+
+def _seen(found: Found, axes: Sequence[int], shape: tuple[int, ...]) -> Found:
+    """Of an expression that is seen along some axes of a shape."""
+    last = len(shape)
+
+    def moved(a: Node, sizes: tuple[int, ...]) -> Node:
+        return algebra.view(a, [*axes, *range(last, last + len(sizes))], (*shape, *sizes)) if a.shape else a
+
+    return {Multiplied(moved(y, sizes), sizes): moved(c, sizes) for (y, sizes), c in found.items()}
+
+
+def _placed(found: Found, had: tuple[int, ...], shape: tuple[int, ...]) -> Found:
+    """Of an operand of that shape or of none."""
+    return found if had == shape else _seen(found, (), shape)
+
+
+def _spread(c: Node, sizes: tuple[int, ...]) -> Node:
+    """A coefficient along further axes."""
+    return algebra.view(c, range(len(c.shape)), (*c.shape, *sizes)) if c.shape and sizes else c
