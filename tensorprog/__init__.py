@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from tensorprog.analysis.gia_report import GIAReport
     from tensorprog.analysis.regularity import RegularityReport, check_regularity
     from tensorprog.analysis.swept import Sweep
+    from tensorprog.coordinates.check import coord_check
+    from tensorprog.coordinates.classify import NetworkClassification, classify
+    from tensorprog.coordinates.report import CoordCheck
+    from tensorprog.coordinates.setup import Exponents
     from tensorprog.depth.edge import edge_of_chaos
     from tensorprog.depth.phase import phase_diagram
     from tensorprog.depth.signal import signal_propagation
@@ -62,7 +66,7 @@ if TYPE_CHECKING:
     from tensorprog.text.written import latex, save
     from tensorprog.training.muon import Muon
     from tensorprog.training.optimizers import SGD, Adam, SignSGD
-    from tensorprog.training.powers import ABC, classify
+    from tensorprog.training.powers import ABC
     from tensorprog.training.sgd import sgd
     from tensorprog.training.sweep import sweep, tune
     from tensorprog.training.trace import Trace
@@ -85,10 +89,11 @@ _NETWORKS = {
 _networks = [name for names in _NETWORKS.values() for name in names]
 
 __all__ = [
-    "ABC", "Adam", "Comparison", "Drawing", "Estimate", "Estimates", "Expression", "Formula", "Function", "GIAReport",
-    "Matrix", "Muon", "Program", "RegularityReport", "Runs", "SGD", "Scalar", "SignSGD", "Sweep",
+    "ABC", "Adam", "Comparison", "CoordCheck", "Drawing", "Estimate", "Estimates", "Exponents", "Expression", "Formula",
+    "Function", "GIAReport", "Matrix", "Muon", "NetworkClassification",
+    "Program", "RegularityReport", "Runs", "SGD", "Scalar", "SignSGD", "Sweep",
     "TensorProgramError", "Trace", "Vector", "Width", "check_gia", "check_regularity", "classify", "compare",
-    "concat", "draw", "edge_of_chaos", "flatten", "formula",
+    "concat", "coord_check", "draw", "edge_of_chaos", "flatten", "formula",
     "inverse_sqrt", "kernel_fn", "latex", "layer", "limit", "load", "parse", "phase_diagram", "predict", "run",
     "save", "sgd", "signal_propagation", "split", "sweep", "tune",
     *_build, *_networks,
@@ -99,10 +104,13 @@ _LATER = {
     "ABC": "tensorprog.training.powers",
     "Adam": "tensorprog.training.optimizers",
     "Comparison": "tensorprog.analysis.compare",
+    "CoordCheck": "tensorprog.coordinates.report",
     "Drawing": "tensorprog.drawing.picture",
+    "Exponents": "tensorprog.coordinates.setup",
     "Formula": "tensorprog.limits.formula.result",
     "Function": "tensorprog.language.custom",
     "GIAReport": "tensorprog.analysis.gia_report",
+    "NetworkClassification": "tensorprog.coordinates.classify",
     "RegularityReport": "tensorprog.analysis.regularity",
     "Runs": "tensorprog.execute.executor",
     "SGD": "tensorprog.training.optimizers",
@@ -112,8 +120,9 @@ _LATER = {
     "Trace": "tensorprog.training.trace",
     "check_gia": "tensorprog.analysis.gia",
     "check_regularity": "tensorprog.analysis.regularity",
-    "classify": "tensorprog.training.powers",
+    "classify": "tensorprog.coordinates.classify",
     "compare": "tensorprog.analysis.compare",
+    "coord_check": "tensorprog.coordinates.check",
     "draw": "tensorprog.drawing.draw",
     "edge_of_chaos": "tensorprog.depth.edge",
     "formula": "tensorprog.limits.formula.formula",

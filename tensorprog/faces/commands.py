@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from tensorprog.faces import arguments
 from tensorprog.faces.answer import Answer
+from tensorprog.faces.coordinates import coord_check as coordinates_checked
+from tensorprog.faces.coordinates import coord_check_arguments
 from tensorprog.faces.files import CommandError, Model, assignments, load_model
 from tensorprog.faces.predict import predict as predicted
 from tensorprog.faces.predict import predict_arguments
@@ -265,6 +267,11 @@ def _kernels(
     return Estimates(items, {name: axes[: item.value.ndim] for name, item in items.items()})
 
 
+def coord_check(args: argparse.Namespace) -> Answer:
+    """Sizes of activations, their changes and updates against width: measured, predicted, and judged."""
+    return coordinates_checked(args, check_picture)
+
+
 def predict(args: argparse.Namespace) -> Answer:
     """Training in function space: the outputs of infinitely wide networks at times of training, with their errors."""
     return predicted(args, check_picture)
@@ -299,6 +306,7 @@ COMMANDS = (
     Command("train", "the loss at every step: the limit beside finite widths", arguments.train_arguments, train),
     Command("gia", "is gradient independence right, and where does it fail", arguments.gia_arguments, gia),
     Command("kernel", "the kernels of a network on its data: NNGP and NTK", arguments.kernel_arguments, kernel),
+    Command("coord-check", "is the parametrization right: sizes against width", coord_check_arguments, coord_check),
     Command("predict", "training in function space: what is learned by a time", predict_arguments, predict),
     Command("regularity", "which Master Theorem covers the program", arguments.regularity_arguments, regularity),
     Command("demo", "gradient independence and real digits, without any file", arguments.demo_arguments, demo),

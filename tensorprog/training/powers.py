@@ -27,7 +27,7 @@ import numpy as np
 from tensorprog.errors import TensorProgramError
 from tensorprog.language.symbols import number
 
-__all__ = ["ABC", "HALF", "NAMES", "Classification", "Powers", "classify", "named"]
+__all__ = ["ABC", "HALF", "NAMES", "Classification", "Powers", "classify", "exponent", "named"]
 
 HALF = Fraction(1, 2)
 NAMES = ("mup", "ntk", "standard", "mean_field")
@@ -59,7 +59,7 @@ class ABC:
                 raise TensorProgramError(
                     f"{name}={given!r} of a parametrization", fix="give a list: the input layer's, .., the output's"
                 )
-            lists.append(tuple([_exponent(x, f"{name} of a parametrization") for x in given]))
+            lists.append(tuple([exponent(x, f"{name} of a parametrization") for x in given]))
         if len(lists[0]) != len(lists[1]):
             raise TensorProgramError(
                 f"a parametrization with {len(lists[0])} numbers a and {len(lists[1])} numbers b",
@@ -67,7 +67,7 @@ class ABC:
             )
         object.__setattr__(self, "a", lists[0])
         object.__setattr__(self, "b", lists[1])
-        object.__setattr__(self, "c", _exponent(c, "c of a parametrization"))
+        object.__setattr__(self, "c", exponent(c, "c of a parametrization"))
 
     @property
     def hidden_layers(self) -> int:
@@ -92,7 +92,7 @@ class ABC:
 
     def shifted(self, t: Any) -> ABC:
         """Another one with the same runs: a + t, b - t, c - 2 t."""
-        t = _exponent(t, "a shift")
+        t = exponent(t, "a shift")
         return ABC([a + t for a in self.a], [b - t for b in self.b], self.c - 2 * t)
 
     def blow_ups(self) -> list[str]:
@@ -130,7 +130,8 @@ class ABC:
         return f"ABC(a={text(self.a)}, b={text(self.b)}, c={self.c})"
 
 
-def _exponent(x: Any, what: str) -> Fraction:
+def exponent(x: Any, what: str) -> Fraction:
+    """An exponent that is given, as a fraction."""
     found = number(x, what)
     return Fraction(found).limit_denominator(1000) if isinstance(found, float) else Fraction(found)
 

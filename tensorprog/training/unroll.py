@@ -363,7 +363,7 @@ class Unrolled:
                 step, self.state[key] = whole(self.state.get(key), parts)
             else:
                 step, self.state[key] = recipe.optimizer.step(self.state.get(key), total)
-            kept = algebra.sub(ONE, algebra.scale(recipe.decay, rate)) if recipe.decay else ONE
+            kept = self._kept(t, name)
             left = self._left(key, rate, kept) if self.decays else None
             if left is not None:
                 by_name[name] = left
@@ -401,6 +401,11 @@ class Unrolled:
             new = algebra.sub(new, algebra.mul([rate, step]))
         self.state[key, "left"] = new, known
         return new
+
+    def _kept(self, t: int, name: str) -> Node:
+        """What the decay of a step leaves of a parameter."""
+        decay = self.recipe.decay
+        return algebra.sub(ONE, algebra.scale(decay, self.recipe.rates(t, name))) if decay else ONE
 
     def _known(self, key: Any) -> Node:
         """A matrix or a vector as it is now, or its increment."""

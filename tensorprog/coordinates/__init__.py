@@ -1,0 +1,1 @@
+"""Is a parametrization right? Sizes of coordinates against width, measured and predicted."""
