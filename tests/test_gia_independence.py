@@ -10,7 +10,7 @@ from marks import few
 
 import tensorprog as tp
 from tensorprog.analysis import gia_numbers
-from tensorprog.analysis.gia_numbers import _extrapolated, _one_law, _paired, answer
+from tensorprog.analysis.gia_numbers import _extrapolated, _one_law, _paired, _verbatim, answer
 from tensorprog.analysis.initial import Sources
 from tensorprog.analysis.readouts import parity, search
 from tensorprog.transforms.decouple import program_for
@@ -214,6 +214,16 @@ def test_paired_populations_find_the_difference(make: Any) -> None:
         gap = float(free[name]) - float(true[name])
         assert abs(float(found) - gap) <= found.error
         assert found.error < 0.02 + 0.1 * abs(gap)
+
+
+@pytest.mark.parametrize("gia", [False, True])
+def test_paired_populations_of_training_keep_its_matrices(gia: bool) -> None:
+    """Runs as it is, W after t steps as pairs of vectors: OuterNonlins written out took a minute."""
+    f = tp.readout("v", tp.tanh(tp.dense("W", tp.tanh(tp.dense("U", tp.Input("x"), n)), n)))
+    p = tp.sgd(tp.Network(f), X, [1, -1], steps=2, lr=1, parametrization="mup").program
+    found = _verbatim(p, gia)
+    assert not any(x.op == "outer" for x in found.nodes)
+    assert (tp.run(found, 8)["f"] == tp.run(p, 8, gia=gia)["f"]).all()
 
 
 def test_populations_decide_where_errors_cannot(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -121,6 +121,7 @@ def check_gia(
     if options:
         raise TensorProgramError(f"check_gia of a Program is given {next(iter(options))}=", fix="leave it out")
     program.values(values)  # refuses missing ones
+    as_it_is = program  # populations and runs do not write matrices out
     program = written_out(program)
     notes: list[str] = []
     if readouts is None:
@@ -138,11 +139,11 @@ def check_gia(
         notes.append("there are too many initial vectors to try all sets of readouts; pass readouts=[...]")
     is_simple = decided(simple, complete)
     is_loose = decided(loose, complete_too)
-    outputs, holds, remarks, is_loose = answer(program, values, rng, is_loose, method)
+    outputs, holds, remarks, is_loose = answer(as_it_is, values, rng, is_loose, method)
     if is_loose is None and is_simple:
         is_simple = None
     of = Instructions(program)
-    finite, comparison = finite_runs(program, outputs, widths, seeds, values)
+    finite, comparison = finite_runs(as_it_is, outputs, widths, seeds, values)
     return GIAReport(
         is_simple,
         is_loose,

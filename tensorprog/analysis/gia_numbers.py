@@ -32,6 +32,7 @@ from tensorprog.language.node import Node, topological
 from tensorprog.language.program import Output, Program
 from tensorprog.transforms.decouple import backward_copy, program_for, with_copies
 from tensorprog.transforms.rewrite import rewrite_nodes
+from tensorprog.transforms.written_out import written_out
 
 if TYPE_CHECKING:
     from tensorprog.analysis.compare import Comparison
@@ -171,6 +172,7 @@ def _one_law(program: Program, values: Mapping[str, Any] | None) -> bool:
     """Have all products the same joint law with the copies as without them? False where that is not seen."""
     from tensorprog.limits.expect.lower import Lowering
 
+    program = written_out(program)
     free = rewrite_nodes([o.node for o in program.outputs.values()], with_copies())
     products = [x for x in program.nodes if x.op == "matmul"]
     originals = {
@@ -296,10 +298,22 @@ def _verbatim(program: Program, gia: bool) -> Program:
     Not in normal form, in which operands are ordered by what they are.
     """
     new: dict[Node, Node] = {}
+    copies: dict[bool, dict[Node, Node]] = {
+        False: {},
+        True: {},
+    }  # of matrices, by what back-propagation applies them as
     for x in program.nodes:
-        attr = x.attr
+        attr, args = x.attr, [new[a] for a in x.args]
         if x.op == "matmul":
             matrix, transposed, _ = x.attr
             attr = Product(backward_copy(matrix, transposed) if gia and is_backward(x) else matrix, transposed)
-        new[x] = Node(x.op, tuple([new[a] for a in x.args]), attr, x.shape, x.width, x.inner)
+        elif x.op == "apply":
+            attr = x.attr._replace(mark="")
+            args[0] = copies[x.attr.transposed][x.args[0]] if gia and is_backward(x) else args[0]
+        new[x] = Node(x.op, tuple(args), attr, x.shape, x.width, x.inner)
+        for transposed, known in copies.items():
+            known[x] = new[x]
+            if x.has_matrix:
+                own = backward_copy(attr, transposed) if x.op == "matrix" else attr
+                known[x] = Node(x.op, tuple([known[a] for a in x.args]), own, x.shape, x.width, x.inner)
     return Program({name: replace(o, node=new[o.node]) for name, o in program.outputs.items()})
