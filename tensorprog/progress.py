@@ -7,9 +7,22 @@ from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
-__all__ = ["Silent", "progress_bar"]
+__all__ = ["Interrupted", "Silent", "progress_bar"]
 
 T = TypeVar("T")
+
+
+class Interrupted(KeyboardInterrupt):
+    """What takes long was stopped from the keyboard.
+
+    Attributes:
+        rows: The runs that were finished, where there are such.
+        partial: What they make: a `Comparison` of the widths that are finished, a `Sweep`, the `Runs` of some seeds; or None.
+    """
+
+    def __init__(self, message: str, rows: Any = None, partial: Any = None) -> None:
+        super().__init__(message)
+        self.rows, self.partial = rows, partial
 
 
 class Silent(Generic[T]):

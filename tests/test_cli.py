@@ -268,7 +268,7 @@ def test_our_own_errors_ask_for_a_report(
 def test_an_interrupted_run_keeps_its_seeds(
     file: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run, calls = executor.run, []
+    run, calls = executor._run_checked, []
 
     def interrupted(*args: Any, **options: Any) -> Any:
         calls.append(args)
@@ -276,7 +276,7 @@ def test_an_interrupted_run_keeps_its_seeds(
             raise KeyboardInterrupt
         return run(*args, **options)
 
-    monkeypatch.setattr(executor, "run", interrupted)
+    monkeypatch.setattr(executor, "_run_checked", interrupted)
     assert main(["run", file, "--n", "16", "--seeds", "5", "--json"]) == 130
     captured = capsys.readouterr()
     out = json.loads(captured.out)

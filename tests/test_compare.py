@@ -23,7 +23,7 @@ from marks import few
 from scipy import stats
 
 import tensorprog as tp
-from tensorprog.analysis.compare import Comparison, Interrupted, compare
+from tensorprog.analysis.compare import Comparison, compare
 from tensorprog.analysis.judge import judge, log_slope
 from tensorprog.analysis.means import (
     FAMILY_ERROR,
@@ -38,6 +38,7 @@ from tensorprog.analysis.means import (
 from tensorprog.analysis.sweep import run_block
 from tensorprog.errors import TensorProgramError
 from tensorprog.estimate import Estimate, Estimates
+from tensorprog.progress import Interrupted
 
 WIDTHS = (64, 128, 256, 512, 1024)
 ZERO = Estimate(0, 0, "exact", "exact")

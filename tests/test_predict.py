@@ -269,7 +269,7 @@ K5 = bell(np.linspace(-1, 1, 5), 0.4)
         (lambda: tp.predict(K5, Y)(steps=1, lr=-1), "lr=-1"),
         (lambda: tp.predict(K5, Y)(steps=1, lr=1, momentum=1), "momentum"),
         (lambda: tp.predict(K5, Y)(t=1, get="ntkk"), "ntkk"),
-        (lambda: tp.predict(K5, Y)(t=1, f0="draw"), "prior"),
+        (lambda: tp.predict(K5, Y)(t=1, f0="drawn"), "prior"),
         (lambda: tp.predict(K5, Y)(t=1, f0=[1, 2]), "f0 of shape"),
         (lambda: tp.predict(K5, Y)(t=1).mean, "no test examples"),
         (lambda: tp.predict(K5, Y, K5[:2])(t=1).cov, "K_test_test"),

@@ -2,6 +2,7 @@
 
 import json
 import math
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from marks import refused
 
 import tensorprog as tp
 from tensorprog.analysis.bests import next_value, valley
-from tensorprog.analysis.sweep import Interrupted
+from tensorprog.progress import Interrupted
 
 N = tp.Width("n")
 RNG = np.random.default_rng(3)
@@ -261,3 +262,35 @@ def test_the_picture_and_labelled_arrays(tmp_path):
     data = s.to_xarray()
     assert isinstance(data, xarray.Dataset) and data["loss"].dims == ("width", "lr")
     assert str(data["status"].sel(width=INF, lr=1e200).values) == "diverged"
+
+
+def test_the_command(tmp_path, capsys):
+    """A rate that is a number, a hyperparameter, and a parameter of build()."""
+    from tensorprog.cli import main
+
+    path = tmp_path / "model.py"
+    path.write_text(
+        "import tensorprog as tp\n"
+        "def build(std=1.0):\n"
+        "    h = tp.tanh(tp.dense('U', tp.Input('x'), tp.Width('n'), W_std=std))\n"
+        "    net = tp.Network(tp.readout('v', h))\n"
+        "    return tp.sgd(net, [[1.0], [2.0]], [1, -1], steps=1, lr=0.5, parametrization='mup')\n"
+    )
+    quick = ["--samples", "64", "--seeds", "2", "--refine", "0"]
+    assert main(["sweep", str(path), "--over", "lr=[0.25,1,4]", "--widths", "8", *quick]) == 0
+    assert "largest stable" in capsys.readouterr().out
+    assert main(["sweep", str(path), "--over", "std=[0.5,1]", "--json", *quick]) == 0
+    assert json.loads(capsys.readouterr().out)["hyperparameter"] == "std"
+
+
+def test_traces_with_a_nameless_loss_say_why_they_are_not_pickled():
+    with refused("by its name"):
+        pickle.dumps(small(loss=lambda f, y: (f - y) ** 2))
+
+
+def test_divergence_names_the_step_with_hyperparameters_too():
+    trace = tp.sgd(mlp(1, tp.relu), X, Y, steps=3, lr=tp.Scalar("lr"))
+    with refused("diverged at step 1 of 3"):
+        tp.compare(trace, widths=[8, 16], seeds=2, values={"lr": 1e160})
+    with refused("diverged at step 1 of 2"):
+        tp.limit(tp.sgd(mlp(1, tp.relu), X, Y, steps=2, lr=1e160, parametrization="mup"))

@@ -16,10 +16,11 @@ import numpy as np
 from tensorprog.analysis.anomalies import anomalies
 from tensorprog.analysis.judge import Anomaly, Judgement, judge
 from tensorprog.analysis.means import FAMILY_ERROR, FOUND
-from tensorprog.analysis.sweep import Interrupted, Rows, sweep
+from tensorprog.analysis.sweep import Rows, sweep
 from tensorprog.errors import TensorProgramError
 from tensorprog.estimate import Estimate, Estimates
 from tensorprog.execute.executor import check_seeds, distinct_integers
+from tensorprog.progress import Interrupted
 from tensorprog.transforms.dispatch import of_networks
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from tensorprog.language.program import Program
 
-__all__ = ["Comparison", "Interrupted", "compare"]
+__all__ = ["Comparison", "compare"]
 
 
 @dataclass(frozen=True, eq=False)

@@ -45,7 +45,7 @@ def plot_sweep(sweep: Sweep, path: str | Path | None = None) -> Figure:
         ax.set_ylim(losses.min() / 1.6, losses.max() * 1.6)
     finite = [n for n in sweep.rows if np.isfinite(n)]
     for n, row in sweep.rows.items():
-        values = np.asarray(row.values)
+        at = np.asarray(row.values)
         i = finite.index(n) if n in finite else 6
         known = row.known
         style: dict[str, Any] = (
@@ -56,7 +56,7 @@ def plot_sweep(sweep: Sweep, path: str | Path | None = None) -> Figure:
         best = sweep.best[n]
         label = ("limit" if n not in finite else f"n = {n}") + (f": best {float(best.value):.3g}" if best else "")
         level = np.where(known, row.loss, np.nan)
-        ax.errorbar(values, level, np.where(known, row.error, np.nan), capsize=2, markersize=4, label=label, **style)
+        ax.errorbar(at, level, np.where(known, row.error, np.nan), capsize=2, markersize=4, label=label, **style)
         if best is not None:
             ax.plot(
                 [float(best.value)], [row.valley.least], marker="*", markersize=13, color=style["color"],
@@ -71,6 +71,9 @@ def plot_sweep(sweep: Sweep, path: str | Path | None = None) -> Figure:
     rate = "" if slope is None else f": slope on the width {float(slope):.2f} ± {slope.error:.2f}"
     title = f"The best {sweep.name} {says}{rate}".replace("-", "\N{MINUS SIGN}") if slope is not None else ""
     ax.set_title(title, pad=16)
+    stable = [v for v in sweep.largest_stable.values() if v is not None]
+    if stable and values[0] > 0:  # the cliff, and not far beyond
+        ax.set_xlim(values[0] / 1.2, min(values[-1], 4 * max(stable)) * 1.2)
     ax.set(xlabel=sweep.name, ylabel=sweep.of)
     ax.grid(True, color="0.9", linewidth=0.8)
     ax.set_axisbelow(True)

@@ -101,7 +101,7 @@ class Row:
             for i in range(count)
         ]
         if error is None:
-            with np.errstate(invalid="ignore"):
+            with np.errstate(invalid="ignore", over="ignore"):
                 error = a.std(axis=0, ddof=1) / math.sqrt(len(a)) if len(a) > 1 else np.zeros(count)
         error = np.where(known, error, np.inf)
         return cls(

@@ -16,30 +16,16 @@ import numpy as np
 
 from tensorprog.errors import TensorProgramError
 from tensorprog.language.program import Program
-from tensorprog.progress import progress_bar
+from tensorprog.progress import Interrupted, progress_bar
 from tensorprog.transforms.decouple import program_for
 
-__all__ = ["Interrupted", "Rows", "canonical", "run_block", "sweep"]
+__all__ = ["Rows", "canonical", "run_block", "sweep"]
 
 Rows = dict[tuple[int, int], dict[str, np.ndarray]]
 """(width, seed) to the outputs of that run."""
 
 BLOCK = 8
 """Seeds in one task: few enough that an interrupt loses little, enough that a task's overhead does not show."""
-
-
-class Interrupted(KeyboardInterrupt):
-    """A sweep was stopped from the keyboard.
-
-    Attributes:
-        rows: The runs that were finished.
-        partial: A `Comparison` of the widths that were finished, or None if there are none.
-    """
-
-    def __init__(self, message: str, rows: Rows) -> None:
-        super().__init__(message)
-        self.rows = rows
-        self.partial: Any = None
 
 
 def sweep(

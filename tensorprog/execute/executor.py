@@ -18,7 +18,7 @@ from tensorprog.execute.lazy import Lazy
 from tensorprog.execute.random import Array
 from tensorprog.language.given import real_array
 from tensorprog.language.program import Program
-from tensorprog.progress import progress_bar
+from tensorprog.progress import Interrupted, progress_bar
 from tensorprog.transforms.decouple import program_for
 from tensorprog.transforms.dispatch import of_networks
 
@@ -149,6 +149,7 @@ def run(
         TensorProgramError: n, seeds or weights make no sense; the dense weights do not fit into memory; entries of a
             lazy matrix are not Gaussian; a hyperparameter has no value; or an output is not finite (the error names the
             instruction where that began).
+        Interrupted: On KeyboardInterrupt (it is one), with the seeds that are finished as `.partial`, `Runs`.
 
     Example:
         >>> import tensorprog as tp
@@ -167,13 +168,22 @@ def run(
     def space(seed: int) -> Space:
         return Lazy(n, seed) if kind == "lazy" else Dense(n, seed, weights=matrices)
 
-    rows = [
-        _run_checked(code, lambda seed=seed: space(seed), given, f"seed {seed}")  # type: ignore[misc]
-        for seed in progress_bar(seeds, shown=progress, desc=f"n = {n}", unit="run", leave=False, delay=2)
-    ]
-    outputs = {name: np.stack([row[name] for row in rows]) for name in program}
-    axes = {name: o.axes for name, o in program.outputs.items()}
-    return Runs(outputs, axes, n=n, seeds=seeds, weights=kind)
+    rows: list[dict[str, Array]] = []
+
+    def finished() -> Runs:
+        outputs = {name: np.stack([row[name] for row in rows]) for name in program}
+        axes = {name: o.axes for name, o in program.outputs.items()}
+        return Runs(outputs, axes, n=n, seeds=seeds[: len(rows)], weights=kind)
+
+    try:
+        for seed in progress_bar(seeds, shown=progress, desc=f"n = {n}", unit="run", leave=False, delay=2):
+            rows.append(_run_checked(code, partial(space, seed), given, f"seed {seed}"))
+    except KeyboardInterrupt:
+        if not rows:
+            raise
+        message = f"interrupted after {len(rows)} of {len(seeds)} seeds"
+        raise Interrupted(message, partial=finished()) from None
+    return finished()
 
 
 def execute(
@@ -263,7 +273,7 @@ def population(
     noise = code.noise()
     rows = [
         _run_checked(code, partial(Population, samples, key, columns=noise), given, "the population", watch, checked)
-        for key in keys
+        for key in progress_bar(keys, desc=f"{samples} samples", unit="population", leave=False, delay=2)
     ]
     return {name: np.stack([row[name] for row in rows]) for name in program}
 

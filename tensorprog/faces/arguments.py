@@ -21,6 +21,7 @@ __all__ = [
     "seeds",
     "show_arguments",
     "spread",
+    "sweep_arguments",
     "train_arguments",
     "whole",
     "whole_numbers",
@@ -224,6 +225,29 @@ def train_arguments(parser: argparse.ArgumentParser) -> None:
     _rng(parser)
     parser.add_argument("--plot", metavar="out.svg", help="draw the loss against the step (needs matplotlib)")
     parser.add_argument("--resume", metavar="FOLDER", help="keep finished runs here, and go on from them")
+
+
+def sweep_arguments(parser: argparse.ArgumentParser) -> None:
+    """The hyperparameter and its values, widths and seeds."""
+    file_arguments(parser)
+    _hyperparameters(parser)
+    parser.add_argument(
+        "--over",
+        required=True,
+        metavar="lr=[..]",
+        help="the hyperparameter and its values: a tp.Scalar, the learning rate lr, or a parameter of build()",
+    )
+    parser.add_argument(
+        "--widths", type=whole_numbers, action="extend", default=[], metavar="N", help="besides the limit"
+    )
+    parser.add_argument("--seeds", type=seeds, default=8, help="how many (0 .. k-1), or which (default 8)")
+    parser.add_argument("--output", default="loss", metavar="NAME", help="what is wanted small (default: loss)")
+    parser.add_argument("--refine", type=whole, default=4, help="values more beside the best (default 4)")
+    parser.add_argument("--samples", type=whole, help="samples of a population, a power of two")
+    _weights(parser)
+    _rng(parser)
+    parser.add_argument("--plot", metavar="out.svg", help="draw the loss against the hyperparameter (needs matplotlib)")
+    parser.add_argument("--out", metavar="FOLDER", help="keep what is computed here, and go on from it")
 
 
 def gia_arguments(parser: argparse.ArgumentParser) -> None:

@@ -19,7 +19,7 @@ from tensorprog.faces.files import CommandError, Model, assignments, load_model
 from tensorprog.faces.predict import predict as predicted
 from tensorprog.faces.predict import predict_arguments
 from tensorprog.language.program import Program
-from tensorprog.progress import progress_bar
+from tensorprog.progress import Interrupted
 
 if TYPE_CHECKING:
     from tensorprog.estimate import Estimates
@@ -97,37 +97,23 @@ def formula(args: argparse.Namespace) -> Answer:
 
 def run(args: argparse.Namespace) -> Answer:
     """Runs at one finite width; an interrupt keeps the seeds that are done."""
-    import numpy as np
-
-    from tensorprog.execute.executor import Runs, check_seeds
     from tensorprog.execute.executor import run as run_program
 
     model, options = _model(args)
     if model.trace is not None:
-        program = model.trace.own_program
+        program: Any = model.trace
     else:
         program = model.program(**({} if isinstance(model.what, Program) else {"of": "all", **options}))
-    values = _values(args)
-    seeds = check_seeds(args.seeds)
-    done: list[Runs] = []
     remark = ""
     try:
-        # seed by seed, so that an interrupt loses one at most
-        for seed in progress_bar(seeds, desc=f"n = {args.n}", unit="run", leave=False, delay=1):
-            settings = {"weights": args.weights, "gia": args.gia, "values": values}
-            done.append(run_program(program, args.n, [seed], progress=False, **settings))
-    except KeyboardInterrupt:
-        remark = f"interrupted after {len(done)} of {len(seeds)} seeds"
-        if not done:
-            return Answer("", {"outputs": {}}, True, remark)
-    outputs = {name: np.concatenate([r[name] for r in done]) for name in program}
-    found = Runs(outputs, done[0].axes, n=args.n, seeds=seeds[: len(done)], weights=done[0].weights)
+        found = run_program(program, args.n, args.seeds, weights=args.weights, gia=args.gia, values=_values(args))
+    except Interrupted as stop:
+        remark, found = str(stop), stop.partial
     return Answer(str(found), _runs_json(found), bool(remark), remark)
 
 
 def compare(args: argparse.Namespace) -> Answer:
     """Runs at several widths against the limit; an interrupt keeps the widths that are done."""
-    from tensorprog.analysis.compare import Interrupted
     from tensorprog.analysis.compare import compare as compare_program
     from tensorprog.limits.limit import limit as find_limit
 
@@ -208,6 +194,45 @@ def train(args: argparse.Namespace) -> Answer:
         plot_losses(limit, dict(zip(found.widths, zip(means, spreads, strict=True), strict=True)), args.plot)
     remark = f"picture: {args.plot}" if args.plot else ""
     return Answer("\n".join(lines) + "\n\n" + str(found), found.to_json(), remark=remark)
+
+
+def sweep(args: argparse.Namespace) -> Answer:
+    """The loss against a hyperparameter, in the limit and at finite widths; an interrupt keeps the widths that are done."""
+    from tensorprog.training.sweep import sweep as sweep_over
+
+    check_picture(args.plot)
+    ((name, values),) = assignments("--over", [args.over]).items()
+    model = _model(args)[0]
+
+    def made(**given: Any) -> Any:
+        anew = load_model(args.file, given, args.set, None)
+        return anew.trace or anew.program()
+
+    subject: Any = model.trace or model.program()
+    known = name in model.program().scalars or (model.trace is not None and name == "lr")
+    remark, interrupted = "", False
+    try:
+        found = sweep_over(
+            subject if known else made,
+            widths=args.widths,
+            seeds=args.seeds,
+            of=args.output,
+            refine=args.refine,
+            samples=args.samples,
+            values=_values(args),
+            weights=args.weights,
+            rng=args.rng,
+            out=args.out,
+            **{name: values},
+        )
+    except Interrupted as stop:
+        remark, interrupted, found = str(stop), True, stop.partial
+        if found is None:
+            return Answer("", {"outputs": {}}, True, remark)
+    if args.plot:
+        found.plot(args.plot)
+        remark = "; ".join(filter(None, (remark, f"picture: {args.plot}")))
+    return Answer(str(found), found.to_json(), interrupted, remark)
 
 
 def gia(args: argparse.Namespace) -> Answer:
@@ -304,6 +329,7 @@ COMMANDS = (
         "compare", "finite widths against the limit: deviations, rate, verdict", arguments.compare_arguments, compare
     ),
     Command("train", "the loss at every step: the limit beside finite widths", arguments.train_arguments, train),
+    Command("sweep", "the loss against a learning rate, in the limit and at widths", arguments.sweep_arguments, sweep),
     Command("gia", "is gradient independence right, and where does it fail", arguments.gia_arguments, gia),
     Command("kernel", "the kernels of a network on its data: NNGP and NTK", arguments.kernel_arguments, kernel),
     Command("coord-check", "is the parametrization right: sizes against width", coord_check_arguments, coord_check),

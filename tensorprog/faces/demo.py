@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tensorprog.analysis.compare import Comparison, Interrupted, compare
+from tensorprog.analysis.compare import Comparison, compare
 from tensorprog.analysis.means import FAMILY_ERROR
 from tensorprog.data import digits
 from tensorprog.errors import TensorProgramError
@@ -27,6 +27,7 @@ from tensorprog.language.matrix import Matrix
 from tensorprog.language.program import Program
 from tensorprog.language.symbols import Width
 from tensorprog.limits.limit import limit
+from tensorprog.progress import Interrupted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -10,6 +10,9 @@ from tensorprog.errors import TensorProgramError
 
 __all__ = ["kernel_array", "nonnegative", "numbers", "start_array", "targets_array"]
 
+LARGEST = 1e100
+"""Of times and such: the squares of larger ones leave the range of floats."""
+
 
 def numbers(given: Any, what: str, fix: str) -> np.ndarray:
     """An array of finite floats.
@@ -44,14 +47,14 @@ def nonnegative(given: Any, what: str, *, infinite: bool = False, whole: bool = 
         TensorProgramError: it is none, or negative.
     """
     unit = "whole numbers" if whole else "numbers"
-    fix = f"give {unit} of at least 0" + (", or infinity" if infinite else "")
+    fix = f"give {unit} of at least 0, below {LARGEST:.0e}" + (", or infinity" if infinite else "")
     try:
         found = np.asarray(given, dtype=float)
     except (TypeError, ValueError):
         raise TensorProgramError(f"{what}={given!r}"[:80], why=f"these are no {unit}", fix=fix) from None
     if found.ndim > 1 or found.size == 0:
         raise TensorProgramError(f"{what} of shape {found.shape}", fix="give one number, or a list of some")
-    ok = (found >= 0) & (infinite | np.isfinite(found))
+    ok = (found >= 0) & ((infinite & np.isinf(found)) | (found < LARGEST))
     if whole:
         ok &= ~np.isfinite(found) | (found == np.floor(found))
     if not ok.all():

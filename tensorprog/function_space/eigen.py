@@ -14,7 +14,7 @@ from tensorprog.function_space.spectrum import EPS, Regulariser, Spectrum
 
 __all__ = ["Eigenflow"]
 
-AT_ONCE = 2**25
+AT_ONCE = 2**21
 """Numbers of an intermediate array."""
 
 
@@ -181,7 +181,7 @@ class _Covariances:
         found = np.empty((len(self.f.at), *both.shape))
         for at in self._slices():
             a, across = self._across(at)
-            found[at] = both - own.prior_rows @ a.transpose(0, 2, 1) - across @ a.transpose(0, 2, 1)
+            found[at] = both - (own.prior_rows + across) @ a.transpose(0, 2, 1)
         return p.square(_clipped(found), p.tests)
 
     def variance(self) -> np.ndarray:

@@ -63,6 +63,13 @@ class Problem:
         self.one = np.ndim(y) == 1
         self.columns = table.shape[1]
         self.y = self.flat(table)
+        for name, a in {**train, "targets": table}.items():
+            size = _size(a)
+            if size and not SMALLEST < size < 1 / SMALLEST:
+                raise TensorProgramError(
+                    f"the largest number of the {name} is {size:.1e}", why="squares of such numbers leave the range of floats",
+                    fix="scale them: K and 1/t, or y and f0, may have any factor in common",
+                )  # fmt: skip
         off = {name: symmetric(K, f"the {name} of the training examples") for name, K in train.items()}
         self._train = {name: _flat(K) for name, K in train.items()}
         self._cross, self._both = cross, both
@@ -206,6 +213,8 @@ class Problem:
 
 
 KNOWN = ("ntk", "kernel", "nngp")
+SMALLEST = 1e-100
+"""Numbers are larger than this, and smaller than its reciprocal."""
 
 
 def _named(

@@ -53,7 +53,8 @@ def population_estimates(
     for name in program:
         draws = np.asarray(runs[name], dtype=float)
         value = draws.mean(0)
-        spread = draws.std(0, ddof=1) / math.sqrt(len(draws)) * student(len(draws) - 1)
+        with np.errstate(over="ignore"):  # the square of a number beyond 1e154: an infinite error
+            spread = draws.std(0, ddof=1) / math.sqrt(len(draws)) * student(len(draws) - 1)
         # orthonormal noise makes linear programs exact: then the spread is rounding alone, and this its floor
         error = spread + 64 * np.finfo(float).eps * np.abs(draws).max(0)
         kind, reasons = "standard error", []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
@@ -38,6 +39,18 @@ class Loss:
     targets: np.ndarray
     value: Callable[[Any, Any], Any]
     slope: Callable[[Any, Any], Any]
+
+    def __getstate__(self) -> dict[str, Any]:
+        try:
+            pickle.dumps(self.value)
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            name = getattr(self.value, "__name__", type(self.value).__name__)
+            raise TensorProgramError(
+                f"a run of training whose loss is the function {name} cannot be pickled: {error}",
+                why="pickle stores a function by its name in a module",
+                fix="define it by def at the top of a module; or pickle trace.program",
+            ) from None
+        return self.__dict__
 
     def _of(self, rule: Callable[[Any, Any], Any], f: Node, examples: Any) -> Expression:
         axes = (EXAMPLE, OUTPUT)[: len(f.shape)]

@@ -14,7 +14,6 @@ import numpy as np
 from tensorprog.analysis.bests import next_value
 from tensorprog.analysis.compare import plus_minus
 from tensorprog.analysis.row import DIVERGED, MISSING, NO_LIMIT, Row
-from tensorprog.analysis.sweep import Interrupted
 from tensorprog.analysis.swept import Sweep, checked_values
 from tensorprog.errors import NotFinite, TensorProgramError
 from tensorprog.estimate import Estimate
@@ -22,7 +21,7 @@ from tensorprog.execute.executor import check_seeds, distinct_integers, run
 from tensorprog.language.leaves import Scalar
 from tensorprog.language.program import Output, Program
 from tensorprog.limits.limit import limit
-from tensorprog.progress import progress_bar
+from tensorprog.progress import Interrupted, progress_bar
 from tensorprog.training.cells import Cell, Cells
 from tensorprog.training.divergence import STEP, Diverged, finite
 from tensorprog.training.trace import Trace
@@ -137,9 +136,8 @@ def sweep(
                         todo = [] if more is None else [more]
     except KeyboardInterrupt:
         kept = f"kept in {out}: the same call goes on from there" if out is not None else "in .partial"
-        stop = Interrupted(f"stopped at width {n}, what is finished is {kept}", {})
-        stop.partial = _swept(subject.name, grid, rows, of, numbers) if rows else None
-        raise stop from None
+        done = _swept(subject.name, grid, rows, of, numbers) if rows else None
+        raise Interrupted(f"stopped at width {n}, what is finished is {kept}", partial=done) from None
     return _swept(subject.name, grid, rows, of, numbers)
 
 

@@ -474,7 +474,9 @@ def _smoothed(integrand: Integrand) -> tuple[Integrand, list[Integrand]] | None:
                 inside = algebra.fn("softplus", algebra.mul([steep, args[0]]))
                 done[y] = algebra.mul([algebra.fn("reciprocal", steep), inside])
         else:
-            done[y] = y if y.op in ("var", "param") else algebra.rebuild(y, args)
+            same = all(a is b for a, b in zip(args, y.args, strict=True))
+            dual = Node(y.op, tuple(args), y.attr, y.shape) if y.op == "dual" else None
+            done[y] = y if same else dual or algebra.rebuild(y, args)
     if not arguments:
         return None
     d = integrand.dimension
