@@ -45,7 +45,7 @@ ARROWS: dict[str, str] = {
     "limits/jumps limits networks",
     "training": "errors estimate progress language transforms execute limits/tasks limits/expect limits/evaluate limits networks "
     "analysis",
-    "coordinates": "errors progress figures language execute limits networks analysis training",
+    "coordinates": "errors progress figures language execute limits networks training",
     "function_space": "errors estimate progress language arrays networks kernels training",
     "data": "",
     "faces": "errors estimate progress language text drawing execute limits/formula limits networks kernels analysis "
