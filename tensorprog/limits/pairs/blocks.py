@@ -25,7 +25,7 @@ from tensorprog.limits.pairs.lanes import Lanes
 from tensorprog.limits.pairs.layout import Block, lifted
 from tensorprog.limits.simplify.horner import factored
 from tensorprog.limits.simplify.passes import simplified
-from tensorprog.limits.simplify.stencil import with_stencils
+from tensorprog.limits.simplify.stencil import with_diagonals_inside, with_stencils
 from tensorprog.limits.simplify.sums import summed_early
 from tensorprog.limits.simplify.transposition import with_transpositions_outside
 
@@ -62,7 +62,7 @@ class Batched:
         self.shapes = [x.shape for x in outputs]
         outputs = with_transpositions_outside(summed_early(simplified(with_transpositions_outside(outputs))))
         found = lifted(outputs)
-        self.outputs = factored(with_stencils([found[x] for x in outputs]))
+        self.outputs = factored(with_stencils(with_diagonals_inside([found[x] for x in outputs])))
         self.data = [x for x in topological(outputs) if x.op == "data"]
         self.fused = Fused.of(self.outputs)
         steps = schedule([*self.outputs, *(self.fused.needs if self.fused else ())], moments=False)
@@ -73,7 +73,9 @@ class Batched:
         self.integrals = [s.node for s in steps if s.node.op in INTEGRALS]
         self.guards = {s.node for s in steps if s.node.op == "guard"}
         self.others = sorted({s.node.op for s in steps if s.compute is None and s.node.op not in KNOWN})
-        self.pairs = joined(self.once.pop((True, True)))
+        for part in self.once.values():
+            joined(part)
+        self.pairs = self.once.pop((True, True))
         self.plan = Plan(self.pairs, set(self.outputs))
         # the largest array of a pair decides how many pairs a tile has
         self.depth = max([prod(s.node.shape) for s in self.pairs if s.node.op != "data"], default=1)
@@ -131,8 +133,12 @@ class Batched:
         values: dict[Node, Array] = {}
         with np.errstate(over="call", under="call", divide="ignore", invalid="ignore", call=call.strain):
             for s in [s for part in self.once.values() for s in part]:
+                if s.node in values:
+                    continue
                 if s.node.op == "data":
                     values[s.node] = np.asarray(block.products[s.node.attr])
+                elif s.partner is not None:
+                    values[s.node], values[s.partner] = s.joint(*[values[a] for a in s.operands])
                 else:
                     values[s.node] = s.compute([values[a] for a in s.operands], call, level, alone=True)
             series = {
