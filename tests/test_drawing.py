@@ -6,7 +6,7 @@ import importlib.util
 import re
 import xml.etree.ElementTree as ET
 from collections import Counter
-from itertools import combinations
+from itertools import combinations, product
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from marks import few, refused
 
 import tensorprog as tp
 from tensorprog.drawing.fold import LIMIT
+from tensorprog.drawing.glyphs import LABEL, SMALL, width
 from tensorprog.drawing.order import SWEEPS, Item, ordered
 
 ROOT = Path(__file__).parent.parent
@@ -131,6 +132,15 @@ def boxes(scene):
             yield s.kind, (min(xs), min(ys), max(xs), max(ys))
 
 
+def labels(scene):
+    """Where names and matrices are written."""
+    for t in scene.texts:
+        if not t.turned:
+            w = width(t.text, SMALL if t.kind in ("auto", "remark") else LABEL)
+            left = t.x - {"start": 0, "middle": w / 2, "end": w}[t.anchor]
+            yield t.text, (left, t.y - 8, left + w, t.y + 1)
+
+
 def overlap(a, b):
     return min(a[2], b[2]) - max(a[0], b[0]) > 0.1 and min(a[3], b[3]) - max(a[1], b[1]) > 0.1
 
@@ -157,6 +167,10 @@ def test_every_instruction_is_drawn_and_nothing_on_another(name):
     check(program, drawing.svg)
     for (_, a), (_, b) in combinations(list(boxes(drawing.scene)), 2):
         assert not overlap(a, b)
+    for (s, a), (t, b) in combinations(list(labels(drawing.scene)), 2):
+        assert not overlap(a, b), (s, t)
+    for (s, a), (t, b) in product(list(labels(drawing.scene)), list(boxes(drawing.scene))):
+        assert not overlap(a, b), (s, t)
 
 
 def test_passes_face_each_other():

@@ -30,16 +30,17 @@ ARROWS: dict[str, str] = {
     "limits/gauss": "errors estimate language arrays",
     "limits/expect": "errors language arrays limits/budget limits/tasks limits/gauss",
     "limits/simplify": "language",
+    "limits/fused": "language limits/tasks limits/gauss",
     "limits/evaluate": "estimate language arrays limits/budget limits/tasks limits/gauss limits/simplify",
     "limits/jumps": "errors language arrays limits/budget limits/tasks limits/gauss limits/expect limits/simplify "
     "limits/evaluate",
     "limits/formula": "errors language transforms text limits/tasks limits/gauss limits/expect limits/evaluate limits/jumps",
     "limits/pairs": "errors estimate language arrays limits/budget limits/tasks limits/gauss limits/expect limits/simplify "
-    "limits/evaluate limits/jumps",
+    "limits/fused limits/evaluate limits/jumps",
     "limits": "errors estimate language transforms execute limits/budget limits/tasks limits/gauss limits/expect limits/evaluate "
     "limits/jumps limits/pairs",
     "networks": "errors language transforms limits/expect",
-    "kernels": "errors progress language transforms limits/budget limits/tasks limits/pairs limits networks",
+    "kernels": "errors progress language transforms limits/budget limits/tasks limits/fused limits/pairs limits networks",
     "depth": "errors estimate progress figures language transforms limits networks kernels",
     "analysis": "errors estimate progress figures language transforms text execute limits/expect limits/evaluate "
     "limits/jumps limits networks",

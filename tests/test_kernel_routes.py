@@ -110,7 +110,7 @@ def test_what_looking_costs(monkeypatch):
 
 def test_each_examples_integral_is_asked_once(monkeypatch):
     """Its variance is that of a row, of a column and of the example alone; telling examples are looked at first."""
-    from tensorprog.limits.evaluate import scalar as evaluate
+    from tensorprog.limits.evaluate import integrals as evaluate
 
     asked = {}
     integrate = evaluate.integrate_arrays
@@ -128,7 +128,7 @@ def test_each_examples_integral_is_asked_once(monkeypatch):
 
 def test_what_is_replaced_is_not_integrated(monkeypatch):
     """The closed forms of elu cancel for an example with itself, which has a program of its own."""
-    from tensorprog.limits.evaluate import scalar as evaluate
+    from tensorprog.limits.evaluate import integrals as evaluate
 
     asked = []
     integrate = evaluate.integrate_arrays

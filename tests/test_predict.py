@@ -216,6 +216,28 @@ def test_early_stopping_minimises_the_error():
     assert tp.predict(K, truth).early_stopping(1e6, f0="zero").time == 0
 
 
+def test_early_stopping_on_tests_of_a_process():
+    """Against the formula in full, and the posterior's variance, which no time can beat."""
+    x = np.linspace(-1, 1, 13)
+    K, S = bell(x, 0.3), np.exp(-np.abs(x[:, None] - x))
+    a, b = slice(0, 9), slice(9, None)
+    pred = tp.predict(
+        {"ntk": K[a, a], "nngp": S[a, a]}, x[a], {"ntk": K[b, a], "nngp": S[b, a]}, {"ntk": K[b, b], "nngp": S[b, b]}
+    )
+    stop = pred.early_stopping(0.3, f0="zero", truth="process")
+    values, vectors = np.linalg.eigh(K[a, a])
+    A = K[b, a] @ (vectors * (-np.expm1(-values * stop.time / 9) / values)) @ vectors.T
+    by_hand = np.diagonal(K[b, b] - 2 * A @ K[a, b] + A @ (K[a, a] + 0.09 * np.eye(9)) @ A.T).mean()
+    assert abs(stop.risk - by_hand) < 1e-12 and stop.risk <= stop.risks.min()
+    assert np.diagonal(K[b, b] - K[b, a] @ np.linalg.solve(K[a, a] + 0.09 * np.eye(9), K[a, b])).mean() < stop.risk < 1
+    random = pred.early_stopping(0.3, truth="process")
+    assert (
+        abs(random.risk - np.mean(pred(t=random.time).variance) - np.interp(random.time, stop.times, stop.risks)) < 1e-3
+    )
+    with refused("tests"):
+        tp.predict(K, x).early_stopping(0.1, truth="process")
+
+
 def test_posterior_is_that_of_a_gaussian():
     x = np.linspace(-1, 1, 7)
     K, y, s2 = bell(x, 0.5), np.cos(np.arange(5.0)), 0.01

@@ -138,6 +138,28 @@ def test_trained_weights() -> None:
     assert list(exact(program("trained_weights"), gia=True).values()) == [Fraction(1, 2), Fraction(3369, 4096)]
 
 
+@pytest.mark.parametrize("eps", [0.5])
+def test_adam(eps: float) -> None:
+    """The operator of Tensor Programs IVb, of one example: an integral in one variable for each of two layers."""
+
+    def moved(chi: list[float], b1: float = 0.9, b2: float = 0.999) -> float:
+        def direction(z: float) -> float:
+            m = s = 0.0
+            for c in chi:
+                m, s = b1 * m + (1 - b1) * c * z, b2 * s + (1 - b2) * (c * z) ** 2
+            t = len(chi)
+            return z * m / (1 - b1**t) / math.sqrt(s / (1 - b2**t) + eps**2)
+
+        body = lambda z: direction(z) * math.exp(-z * z / 2) / math.sqrt(2 * math.pi)  # noqa: E731
+        return 2 * integrate.quad(body, 0, 12, epsabs=1e-13)[0]
+
+    f: list[float] = [0.0]
+    for _ in range(2):
+        f.append(f[-1] - 0.25 * 2 * moved([x - 1 for x in f]))
+    found = tp.limit(program("adam", steps=2, eps=eps))["f"]
+    assert found.method != "population" and np.abs(found.value.ravel() - f).max() < 1e-11
+
+
 def test_muon() -> None:
     """A singular value of 1, after five steps, is how far W moves; U and v are trained by gradient descent."""
     p = 1.0

@@ -12,7 +12,7 @@ from marks import few
 from scipy.special import erf, expit
 
 import tensorprog as tp
-from tensorprog.limits.evaluate.scalar import _distinct
+from tensorprog.limits.evaluate.integrals import distinct
 from tensorprog.limits.gauss.integrate import Feature, gaussian_expectation
 from tensorprog.limits.gauss.series import PairSeries
 
@@ -238,7 +238,7 @@ def test_kernels_through_layers_have_true_errors(size):
 def test_distinct_entries():
     rng = np.random.default_rng(0)
     columns = [rng.integers(0, 3, 1000).astype(float) for _ in range(4)]
-    unique, back = _distinct(columns)
+    unique, back = distinct(columns)
     for a, b in zip(columns, unique, strict=True):
         np.testing.assert_array_equal(a, b[back])
     assert len(unique[0]) == len(set(zip(*columns, strict=True)))

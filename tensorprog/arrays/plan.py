@@ -12,7 +12,7 @@ from tensorprog.arrays.contraction import Contraction, contraction
 from tensorprog.arrays.elementwise import KERNELS, Kernel
 from tensorprog.language.node import Node, topological
 
-__all__ = ["Plan", "Step", "schedule"]
+__all__ = ["Plan", "Step", "last_uses", "schedule"]
 
 LARGE = 2**16
 """Products with so many entries are not made, nor are those of their factors that are sums of products themselves."""
@@ -104,6 +104,20 @@ class Place:
     frees: tuple[int, ...]
 
 
+def last_uses(code: Sequence[tuple[int, Sequence[int]]], kept: Iterable[int]) -> list[list[int]]:
+    """For every instruction the arrays, by number, that nothing looks at after it.
+
+    Args:
+        code: Where each instruction's array goes, and where its operands are.
+        kept: Arrays that are needed to the end.
+    """
+    seen, dying = set(kept), []
+    for target, sources in reversed(code):
+        dying.append(sorted({target, *sources} - seen))
+        seen.update(dying[-1])
+    return dying[::-1]
+
+
 class Plan:
     """Arrays by number: to look a node up costs as much as the arithmetic of a small array, and threads wait for each other.
 
@@ -121,11 +135,6 @@ class Plan:
         inside = {s.node for s in steps}
         self.given = list(dict.fromkeys(a for s in steps for a in s.operands if a not in inside))
         self.slots = {a: k for k, a in enumerate([*self.given, *[s.node for s in steps]])}
-        last = {a: k for k, s in enumerate(steps) for a in (*s.operands, s.node)}
-        dying: list[list[int]] = [[] for _ in steps]
-        for a in inside.difference(wanted):
-            dying[last[a]].append(self.slots[a])
-        self.places = [
-            Place(self.slots[s.node], tuple([self.slots[a] for a in s.operands]), tuple(sorted(dead)))
-            for s, dead in zip(steps, dying, strict=True)
-        ]
+        code = [(self.slots[s.node], tuple([self.slots[a] for a in s.operands])) for s in steps]
+        kept = [*range(len(self.given)), *[self.slots[a] for a in wanted if a in self.slots]]
+        self.places = [Place(*c, tuple(dead)) for c, dead in zip(code, last_uses(code, kept), strict=True)]

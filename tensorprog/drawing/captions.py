@@ -43,7 +43,7 @@ def caption(x: Node, is_operand: Callable[[Node], bool]) -> str:
         if is_operand(x):
             return DOT
     text = ""
-    for depth in range(6, 0, -1):
+    for depth in range(6, -1, -1):
         text = _Writer(is_operand).inner(x, depth)[0]
         if width(text, CAPTION) <= LONGEST:
             return text

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from tensorprog.drawing.roles import columns, is_mirrored, rows
+from tensorprog.drawing.roles import columns, is_mirrored, row_titles, rows
 from tensorprog.drawing.units import Unit
 from tensorprog.language.node import Node
 
@@ -18,10 +18,12 @@ __all__ = ["LIMIT", "Folded", "Plate", "folded", "unfolded"]
 
 LIMIT = 60
 """Shapes a folded picture has at most."""
-TIDY, OPEN = 40, 150
+TIDY, OPEN = 40, 200
 """Shapes a picture may have before blocks are folded; and after that, before any are closed."""
-COPIES = 3
-"""Of a block, before it is a plate."""
+ROWS, MIDDLE = 8, "box of passes"
+"""Passes that are drawn; what those in the middle are called."""
+COPIES, SAVED = 3, 12
+"""Of a block, before it is a plate; and units that are saved."""
 LONGEST = 64
 """Columns of a block."""
 SHOWN = 12
@@ -52,6 +54,7 @@ class Folded:
         row: The row of each.
         column: The column of each.
         last: The row of outputs, if there is one.
+        titles: What rows are called.
         plates: Blocks that are drawn once.
         hidden: Where every unit that is not drawn is: a unit of the first copy, or a box.
     """
@@ -60,6 +63,7 @@ class Folded:
     row: dict[str, int]
     column: dict[str, int]
     last: int | None
+    titles: tuple[str, ...]
     plates: tuple[Plate, ...]
     hidden: dict[str, str]
 
@@ -67,7 +71,8 @@ class Folded:
 def unfolded(units: Mapping[str, Unit]) -> Folded:
     """Every unit, nothing folded."""
     row, last = rows(units)
-    return Folded(dict(units), row, columns(units, row, last), last, (), {})
+    titles = row_titles(max(row.values(), default=0) + 1, last)
+    return Folded(dict(units), row, columns(units, row, last), last, titles, (), {})
 
 
 def folded(units: Mapping[str, Unit], nodes: Container[Node], limit: int = LIMIT) -> Folded:
@@ -95,8 +100,9 @@ def folded(units: Mapping[str, Unit], nodes: Container[Node], limit: int = LIMIT
         return whole
     seen = _seen_through(units)
     whole = unfolded({name: _of_others(u, seen) for name, u in units.items() if name not in seen})
+    whole = _few_rows(whole)
     spans = _spans(whole, nodes)
-    size = [sum([units[n].shapes for n in span.drawn]) for span in spans]
+    size = [sum([whole.units[n].shapes for n in span.drawn]) for span in spans]
     closed: set[int] = set()
     total = sum(size)
     for i in (
@@ -107,8 +113,9 @@ def folded(units: Mapping[str, Unit], nodes: Container[Node], limit: int = LIMIT
         closed.add(i)
         total += 1 - size[i]
     found = _carried_out(whole, spans, closed)
-    hidden = found.hidden | {name: found.hidden.get(o, o) for name, o in seen.items()}
-    return replace(found, hidden=hidden)
+    for more in (whole.hidden, seen):
+        found.hidden.update({name: found.hidden.get(o, o) for name, o in more.items()})
+    return found
 
 
 def _seen_through(units: Mapping[str, Unit]) -> dict[str, str]:
@@ -126,6 +133,33 @@ def _of_others(u: Unit, seen: Mapping[str, str]) -> Unit:
     if not any(o in seen for o in u.operands):
         return u
     return replace(u, operands=tuple(dict.fromkeys([seen.get(o, o) for o in u.operands])))
+
+
+def _few_rows(whole: Folded) -> Folded:
+    """Many passes, those in the middle as one box: an odd number of rows, so that the directions of the others stay."""
+    many = len(whole.titles)
+    passes = many - (whole.last is not None)
+    if passes <= ROWS:
+        return whole
+    low, high = 2, passes - 2 if passes % 2 else passes - 3
+    inside = {name: u for name, u in whole.units.items() if low <= whole.row[name] < high}
+    box = _box(tuple(inside.values()), 1, MIDDLE)
+    hidden = dict.fromkeys(inside, box.name)
+    units: dict[str, Unit] = {}
+    for name in sorted(whole.units, key=lambda name: whole.row[name]):
+        u = whole.units[name]
+        if name not in inside:
+            operands = tuple(dict.fromkeys([hidden.get(o, o) for o in u.operands]))
+            units[name] = replace(u, operands=operands)
+        elif box.name not in units:
+            of = dict.fromkeys([o for v in inside.values() for o in v.operands if o not in inside])
+            units[box.name] = replace(box, operands=tuple(of))
+    down = high - low - 1
+    row = {name: r - down if (r := whole.row.get(name, low)) >= high else r for name in units}
+    last = None if whole.last is None else whole.last - down
+    name = f"{whole.titles[low].removesuffix(' →')} … {whole.titles[high - 1].removesuffix(' →')} →"
+    titles = (*whole.titles[:low], name, *whole.titles[high:])
+    return Folded(units, row, columns(units, row, last), last, titles, (), hidden)
 
 
 # ---- spans ----
@@ -230,7 +264,7 @@ def _runs(keys: list[tuple[str, ...]], low: int, high: int) -> Iterator[tuple[in
 
 def _longest(keys: list[tuple[str, ...]], low: int, high: int) -> tuple[int, int, int] | None:
     """The run that saves most units, of those the one with the shortest period."""
-    best, most = None, 0
+    best, most = None, SAVED - 1
     for period in range(1, min(LONGEST, (high - low) // COPIES) + 1):
         i = low
         while i + period < high:
@@ -254,14 +288,16 @@ def _carried_out(whole: Folded, spans: list[_Span], closed: set[int]) -> Folded:
     hidden: dict[str, str] = {}
     order: list[tuple[str, Unit, int]] = []
     plates: list[Plate] = []
+    boxes: dict[str, int] = {}
     within: dict[str, tuple[int, int]] = {}  # the span and the copy of what is in a plate
     for i, span in enumerate(spans):
         for k, block in enumerate(span.copies):
             for name in block:
                 within[name] = (i, k)
         if i in closed:
-            box = _box(whole, span, f"box {i}")
+            box = _box(tuple([whole.units[n] for n in span.drawn]), len(span.copies), f"box {i}")
             order.append((box.name, box, span.row))
+            boxes[box.name] = i
             hidden.update({name: box.name for block in span.copies for name in block})
             continue
         if len(span.copies) > 1:
@@ -285,21 +321,17 @@ def _carried_out(whole: Folded, spans: list[_Span], closed: set[int]) -> Folded:
         operands = tuple(dict.fromkeys([o for o in [*keep, *more] if o != name]))
         units[name] = replace(u, operands=operands)
     row = {name: r for name, _, r in order}
-    blocks = {name: within[name][0] if name in within else int(name.split()[1]) for name in units}
-    return Folded(units, row, columns(units, row, whole.last, blocks), whole.last, tuple(plates), hidden)
+    blocks = {name: i for name, i in [*[(n, i) for n, (i, _) in within.items()], *boxes.items()] if name in units}
+    return Folded(units, row, columns(units, row, whole.last, blocks), whole.last, whole.titles, tuple(plates), hidden)
 
 
 def _is_shown(name: str, operand: str, within: Mapping[str, tuple[int, int]], closed: set[int]) -> bool:
     return name not in within or within[name] == within[operand] or within[name][0] != within[operand][0]
 
 
-def _box(whole: Folded, span: _Span, name: str) -> Unit:
-    inside = tuple([whole.units[n] for n in span.drawn])
+def _box(units: tuple[Unit, ...], count: int, name: str) -> Unit:
+    inside = tuple([v for u in units for v in (u.inside or (u,))])  # a box in a box is opened
     lines = [u.title.partition("\n")[0] for u in inside]
     few = [*lines[:SHOWN], *([f".. {len(lines) - SHOWN} more"] if len(lines) > SHOWN else [])]
-    head = (
-        f"{len(inside)} instructions, {len(span.copies)} times:"
-        if len(span.copies) > 1
-        else f"{len(inside)} instructions:"
-    )
-    return Unit(name, "box", (), "\n".join([head, *few]), "", None, inside=inside, count=len(span.copies))
+    head = f"{len(inside)} instructions, {count} times:" if count > 1 else f"{len(inside)} instructions:"
+    return Unit(name, "box", (), "\n".join([head, *few]), "", None, inside=inside, count=count)

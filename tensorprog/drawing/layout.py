@@ -13,7 +13,7 @@ from tensorprog.drawing.fold import Folded
 from tensorprog.drawing.glyphs import LABEL, width
 from tensorprog.drawing.measure import Measured, measured
 from tensorprog.drawing.order import Item, heights, ordered
-from tensorprog.drawing.roles import is_mirrored, row_title
+from tensorprog.drawing.roles import is_mirrored
 from tensorprog.drawing.scene import Area, Edge, Scene, Text
 from tensorprog.drawing.tracks import Tracks
 from tensorprog.drawing.units import Unit
@@ -110,6 +110,8 @@ class _Layout:
                 chain.append(passing[a, c])
             chain.append(self.items[b])
             self.chains[a, b] = chain
+            if self.units[b].kind == "matmul":
+                chain[-1].source = chain[-2]
             for p, q in pairwise(chain):
                 left, right = (p, q) if step > 0 else (q, p)
                 if right not in left.after:
@@ -185,7 +187,7 @@ class _Layout:
         for name, u in self.units.items():
             if u.kind == "matmul":
                 g = self.column[name] + (1 if self.mirrored(name) else 0)
-                labels[g] = max(labels.get(g, 0.0), width(_matrix_label(u), LABEL) + 16)
+                labels[g] = max(labels.get(g, 0.0), width(_matrix_label(u), LABEL) + 26)
         plates = self.picture.plates
         left = {min([self.column[n] for n in p.members]) for p in plates}
         right = {max([self.column[n] for n in p.members]) + 1 for p in plates}
@@ -296,12 +298,14 @@ class _Layout:
         text = _matrix_label(u)
         if (a, b) in self.chains:
             item = self.chains[a, b][-2]
-            x = x0 if not item.through else self.right[item.column] if x1 > x0 else self.left[item.column]
-            if not item.through:
-                y0 = self.y[a]
-            else:
-                y0 = item.y
-            self.out.texts.append(Text("label", (x + x1) / 2, (y0 + y1) / 2 - 6, text, colour=u.matrix))
+            if item.through:
+                x0, y0 = self.right[item.column] if x1 > x0 else self.left[item.column], item.y
+            if abs(y1 - y0) < 8 and abs(x1 - x0) < 140:
+                x = (x0 + x1) / 2
+            else:  # where edges that fan out are apart
+                x = x1 + min(width(text, LABEL) / 2 + 9, abs(x1 - x0) / 2) * _sign(x0 - x1)
+            y = _height(x0, y0, x1, y1, x)
+            self.out.texts.append(Text("label", x, y - 6, text, colour=u.matrix))
             return
         h, net = self._gutters(a, b)[1], self.net(a, b)
         x = self.lane[h] + TRACK * self.gutters[h].track(net) + 4
@@ -311,9 +315,10 @@ class _Layout:
         if len(self.layers) > 1:
             for r in self.layers:
                 tint = 2 if r == self.last else r % 2
-                text = row_title(r, self.last, len(self.layers))
+                text = self.picture.titles[r]
                 area = (MARGIN / 2, self.top[r], self.out.width - MARGIN, self.bottom[r] - self.top[r])
-                self.out.areas.append(Area("band", *area, text, tint))
+                self.out.areas.append(Area("band", *area, tint=tint))
+                self.out.texts.append(Text("remark", MARGIN / 2 + 10, self.top[r] + 15, text, "start"))
         for plate in self.picture.plates:
             first, final = (f([self.column[n] for n in plate.members]) for f in (min, max))
             top = min([self.y[n] - self.size[n].up for n in plate.members]) - PLATE - 4
@@ -332,6 +337,16 @@ def _curve(x: float, y: float, x1: float, y1: float) -> Step:
         return ("L", x1, y1)
     middle = (x + x1) / 2
     return ("C", middle, y, middle, y1, x1, y1)
+
+
+def _height(x0: float, y0: float, x1: float, y1: float, x: float) -> float:
+    """The height of such a curve."""
+    low, high, t = 0.0, 1.0, 0.5
+    for _ in range(20):
+        at = x0 + (x1 - x0) * (1.5 * t * (1 - t) + t**3)
+        low, high = (t, high) if (at - x) * (x1 - x0) < 0 else (low, t)
+        t = (low + high) / 2
+    return y0 + (y1 - y0) * t * t * (3 - 2 * t)
 
 
 def _rounded(corners: list[tuple[float, float]]) -> tuple[Step, ...]:

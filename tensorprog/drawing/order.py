@@ -9,6 +9,8 @@ __all__ = ["SWEEPS", "Item", "heights", "ordered"]
 
 SWEEPS = 4
 """How often the columns are gone through, there and back."""
+STRAIGHT = 6.0
+"""How much more edges of matrices count than others."""
 
 
 @dataclass(eq=False)
@@ -24,6 +26,7 @@ class Item:
         after: Neighbours in columns to the right.
         y: Its height, downwards.
         through: Is it a place of an edge?
+        source: The neighbour that a matrix makes it of.
     """
 
     name: str
@@ -34,6 +37,7 @@ class Item:
     after: list[Item] = field(default_factory=list, repr=False)
     y: float = 0.0
     through: bool = False
+    source: Item | None = field(default=None, repr=False)
 
 
 def ordered(layers: Mapping[int, list[Item]]) -> None:
@@ -69,12 +73,16 @@ def heights(layers: Mapping[int, list[Item]], gap: float) -> None:
     for k in range(2 * SWEEPS):
         run = columns if k % 2 == 0 else columns[::-1]
         for c in run:
-            wanted = []
-            for item in layers[c]:
-                near = item.before if k % 2 == 0 else item.after
-                near = near or ([*item.before, *item.after])
-                wanted.append(sum([o.y for o in near]) / len(near) if near else item.y)
-            _place(layers[c], wanted, gap)
+            _place(layers[c], [_between(item, k % 2 == 0) for item in layers[c]], gap)
+
+
+def _between(item: Item, left: bool) -> float:
+    """The mean height of neighbours; edges that are to be straight count more."""
+    near = (item.before if left else item.after) or [*item.before, *item.after]
+    if not near:
+        return item.y
+    weights = [STRAIGHT if item.source is o or o.source is item else 1.0 for o in near]
+    return sum([w * o.y for w, o in zip(weights, near, strict=True)]) / sum(weights)
 
 
 def _place(layer: Sequence[Item], wanted: Sequence[float], gap: float) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 
 from tensorprog.drawing.units import Unit
 
-__all__ = ["columns", "is_mirrored", "row_title", "rows"]
+__all__ = ["columns", "is_mirrored", "row_titles", "rows"]
 
 LAST = 10**9
 """The row of outputs, before rows are numbered."""
@@ -22,17 +22,22 @@ def is_mirrored(row: int, last: int | None) -> bool:
     return row % 2 == 1 and row != last
 
 
-def row_title(row: int, last: int | None, many: int) -> str:
-    """What a row of so many is called.
+def row_titles(many: int, last: int | None) -> tuple[str, ...]:
+    """What rows are called; a single one has no name.
 
     Example:
-        >>> [row_title(r, 2, 3) for r in range(3)]
-        ['forward →', '← backward', 'outputs']
+        >>> row_titles(3, 2)
+        ('forward →', '← backward', 'outputs')
     """
-    if row == last:
-        return "outputs"
-    number = f" {row // 2 + 1}" if many - (last is not None) > 2 else ""
-    return f"← backward{number}" if is_mirrored(row, last) else f"forward{number} →"
+    if many == 1:
+        return ("",)
+    steps = many - (last is not None) > 2
+
+    def title(row: int) -> str:
+        number = f" {row // 2 + 1}" if steps else ""
+        return f"← backward{number}" if is_mirrored(row, last) else f"forward{number} →"
+
+    return tuple(["outputs" if row == last else title(row) for row in range(many)])
 
 
 def rows(units: Mapping[str, Unit]) -> tuple[dict[str, int], int | None]:
@@ -83,7 +88,7 @@ def _postponed(
     ends: set[str],
     backwards: Iterable[str],
 ) -> dict[str, int]:
-    """What begins a pass: what is used in later rows only and depends on a readout's vector, or is multiplied there at once."""
+    """What begins a later row: what is used there only, and depends on a readout's vector, or is multiplied, or is an update."""
     multiplied: set[str] = set()  # what a product of the first forward pass depends on
     for name in backwards:
         if any((units[v].kind == "matmul" and phase[v] == 0) or v in multiplied for v in users[name]):
@@ -97,14 +102,19 @@ def _postponed(
         elif any(o in seeded for o in u.operands):
             seeded.add(name)
     late: dict[str, int] = {}
+    ended = {n for n in backwards if units[n].kind != "matmul" and users[n] and all(v in ends for v in users[n])}
     for name in backwards:
-        u = units[name]
-        after = [v for v in users[name] if v not in ends]
+        u, p = units[name], phase[name]
+        after = [v for v in users[name] if v not in ends and v not in ended]
         if u.is_leaf or u.kind == "matmul" or not after:
             continue
         least = min([late.get(v, phase[v]) for v in after])
-        if least > phase[name] and (name in seeded or all(units[v].kind == "matmul" for v in after)):
+        if least <= p:
+            continue
+        if p % 2 == 0 and (name in seeded or all(units[v].kind == "matmul" for v in after)):
             late[name] = least - (least % 2 == 0)
+        elif p % 2 and u.kind != "matrix" and not any(units[o].kind == "matmul" and phase[o] == p for o in u.operands):
+            late[name] = least  # an update
     return {n: p for n, p in late.items() if p > phase[n]}
 
 
@@ -177,7 +187,7 @@ class _Floors:
         if self.current.get(row) != block:
             self.current[row] = block
             if row in self.extreme:
-                more = int(block in self.with_leaves)
+                more = 1 + (block in self.with_leaves)
                 self.floor[row] = self.extreme[row] - more if mirrored else self.extreme[row] + more
         return [self.floor[row]] if row in self.floor else []
 

@@ -36,7 +36,7 @@ def svg(scene: Scene, theme: Theme, colours: Mapping[str, str], description: str
         colours: Those of matrices.
         description: For those who do not see it.
     """
-    body = [_area(a, theme) for a in scene.areas]
+    body = [_area(a) for a in scene.areas]
     body += [_edge(e, colours) for e in sorted(scene.edges, key=lambda e: _DEPTH[e.kind])]
     body += [_shape(s, colours) for s in scene.shapes]
     body += [_text(t, colours) for t in scene.texts]
@@ -85,11 +85,10 @@ def _style(key: str, t: Theme) -> str:
     return "\n".join([f"#{key} {selector} {{ {rules} }}" for selector, rules in rows.items()])
 
 
-def _area(a: Area, theme: Theme) -> str:
+def _area(a: Area) -> str:
     x, y, w, h = map(_number, (a.x, a.y, a.width, a.height))
     if a.kind == "band":
-        text = f'<text class="remark" x="{_number(a.x + 10)}" y="{_number(a.y + 15)}">{escaped(a.text)}</text>'
-        return f'<rect class="band{a.tint}" x="{x}" y="{y}" width="{w}" height="{h}" rx="8"/>\n{text}'
+        return f'<rect class="band{a.tint}" x="{x}" y="{y}" width="{w}" height="{h}" rx="8"/>'
     x1, y1 = _number(a.x + a.width - 8), _number(a.y + 14)
     times = f'<text class="times" x="{x1}" y="{y1}" text-anchor="end">{escaped(a.text)}</text>'
     return (
@@ -137,7 +136,7 @@ def _line(points: Sequence[Point]) -> str:
 
 def _text(t: Text, colours: Mapping[str, str]) -> str:
     place = f'x="{_number(t.x)}" y="{_number(t.y)}"'
-    halo = "" if t.kind in ("caption", "times", "remark") else " halo"
+    halo = "" if t.kind in ("caption", "times") else " halo"
     colour = f' style="fill: {colours[t.colour]}"' if t.colour in colours else ""
     if t.turned:
         place = f'transform="translate({_number(t.x + CAPTION * 0.36)} {_number(t.y)}) rotate(-90)"'

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from tensorprog.drawing.captions import caption
 from tensorprog.drawing.fold import Folded
-from tensorprog.drawing.roles import row_title
 from tensorprog.drawing.units import Unit
 from tensorprog.language.node import Node
 
@@ -36,7 +35,7 @@ def terminal(picture: Folded, nodes: frozenset[Node]) -> str:
     out: list[str] = []
     for row in range(many):
         if many > 1:
-            out.append(row_title(row, picture.last, many))
+            out.append(picture.titles[row])
         for start in [name for name in order if picture.row[name] == row]:
             u = picture.units[start]
             if start in done or (u.is_leaf and any(picture.row[v] == row for v in users[start]) and u.kind != "box"):

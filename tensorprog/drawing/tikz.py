@@ -42,7 +42,6 @@ def tikz(scene: Scene, theme: Theme, colours: Mapping[str, str]) -> str:
         corners = f"({_n(a.x)},{_n(a.y)}) rectangle ({_n(a.x + a.width)},{_n(a.y + a.height)})"
         if a.kind == "band":
             rows.append(rf"\fill[tpband{a.tint}, rounded corners=4pt] {corners};")
-            rows.append(_node(a.x + 10, a.y + 15, f"${_mathematics(a.text)}$", "base west", r"\scriptsize", "tpquiet"))
         else:
             rows.append(rf"\draw[draw=tpquiet, fill=tpplate, rounded corners=3pt] {corners};")
             x, text = a.x + a.width - 8, f"${_mathematics(a.text)}$"

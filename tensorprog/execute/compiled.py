@@ -16,7 +16,7 @@ import numpy as np
 
 from tensorprog.arrays.contraction import Contraction
 from tensorprog.arrays.elementwise import array_shape
-from tensorprog.arrays.plan import schedule
+from tensorprog.arrays.plan import last_uses, schedule
 from tensorprog.errors import NotFinite, TensorProgramError
 from tensorprog.execute.factors import OPERATIONS, MatrixPlan, is_stored, rank
 from tensorprog.execute.matrices import MatrixValue, matrix_rule
@@ -115,11 +115,9 @@ class Compiled:
             self._code.append(_Instruction(x, slot(x), sources, step.compute, outer=outer))
         self._outputs = {name: (slots[o.node], o.node.shape) for name, o in program.outputs.items()}
         kept = {i for i, _ in self._outputs.values()} | {i for i, v in enumerate(self._preset) if v is not None}
-        for instruction in reversed(self._code):
-            for i in {*instruction.sources, instruction.target}:
-                if i not in kept:
-                    kept.add(i)
-                    instruction.frees.append(i)
+        code = [(instruction.target, instruction.sources) for instruction in self._code]
+        for instruction, dead in zip(self._code, last_uses(code, kept), strict=True):
+            instruction.frees = dead
 
     def __len__(self) -> int:
         return len(self._code)

@@ -35,7 +35,8 @@ class Eigenflow:
     def __init__(self, problem: Problem, name: str, diag_reg: float | None, absolute: bool) -> None:
         self.problem, self.name = problem, name
         K = problem.train(name)
-        self.spectrum = Spectrum.of(K, problem.error(name))
+        prior = None if problem.prior in (None, name) else problem.train(str(problem.prior))
+        self.spectrum = Spectrum.of(K, problem.error(name), prior)
         self.regulariser: Regulariser = self.spectrum.regulariser(diag_reg, float(np.diagonal(K).mean()), absolute)
 
     @cached_property

@@ -10,7 +10,7 @@ import numpy as np
 from tensorprog.errors import TensorProgramError
 from tensorprog.estimate import Estimate
 from tensorprog.function_space.checks import nonnegative, start_array
-from tensorprog.function_space.components import Components, EarlyStopping, stopping
+from tensorprog.function_space.components import Components
 from tensorprog.function_space.eigen import Eigenflow
 from tensorprog.function_space.filters import Filter, check_momentum, checked_rate, descent, flow
 from tensorprog.function_space.ode import Solution, solve_flow, solve_steps
@@ -19,6 +19,7 @@ from tensorprog.function_space.problem import Problem
 from tensorprog.function_space.results import Both, Prediction
 from tensorprog.function_space.sizes import chosen, large_of_arrays, large_of_network, settings_of
 from tensorprog.function_space.spectrum import EPS, Regulariser
+from tensorprog.function_space.stopping import EarlyStopping, of_a_process, of_targets
 from tensorprog.kernels.function import KernelFunction
 from tensorprog.networks.network import Network
 
@@ -305,25 +306,26 @@ class Predictor:
         rate = limit * self.problem.examples / top
         return Estimate(rate, rate * (own.spectrum.noise / top + 4 * EPS), "closed form", "bound")
 
-    def early_stopping(self, noise: Any, f0: Any = None) -> EarlyStopping:
+    def early_stopping(self, noise: Any, f0: Any = None, truth: str = "targets") -> EarlyStopping:
         """The time of gradient flow with the smallest expected error.
 
         Args:
             noise: The standard deviation of the noise in the targets.
             f0: As for a call.
+            truth: `"targets"`: the error at the training inputs, estimated from the targets; `"process"`: the error on the tests,
+                where the truth is a draw of the Gaussian process whose covariance is the kernel.
         """
         if self.problem.loss is not None:
             raise TensorProgramError(
                 f"early stopping by the loss {self.problem.loss.name}", why="the expected error is known of least squares",
                 fix='use loss="mse"',
             )  # fmt: skip
-        own = self._own
         start, random = self._start(f0)
-        residual = self.problem.y if start is None else self.problem.y - start[0]
-        prior = None
-        if random and self.problem.prior is not None:
-            prior = own.prior if own.prior.ndim == 1 else np.diagonal(own.prior)
-        return stopping(own.spectrum, own.regulariser.value, residual, self.problem.examples, noise, prior)
+        if truth == "process":
+            return of_a_process(self._own, noise, random)
+        if truth != "targets":
+            raise TensorProgramError(f"truth={truth!r}", fix='use "targets" or "process"')
+        return of_targets(self._own, self.problem.y if start is None else self.problem.y - start[0], noise, random)
 
     def posterior(self, noise: Any = 0.0, get: str | None = None) -> Posterior:
         """Gaussian process regression: the kernel is the covariance of the prior, targets have Gaussian noise.

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from tensorprog.errors import TensorProgramError
+from tensorprog.estimate import DEVIATIONS
 from tensorprog.function_space.checks import kernel_array, symmetric, targets_array
 from tensorprog.function_space.losses import ArrayLoss
 from tensorprog.kernels.answer import Kernels
@@ -164,13 +165,13 @@ class Problem:
             tests = sum([len(b.places) for b in more])
         own = f(X, get=names, values=values)
         cross: dict[str, np.ndarray] = {}
-        error = dict(own.error)
+        error = _bounds(own)
 
         def across(name: str) -> np.ndarray:
             if not cross:
                 found = f(X_test, X, get=names, values=values)
                 cross.update(found._asdict())
-                error.update({k: max(error[k], found.error[k]) for k in names})
+                error.update({k: max(error[k], e) for k, e in _bounds(found).items()})
             return cross[name]
 
         order = tuple(k for k in ("ntk", "nngp") if k in names)
@@ -222,7 +223,7 @@ def _named(
 ) -> tuple[dict[str, Any], dict[str, float]]:
     """Name to kernel, and to the error of its entries."""
     if isinstance(K, Kernels):
-        found, error = K._asdict(), K.error
+        found, error = K._asdict(), _bounds(K)
     elif isinstance(K, Mapping):
         found, error = dict(K), {}
     elif isinstance(K, tuple) and hasattr(K, "_asdict"):
@@ -248,6 +249,11 @@ def _outputs(y: Any, loss: Any, several: int | None) -> int | None:
     if isinstance(loss, str) and loss == "cross_entropy" and labels.dtype.kind in "iu" and labels.size:
         return max(2, int(labels.max()) + 1)
     return None
+
+
+def _bounds(K: Kernels) -> dict[str, float]:
+    """How large errors of entries may be: of what is sampled, some standard deviations."""
+    return {k: e * (DEVIATIONS if K.kind[k] == "standard error" else 1.0) for k, e in K.error.items()}
 
 
 def _flat(K: np.ndarray) -> np.ndarray:

@@ -60,16 +60,17 @@ class Spectrum:
     count: np.ndarray = field(default_factory=lambda: np.ones(0))
 
     @staticmethod
-    def of(K: np.ndarray, error: float) -> Spectrum:
+    def of(K: np.ndarray, error: float, prior: np.ndarray | None = None) -> Spectrum:
         """Of a symmetric matrix.
 
         Args:
             K: The kernel, (examples, examples).
             error: How large an error of an entry may be.
+            prior: Another kernel, for which examples have to be the same, too, to be merged.
         """
         size = float(np.abs(np.diagonal(K)).max(initial=0.0))
         close = max(error, 4 * EPS * size)
-        group = _groups(K, close)
+        group = _groups(K, close, prior)
         own = error * len(K)
         if group is None:
             A = (K + K.T) / 2
@@ -172,17 +173,18 @@ def _residual(A: np.ndarray, values: np.ndarray, vectors: np.ndarray) -> float:
     return float(3 * found / np.sqrt(PROBES)) + EPS * top
 
 
-def _groups(K: np.ndarray, close: float) -> np.ndarray | None:
+def _groups(K: np.ndarray, close: float, prior: np.ndarray | None) -> np.ndarray | None:
     """The group of every example: those whose rows of the kernel are the same, to within what its entries are known to."""
     d = np.diagonal(K)
     group = np.arange(len(K))
+    also = 0.0 if prior is None else 1e-12 * float(np.abs(np.diagonal(prior)).max(initial=0.0))
     for start in range(0, len(K), 512):
         rows = slice(start, min(start + 512, len(K)))
         near = (np.abs(d[rows, None] - K[rows]) <= close) & (np.abs(d[None] - K[rows]) <= close)
         first = near.argmax(axis=1)  # its own place at the latest
         for i in np.flatnonzero(first < np.arange(rows.start, rows.stop)) + start:
             j = group[first[i - start]]
-            if np.abs(K[i] - K[j]).max() <= close:
+            if np.abs(K[i] - K[j]).max() <= close and (prior is None or np.abs(prior[i] - prior[j]).max() <= also):
                 group[i] = j
     found = np.unique(group, return_inverse=True)[1]
     return found if found.max(initial=-1) + 1 < len(K) else None

@@ -45,6 +45,7 @@ def kernel_fn(
     method: str = "auto",
     tol: float | None = None,
     budget: float = 1,
+    fast: bool | None = None,
 ) -> KernelFunction:
     """The infinite-width kernels of a network as a function of data.
 
@@ -59,6 +60,9 @@ def kernel_fn(
             tried; if none is as good, the best one answers with an `AccuracyWarning`. By default a warning is given
             from 1e-2. (Closed forms that lose three digits give way to integrals in any case.)
         budget: How many times the usual work the exact route may cost: evaluations of integrands, terms.
+        fast: Kernels of vectors as compiled code, with the `fast` extra: True from the first call on, which takes seconds once
+            (what is compiled is kept in the user's cache, or in the folder TENSORPROG_CACHE); False never; by default from where
+            it pays, by a count of operations. The digits are the same to rounding.
 
     Returns:
         A function `f(X1, X2=None, get=("nngp", "ntk"))`, see `KernelFunction`.
@@ -79,7 +83,7 @@ def kernel_fn(
         raise TensorProgramError(
             f"kernel_fn of {type(network).__name__}", fix="give a tp.Network; of a Program take tp.limit"
         )
-    return KernelFunction(network, parametrization, width, gia, method, tol, budget)
+    return KernelFunction(network, parametrization, width, gia, method, tol, budget, fast)
 
 
 class KernelFunction:
@@ -100,10 +104,11 @@ class KernelFunction:
         method: str = "auto",
         tol: float | None = None,
         budget: float = 1,
+        fast: bool | None = None,
     ) -> None:
         self.network, self.gia = network, gia
         self.scheme = named(parametrization, width)
-        self.how = How.of(method, tol, budget)
+        self.how = How.of(method, tol, budget, fast)
         self._compiled: dict[Any, dict[Any, Compiled | str]] = {}  # by numbers for hyperparameters, by shapes
 
     def __getstate__(self) -> dict[str, Any]:
@@ -226,7 +231,7 @@ class KernelFunction:
                     dear = self.how.too_dear(SHARE * compiled.evaluations(n * (n + 1) // 2 if same else n * m, n))
                     return found._replace(why=dear if dear and compiled.declined == SAMPLED else compiled.declined)
                 products = Products(a.arrays, None if same else b.arrays, np.float64)
-                parts.append(Part(a, b, products, X2 is None and not same, compiled))
+                parts.append(Part(a, b, products, X2 is None and not same, compiled, self.how.fast))
         return found._replace(parts=parts)
 
     def _of_gram(self, ask: Request) -> Prepared:
@@ -250,7 +255,7 @@ class KernelFunction:
         found = Prepared([one], [two])
         if isinstance(compiled, str) or compiled.declined:
             return found._replace(why=compiled if isinstance(compiled, str) else compiled.declined)
-        return found._replace(parts=[Part(one, two, products, False, compiled)])
+        return found._replace(parts=[Part(one, two, products, False, compiled, self.how.fast)])
 
     def _compile(self, a: Batch, b: Batch, ask: Request) -> Compiled | str:
         first, second = [{k: v.shape[1:] for k, v in batch.arrays.items()} for batch in (a, b)]

@@ -11,6 +11,7 @@ import numpy as np
 
 from tensorprog.errors import TensorProgramError, caller
 from tensorprog.limits.budget import EVALUATIONS, Budget
+from tensorprog.limits.fused.compiled import available
 from tensorprog.limits.pairs.accuracy import AccuracyWarning, Measured
 from tensorprog.limits.pairs.compiled import Compiled
 from tensorprog.limits.pairs.inner_products import GramProducts, Products
@@ -32,20 +33,26 @@ class How:
         method: One of `tp.limit`'s.
         tol: The relative error to be kept; None for what is usual.
         budget: How many times the usual work (`limits/budget.py`).
+        fast: Is compiled code wanted (True), unwanted (False), or used where it pays?
     """
 
     method: str
     tol: float | None
     budget: float
+    fast: bool | None = None
 
     @staticmethod
-    def of(method: Any, tol: Any, budget: Any) -> How:
+    def of(method: Any, tol: Any, budget: Any, fast: Any) -> How:
         """As the user gives it.
 
         Raises:
-            TensorProgramError: it is no method, no number above 0.
+            TensorProgramError: it is no method, no number above 0; there is no compiler.
         """
-        return How(checked_method(method), checked_tolerance(tol), Budget.of(budget).factor)
+        if fast not in (None, True, False):
+            raise TensorProgramError(f"fast={fast!r}", fix="give True, False, or None for where it pays")
+        if fast and not available():
+            raise TensorProgramError("fast=True without a compiler", fix='pip install "tensorprog[fast]"')
+        return How(checked_method(method), checked_tolerance(tol), Budget.of(budget).factor, fast)
 
     @property
     def changed(self) -> str:
@@ -76,9 +83,15 @@ class Part(Pairs):
     """
 
     def __init__(
-        self, rows: Batch, columns: Batch, products: Products | GramProducts, mirror: bool, compiled: Compiled
+        self,
+        rows: Batch,
+        columns: Batch,
+        products: Products | GramProducts,
+        mirror: bool,
+        compiled: Compiled,
+        fast: bool | None = None,
     ) -> None:
-        super().__init__(products, compiled)
+        super().__init__(products, compiled, fast)
         self.rows, self.columns, self.mirror = rows, columns, mirror
 
     @property

@@ -12,7 +12,7 @@ from tensorprog.errors import TensorProgramError
 from tensorprog.estimate import Estimate, note
 from tensorprog.language.node import topological
 from tensorprog.language.program import Program
-from tensorprog.limits.evaluate.scalar import student
+from tensorprog.limits.evaluate.errors import student
 
 __all__ = ["population_estimates"]
 

@@ -238,12 +238,12 @@ def checked(array: Any, name: str) -> np.ndarray:
         )
     if a.ndim == 0 or a.size == 0:
         raise TensorProgramError(f"the data for {name} has shape {a.shape}", fix="give at least one example")
-    if not np.isfinite(a).all():
+    size = np.maximum(a.max(axis=-1), -a.min(axis=-1)) if a.ndim > 1 else np.abs(a)
+    if not np.isfinite(size).all():
         bad = tuple(int(i) for i in np.argwhere(~np.isfinite(a))[0])
         raise TensorProgramError(
             f"the data for {name} has the entry {a[bad]} at {bad}", fix="leave out or fill in what is missing"
         )
-    size = np.abs(a).max(axis=-1) if a.ndim > 1 else np.abs(a)
     if ((size > 0) & (size < SMALLEST)).any():
         raise TensorProgramError(
             f"the data for {name} has a row whose largest entry is {size[(size > 0) & (size < SMALLEST)].min():.1g}",

@@ -21,7 +21,13 @@ __all__ = ["limits_from"]
 
 
 def limits_from(
-    program: Program, name: str, starts: Sequence[np.ndarray], values: Mapping[str, Any] | None, gia: bool, rng: Any
+    program: Program,
+    name: str,
+    starts: Sequence[np.ndarray],
+    values: Mapping[str, Any] | None,
+    gia: bool,
+    rng: Any,
+    options: Mapping[str, Any] | None = None,
 ) -> Iterator[dict[str, np.ndarray]]:
     """The limits of a program's outputs for many values of one hyperparameter.
 
@@ -32,22 +38,23 @@ def limits_from(
         values: Those of the others.
         gia: Under gradient independence.
         rng: Seeds what has to be sampled.
+        options: Of `limit`, for each start by itself; where they name a method nothing else is tried.
     """
-    first = {name: starts[0]}
-    plain = written_out(program_for(program, gia))
-    lowering = Lowering(plain)
-    outputs = [lowering.z.get(o.node) for o in plain.outputs.values()]
-    try:
-        if any(x is None for x in outputs):
-            raise Exhausted("no closed form")
-        found = _evaluated(
-            plain, [x for x in outputs if x is not None], name, starts, plain.values({**(values or {}), **first})
-        )
-        yield from found
-    except (Exhausted, TensorProgramError):
-        for start in starts:
-            answer = limit(program, values={**(values or {}), name: start}, gia=gia, rng=rng)
-            yield {key: np.asarray(e.value, dtype=float) for key, e in answer.items()}
+    if "method" not in (options or {}):
+        plain = written_out(program_for(program, gia))
+        lowering = Lowering(plain)
+        outputs = [lowering.z.get(o.node) for o in plain.outputs.values()]
+        known = [x for x in outputs if x is not None]
+        if len(known) == len(outputs):
+            try:
+                given = plain.values({**(values or {}), name: starts[0]})
+                yield from _evaluated(plain, known, name, starts, given)
+                return
+            except (Exhausted, TensorProgramError):
+                pass
+    for start in starts:
+        answer = limit(program, values={**(values or {}), name: start}, gia=gia, rng=rng, **(options or {}))
+        yield {key: np.asarray(e.value, dtype=float) for key, e in answer.items()}
 
 
 def _evaluated(

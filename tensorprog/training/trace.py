@@ -100,12 +100,18 @@ class Trace:
         """`tp.limit`."""
         from tensorprog.limits.limit import limit
 
-        if options.get("method", "auto") == "auto" and self.is_sampled:
-            options["method"] = "population"
-            if self.pairs_samples and options.get("tol") is None:
-                options.setdefault("samples", PAIRED)
+        options = self._asked(options)
         given = self.given(f0, values, options.get("rng", 0))
         return finite(self.program, given, lambda program, v: limit(program, values=v, **options))
+
+    def _asked(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Options of `tp.limit`: what is known to be sampled is not tried."""
+        asked = dict(options)
+        if asked.get("method", "auto") == "auto" and self.is_sampled:
+            asked["method"] = "population"
+            if self.pairs_samples and asked.get("tol") is None:
+                asked.setdefault("samples", PAIRED)
+        return asked
 
     @cached_property
     def is_sampled(self) -> bool:
@@ -122,7 +128,9 @@ class Trace:
     def pairs_samples(self) -> bool:
         """Is every pair of samples of a population an entry of a matrix, the step a function of them?"""
         optimizer = self.recipe.optimizer
-        return not (optimizer.linear or hasattr(optimizer, "matrix_step"))
+        if optimizer.linear or hasattr(optimizer, "matrix_step"):
+            return False
+        return any(x.op == "apply" for x in self.program.nodes)
 
     def own_compare(
         self,
@@ -160,7 +168,7 @@ class Trace:
         )
         known = anomalies(self.own_program, n=min(widths), values=values, gia=gia, weights=weights)
         runs = [(n, seed) for n in widths for seed in numbers]
-        limits = limits_from(self.program, F0, [rows[run][F0] for run in runs], values, gia, rng)
+        limits = limits_from(self.program, F0, [rows[run][F0] for run in runs], values, gia, rng, self._asked({}))
         reference = self.own_limit(values=values, gia=gia, rng=rng)
         moved = {}
         for run, there in zip(runs, limits, strict=True):  # as if all had started at 0: only the differences count

@@ -17,8 +17,8 @@ __all__ = ["Perturbation"]
 
 INSIDE = 4 * NOISE
 """Of integrals: the arguments of an integrand are rounded, too, and Phi turns that in its tail into more."""
-DRAWN = 2**11
-"""Signs drawn together."""
+DRAWN, POOL = 2**11, 2**18
+"""Signs drawn together; signs of which large arrays get a stretch, from a random place on."""
 _ARITHMETIC = ("add", "mul", "sum", "constant")
 _MOVING = (*MOVES, "stack")
 
@@ -53,16 +53,23 @@ class Perturbation:
         """The operands of a closed form, moved: what it cancels inside shows, even where they are whole numbers."""
         return [self._moved(a, EPS) for a in arrays] if x.op == "dual" else arrays
 
-    def result(self, x: Node, value: Any) -> Any:
-        """The result of an instruction, moved; whole constants are what they are."""
+    def result(self, x: Node, value: Any, own: bool = False) -> Any:
+        """The result of an instruction, moved; whole constants are what they are.
+
+        Args:
+            x: The instruction.
+            value: Its array.
+            own: May that be written to?
+        """
         if x.op in _MOVING or (x.op == "laplace" and not x.attr.moves):
             return value
         given = x.op == "constant" or is_values(x) or (self._lanes is not None and value.shape[-1] == 1)
         if given and np.all(value == np.round(value)):
             return value
-        return self._moved(value, EPS if x.op in _ARITHMETIC else INSIDE if x.op in ("gauss", "guard") else NOISE)
+        size = EPS if x.op in _ARITHMETIC else INSIDE if x.op in ("gauss", "guard") else NOISE
+        return self._moved(value, size, own)
 
-    def _moved(self, value: Any, size: float) -> Any:
+    def _moved(self, value: Any, size: float, own: bool = False) -> Any:
         shape, lanes = np.shape(value), self._lanes
         if lanes is None:
             return value * self._factors(shape, size)
@@ -71,17 +78,20 @@ class Perturbation:
             if self._rows < len(table):
                 self._rows += 1
                 return value * table[self._rows - 1]
-        factors = np.ones((*shape[:-1], lanes.stop))
-        factors[..., lanes.start :] = self._factors((*shape[:-1], len(lanes)), size)
-        factors *= value
-        return factors
+        if not own or shape[-1] == 1:
+            value = np.array(np.broadcast_to(value, (*shape[:-1], lanes.stop)))
+        tail = value[..., lanes.start :]
+        tail *= self._factors(tail.shape, size)
+        return value
 
     def _factors(self, shape: tuple[int, ...], size: float) -> Any:
         """1 + size or 1 - size; few signs are taken from many that are drawn together."""
         count = prod(shape)
+        if count >= POOL:
+            return 1 + size * _signs(self._stream, count).reshape(shape)
         if count > DRAWN:
-            bits = np.frombuffer(self._stream.bytes(-(-count // 8)), np.uint8)
-            return np.array([1 - size, 1 + size])[np.unpackbits(bits, count=count)].reshape(shape)
+            start = int(self._stream.integers(0, POOL - count))
+            return _pool(size)[start : start + count].reshape(shape)
         if self._used + count > len(self._signs):
             self._signs, self._used = _drawn(self._stream), 0
         found = self._signs[self._used : self._used + count].reshape(shape)
@@ -91,6 +101,16 @@ class Perturbation:
 
 def _drawn(stream: np.random.Generator) -> np.ndarray:
     return 2.0 * stream.integers(0, 2, DRAWN) - 1
+
+
+def _signs(stream: np.random.Generator, count: int) -> np.ndarray:
+    bits = np.frombuffer(stream.bytes(-(-count // 8)), np.uint8)
+    return np.asarray(2.0 * np.unpackbits(bits, count=count) - 1)
+
+
+@lru_cache(maxsize=4)
+def _pool(size: float) -> np.ndarray:
+    return np.asarray(1 + size * _signs(np.random.default_rng(0), POOL))
 
 
 @lru_cache(maxsize=64)

@@ -12,14 +12,13 @@ from tensorprog.language.node import Node, topological
 from tensorprog.limits.gauss.nested import psd_factor, radius
 from tensorprog.limits.gauss.panels import rule
 from tensorprog.limits.gauss.plane import Plane, Solved
+from tensorprog.limits.gauss.rounding import SAFETY
 from tensorprog.limits.gauss.verified import ROUNDED, Line
 
-__all__ = ["SAFETY", "Bounded"]
+__all__ = ["Bounded"]
 
 Array = np.ndarray
 
-SAFETY = 10.0
-"""Errors are this many times the difference between levels: what is known of an error moves level 0 by less."""
 KEPT = 256
 """Planes whose panels are kept for the next numbers."""
 

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 __all__ = [
-    "SNAP", "WIDE", "angle", "correlation", "empty", "is_small", "nearly_equal", "residual", "root_of_product", "widened",
+    "SNAP", "WIDE", "angle", "correlation", "correlation_and_size", "empty", "is_small", "nearly_equal", "residual",
+    "root_of_product", "widened",
 ]  # fmt: skip
 
 SNAP = 8 * np.finfo(float).eps
@@ -30,6 +31,12 @@ def correlation(a: Any, c: Any, b: Any) -> np.ndarray:
     masks, and tell that most arrays need no mending. Where the variances are smaller arrays, along rows or along columns,
     their roots are taken first.
     """
+    return correlation_and_size(a, c, b)[0]
+
+
+def correlation_and_size(a: Any, c: Any, b: Any) -> tuple[np.ndarray, np.ndarray | None]:
+    """The same, and sqrt(a b), where that has been computed on the way: an array of the full shape, to be written to."""
+    size = None
     if not (_least(a) > 0 and _least(b) > 0):
         a, b = np.maximum(a, 0.0), np.maximum(b, 0.0)
         size = root_of_product(a, b, empty(a, c, b))
@@ -40,13 +47,14 @@ def correlation(a: Any, c: Any, b: Any) -> np.ndarray:
             np.multiply(c, 1.0 / np.sqrt(a), out=rho)
             rho *= 1.0 / np.sqrt(b)
         else:
-            np.divide(c, root_of_product(a, b, rho), out=rho)
+            size = root_of_product(a, b, np.empty_like(rho))
+            np.divide(c, size, out=rho)
     near = 8 * _limits(rho.dtype)[0]
     edge = 1.0 - near
     if rho.size and not (rho.max() < edge and rho.min() > -edge):
         np.clip(rho, -1.0, 1.0, out=rho)
         np.sign(rho, out=rho, where=1.0 - np.abs(rho) < near)
-    return rho
+    return rho, size
 
 
 def angle(s: Any, t: Any, a: Any, c: Any, b: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -83,7 +91,7 @@ def root_of_product(a: Any, b: Any, out: np.ndarray) -> np.ndarray:
     with np.errstate(over="ignore", under="ignore"):
         np.sqrt(np.multiply(a, b, out=out), out=out)
     _, tiny, huge = _limits(out.dtype)
-    if max(_most(a), _most(b)) > huge or min(_least(a), _least(b)) < tiny:
+    if out.size and not (out.max() <= huge / 2 and out.min() >= 2 * tiny):
         apart = np.sqrt(a) * np.sqrt(b)
         np.copyto(out, apart, where=(apart > huge / 2) | (apart < 2 * tiny))
     return out
@@ -99,11 +107,6 @@ def _limits(dtype: Any) -> tuple[Any, Any, Any]:
 def _least(a: Any) -> Any:
     """The smallest entry, or 1 if there is none below; the method alone costs a third of the function."""
     return min(a.min(), 1.0) if isinstance(a, np.ndarray) and a.size else np.min(a, initial=1.0)
-
-
-def _most(a: Any) -> Any:
-    """The largest entry, or 0 if there is none above."""
-    return max(a.max(), 0.0) if isinstance(a, np.ndarray) and a.size else np.max(a, initial=0.0)
 
 
 def is_small(a: Any, full: np.ndarray) -> bool:

@@ -22,6 +22,7 @@ from tensorprog.limits.gauss.correlations import (
     WIDE,
     angle,
     correlation,
+    correlation_and_size,
     empty,
     is_small,
     residual,
@@ -64,13 +65,14 @@ def apart_by_rounding(a: Any, c: Any, b: Any) -> np.ndarray:
     return np.where(np.abs(c) > edge, np.sign(c) * edge, c)
 
 
-def _times_size(x: np.ndarray, a: Any, b: Any) -> np.ndarray:
-    """x sqrt(a b) / (2 pi), in place; 0 where a variance is not positive."""
-    if is_small(a, x) and is_small(b, x):
+def _times_size(x: np.ndarray, a: Any, b: Any, size: np.ndarray | None) -> np.ndarray:
+    """x sqrt(a b) / (2 pi), in place; 0 where a variance is not positive. The root is given, where it is known."""
+    if size is None and is_small(a, x) and is_small(b, x):
         x *= np.sqrt(np.maximum(a, 0.0)) * (0.5 / np.pi)
         x *= np.sqrt(np.maximum(b, 0.0))
         return x
-    size = root_of_product(np.maximum(a, 0.0), np.maximum(b, 0.0), empty(a, b))
+    if size is None:
+        size = root_of_product(np.maximum(a, 0.0), np.maximum(b, 0.0), empty(a, b))
     size *= 0.5 / np.pi
     x *= size
     return x
@@ -78,15 +80,12 @@ def _times_size(x: np.ndarray, a: Any, b: Any) -> np.ndarray:
 
 def _arccos1(a: Any, c: Any, b: Any) -> np.ndarray:
     """In place, since large kernels spend their time here; arccos is exact at the correlation given, and faster than arctan2."""
-    return _of_angle(correlation(a, c, b), a, b)[0]
+    return arccos1_and_arcsine(a, c, b, wanted=False)[0]
 
 
-def arccos1_and_arcsine(a: Any, c: Any, b: Any) -> tuple[np.ndarray, np.ndarray]:
+def arccos1_and_arcsine(a: Any, c: Any, b: Any, wanted: bool = True) -> tuple[np.ndarray, np.ndarray]:
     """Both for one pair of variables, as the kernel of a relu network and its derivative want them: one arccos for two."""
-    return _of_angle(correlation(a, c, b), a, b, wanted=True)
-
-
-def _of_angle(rho: np.ndarray, a: Any, b: Any, wanted: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    rho, size = correlation_and_size(a, c, b)
     angle = np.arccos(rho, out=np.empty_like(rho))
     arcsine = angle
     if wanted:
@@ -99,7 +98,7 @@ def _of_angle(rho: np.ndarray, a: Any, b: Any, wanted: bool = False) -> tuple[np
     root *= rho  # 1 - rho^2 without cancellation
     np.sqrt(root, out=root)
     root += angle
-    return _times_size(root, a, b), arcsine
+    return _times_size(root, a, b, size), arcsine
 
 
 def _arcsine(a: Any, c: Any, b: Any) -> np.ndarray:

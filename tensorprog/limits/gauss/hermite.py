@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from tensorprog.limits.gauss.nested import Indefinite, common_line_rule, line_rule, radius
 from tensorprog.limits.gauss.panels import Feature, rule
+from tensorprog.limits.gauss.rounding import SAFETY
 
-__all__ = ["SAFETY", "STAGES", "Expansion", "Function", "Marginals", "tolerance"]
+__all__ = ["STAGES", "Expansion", "Function", "Marginals", "tolerance"]
 
 Array = NDArray[np.float64]
 Function = Callable[[Array], Array]
@@ -29,8 +30,6 @@ _NORM_ROUNDING = 1e-15
 """Squared norms are not known better than this, relatively; so neither are the tails of a Hermite expansion."""
 _CHECKED_ROWS = 8
 """Rows whose coefficients are computed a second time."""
-SAFETY = 10.0
-"""Stated over observed error of coefficients, and of nested rules."""
 _INTERPOLATED = 5e-13
 """Coefficients are interpolated in the variance where that has a stated error below this."""
 

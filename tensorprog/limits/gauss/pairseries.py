@@ -8,15 +8,13 @@ from typing import Any
 import numpy as np
 
 from tensorprog.limits.gauss.integrand import Integrand
-from tensorprog.limits.gauss.rounding import EPS
+from tensorprog.limits.gauss.rounding import EPS, SAFETY
 
-__all__ = ["SAFETY", "PairProduct"]
+__all__ = ["PairProduct"]
 
 Array = np.ndarray
 
 ROUNDING = 3 * EPS
-SAFETY = 10.0
-"""Stated over observed difference of two resolutions."""
 
 
 class PairProduct:

@@ -21,10 +21,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tensorprog.arrays.cores import each
-from tensorprog.limits.gauss.hermite import SAFETY, STAGES, Expansion, Function, Marginals, tolerance
+from tensorprog.limits.gauss.hermite import STAGES, Expansion, Function, Marginals, tolerance
 from tensorprog.limits.gauss.integrate import gaussian_expectation
 from tensorprog.limits.gauss.nested import Indefinite
 from tensorprog.limits.gauss.panels import Feature, rule
+from tensorprog.limits.gauss.rounding import SAFETY
 
 __all__ = ["PairSeries"]
 

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from tensorprog.language.functions import NORMAL
+from tensorprog.limits.evaluate.errors import of_one_rounding, of_resolution
 from tensorprog.limits.evaluate.wide import FLOOR
 from tensorprog.limits.gauss.rounding import NOISE
 from tensorprog.limits.pairs.blocks import Batched
@@ -38,8 +39,6 @@ CHEAP = 2**14
 """Entries of intermediate arrays that are little."""
 CANDIDATES = 128
 """Examples among which the most and the least correlated ones are sought."""
-COARSE = 1e-4
-"""Part of the difference to the coarse resolution of integrals that is taken for an error of the fine one."""
 UNSEEN = 1e-12
 """Relative size of entries that are 0 beside the largest one."""
 
@@ -156,7 +155,8 @@ def measure(
     alone = sorted({*rows, *(columns if p.same else ()), *_spread(p.sizes(0), _number(1024, FEWEST, same, n, call))})
     own = p.at(alone, None)
     own_data = own.block(same.data, slice(None), slice(None)).products
-    itself, own_errors = _compared(same, own_data, len(alone), own, found, call)
+    near, repeated = own.positions
+    itself, own_errors = _compared(same, own_data, len(alone), found, call, apart=False, close=near or not repeated)
     found.tiny |= any((_largest(x) < NORMAL).any() for x in itself)
     sizes = [_sizes(x, several) for x in itself]
     largest = [float(np.max(size, initial=0.0)) ** 2 for size in sizes]
@@ -169,13 +169,15 @@ def measure(
     pairs = _different(rows, columns) if p.same else list(product(rows, columns))
     i, j = [np.array([side.index(x[k]) for x in pairs], dtype=int) for k, side in enumerate((rows, columns))]
     part = p.at(rows, columns)
-    equal = p.equal(rows, columns)[i, j]
+    equal = part.equal(i, j)
+    if not p.same:
+        near, repeated = part.positions
     values = [np.empty((*shape, len(pairs))) for shape in pair.shapes]
     errors = [np.empty_like(x) for x in values]
     for which, apart in ((~equal, True), (equal, False)):  # the latter: correlations of 1 that are no rounding
         if which.any():
-            data = part.lanes(pair.data, i[which], j[which])
-            answers = _compared(pair, data, int(np.count_nonzero(which)), part, found, call, apart)
+            data, close = part.lanes(pair.data, i[which], j[which]), near or (apart and not repeated)
+            answers = _compared(pair, data, int(np.count_nonzero(which)), found, call, apart, close)
             for full, answer in zip((*values, *errors), (*answers[0], *answers[1]), strict=True):
                 full[..., which] = answer
     found.tiny |= any(_largest(x).max(initial=0.0) < NORMAL for x in values if x.size)
@@ -228,17 +230,17 @@ def _second(
     own = p.turned().at(columns, None)
     found.pairs += len(columns)
     data = own.block(same.data, slice(None), slice(None)).products
-    return [_sizes(x[0], several) for x in same.lanes.run(data, len(columns), call)]
+    return [_sizes(x, several) for x in same.lanes.run(data, len(columns), call)]
 
 
 def _compared(
     c: Batched,
     data: Mapping[Any, Array],
     pairs: int,
-    p: Products | GramProducts,
     found: Measured,
     call: Call,
-    apart: bool = False,
+    apart: bool,
+    close: bool,
 ) -> tuple[list[Array], list[Array]]:
     """Values and errors of pairs of examples: rounding by perturbation, integrals at other resolutions.
 
@@ -246,32 +248,27 @@ def _compared(
         c: What is evaluated.
         data: Its data, in lanes.
         pairs: How many.
-        p: What they are pairs of.
         found: Takes in how many evaluations this took, and whether numbers are finite.
         call: What it belongs to.
         apart: Are these pairs of different examples?
+        close: May positions be nearly, not quite, equal? Are there no equal ones, of an example or of two equal ones?
     """
-    near, repeated = p.positions
-    equal = repeated or not (apart or p.same)  # positions, or examples: see `measure`
     integrates = None
     while integrates is not c.integrates(call):  # closed forms may give way to integrals, once
         integrates = c.integrates(call)
         # a coarse one tells nothing if the finer one is another rule
         levels = (1,) if not integrates else (2,) if call.compared and c.two_rules(call) else (2, 0)
-        moved = Moved(pairs, levels, apart, near or not equal)
+        moved = Moved(pairs, levels, apart, close)
         values = c.lanes.run(data, pairs, call, moved)
     found.pairs += pairs * (1 + len(levels))
-    base = [x[0] for x in values]
+    base = [x[..., :pairs] for x in values]
     found.finite &= all(bool(np.isfinite(x).all()) for x in base)
+    errors = []
     with np.errstate(invalid="ignore"):  # inf - inf: what is infinite is refused at the end
-        apart_by = [np.abs(x[1:] - x[0]) for x in values]
-        if not integrates:
-            return base, [4 * d[0] + NOISE * np.abs(x) for x, d in zip(base, apart_by, strict=True)]
-        # The coarse integral is off by more than the fine one, which only a finer one can judge; but it would see a tail cut off.
-        return base, [
-            10 * d[0] + COARSE * (d[1] if len(d) > 1 else 0.0) + NOISE * np.abs(x)
-            for x, d in zip(base, apart_by, strict=True)
-        ]
+        for x, full in zip(base, values, strict=True):
+            others = [full[..., k * pairs : (k + 1) * pairs] for k in range(1, 1 + len(levels))]
+            errors.append(of_resolution(x, *others) + NOISE * np.abs(x) if integrates else of_one_rounding(x, *others))
+    return base, errors
 
 
 def _largest(x: Array) -> Array:

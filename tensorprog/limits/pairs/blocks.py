@@ -18,13 +18,14 @@ import numpy as np
 from tensorprog.arrays.cores import each
 from tensorprog.arrays.plan import Plan, schedule
 from tensorprog.language.node import Node, topological
+from tensorprog.limits.fused.compiled import Fused
 from tensorprog.limits.pairs.call import Call
 from tensorprog.limits.pairs.carried import INTEGRALS, KNOWN, Carried, evaluations, joined
 from tensorprog.limits.pairs.lanes import Lanes
 from tensorprog.limits.pairs.layout import Block, lifted
 from tensorprog.limits.simplify.horner import factored
 from tensorprog.limits.simplify.passes import simplified
-from tensorprog.limits.simplify.stencil import with_stencils
+from tensorprog.limits.simplify.stencil import with_diagonals_inside, with_stencils
 from tensorprog.limits.simplify.sums import summed_early
 from tensorprog.limits.simplify.transposition import with_transpositions_outside
 
@@ -54,15 +55,17 @@ class Batched:
         data: The `data` nodes.
         integrals: The integrals by quadrature or sampling.
         others: Operations that have no meaning here.
+        fused: The same as one loop, where there is a compiler and every instruction has source.
     """
 
     def __init__(self, outputs: Sequence[Node]) -> None:
         self.shapes = [x.shape for x in outputs]
         outputs = with_transpositions_outside(summed_early(simplified(with_transpositions_outside(outputs))))
         found = lifted(outputs)
-        self.outputs = factored(with_stencils([found[x] for x in outputs]))
+        self.outputs = factored(with_stencils(with_diagonals_inside([found[x] for x in outputs])))
         self.data = [x for x in topological(outputs) if x.op == "data"]
-        steps = schedule(self.outputs, moments=False)
+        self.fused = Fused.of(self.outputs)
+        steps = schedule([*self.outputs, *(self.fused.needs if self.fused else ())], moments=False)
         self.once: dict[tuple[bool, bool], list[Carried]] = {(r, c): [] for r in (0, 1) for c in (0, 1)}  # type: ignore[misc]
         for step in steps:
             x = step.node
@@ -70,7 +73,9 @@ class Batched:
         self.integrals = [s.node for s in steps if s.node.op in INTEGRALS]
         self.guards = {s.node for s in steps if s.node.op == "guard"}
         self.others = sorted({s.node.op for s in steps if s.compute is None and s.node.op not in KNOWN})
-        self.pairs = joined(self.once.pop((True, True)))
+        for part in self.once.values():
+            joined(part)
+        self.pairs = self.once.pop((True, True))
         self.plan = Plan(self.pairs, set(self.outputs))
         # the largest array of a pair decides how many pairs a tile has
         self.depth = max([prod(s.node.shape) for s in self.pairs if s.node.op != "data"], default=1)
@@ -128,8 +133,12 @@ class Batched:
         values: dict[Node, Array] = {}
         with np.errstate(over="call", under="call", divide="ignore", invalid="ignore", call=call.strain):
             for s in [s for part in self.once.values() for s in part]:
+                if s.node in values:
+                    continue
                 if s.node.op == "data":
                     values[s.node] = np.asarray(block.products[s.node.attr])
+                elif s.partner is not None:
+                    values[s.node], values[s.partner] = s.joint(*[values[a] for a in s.operands])
                 else:
                     values[s.node] = s.compute([values[a] for a in s.operands], call, level, alone=True)
             series = {
@@ -143,6 +152,8 @@ class Batched:
                     full[...] = _spread(values[x], x)
             pairs = max(1, TILE // self.depth, min(FEW, LARGEST // self.depth))
             tiles = list(_tiles(n, m, pairs, block.symmetric))
+            if self._in_one_loop(block, values, tiles, out, call):
+                return out
             given = [values[a] for a in self.plan.given]
             results = [(self.plan.slots[x], full) for x, full in zip(self.outputs, out, strict=True) if x not in values]
 
@@ -153,6 +164,26 @@ class Batched:
 
             each(tile, tiles, n * m * self.depth // (2 if block.symmetric else 1) >= PARALLEL)
         return out
+
+    def _in_one_loop(
+        self, block: Block, values: Mapping[Node, Array], tiles: Sequence[Bounds], out: list[Array], call: Call
+    ) -> bool:
+        """All tiles by compiled code, if that pays; what is not finite is left to those that say why."""
+        n, m = block.rows, block.columns
+        if self.fused is None or not self.fused.ready(n * m, call.fast) or not self.fused.fits(values):
+            return False
+        results = dict(zip(self.outputs, out, strict=True))
+        arguments = self.fused.arguments(values, block.products, results, n, m)
+
+        def tile(bounds: Bounds) -> bool:
+            assert self.fused is not None
+            self.fused.tile(bounds, arguments)
+            if block.symmetric:
+                _mirror(bounds, out)
+            low, high, left, right = bounds
+            return all([bool(np.isfinite(x[low:high, left:right]).all()) for x in out])
+
+        return all(each(tile, tiles, n * m * self.fused.code.work >= PARALLEL))
 
     def _tile(
         self,

@@ -10,6 +10,7 @@ import numpy as np
 
 from tensorprog.language.node import Node
 from tensorprog.limits.budget import Budget
+from tensorprog.limits.evaluate import integrals
 
 __all__ = ["Call"]
 
@@ -22,14 +23,15 @@ class Call:
     Args:
         budget: Evaluations of integrands are counted there; those over it raise `Exhausted`.
         compared: Are integrals of analytic functions without bounds, as good as a comparison with bounds elsewhere says?
+        fast: Is compiled code wanted (True), unwanted (False), or used where it pays?
 
     Attributes:
         strained: Have numbers left the range of floats?
         integrated: Guarded closed forms that have turned to their integrals.
     """
 
-    def __init__(self, budget: Budget | None = None, compared: bool = False) -> None:
-        self.budget, self.compared = budget or Budget(inf), compared
+    def __init__(self, budget: Budget | None = None, compared: bool = False, fast: bool | None = None) -> None:
+        self.budget, self.compared, self.fast = budget or Budget(inf), compared, fast
         self.strained = False
         self.integrated: set[Node] = set()
         self._found: dict[Any, dict[bytes, float]] = {}
@@ -48,8 +50,6 @@ class Call:
 
         The variance of an example is asked for as that of a row, of a column and of the example alone.
         """
-        from tensorprog.limits.evaluate.scalar import integrate_arrays
-
         shape = np.broadcast_shapes(*[np.shape(a) for a in args])
         flat = [np.broadcast_to(a, shape).reshape(-1).astype(float, copy=False) for a in args]
         keys = [row.tobytes() for row in np.stack(flat, -1)]
@@ -57,6 +57,8 @@ class Call:
         new = list({k: i for i, k in enumerate(keys) if k not in known}.items())
         if new:
             places = [i for _, i in new]
-            found = integrate_arrays(x, [a[places] for a in flat], level, compared=self.compared, budget=self.budget)
+            found = integrals.integrate_arrays(
+                x, [a[places] for a in flat], level, compared=self.compared, budget=self.budget
+            )
             known.update(zip([k for k, _ in new], found.tolist(), strict=True))
         return np.array([known[k] for k in keys]).reshape(shape)

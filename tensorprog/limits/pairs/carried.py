@@ -11,6 +11,7 @@ import numpy as np
 from tensorprog.arrays.elementwise import aligned
 from tensorprog.arrays.plan import Step
 from tensorprog.language.node import Node
+from tensorprog.limits.evaluate import integrals
 from tensorprog.limits.evaluate.settle import settled_by
 from tensorprog.limits.gauss.duals import DUALS, JOINT
 from tensorprog.limits.gauss.pairseries import PairProduct
@@ -112,18 +113,16 @@ class Carried:
             rough: May covariances be none, by rounding?
             absolute: Without signs.
         """
-        from tensorprog.limits.evaluate.scalar import integrate_arrays
-
         x = self.node
         if x.op == "guard":
-            integrate = partial(integrate_arrays, level=level, rough=rough, budget=call.budget)
+            integrate = partial(integrals.integrate_arrays, level=level, rough=rough, budget=call.budget)
             result, integrated = settled_by(x, full, integrate, unwanted)
             if integrated:
                 call.integrated.add(self.origin)
             return np.asarray(result)
         if alone:
             return call.integral(x, full, level)
-        return integrate_arrays(x, full, level, rough, absolute, budget=call.budget)
+        return integrals.integrate_arrays(x, full, level, rough, absolute, budget=call.budget)
 
 
 def evaluations(s: Carried, few: bool = False) -> int:

@@ -68,6 +68,8 @@ class Products:
 
     def at(self, rows: Sequence[int], columns: Sequence[int] | None) -> Products:
         """Those of some examples with some of the second batch; of the same ones, each with itself, without columns."""
+        if self.same and columns is None and len(rows) == self.counts[0]:  # all, in order
+            return self
         first = {k: a[np.asarray(rows)] for k, a in self.arrays[0].items()}
         second = None if columns is None else {k: a[np.asarray(columns)] for k, a in self.arrays[1].items()}
         return Products(first, second, self.dtype)
@@ -152,20 +154,18 @@ class Products:
                     equal = equal or len(np.unique(np.concatenate([rows, -rows]), axis=0)) < 2 * len(rows)
         return False, equal
 
-    def equal(self, rows: Sequence[int], columns: Sequence[int]) -> np.ndarray:
+    def equal(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
         """Which of some pairs of examples are equal or opposite, to the last bit: correlations of 1 that are no rounding."""
-        found = np.ones((len(rows), len(columns)), bool)
+        found = np.ones(len(rows), bool)
         for name in self.arrays[0]:
             a, b = self.arrays[0][name], self.arrays[1][name]
             if a.shape[1:] != b.shape[1:]:
                 return np.zeros_like(found)
-            a, b = [x[np.asarray(k)].reshape(len(k), -1) for x, k in ((a, rows), (b, columns))]
-            one = (
-                self.arrays[0][name].ndim == 2 and len(self.arrays[0]) == 1
-            )  # where products are the squares, see `block`
-            if not one and self.dtype == np.float32:
-                return np.zeros_like(found)
-            found &= np.array([[np.array_equal(x, y) or (one and np.array_equal(x, -y)) for y in b] for x in a])
+            one, other = a[rows].reshape(len(rows), -1), b[columns].reshape(len(rows), -1)
+            same = (one == other).all(1)
+            if len(self.arrays[0]) == 1 and a.ndim == 2:  # where products are the squares, see `block`
+                same |= (one == -other).all(1)
+            found &= same
         return found
 
     def block(self, data: Sequence[Node], rows: slice, columns: slice) -> Block:
@@ -408,11 +408,10 @@ class GramProducts:
         order = np.argsort(-found, axis=None)[:CLOSE]
         return [(int(k) // m, int(k) % m) for k in order]
 
-    def equal(self, rows: Sequence[int], columns: Sequence[int]) -> np.ndarray:
+    def equal(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
         """As that of `Products`: x.x' = x.x = x'.x' is what equal examples have, and no others."""
-        i, j = np.asarray(rows), np.asarray(columns)
-        one, two = self.alone[0][i][:, None], self.alone[1][j]
-        return np.asarray((one == two) & (np.abs(self.products[np.ix_(i, j)]) == one))
+        one, two = self.alone[0][rows], self.alone[1][columns]
+        return np.asarray((one == two) & (np.abs(self.products[rows, columns]) == one))
 
     def block(self, data: Sequence[Node], rows: slice, columns: slice) -> Block:
         """As that of `Products`."""

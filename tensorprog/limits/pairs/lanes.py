@@ -67,7 +67,7 @@ class Lanes:
                 self.edged.add(x)
 
     def run(self, data: Mapping[Any, Array], pairs: int, call: Call, moved: Moved | None = None) -> list[Array]:
-        """The outputs, each of shape (evaluations, *axes, pairs): as they are, and moved.
+        """The outputs, each of shape (*axes, evaluations times pairs): as they are, and then moved.
 
         Args:
             data: Attribute of each `data` node to its array (*axes, pairs).
@@ -90,17 +90,16 @@ class Lanes:
                     else:
                         self._closed_form(s, place.target, arrays, pairs, moved, local)
                     if moved is not None and s.node.op not in ("dual", *INTEGRATED):
-                        local[place.target] = moved.noise.result(s.node, local[place.target])
+                        value = local[place.target]
+                        local[place.target] = moved.noise.result(s.node, value, _own(value, arrays))
                     if moved is not None and moved.apart:
                         for one, other in self.edges.get(s.node, ()):
                             local[place.target] = _apart(local[one], local[place.target], local[other], pairs)
                 for k in place.frees:
                     local[k] = None
-        found = []
-        for x in self.outputs:
-            value = np.broadcast_to(local[self.plan.slots[x]], (*x.shape, copies * pairs))
-            found.append(np.moveaxis(value.reshape(*x.shape, copies, pairs), -2, 0))
-        return found
+        lanes = copies * pairs
+        found = [local[self.plan.slots[x]] for x in self.outputs]
+        return [a if a.shape[-1] == lanes else np.broadcast_to(a, (*a.shape[:-1], lanes)) for a in found]
 
     def _plain(self, s: Carried, target: int, arrays: Sequence[Array], local: list[Any]) -> None:
         if s.partner is not None:
@@ -126,13 +125,13 @@ class Lanes:
         if partner is not None:
             both = s.joint(*given)
             for y, value in zip((x, partner), both, strict=True):
-                local[self.plan.slots[y]] = noise.result(y, value)
+                local[self.plan.slots[y]] = noise.result(y, value, _own(value, given))
             return
         assert s.kernel is not None
         value = s.kernel(*given)
         if not (moved.apart and x in self.shared):
             value = moved.trace.result(x, given, value)
-        local[target] = noise.result(x, value)
+        local[target] = noise.result(x, value, _own(value, given))
 
     def _integrated(self, s: Carried, arrays: Sequence[Array], pairs: int, call: Call, moved: Moved | None) -> Array:
         """An integral, or a guarded closed form, at the resolution of each evaluation."""
@@ -154,6 +153,11 @@ class Lanes:
                     value = value + (moved.inside.result(x, size) - size)
             found.append(np.broadcast_to(value, shape))
         return np.concatenate(found, axis=-1)
+
+
+def _own(value: Array, operands: Sequence[Array]) -> bool:
+    """Is an array one that nothing else looks at?"""
+    return value.base is None and not any(value is a for a in operands)
 
 
 def _of_two(args: Sequence[Array], pairs: int) -> tuple[Array, Array]:

@@ -39,12 +39,13 @@ class Pairs:
         compiled: What is evaluated.
         measured: Its errors.
         call: What this evaluation has found out.
+        fast: Is compiled code wanted? See `Call`.
     """
 
-    def __init__(self, products: Products | GramProducts, compiled: Compiled) -> None:
-        self.products, self.compiled = products, compiled
+    def __init__(self, products: Products | GramProducts, compiled: Compiled, fast: bool | None = None) -> None:
+        self.products, self.compiled, self.fast = products, compiled, fast
         self.measured: Measured
-        self.call = Call(compared=True)
+        self.call = Call(compared=True, fast=fast)
 
     @property
     def evaluations(self) -> float:
@@ -75,11 +76,11 @@ class Pairs:
         Raises:
             Exhausted: They cost more than the budget has.
         """
-        self.call = Call(budget, compared=True)
+        self.call = Call(budget, compared=True, fast=self.fast)
         self.measured = measure(*self.programs, self.products, names, self.compiled.several, self.call)
         if self.call.has_integrals and max(self.measured.visible.values()) > SHARP:  # with bounds for all examples
             first, strained = self.measured, self.call.strained
-            self.call = Call(budget)
+            self.call = Call(budget, fast=self.fast)
             self.call.strained = strained
             self.measured = measure(*self.programs, self.products, names, self.compiled.several, self.call)
             self.measured.pairs += first.pairs

@@ -15,11 +15,12 @@ from typing import Any
 
 import numpy as np
 
+from tensorprog.language.attributes import Pick
 from tensorprog.language.node import Node, topological
 from tensorprog.language.symbols import encode
 from tensorprog.limits.simplify.rebuild import as_it_is, rewritten
 
-__all__ = ["Stencil", "with_stencils"]
+__all__ = ["Stencil", "with_diagonals_inside", "with_stencils"]
 
 Slices = tuple[slice, ...]
 
@@ -62,6 +63,33 @@ class Stencil:
         self._encoded = encode(("stencil", shape, tuple([t.key for t in terms]), tuple(plain)))
         self._moves = [(t, *_slices(t)) for t in self.terms]
         self._common = self.terms[0].weight if len({t.weight for t in self.terms}) == 1 else None
+        self._needs: dict[tuple[tuple[int, ...], ...], list[tuple[int, ...] | None]] = {}
+        self._passes = self._in_passes()
+
+    def _in_passes(self) -> tuple[list[Move], list[Move], float] | None:
+        """Shifts along some axes, then along the others, and a factor: if all of the first meet all of the second.
+
+        The nine shifts of a 3 x 3 convolution are three and three.
+        """
+        whole = tuple([((0, n), 0, 1) for n in self.shape])
+        terms = [tuple(zip(t.to, t.start, t.step, strict=True)) for t in self.terms]
+        weights, operands = {t.weight for t in self.terms}, {t.operand for t in self.terms}
+        for k, c in self.plain:  # in place
+            terms.append(whole)
+            weights.add(c)
+            operands.add(k)
+        if len(weights) > 1 or len(operands) > 1 or len(set(terms)) < len(terms):
+            return None
+        axes = range(len(self.shape))
+        lead = next((i for i in axes if len({t[i] for t in terms}) > 1), None)
+        if lead is None:
+            return None
+        first = [i for i in axes if len({(t[lead], t[i]) for t in terms}) == len({t[lead] for t in terms})]
+        second = [i for i in axes if i not in first]
+        parts = [sorted({tuple([t[i] for i in side]) for t in terms}) for side in (first, second)]
+        if not second or len(parts[0]) * len(parts[1]) != len(terms) or min(map(len, parts)) < 2:
+            return None
+        return _moves(first, parts[0], self.shape), _moves(second, parts[1], self.shape), weights.pop()
 
     def encoded(self) -> bytes:
         """What digests know of it."""
@@ -70,8 +98,20 @@ class Stencil:
     def __call__(self, *arrays: Any) -> Any:
         """The sum; arrays (*axes, ...) with all axes, of size 1 where they do not vary."""
         n = len(self.shape)
-        trailing = np.broadcast_shapes(*[a.shape[n:] for a in arrays])
-        full = [np.broadcast_to(a, (*self.shape_of(k, a), *a.shape[n:])) for k, a in enumerate(arrays)]
+        shapes = tuple([a.shape[:n] for a in arrays])
+        needs = self._needs.get(shapes)
+        if needs is None:
+            wanted = [self.shape_of(k, a) for k, a in enumerate(arrays)]
+            needs = self._needs[shapes] = [None if w == a.shape[:n] else w for w, a in zip(wanted, arrays, strict=True)]
+        full = [a if w is None else np.broadcast_to(a, (*w, *a.shape[n:])) for a, w in zip(arrays, needs, strict=True)]
+        if self._passes is not None:
+            first, second, weight = self._passes
+            sizes = [k if i in first[0].axes else full[0].shape[i] for i, k in enumerate(self.shape)]
+            out = _shifted(_shifted(full[0], first, sizes), second, self.shape)
+            if weight != 1:
+                out *= weight
+            return out
+        trailing = full[0].shape[n:] if len(full) == 1 else np.broadcast_shapes(*[a.shape[n:] for a in full])
         out = np.zeros((*self.shape, *trailing), np.result_type(*arrays))
         for t, to, source in self._moves:
             part = full[t.operand][source]
@@ -89,12 +129,59 @@ class Stencil:
         """The sizes an operand's axes must have to be sliced."""
         n = len(self.shape)
         wanted = list(a.shape[:n])
+        for k, _ in self.plain if self._passes is not None else ():
+            if k == operand:
+                wanted = list(self.shape)
         for t in self.terms:
             if t.operand == operand:
                 for axis, ((low, high), start, step) in enumerate(zip(t.to, t.start, t.step, strict=True)):
                     if a.shape[axis] == 1:
                         wanted[axis] = max(wanted[axis], start + step * (high - low - 1) + 1)
         return tuple(wanted)
+
+
+@dataclass(frozen=True)
+class Move:
+    """A shift along some axes.
+
+    Attributes:
+        axes: Those.
+        whole: Does it go everywhere?
+        to: Where it is added.
+        source: From where it is read.
+    """
+
+    axes: tuple[int, ...]
+    whole: bool
+    to: Slices
+    source: Slices
+
+
+def _moves(axes: Sequence[int], shifts: Sequence[tuple[Any, ...]], shape: tuple[int, ...]) -> list[Move]:
+    """Shifts along some axes; one that goes everywhere is first, if there is such."""
+    found = []
+    for shift in shifts:
+        to, source = [slice(None)] * len(shape), [slice(None)] * len(shape)
+        for i, ((low, high), start, step) in zip(axes, shift, strict=True):
+            to[i], source[i] = slice(low, high), slice(start, start + step * (high - low - 1) + 1, step)
+        whole = all([(low, high) == (0, shape[i]) for i, ((low, high), _, _) in zip(axes, shift, strict=True)])
+        found.append(Move(tuple(axes), whole, tuple(to), tuple(source)))
+    return sorted(found, key=lambda m: not m.whole)
+
+
+def _shifted(x: np.ndarray, moves: Sequence[Move], sizes: Sequence[int]) -> np.ndarray:
+    """The sum of shifted copies, with axes of these sizes and others behind."""
+    shape = (*sizes, *x.shape[len(sizes) :])
+    one, *others = moves
+    if one.whole:
+        out = np.empty(shape, x.dtype)
+        out[...] = x[one.source]
+    else:
+        out, others = np.zeros(shape, x.dtype), list(moves)
+    for m in others:
+        target = out[m.to]
+        np.add(target, x[m.source], out=target)
+    return out
 
 
 def _slices(t: Term) -> tuple[Slices, Slices]:
@@ -123,6 +210,37 @@ def with_stencils(outputs: Sequence[Node]) -> list[Node]:
         return _stencil(x, inside, new) if x.op == "add" and x not in inside and x.shape else None
 
     return rewritten(outputs, rule, as_it_is)
+
+
+def with_diagonals_inside(outputs: Sequence[Node]) -> list[Node]:
+    """The outputs, diagonals of what is picked along all their axes alike as picks of the diagonal.
+
+    A variance after a convolution is a sum of nine picks of covariances, of which the diagonal alone is looked at: as shifts of a
+    diagonal they are a stencil.
+    """
+    return rewritten(outputs, _diagonal_first, as_it_is)
+
+
+def _diagonal_first(x: Node, args: Sequence[Node]) -> Node | None:
+    if x.op != "view" or len(set(x.attr)) == len(x.attr):
+        return None
+    (y,) = args
+    picks: dict[int, tuple[int, ...]] = {}
+    while y.op == "pick" and y.attr.axis not in picks:
+        picks[y.attr.axis] = y.attr.positions
+        y = y.args[0]
+    alike = {p: {picks.get(i) for i, q in enumerate(x.attr) if q == p} for p in x.attr}
+    if not picks or any(len(found) > 1 for found in alike.values()):
+        return None
+    shape = list(x.shape)
+    for i, p in enumerate(x.attr):
+        shape[p] = y.shape[i]
+    out = Node("view", (y,), x.attr, tuple(shape), x.width, x.inner)
+    for p, (index,) in sorted(alike.items()):
+        if index is not None:
+            shape[p] = len(index)
+            out = Node("pick", (out,), Pick(p, index), tuple(shape), x.width, x.inner)
+    return out
 
 
 def _stencil(x: Node, inside: set[Node], new: dict[Node, Node]) -> Node | None:
