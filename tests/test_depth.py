@@ -115,6 +115,22 @@ def test_residual_blocks():
     np.testing.assert_allclose(s.ntk(30, [0.1]).value, looped(30, 0.1, block) * 2.0**29, rtol=1e-11)
 
 
+def test_scaled_residual_networks():
+    """1/sqrt(l): entries over the diagonal tend to 1/4 like 1/log L only."""
+    s = tp.scaled_residual(lambda h: tp.dense("W", tp.relu(h), n, W_std=2**0.5), lambda layer: layer**-0.5)
+    K = s.ntk([100, 1000], [0.0, 1.0])
+    np.testing.assert_allclose(K[:, 0] / K[:, 1], [0.2575, 0.2778], atol=5e-5)
+    fixed = tp.scaled_residual(lambda h: tp.dense("W", tp.relu(h), n, W_std=2**0.5), lambda layer: 0.5)
+    plain = tp.signal_propagation(lambda h: h + 0.5 * tp.dense("W", tp.relu(h), n, W_std=2**0.5))
+    np.testing.assert_allclose(
+        fixed.ntk(50, [-1.0, 0.3, 1.0]), plain.ntk(50, [-1.0, 0.3, 1.0], relative=True), rtol=1e-11
+    )
+    with refused("different numbers"):
+        tp.scaled_residual(lambda h: tp.dense("W", tp.tanh(h), n), lambda layer: 1)
+    with refused("correlated with the state"):
+        tp.scaled_residual(lambda h: 2 * h, lambda layer: 1)
+
+
 @pytest.mark.slow
 def test_a_block_with_a_gate_is_its_network():
     def block(h, k=0):
