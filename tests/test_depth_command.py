@@ -38,6 +38,7 @@ def test_an_activation(file: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert abs(found["rate"]["remainder"]["value"] - 0.375) < 1e-9
 
 
+@pytest.mark.slow
 def test_a_block(file: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     picture = tmp_path / "map.svg"
@@ -46,6 +47,7 @@ def test_a_block(file: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) 
     assert "multiplies it by 1.5" in captured.out and "correlation after one layer" in picture.read_text()
 
 
+@pytest.mark.slow
 def test_a_family_is_given_its_weights(file: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["depth", file, "--set", "family=True", "--W-std", "0.8", "--b-std", "0.1", "--depth", "10"]) == 0
     assert "ordered" in capsys.readouterr().out

@@ -175,7 +175,8 @@ def variance(repeated: Repeated, start: float = 1.0) -> Variance:
     Raises:
         TensorProgramError: variances have no fixed point that is reached.
     """
-    zero = float(repeated.alone([0.0]).covariance[0])
+    zero = float(_in_range(repeated.alone, np.zeros(1))[0][0])
+    zero = zero if np.isfinite(zero) else LOW  # floats do not tell
     grid, after, _ = scanned(repeated.alone, zero, True)
     if not len(grid):
         raise TensorProgramError("a block makes the variance 0, or none, of every variance", fix="look at the block")
