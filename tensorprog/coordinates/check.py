@@ -79,7 +79,7 @@ def coord_check(
 
     Measurements are columns "layer", "width", "step", "seed" (may be missing), "size" (a root mean square or a mean absolute
     value) and perhaps "what" ("activation", "change", "update"): a dictionary of lists, a data frame, or a list of such rows,
-    from training in any framework.
+    from training in any framework. The mup package's `get_coord_data` gives such a table, with names of its own.
 
     Raises:
         TensorProgramError: Options that make no sense.

@@ -121,7 +121,8 @@ def judged(fit: Fit, predicted: float | None, wanted: float, least: float, layer
         return TRANSIENT, f"{subject}: {rule}, on its way to order {power(max(wanted, 0))}"
     if fit.tends is not None and wanted == 0 and (predicted is None or predicted <= HALFWAY):
         return TRANSIENT, f"{subject}: approaches {fit.tends:.3g}, with a correction that vanishes"
-    if abs(away) - SURE * fit.error <= HALFWAY:
+    expected = predicted is not None and abs(predicted - wanted) > HALFWAY and abs(p - predicted) < abs(away)
+    if abs(away) - SURE * fit.error <= HALFWAY and not expected:
         return (
             UNDECIDED,
             f"{subject}: measured n^({p:.2f} ± {fit.error:.2f}), should be {power(wanted)}: add widths or seeds",
