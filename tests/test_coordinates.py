@@ -154,6 +154,15 @@ def test_one_mistake_in_any_network_is_found(path):
         assert wrong.reasons[0].startswith(f"{name} ("), wrong
 
 
+def test_muon_has_a_rule_of_its_own():
+    """Its steps are divided by their norm: the rate of hidden matrices is that of all widths, and Adam's would be a mistake."""
+    muon = tp.Muon(others=tp.Adam())
+    assert tp.classify(mlp(), optimizer=muon).feature_learning
+    found = tp.coord_check(mlp(), X, Y, parametrization=E(c={"hidden": 1}), optimizer=muon, **SMALL)
+    assert found["W1", "update"].exponent == pytest.approx(-1, abs=0.25)
+    assert "use c={'W1': 0}" in found.reasons[0]
+
+
 def test_classification_of_networks():
     kernel = tp.classify(rnn(), parametrization="ntk", X=SEQUENCES)
     assert (kernel.stable, kernel.nontrivial, kernel.feature_learning, kernel.r) == (True, True, False, Fraction(1, 2))

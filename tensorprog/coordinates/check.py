@@ -13,7 +13,7 @@ from tensorprog.coordinates.measure import Fit, fitted
 from tensorprog.coordinates.measurements import judged_measurements
 from tensorprog.coordinates.program import ACTIVATION, CHANGE, DECAY, LOGITS, OUTPUT, UPDATE, Coordinates, Layer, key
 from tensorprog.coordinates.report import CoordCheck
-from tensorprog.coordinates.setup import Case, Setup, exponents, is_linear
+from tensorprog.coordinates.setup import Case, Setup, exponents, rules_of
 from tensorprog.coordinates.verdict import Row, causes, judged
 from tensorprog.errors import NotFinite, TensorProgramError
 from tensorprog.execute.executor import check_seeds, run
@@ -167,7 +167,7 @@ def _own(trace: Trace) -> Any:
 
 def _case(trace: Trace, parametrization: Any, target: str) -> Case:
     kinds, matrices = parameter_kinds(Pass(trace.net, trace._train))
-    return Case.of(exponents(parametrization), target, kinds, matrices, is_linear(trace.recipe.optimizer))
+    return Case.of(exponents(parametrization), target, kinds, matrices, rules_of(trace.recipe.optimizer))
 
 
 def _inferred(trace: Trace, setup: Setup, target: Setup, base: int) -> dict[str, list[float]]:
