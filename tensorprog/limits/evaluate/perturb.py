@@ -53,7 +53,7 @@ class Perturbation:
     def __init__(self, seed: Sequence[int], lanes: range | None = None) -> None:
         self._seed, self._lanes = tuple(seed), lanes
         self._signs, self._used = _first_signs(self._seed), 0
-        self._place = STRIDE * sum(self._seed)  # in the pool
+        self._place = hash(self._seed) % POOL  # of the next stretch
         if lanes is not None:  # the first signs are in the tables
             self._rows, self._used = 0, len(self._signs)
 
