@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tensorprog.analysis.plot import COLOURS, MARKERS, figures, saved
 from tensorprog.coordinates.program import ACTIVATION, CHANGE, UPDATE
+from tensorprog.figures import COLOURS, MARKERS, figures, saved
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
