@@ -244,8 +244,8 @@ def _smooth(name: str) -> Callable[..., tuple[float, float]]:
 
 # ---- the table ----
 COLUMNS = (
-    "case", "examples", "ours, s", "theirs, s", "times faster", "ours compiled, s: times faster", "first call, s: ours, theirs", "memory, MB: ours, theirs",
-    "error: ours, theirs",
+    "case", "examples", "ours, s", "theirs, s", "times faster", "ours compiled, s: times faster",
+    "first call, s: ours, theirs", "memory, MB: ours, theirs", "error: ours, theirs",
 )  # fmt: skip
 HEAD = f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}"
 
