@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from tensorprog.coordinates.report import CoordCheck
     from tensorprog.coordinates.setup import Exponents
     from tensorprog.depth.edge import edge_of_chaos
+    from tensorprog.depth.phase import phase_diagram
+    from tensorprog.depth.shaping import shape_activation
     from tensorprog.depth.signal import signal_propagation
     from tensorprog.drawing.draw import draw
     from tensorprog.drawing.picture import Drawing
@@ -93,8 +95,8 @@ __all__ = [
     "Program", "RegularityReport", "Runs", "SGD", "Scalar", "SignSGD", "Sweep",
     "TensorProgramError", "Trace", "Vector", "Width", "check_gia", "check_regularity", "classify", "compare",
     "concat", "coord_check", "draw", "edge_of_chaos", "flatten", "formula",
-    "inverse_sqrt", "kernel_fn", "latex", "layer", "limit", "load", "parse", "predict", "run",
-    "save", "sgd", "signal_propagation", "split", "sweep", "tune",
+    "inverse_sqrt", "kernel_fn", "latex", "layer", "limit", "load", "parse", "phase_diagram", "predict", "run",
+    "save", "sgd", "shape_activation", "signal_propagation", "split", "sweep", "tune",
     *_build, *_networks,
 ]  # fmt: skip
 
@@ -130,12 +132,14 @@ _LATER = {
     "limit": "tensorprog.limits.limit",
     "load": "tensorprog.text.files",
     "parse": "tensorprog.text.parse",
+    "phase_diagram": "tensorprog.depth.phase",
     "predict": "tensorprog.function_space.predict",
     "run": "tensorprog.execute.executor",
     "save": "tensorprog.text.written",
     "sgd": "tensorprog.training.sgd",
     "sweep": "tensorprog.training.sweep",
     "tune": "tensorprog.training.sweep",
+    "shape_activation": "tensorprog.depth.shaping",
     "signal_propagation": "tensorprog.depth.signal",
 } | {name: f"tensorprog.networks.{module}" for module, names in _NETWORKS.items() for name in names}
 

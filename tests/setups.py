@@ -12,7 +12,7 @@ N = tp.Width("n")
 RNG = np.random.default_rng(5)
 X, Y = RNG.standard_normal((4, 5)), RNG.standard_normal(4)
 SEQUENCES = RNG.standard_normal((4, 3, 5))
-IMAGES = RNG.standard_normal((4, 4, 2))
+IMAGES = RNG.standard_normal((4, 3, 2))
 WORDS = 5
 ONE_HOT, LOGITS = np.eye(WORDS)[:4], RNG.standard_normal((4, WORDS))
 BASE = 64
@@ -75,7 +75,7 @@ RIGHT = {
     "layer norm": (normed, X, Y, {}),
     "RNN": (rnn, SEQUENCES, Y, {}),
     "tied embedding": (tied, ONE_HOT, LOGITS, {"optimizer": tp.Adam(), "lr": 0.05}),
-    "convolution": (conv, IMAGES, Y, {}),
+    "convolution": (conv, IMAGES, Y, {"lr": 0.5}),
     "Adam": (mlp, X, Y, {"optimizer": tp.Adam()}),
     "SignSGD": (mlp, X, Y, {"optimizer": tp.SignSGD(), "lr": 0.05}),
     "mean field, momentum": (

@@ -81,6 +81,15 @@ def test_show_and_a_program_as_text(file: str, tmp_path: Path, capsys: pytest.Ca
     assert answers(capsys, "show", file)["text"] + "\n" == text
 
 
+def test_show_draws(file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    picture = tmp_path / "p.svg"
+    assert main(["show", file, "--svg", str(picture), "--theme", "dark"]) == 0
+    assert 'class="matmul"' in picture.read_text(encoding="utf-8")
+    assert str(picture) in capsys.readouterr().err
+    assert main(["show", file, "--svg", str(tmp_path / "p.png")]) == 2
+    assert ".svg, .html, .tex, .txt" in capsys.readouterr().err
+
+
 def test_formula(file: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["formula", file]) == 0
     assert "eta**2" in capsys.readouterr().out

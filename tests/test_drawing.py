@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import shutil
+import subprocess
 import xml.etree.ElementTree as ET
 from collections import Counter
 from itertools import combinations, product
@@ -11,7 +13,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
 from marks import few, refused
+from strategies import programs
 
 import tensorprog as tp
 from tensorprog.drawing.fold import LIMIT
@@ -57,6 +61,7 @@ h = MatMul(M, x)
 m = OuterNonlin(tanh(x + y'))
 output q = Moment(h*m)
 """
+ENGINE = next(filter(None, map(shutil.which, ("tectonic", "pdflatex", "lualatex"))), "")
 STORED = {"counterexample": COUNTEREXAMPLE, "perceptron": PERCEPTRON, "updated": UPDATED}
 
 
@@ -173,6 +178,22 @@ def test_every_instruction_is_drawn_and_nothing_on_another(name):
         assert not overlap(a, b), (s, t)
 
 
+@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
+@given(programs())
+def test_random_programs_are_drawn(program):
+    check(program, tp.draw(program, fold=False).svg)
+    folded = tp.draw(program, fold=1)
+    ET.fromstring(folded.svg)
+    assert folded.text and folded.html
+
+
+def test_a_constant_that_is_multiplied_has_a_circle():
+    p = tp.parse("width n\nmatrix W : n x n, var 1\ng1 = MatMul(W, 3[; n])\noutput q = Moment(g1**2)")
+    drawing = tp.draw(p)
+    check(p, drawing.svg)
+    assert len(elements(drawing.svg)["x-var"]) == 1 and "● 3 ╌╌ W ╌╌ ○ g1" in drawing.text
+
+
 def test_passes_face_each_other():
     scene = tp.draw(tp.parse(PERCEPTRON)).scene
     at = {s.title.split("\n")[0].split(" ")[0]: s.points[0] for s in scene.shapes if len(s.points) == 1}
@@ -214,7 +235,7 @@ def test_what_is_written_into_svg_is_escaped():
 # ---- folding --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("layers", "readout"), [(12, False), (30, True)])
+@pytest.mark.parametrize(("layers", "readout"), [(12, False), (16, True)])
 def test_repeated_layers_are_drawn_once(layers, readout):
     drawing = tp.draw(deep(layers, readout))
     found = elements(drawing.svg)
@@ -303,11 +324,35 @@ def test_tikz_is_balanced_and_complete(name):
     assert text.count(" circle ") == sum(len(elements(drawing.svg).get(k, ())) for k in ("g-var", "x-var"))
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not ENGINE, reason="there is no TeX engine")
+@pytest.mark.parametrize("name", STORED)
+def test_tex_compiles(name, tmp_path):
+    p = tp.parse(STORED[name])
+    tp.draw(p).save(tmp_path / "picture.tex")
+    body = f"{tp.latex(p)}\n{tp.formula(p).latex()}"
+    head = "\\documentclass{article}\n\\usepackage{amsmath,amssymb}\n\\begin{document}\n"
+    (tmp_path / "listing.tex").write_text(f"{head}{body}\n\\end{{document}}\n", encoding="utf-8")
+    for file in ("picture.tex", "listing.tex"):
+        options = [] if "tectonic" in ENGINE else ["-interaction=nonstopmode", "-halt-on-error"]
+        done = subprocess.run([ENGINE, *options, file], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stdout[-2000:]
+
+
 @pytest.mark.parametrize("suffix", [".svg", ".html", ".tex", ".txt"])
 def test_saved(tmp_path, suffix):
     drawing = tp.draw(tp.parse(COUNTEREXAMPLE))
     drawing.save(tmp_path / f"p{suffix}")
     assert (tmp_path / f"p{suffix}").read_text(encoding="utf-8").strip()
+
+
+def test_latex_has_no_double_superscripts():
+    text = tp.latex(tp.parse(UPDATED))
+    assert "{x}'" in text and "}}'" not in text.replace("{x}'", "")
+    names = tp.parse(
+        "width n\nvector _[i:2] : n, mean 0, var 1\nvector B1_W1 : n, mean 0, var 1\noutput q = Moment(_[0]*B1_W1)"
+    )
+    assert r"B_{1,\mathrm{W1}}" in tp.latex(names)
 
 
 def test_notebooks_and_networks():

@@ -18,6 +18,7 @@ ARROWS: dict[str, str] = {
     "errors": "",
     "estimate": "errors",
     "progress": "",
+    "figures": "errors",
     "language": "errors",
     "arrays": "language",
     "transforms": "errors language",
@@ -40,12 +41,12 @@ ARROWS: dict[str, str] = {
     "limits/jumps limits/pairs",
     "networks": "errors language transforms limits/expect",
     "kernels": "errors progress language transforms limits/budget limits/tasks limits/fused limits/pairs limits networks",
-    "depth": "errors estimate language transforms limits networks kernels",
-    "analysis": "errors estimate progress language transforms text execute limits/expect limits/evaluate limits/jumps limits "
-    "networks",
+    "depth": "errors estimate progress figures language transforms limits networks kernels",
+    "analysis": "errors estimate progress figures language transforms text execute limits/expect limits/evaluate "
+    "limits/jumps limits networks",
     "training": "errors estimate progress language transforms execute limits/tasks limits/expect limits/evaluate limits networks "
     "analysis",
-    "coordinates": "errors progress language execute limits networks analysis training",
+    "coordinates": "errors progress figures language execute limits networks training",
     "function_space": "errors estimate progress language arrays networks kernels training",
     "data": "",
     "faces": "errors estimate progress language text drawing execute limits/formula limits networks kernels analysis "

@@ -157,6 +157,14 @@ def test_limits_of_gradients_of_zero_that_cancel():
         assert np.max(limit.error) < 1e-3
 
 
+def test_a_mini_batch_costs_what_its_examples_do():
+    """Where training follows a kernel, too, whose program has the error signals of all examples."""
+    x, y = RNG.standard_normal((12, 4)), RNG.standard_normal(12)
+    trace = tp.sgd(mlp(), x, y, steps=2, lr=0.5, batch=2, optimizer=tp.Muon(0.5, others=tp.SGD()))
+    products = [x.args[0].shape for x in trace.program.nodes if x.op == "sum" and x.width is None]
+    assert max([shape for shape in products if len(shape) == 3]) == (4, 4, 4)
+
+
 # ---- limits ----
 
 

@@ -292,3 +292,27 @@ def test_many_samples_are_drawn_in_the_dimensions_that_the_program_needs(monkeyp
     monkeypatch.setattr(space, "_remembered", lambda rng, *what: drawn.add(what) or _sobol(rng, *what))
     population(p, samples=samples, replicates=2)
     assert drawn == {("n", samples, 0, 4), ("m", samples, 0, 1)}
+
+
+# ---- components ----
+
+
+def test_vectors_that_never_meet_have_populations_of_their_own():
+    """Layers of one width: dh meets h, and no other layer; a skip connection joins them, and so does a matrix applied twice."""
+    n = tp.Width("n")
+
+    def trace(skip):
+        h = tp.tanh(tp.dense("U", tp.Input("x"), n))
+        h = tp.tanh(tp.dense("W", h, n)) + (h if skip else 0)
+        return tp.sgd(tp.Network(tp.readout("v", h)), [[1], [2]], [1, -1], steps=2, lr=1, parametrization="mup").program
+
+    layers, joined = (compiled(trace(skip), pairs=True).components for skip in (False, True))
+    assert layers.matrices["W"] == (layers.vectors["v"], layers.vectors["U"])
+    assert set(layers.vectors.values()) == {"n", "n 2"}
+    assert set(joined.vectors.values()) == {"n"}
+    W, x = tp.Matrix("W", n, n), tp.Vector("x", n, mean=1)
+    once, twice = (tp.Program(q=tp.moment(y * y)) for y in (tp.tanh(W @ x), tp.tanh(W @ tp.tanh(W @ x))))
+    assert set(compiled(once).components.matrices["W"]) == {"n", "n 2"}
+    assert set(compiled(twice).components.matrices["W"]) == {"n"}
+    of_numbers = tp.Program(q=tp.moment((W @ tp.tanh(tp.Matrix("A", n, n) @ x + 1) + 1) ** 2))
+    assert compiled(of_numbers).components.matrices == {"A": ("n 2", "n"), "W": ("n 3", "n 2")}

@@ -1,4 +1,4 @@
-"""The picture of a comparison. matplotlib is imported here alone, and only when something is drawn."""
+"""The pictures of comparisons, kernels and losses."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tensorprog.errors import TensorProgramError
+from tensorprog.figures import COLOURS, DASHES, MARKERS, figures, saved
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -16,23 +16,7 @@ if TYPE_CHECKING:
     from tensorprog.analysis.compare import Comparison
     from tensorprog.analysis.judge import Judgement
 
-__all__ = [
-    "COLOURS",
-    "DASHES",
-    "MARKERS",
-    "figures",
-    "plot_deviations",
-    "plot_kernels",
-    "plot_losses",
-    "plot_predictions",
-    "saved",
-]
-
-# Okabe and Ito's colours, told apart with any colour vision (yellow left out: too pale on white); markers and dashes
-# tell outputs apart in grey too.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-MARKERS = "osD^vPX*<>"
-DASHES = ("-", (0, (5, 1.5)), (0, (3, 1, 1, 1)))
+__all__ = ["plot_deviations", "plot_kernels", "plot_losses", "plot_predictions"]
 
 
 def plot_deviations(comparison: Comparison, path: str | Path | None = None) -> Figure:
@@ -204,40 +188,12 @@ def plot_predictions(
     return figure
 
 
-def figures() -> tuple[type[Figure], Any]:
-    """The class of figures and the module of ticks.
-
-    Raises:
-        TensorProgramError: matplotlib is not installed.
-    """
-    try:
-        from matplotlib import ticker
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise TensorProgramError(
-            "drawing needs matplotlib", fix="install the extra: pip install 'tensorprog[plot]'"
-        ) from None
-    return Figure, ticker
-
-
 def _colours(a: np.ndarray) -> dict[str, Any]:
     """A map of one direction for numbers of one sign; else one that diverges from white at 0, as far up as down."""
     most = float(np.abs(a).max(initial=0.0))
     if a.size and a.min() < -1e-9 * most and a.max() > 1e-9 * most:
         return {"cmap": "RdBu_r", "vmin": -most, "vmax": most}
     return {"cmap": "viridis"}
-
-
-def saved(figure: Figure, path: str | Path) -> None:
-    """Writes a figure to a file.
-
-    Raises:
-        TensorProgramError: That fails.
-    """
-    try:
-        figure.savefig(path, dpi=150)
-    except (OSError, ValueError) as error:
-        raise TensorProgramError(f"cannot save the picture as {str(path)!r}: {error}") from None
 
 
 def _label(item: Judgement) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tensorprog.analysis.plot import COLOURS, DASHES, MARKERS, figures, saved
+from tensorprog.figures import COLOURS, DASHES, MARKERS, figures, saved
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

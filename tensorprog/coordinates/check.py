@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from tensorprog.coordinates.inference import NotInferred, inferred
+from tensorprog.coordinates.inference import NotInferred, inferred, own_rates
 from tensorprog.coordinates.measure import Fit, fitted
 from tensorprog.coordinates.measurements import judged_measurements
-from tensorprog.coordinates.program import ACTIVATION, CHANGE, DECAY, UPDATE, Coordinates, Layer, key
+from tensorprog.coordinates.program import ACTIVATION, CHANGE, DECAY, LOGITS, OUTPUT, UPDATE, Coordinates, Layer, key
 from tensorprog.coordinates.report import CoordCheck
-from tensorprog.coordinates.setup import Exponents, Scale, Setup, exponents, is_linear, output_exponent
+from tensorprog.coordinates.setup import Case, Setup, exponents, is_linear
 from tensorprog.coordinates.verdict import Row, causes, judged
 from tensorprog.errors import NotFinite, TensorProgramError
 from tensorprog.execute.executor import check_seeds, run
@@ -108,15 +107,15 @@ def coord_check(
     trace = _trace(net, X, y, steps, lr, optimizer, options)
     parametrization = _own(trace) if parametrization is None else parametrization
     target = target or (parametrization if isinstance(parametrization, str) and parametrization != "pytorch" else "mup")
-    scales = _Scales.of(trace, parametrization, target)
-    measured = Coordinates(trace, scales.setup, scales.target, widths[0])
+    case = _case(trace, parametrization, target)
+    measured = Coordinates(trace, case.setup, case.target, widths[0])
     program = measured.program()
-    predicted = _inferred(trace, scales.setup, scales.target, widths[0])
-    should = predicted if scales.setup == scales.target else _inferred(trace, scales.target, scales.target, widths[0])
+    predicted = _inferred(trace, case.setup, case.target, widths[0])
+    should = predicted if case.setup == case.target else _inferred(trace, case.target, case.target, widths[0])
     squares, diverged = _runs(program, widths, numbers)
-    known = _limits(trace, scales.target, widths[0]) if limit else {}
+    known = _limits(trace, case.target, widths[0]) if limit else {}
     rows = []
-    for layer in measured.layers:
+    for layer in measured.layers if len(squares) > 1 else []:  # else it diverged at once
         for what, step in _asked(layer, trace, predicted, program, squares):
             name = key(layer, what)
             fit = fitted(
@@ -126,7 +125,7 @@ def coord_check(
             here = predicted[name][step] if predicted else None
             verdict, reason = judged(fit, here, wanted, least, layer.name, what)
             rows.append(_row(layer, what, step, fit, here, wanted, known.get(name), verdict, reason, tuple(squares)))
-    found = causes(rows, measured.kinds, scales.given, scales.right, scales.setup, scales.target)
+    found = causes(rows, case, own_rates(measured))
     failed = diverged is not None or any(r.passed is False for r in rows)
     return CoordCheck(tuple(rows), tuple(found if failed else ()), target, tuple(widths), len(numbers), diverged)
 
@@ -166,23 +165,9 @@ def _own(trace: Trace) -> Any:
     return trace.abc
 
 
-@dataclass(frozen=True)
-class _Scales:
-    """A set-up and the right one."""
-
-    given: Mapping[str, Scale]
-    right: Mapping[str, Scale]
-    setup: Setup
-    target: Setup
-
-    @classmethod
-    def of(cls, trace: Trace, parametrization: Any, target: str) -> _Scales:
-        kinds, matrices = parameter_kinds(Pass(trace.net, trace._train))
-        linear = is_linear(trace.recipe.optimizer)
-        right = Exponents(target).scales(kinds, matrices, linear)
-        m = output_exponent(right, kinds, linear)
-        given = exponents(parametrization).scales(kinds, matrices, linear)
-        return cls(given, right, Setup.of(given, kinds, linear, m), Setup.of(right, kinds, linear, m))
+def _case(trace: Trace, parametrization: Any, target: str) -> Case:
+    kinds, matrices = parameter_kinds(Pass(trace.net, trace._train))
+    return Case.of(exponents(parametrization), target, kinds, matrices, is_linear(trace.recipe.optimizer))
 
 
 def _inferred(trace: Trace, setup: Setup, target: Setup, base: int) -> dict[str, list[float]]:
@@ -199,7 +184,7 @@ def _runs(program: Any, widths: Sequence[int], seeds: Sequence[int]) -> tuple[di
         try:
             found[n] = dict(run(program, n, seeds, progress=False))
         except NotFinite:
-            if len(found) < 2:
+            if not found:  # where it is the right set-up
                 raise
             return found, n
     return found, None
@@ -237,12 +222,12 @@ def _asked(
 def _wanted(layer: Layer, what: str, step: int, should: Mapping[str, list[float]], target: str) -> tuple[float, float]:
     """The right exponent, and the least one that the right set-up has on the way to it."""
     if not should:
-        return 0.0, -0.5 if layer.kind in ("logits", "f") else 0.0
+        return 0.0, -0.5 if layer.kind in (LOGITS, OUTPUT) else 0.0
     row = should[key(layer, what)]
     passing = [p for w in (ACTIVATION, CHANGE, what) for p in should.get(key(layer, w), []) if np.isfinite(p)]
     if target not in ("mup", "mean_field"):
         wanted = min(row[step], 0.0) if np.isfinite(row[step]) else 0.0
-    elif what == ACTIVATION and step == 0 and layer.kind in ("logits", "f"):
+    elif what == ACTIVATION and step == 0 and layer.kind in (LOGITS, OUTPUT):
         return min(row[0], 0.0), -np.inf  # nothing is lost where it starts at 0
     elif what == UPDATE and row[-1] >= 0:
         wanted = min(row[step], 0.0)

@@ -26,7 +26,7 @@ from tensorprog.language import algebra
 from tensorprog.language.functions import PRIMITIVES
 from tensorprog.language.node import Node, topological
 
-__all__ = ["NotInferred", "inferred"]
+__all__ = ["NotInferred", "inferred", "own_rates"]
 
 Size = np.ndarray
 """(2, weights): the exponents of what is even and of what is odd under a change of sign of each; inf for what is 0."""
@@ -268,6 +268,7 @@ class _Run:
         signal = run.recipe.loss.signal(place, range(run.whole.examples))
         self.chi = self.of(signal, {place: f})
         known = dict(values)
+        rates = {name: float(p) + size(self.of(run.recipe.rates(t, name), {})) for name, p in setup.rates.items()}
         for back in self.back:
             uses = [use for use in back.of.uses if use.matrix.name not in run.recipe.frozen]
             vectors = [
@@ -285,7 +286,7 @@ class _Run:
                     continue
                 if not setup.linear["hidden"]:
                     rows, cols = rows - size(rows), cols - size(cols)
-                p = float(setup.rates[use.matrix.name])
+                p = rates[use.matrix.name]
                 self.moved.setdefault(use.matrix.name, []).append((rows, cols, p))
             by_name: dict[str, Size] = {}
             for x, g in vectors:
@@ -294,7 +295,7 @@ class _Run:
                 d = by_name[x.attr.name]
                 if not setup.linear[run.kinds[x.attr.name]] and np.isfinite(size(d)):
                     d = d - size(d)
-                self.shifts[x] = least(self.shifts.get(x, self.rules.zero), d + float(setup.rates[x.attr.name]))
+                self.shifts[x] = least(self.shifts.get(x, self.rules.zero), d + rates[x.attr.name])
         if run.recipe.decay or run.recipe.coupled:
             for name, falls in setup.decays.items():
                 self.decayed[name] = float(falls)
@@ -358,3 +359,10 @@ def inferred(run: Coordinates) -> dict[str, list[float]]:
         if t < len(run.recipe.batches):
             state.step(t, values)
     return found
+
+
+def own_rates(run: Coordinates) -> dict[str, float]:
+    """The powers of n in the rates that a user gave, by parameter, at the first step."""
+    state = _Run(run)
+    found = {name: size(state.of(run.given_rates(0, name), {})) for name in run.setup.rates}
+    return {name: -p + 0.0 if np.isfinite(p) else 0.0 for name, p in found.items()}

@@ -47,11 +47,13 @@ def fitted(widths: Sequence[int], squares: Sequence[np.ndarray]) -> Fit:
         (-0.5, None)
     """
     n = np.asarray(widths, float)
+    top = max([float(np.max(s)) for s in squares]) or 1.0  # what diverges has no squares
+    squares = [s / top for s in squares]
     mean = np.array([np.mean(s) for s in squares])
     spread = np.array([np.std(s, ddof=1) / np.sqrt(len(s)) if len(s) > 1 else 0.0 for s in squares])
     with np.errstate(divide="ignore", invalid="ignore"):
-        sizes = np.sqrt(mean)
-        errors = np.where(mean > 0, spread / (2 * sizes), 0.0)
+        sizes = np.sqrt(mean) * np.sqrt(top)
+        errors = np.where(mean > 0, sizes * spread / (2 * mean), 0.0)
     if not (mean > 0).all():
         some = float("nan") if (mean > 0).any() else -np.inf
         return Fit(some, 0.0, None, sizes, errors)
@@ -64,6 +66,7 @@ def fitted(widths: Sequence[int], squares: Sequence[np.ndarray]) -> Fit:
     x = np.log(n)
     whole, error, rest = _line(x, y, noise)
     tends = _tends(n, mean, noise, rest)
+    tends = None if tends is None else tends * float(np.sqrt(top))
     upper = n >= np.sqrt(n[0] * n[-1])
     upper[-3:] = True
     slope, wide, _ = _line(x[upper], y[upper], noise[upper])

@@ -18,6 +18,7 @@ __all__ = ["ROLES", "judged_measurements"]
 ROLES = ("input", "hidden", "output", "logits")
 """An embedding or input layer; a layer inside; what the network returns; what attention takes a softmax of."""
 COLUMNS = ("layer", "width", "step", "size")
+KEYS, WHAT = ("layer", "what", "step"), (ACTIVATION, CHANGE, UPDATE)
 SMALL = ("output", "logits")
 """Roles that may start smaller, like n^(-1/2) or at 0."""
 
@@ -39,32 +40,31 @@ def judged_measurements(table: Any, roles: Mapping[str, str]) -> CoordCheck:
     widths = sorted(set(columns["width"]))
     if len(widths) < 3:
         raise TensorProgramError(f"measurements at {len(widths)} widths", fix="give three or more")
-    rows = []
-    every = list(zip(*[columns[k] for k in ("layer", "what", "step", "width", "size")], strict=True))
-    for name in layers:
-        for what in (ACTIVATION, CHANGE, UPDATE):
-            here = [row[2:] for row in every if row[:2] == (name, what)]
-            steps = sorted({s for s, _, _ in here})
-            asked = steps if what != ACTIVATION else [s for s in steps if s in (steps[0], steps[-1])]
-            moving = [s for s in asked if what == ACTIVATION or any(x for t, _, x in here if t == s)]
-            for step in moving if what == ACTIVATION else sorted({*moving[:1], *moving[-1:]}):
-                rows.append(_row(name, roles[name], what, step, here, widths))
-    counts = {n: 0 for n in widths}
-    for n, s, a in zip(columns["width"], columns["step"], columns["layer"], strict=True):
-        counts[n] += (s, a) == (columns["step"][0], columns["layer"][0])
-    finite = [r for r in rows if r.sizes]
-    reasons = _causes(finite) if any(r.passed is False for r in finite) else []
-    return CoordCheck(tuple(finite), tuple(reasons), "mup", tuple(widths), min(counts.values()))
+    cells: dict[tuple[str, str, int], dict[int, list[float]]] = {}
+    for name, what, step, n, x in zip(*[columns[k] for k in (*KEYS, "width", "size")], strict=True):
+        cells.setdefault((name, what, step), {}).setdefault(n, []).append(x)
+    rows = [_row(*key, roles[key[0]], cells) for name in layers for what in WHAT for key in _asked(name, what, cells)]
+    reasons = _causes(rows) if any(r.passed is False for r in rows) else []
+    seeds = min([len(sizes) for cell in cells.values() for sizes in cell.values()])
+    return CoordCheck(tuple(rows), tuple(reasons), "mup", tuple(widths), seeds)
+
+
+_Cells = Mapping[tuple[str, str, int], Mapping[int, Sequence[float]]]
+"""Layer, what is measured and step, to the sizes at every width."""
+
+
+def _asked(name: str, what: str, cells: _Cells) -> list[tuple[str, str, int]]:
+    """What is judged: activations at first and in the end, other sizes when they are first there, and in the end."""
+    steps = sorted([s for a, w, s in cells if (a, w) == (name, what)])
+    if what != ACTIVATION:
+        steps = [s for s in steps if any(any(sizes) for sizes in cells[name, what, s].values())]
+    return [(name, what, s) for s in sorted({*steps[:1], *steps[-1:]})]
 
 
 def _columns(table: Any) -> dict[str, list[Any]]:
     if isinstance(table, Sequence) and not isinstance(table, str) and table and isinstance(table[0], Mapping):
         table = {k: [row.get(k) for row in table] for k in table[0]}
-    names = (
-        list(table)
-        if hasattr(table, "__getitem__") and hasattr(table, "__iter__") and not isinstance(table, str)
-        else []
-    )
+    names = list(table) if isinstance(table, Mapping) or hasattr(table, "columns") else []
     missing = [k for k in COLUMNS if k not in names]
     if missing:
         raise TensorProgramError(
@@ -85,7 +85,7 @@ def _columns(table: Any) -> dict[str, list[Any]]:
         raise TensorProgramError(
             "measurements that are no numbers", fix="give numbers as widths, steps and sizes"
         ) from None
-    if any(x < 0 for x in found["size"]) or set(found["what"]) - {ACTIVATION, CHANGE, UPDATE}:
+    if any(x < 0 for x in found["size"]) or set(found["what"]) - set(WHAT):
         raise TensorProgramError(
             "a negative size, or an unknown thing measured",
             fix='sizes are at least 0; what is "activation", "change" or "update"',
@@ -93,24 +93,20 @@ def _columns(table: Any) -> dict[str, list[Any]]:
     return found
 
 
-def _row(name: str, role: str, what: str, step: int, here: Sequence[Any], widths: Sequence[int]) -> Row:
-    squares = [np.array([x * x for s, n, x in here if s == step and n == width]) for width in widths]
-    known = [n for n, s in zip(widths, squares, strict=True) if len(s) and np.isfinite(s).all()]
-    fit = fitted(known, [s for s in squares if len(s) and np.isfinite(s).all()])
-    first = min(s for s, _, _ in here) == step
-    if (
-        role in SMALL
-    ):  # an output is n^(-1/2) or 0 at first, and of order one soon; of attention, queries may start at 0
-        least, wanted = (
-            -0.5,
-            (min(0.0, fit.exponent if -1 < fit.exponent < 0 else 0.0) if first and what == ACTIVATION else 0.0),
-        )
-    else:
-        least = wanted = 0.0
-    verdict, reason = judged(fit, None, wanted, least, name, what)
+def _row(name: str, what: str, step: int, role: str, cells: _Cells) -> Row:
+    here = {n: np.square(sizes) for n, sizes in sorted(cells[name, what, step].items()) if np.isfinite(sizes).all()}
+    if len(here) < 2:
+        raise TensorProgramError(
+            f"{name!r} is measured at {len(here)} widths after {step} steps", why="or its sizes are no numbers",
+            fix="measure every layer at three widths or more",
+        )  # fmt: skip
+    fit = fitted(list(here), list(here.values()))
+    first = what == ACTIVATION and step == min(s for a, w, s in cells if (a, w) == (name, what))
+    least = 0.0 if role not in SMALL else -np.inf if first else -0.5
+    verdict, reason = judged(fit, None, 0.0, least, name, what)
     kind = OUTPUT if role == "output" else role
     return Row(
-        name, kind, what, step, fit.exponent, fit.error, None, wanted, None, None, verdict, reason, tuple(known),
+        name, kind, what, step, fit.exponent, fit.error, None, 0.0, None, None, verdict, reason, tuple(here),
         tuple(map(float, fit.sizes)), tuple(map(float, fit.errors)),
     )  # fmt: skip
 
@@ -126,7 +122,7 @@ def _causes(rows: Sequence[Row]) -> list[str]:
     for r in started:
         if r.kind == OUTPUT:
             found.append(
-                f"{r.layer} grows before any step: the readout has no multiplier 1/n (or, tied to the embedding, needs one)"
+                f"{r.layer} grows before any step: the readout has no multiplier 1/n (a tied one needs it, too)"
             )
         else:
             how = "grows" if r.exponent > 0 else "vanishes"

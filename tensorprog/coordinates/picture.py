@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tensorprog.analysis.plot import COLOURS, MARKERS, figures, saved
 from tensorprog.coordinates.program import ACTIVATION, CHANGE, UPDATE
+from tensorprog.figures import COLOURS, MARKERS, figures, saved
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -66,7 +66,7 @@ def plot_coordinates(check: CoordCheck, path: str | Path | None = None) -> Figur
             line = ax.errorbar(n, y, bars, linewidth=2.8 if wrong else 1.2, capsize=2, **style)
             shown.setdefault(r.layer, line)
             if wrong:
-                ax.annotate(f"{r.exponent:+.2f}", (n[-1], y[-1]), (4, 0), textcoords="offset points", fontsize=9, va="center",
+                ax.annotate(f"{r.exponent:+.2f}", (n[-1], y[-1]), (6, 0), textcoords="offset points", fontsize=9, va="center",
                             color=style["color"], fontweight="bold", annotation_clip=False)  # fmt: skip
             if r.limit:
                 ax.axhline(r.limit, color=style["color"], linewidth=0.8, linestyle=":")
@@ -86,6 +86,7 @@ def plot_coordinates(check: CoordCheck, path: str | Path | None = None) -> Figur
     figure.suptitle(f"Coordinate check against {check.target}: {says}" + (
         "  (dotted: infinite width; thick: not of the right order, with the exponent of n)" if any(r.limit for r in check.rows)
         else ""), fontsize=10)  # fmt: skip
+    shown = {name: shown[name] for name in layers if name in shown}
     figure.legend(shown.values(), shown.keys(), loc="outside right center", frameon=False, fontsize=9)
     if path is not None:
         saved(figure, path)

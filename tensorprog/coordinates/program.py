@@ -24,11 +24,11 @@ from tensorprog.training.powers import Powers
 from tensorprog.training.trace import Trace
 from tensorprog.training.unroll import Unrolled
 
-__all__ = ["ACTIVATION", "CHANGE", "DECAY", "OUTPUT", "UPDATE", "Coordinates", "Layer", "key", "layers_of"]
+__all__ = ["ACTIVATION", "CHANGE", "DECAY", "LOGITS", "OUTPUT", "UPDATE", "Coordinates", "Layer", "key", "layers_of"]
 
 ACTIVATION, CHANGE, UPDATE, DECAY = "activation", "change", "update", "decay"
-OUTPUT = "f"
-"""The kind of the network's output among its layers."""
+OUTPUT, LOGITS = "f", "logits"
+"""The kinds of what the network returns, and of what attention takes a softmax of."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def layers_of(forward: list[Node], theta: Node, kinds: dict[str, str]) -> list[L
         elif x.op == "vector" and x.attr.trainable:
             more(x.attr.name, kinds[x.attr.name], x if isinstance(x.attr, Embedding) else None, x)
         elif x.op == "softmax":
-            more("logits", "logits", _moving(x.args[0]))
+            more(LOGITS, LOGITS, _moving(x.args[0]))
     more("f" if "f" not in found else "f_output", OUTPUT, theta)
     return sorted(found.values(), key=lambda layer: used[layer.name])
 

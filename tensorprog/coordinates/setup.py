@@ -9,7 +9,7 @@ the deviation from a right one: at the smallest width both are the same network,
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any, NamedTuple
@@ -19,7 +19,7 @@ import numpy as np
 from tensorprog.errors import TensorProgramError
 from tensorprog.training.powers import ABC, NAMES, exponent
 
-__all__ = ["KINDS", "Exponents", "Scale", "Setup", "exponents", "is_linear"]
+__all__ = ["KINDS", "TABLES", "Case", "Exponents", "Scale", "Setup", "exponents", "is_linear", "output_exponent"]
 
 HALF = Fraction(1, 2)
 KINDS = ("input", "hidden", "output")
@@ -91,7 +91,7 @@ class Exponents:
                     f"{letter}={given!r} of a parametrization by names", fix=f'give a dictionary: {letter}={{"W": 0}}'
                 )
 
-    def scales(self, kinds: Mapping[str, str], matrices: Iterable[str], linear: Mapping[str, bool]) -> dict[str, Scale]:
+    def scales(self, kinds: Mapping[str, str], matrices: Sequence[str], linear: Mapping[str, bool]) -> dict[str, Scale]:
         """Those of a network's parameters.
 
         Args:
@@ -191,6 +191,37 @@ class Setup:
             else:
                 rates[name] = s.a + s.c - {"input": Fraction(0), "hidden": Fraction(1), "output": m}[kind]
         return cls(m, starts, rates, {name: s.decay for name, s in scales.items()}, linear)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A set-up, held against the right one.
+
+    Attributes:
+        name: Of the right one.
+        kinds: Name of every parameter to its kind.
+        given: The exponents of the set-up.
+        right: Those of the right one.
+        setup: What runs need of the former.
+        target: Of the latter.
+    """
+
+    name: str
+    kinds: Mapping[str, str]
+    given: Mapping[str, Scale]
+    right: Mapping[str, Scale]
+    setup: Setup
+    target: Setup
+
+    @classmethod
+    def of(
+        cls, scheme: Exponents, name: str, kinds: Mapping[str, str], matrices: Sequence[str], linear: Mapping[str, bool]
+    ) -> Case:
+        """That of a parametrization, and one by its name."""
+        right = Exponents(name).scales(kinds, matrices, linear)
+        given = scheme.scales(kinds, matrices, linear)
+        m = output_exponent(right, kinds, linear)
+        return cls(name, kinds, given, right, Setup.of(given, kinds, linear, m), Setup.of(right, kinds, linear, m))
 
 
 def output_exponent(scales: Mapping[str, Scale], kinds: Mapping[str, str], linear: Mapping[str, bool]) -> Fraction:

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from tensorprog.coordinates.measure import Fit
-from tensorprog.coordinates.program import ACTIVATION, CHANGE, DECAY, OUTPUT, UPDATE
-from tensorprog.coordinates.setup import TABLES, Scale, Setup
+from tensorprog.coordinates.program import ACTIVATION, CHANGE, DECAY, LOGITS, OUTPUT, UPDATE
+from tensorprog.coordinates.setup import TABLES, Case, Scale
 
 __all__ = ["BEYOND", "FAIL", "GROWS", "PASS", "STILL", "TRANSIENT", "UNDECIDED", "Row", "causes", "judged", "power"]
 
@@ -133,25 +133,45 @@ def judged(fit: Fit, predicted: float | None, wanted: float, least: float, layer
 # ---- causes ----
 
 
-def causes(
-    rows: Sequence[Row],
-    kinds: Mapping[str, str],
-    given: Mapping[str, Scale],
-    right: Mapping[str, Scale],
-    setup: Setup,
-    target: Setup,
-) -> list[str]:
+def causes(rows: Sequence[Row], case: Case, rates: Mapping[str, float]) -> list[str]:
     """The mistakes that a set-up has, each with what to change.
 
     Args:
         rows: All that was measured.
-        kinds: Name of every parameter to its kind.
-        given: The exponents of the set-up.
-        right: Those of the right one.
-        setup: What runs need of the former.
-        target: Of the latter.
+        case: The set-up, and the right one.
+        rates: The power of n that a rate given as `lr` has by itself.
     """
-    found: list[str] = []
+    found = [f"lr of {name} is {power(p)}, and should be a number" for name, p in rates.items() if p]
+    found += _deviations(rows, case)
+    bad = [r for r in rows if r.passed is False]
+    found += [
+        f"the weight decay of {name} is multiplied by n^{-p}, which falls with the rate: divide it by the rate, so that a step "
+        f"leaves the same part at all widths (decay={{{name!r}: 0}})"
+        for name, p in case.setup.decays.items()
+        if p and any(r.layer == name and r.what == DECAY for r in bad)
+    ]
+    if found or not bad:
+        return found
+    grown = [r for r in bad if r.exponent > r.wanted or r.verdict == GROWS]
+    if any(r.kind == OUTPUT and r.what == ACTIVATION and r.step == 0 and r.exponent > HALFWAY for r in grown):
+        return [
+            "the output grows at initialization: it is a sum over the width without its multiplier 1/n; of a readout that is "
+            "tied to the embedding, multiply by 1/n"
+        ]
+    if any(r.kind == LOGITS for r in grown):
+        return [
+            "attention's logits q.k grow with the width: they are divided by sqrt(d), and once queries and keys are trained they "
+            "are of order d: divide by d, as tp.attention does"
+        ]
+    return [
+        f"all rates and first entries are those of {case.name}; the first size that is not right is that of {bad[0].layer}: is "
+        "there a power of n in the network before it, or a sum over the width that is no mean?"
+    ]
+
+
+def _deviations(rows: Sequence[Row], case: Case) -> list[str]:
+    """What is wrong with the exponents of parameters: of all of them together, or one by one in their order."""
+    setup, target, kinds = case.setup, case.target, case.kinds
     order = {r.layer: i for i, r in reversed(list(enumerate(rows)))}
 
     def is_off(name: str) -> bool:
@@ -160,54 +180,36 @@ def causes(
         return setup.rates[name] != target.rates[name] or (setup.starts[name] != target.starts[name] and not smaller)
 
     off = sorted([name for name in kinds if is_off(name)], key=lambda name: order.get(name, len(rows)))
-    for title, fits in _known(kinds, setup.linear):
-        if off and len(kinds) > 1 and all(_same(given[name], fits[kind]) for name, kind in kinds.items()):
-            found.append(title)
-            off = []
-    found += [_deviation(name, kinds[name], given[name], right[name], setup, target) for name in off]
-    found += [
-        f"the weight decay of {name} is multiplied by n^{-p}, which falls with the rate: divide it by the rate, so that a step "
-        f"leaves the same part at all widths (decay={{{name!r}: 0}})"
-        for name, p in setup.decays.items()
-        if p and any(r.layer == name and r.what == DECAY and r.passed is False for r in rows)
-    ]
-    bad = [r for r in rows if r.passed is False]
-    if any(r.kind == "logits" and (r.exponent > r.wanted or r.verdict == GROWS) for r in bad) and not found:
-        found.append(
-            "attention's logits q.k grow with the width: they are divided by sqrt(d), and once queries and keys are trained they "
-            "are of order d: divide by d, as tp.attention does"
-        )
-    first = [r for r in bad if r.kind == OUTPUT and r.what == ACTIVATION and r.step == 0]
-    if not found and any(r.exponent > HALFWAY and (r.predicted is None or r.predicted > 0) for r in first):
-        found.append(
-            "the output grows at initialization: it is a sum over the width without its multiplier 1/n; of a readout that is "
-            "tied to the embedding, multiply by 1/n"
-        )
-    return found
+    for title, fits in _known(case) if len(off) > 1 else []:
+        if all(_same(case.given[name], fits[kind]) for name, kind in kinds.items()):
+            return [title]
+    return [_deviation(name, case) for name in off]
 
 
-def _known(kinds: Mapping[str, str], linear: Mapping[str, bool]) -> list[tuple[str, dict[str, tuple[Any, ...]]]]:
+def _known(case: Case) -> list[tuple[str, dict[str, tuple[Any, ...]]]]:
     """Mistakes that concern all parameters: the name, and exponents a, b, c of every kind."""
+    linear = case.setup.linear
 
     def table(name: str, sgd: Mapping[str, bool]) -> dict[str, tuple[Any, ...]]:
         return {k: (a, b, c if sgd[k] else d) for k, (a, b, c, d) in TABLES[name].items()}
 
     others = {k: not v for k, v in linear.items()}
     words = ("Adam's", "gradient descent's") if linear["hidden"] else ("gradient descent's", "Adam's")
+    use = f'use parametrization="{case.name}"'
     return [
         (
             "the parametrization is not applied: multipliers, first entries and rates are those of a network without one "
-            '(fan-in initialization, one rate); use parametrization="mup"',
+            f"(fan-in initialization, one rate); {use}",
             table("pytorch", linear),
         ),
         (
-            'this is the standard parametrization (fan-in initialization, rates lr/n) under another name; use "mup"',
+            f"this is the standard parametrization (fan-in initialization, rates lr/n) under another name; {use}",
             table("standard", linear),
         ),
-        ('this is the NTK parametrization; use "mup"', table("ntk", linear)),
+        (f"this is the NTK parametrization; {use}", table("ntk", linear)),
         (
             f"the rates are {words[0]} rule, and the optimiser needs {words[1]}: leave out rule=, or use the other optimiser",
-            table("mup", others),
+            table(case.name, others),
         ),
     ]
 
@@ -216,20 +218,20 @@ def _same(scale: Scale, known: tuple[Any, ...]) -> bool:
     return (scale.a, scale.b, scale.c) == tuple(known)
 
 
-def _deviation(name: str, kind: str, given: Scale, right: Scale, setup: Setup, target: Setup) -> str:
+def _deviation(name: str, case: Case) -> str:
     """What is wrong with one parameter."""
-    parts, change = [], []
+    parts, change, effect = [], [], []
     for letter, what in (("a", "multiplier"), ("b", "first entries"), ("c", "rate")):
-        x, y = getattr(given, letter), getattr(right, letter)
+        x, y = getattr(case.given[name], letter), getattr(case.right[name], letter)
         if x != y:
-            parts.append(f"its {what} is {power(-x)} and should be {power(-y)}")
+            parts.append(f"its {what} {'are' if letter == 'b' else 'is'} {power(-x)} and should be {power(-y)}")
             change.append(f"{letter}={{{name!r}: {y}}}")
-    role = {"input": "an input layer, bias or gain", "hidden": "a hidden matrix", "output": "a readout"}[kind]
-    effect = []
-    for what, p in (
-        ("first values", target.starts[name] - setup.starts[name]),
-        ("a step", target.rates[name] - setup.rates[name]),
+    role = {"input": "an input layer, bias or gain", "hidden": "a hidden matrix", "output": "a readout"}
+    for what, right, given in (
+        ("first values", case.target.starts[name], case.setup.starts[name]),
+        ("a step", case.target.rates[name], case.setup.rates[name]),
     ):
-        if p:
-            effect.append(f"{what} too {'large' if p > 0 else 'small'} by n^{abs(p)}")
-    return f"{name} ({role}): {'; '.join(parts)} ({', '.join(effect)}); use {', '.join(change)}"
+        off = float(right) - float(given)
+        if off:
+            effect.append(f"{what} too {'large' if off > 0 else 'small'} by {power(abs(off))}")
+    return f"{name} ({role[case.kinds[name]]}): {'; '.join(parts)} ({', '.join(effect)}); use {', '.join(change)}"

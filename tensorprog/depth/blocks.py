@@ -55,12 +55,14 @@ class Moments:
         slope: A, which multiplies the tangent kernel: d q12' / d q12.
         tangent: B, the tangent kernel of the block's own parameters.
         errors: How wrong each of the three may be, at most.
+        relative: How wrong covariance and slope may be beside themselves, at most; known of many states alone.
     """
 
     covariance: np.ndarray
     slope: np.ndarray
     tangent: np.ndarray
     errors: tuple[float, float, float]
+    relative: float = float("inf")
 
 
 class Block:
@@ -160,7 +162,9 @@ class Block:
         errors = [np.broadcast_to(np.asarray(found[k].error, float), q.shape) for k in names]
         tangent = sum(values[2:], np.zeros_like(q))
         worst = float(errors[0].max()), float((errors[1] / q).max()), float(sum([e.max() for e in errors[2:]]))
-        return Moments(values[0].copy(), values[1] / q, np.asarray(tangent), worst)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            relative = float(np.nanmax([e / np.abs(v) for e, v in zip(errors[:2], values[:2], strict=True)]))
+        return Moments(values[0].copy(), values[1] / q, np.asarray(tangent), worst, relative)
 
     def pairs(self, q: float, defects: np.ndarray) -> Moments:
         """For two states of variance q each, of the covariances q (1 - defect)."""

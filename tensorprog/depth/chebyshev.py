@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.polynomial import chebyshev
 
-__all__ = ["Pieces", "nodes", "series", "tail"]
+__all__ = ["Pieces", "clenshaw", "nodes", "series", "tail"]
 
 Array = np.ndarray
 

@@ -13,7 +13,7 @@ from tensorprog.depth.chebyshev import nodes, series, tail
 from tensorprog.depth.maps import CorrelationMap
 from tensorprog.errors import TensorProgramError
 
-__all__ = ["FixedPoint", "Variance", "correlations", "polished", "root", "scanned", "variance"]
+__all__ = ["FixedPoint", "Variance", "correlations", "crossings", "polished", "root", "scanned", "variance"]
 
 Array = np.ndarray
 LOW, HIGH = 1e-4, 1e3
@@ -23,6 +23,7 @@ LOWEST, HIGHEST = 1e-12, 1e9
 PER_DECADE = 2
 SETTLED = 0.1
 """Logarithms of V(q)/q that change by no more of themselves over a decade will not change their sign."""
+STEPS = 24
 SAME = 1e-12
 """Ratios of variances that differ by no more are one."""
 NEAR, POINTS = 0.02, 10
@@ -112,6 +113,26 @@ def root(f: Callable[[float], float], low: float, high: float) -> float:
     from scipy.optimize import brentq
 
     return float(brentq(f, low, high, xtol=1e-300, rtol=4 * np.finfo(float).eps, maxiter=200))
+
+
+def crossings(f: Callable[[Array], Array], left: Array, right: Array) -> Array:
+    """Where many functions change their signs, each between its two points (regula falsi of Illinois, halved now and then)."""
+    a, b = f(left), f(right)
+    kept = np.zeros(len(left))
+    for step in range(STEPS):
+        with np.errstate(divide="ignore", invalid="ignore"):
+            x = np.where(step % 4 == 3, 0.5 * (left + right), right - b * (right - left) / (b - a))
+        x = np.where(np.isfinite(x), np.clip(x, np.minimum(left, right), np.maximum(left, right)), 0.5 * (left + right))
+        y = f(x)
+        same = (y > 0) == (b > 0)  # the right end moves
+        a = np.where(same, np.where(kept == 1, a / 2, a), y)
+        left = np.where(same, left, x)
+        b = np.where(same, y, np.where(kept == -1, b / 2, b))
+        right = np.where(same, x, right)
+        kept = np.where(same, 1, -1)
+        if np.all(np.abs(right - left) <= 4e-16 * np.abs(right)) or not y.any():
+            break
+    return np.where(np.abs(a) < np.abs(b), left, right)
 
 
 def polished(f: Callable[[Array], Array], low: float, high: float) -> tuple[float, Array, Array]:

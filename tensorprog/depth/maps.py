@@ -12,7 +12,6 @@ precision is used up at depth 10^4.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import numpy as np
 
@@ -20,7 +19,7 @@ from tensorprog.depth.blocks import Repeated
 from tensorprog.depth.chebyshev import nodes, series, tail
 from tensorprog.errors import TensorProgramError
 
-__all__ = ["CorrelationMap", "angle", "correlation_map"]
+__all__ = ["CorrelationMap", "angle", "best_form", "correlation_map", "fitted"]
 
 Array = np.ndarray
 CONVERGED = 1e-13
@@ -29,6 +28,9 @@ FIRST = (24, True), (12, False), (24, False)
 """Numbers of pairs of inputs that a series is tried with, in the defect or in the angle."""
 MORE = 48, 96
 """Then, in the better one of the two."""
+HOPELESS = 1e-4
+ALIKE = 1e-12
+"""Values of an odd or even map differ by no more from those at the opposite correlations."""
 POINTS = 40
 """Of the Gauss rule for the mean of r."""
 
@@ -47,7 +49,8 @@ class CorrelationMap:
         tangent: Coefficients of B, over the variance after the block, in the same variable.
         diagonal: B for an input with itself, over the variance after the block.
         errors: Of chi, of r (beside its size), of B, at most.
-        fixed: At a variance that stays; else for all variances alike.
+        checked: How far the integral of the slopes is from the limits themselves, at most.
+        parity: -1 if opposite states stay opposite, 1 if they become the same, else 0.
     """
 
     q: float
@@ -60,6 +63,7 @@ class CorrelationMap:
     diagonal: float
     errors: tuple[float, float, float]
     checked: float
+    parity: int = 0
 
     def _variable(self, defect: Array) -> Array:
         return defect if self.smooth else angle(defect)
@@ -89,13 +93,25 @@ class CorrelationMap:
         """B, over the variance after the block."""
         return self._series(self.tangent, defect)
 
-    @cached_property
+    @property
     def odd(self) -> bool:
         """Are opposite states mapped to opposite ones?"""
-        d = np.array([0.25, 0.5, 0.75])
-        one = np.abs(self.defect(d) + self.defect(2 - d) - 2).max()
-        two = np.abs(self.own(d) + self.own(2 - d)).max()
-        return bool(max(one, two) < 1e-12 and abs(float(self.defect(np.array([2.0]))[0]) - 2) < 1e-12)
+        return self.parity == -1
+
+    @property
+    def even(self) -> bool:
+        """Are opposite states mapped to the same one?"""
+        return self.parity == 1
+
+    def _is(self, sign: int) -> bool:
+        d = np.linspace(0, 1, 9)
+        f = np.abs((1 - self.defect(2 - d)) - sign * (1 - self.defect(d))).max()
+        own = np.abs(self.own(2 - d) - sign * self.own(d)).max()
+        return bool(max(f, own) < ALIKE)
+
+    def with_parity(self) -> CorrelationMap:
+        """The same, known to be odd or even where it is."""
+        return replace(self, parity=-1 if self._is(-1) else 1 if self._is(1) else 0)
 
     def at_edge(self) -> CorrelationMap:
         """With a slope of exactly 1 at correlation 1."""
@@ -125,39 +141,53 @@ def correlation_map(repeated: Repeated, q: float) -> CorrelationMap:
     Raises:
         TensorProgramError: its slope at correlation 1 is infinite, or it is no series.
     """
-    alone = repeated.alone([q])
-    after, chi = float(alone.covariance[0]), float(alone.slope[0])
-    if not (np.isfinite(after) and after > 0 and np.isfinite(chi)):
-        raise TensorProgramError(
-            f"a block makes a state of variance {after:.3g} with the slope {chi:.3g} of one of variance {q:.3g}",
-            fix="give a block with a finite slope and a variance that is not 0",
-        )
-    growth = after / q
-    losses: list[tuple[float, CorrelationMap]] = []
-    tries = list(FIRST)
-    while tries:
-        count, smooth = tries.pop(0)
-        found = _fitted(repeated, q, after, chi / growth, smooth, count, alone.errors)
-        loss = max(tail(found.ratio) if np.any(found.ratio) else 0.0, tail(found.tangent))
-        losses.append((loss, found))
-        if loss < CONVERGED:
-            return found
-        if len(losses) == len(FIRST):
-            smooth = losses[0][0] <= losses[-1][0]
-            tries = [(count, smooth) for count in MORE]
-    loss, found = min(losses, key=lambda pair: pair[0])
-    if loss > 1e-4:
+    found, loss = _best(repeated, q)
+    if loss > HOPELESS:
         raise TensorProgramError(
             "the correlation map is no power series of the correlation, nor of the angle", fix="please report this"
         )
     chi_error, ratio, own = found.errors
-    return replace(found, errors=(chi_error, ratio + 10 * loss, own + 10 * loss))
+    moved = 10 * loss if loss >= CONVERGED else 0.0
+    return replace(found, errors=(chi_error, ratio + moved, own + moved)).with_parity()
 
 
-def _fitted(
-    repeated: Repeated, q: float, after: float, chi: float, smooth: bool, count: int, alone: tuple[float, float, float]
-) -> CorrelationMap:
-    """The map by limits at so many correlations."""
+def best_form(repeated: Repeated, q: float) -> tuple[int, bool]:
+    """How many pairs of inputs the map's series wants, and whether it is one in the defect."""
+    found, _ = _best(repeated, q)
+    return len(found.ratio), found.smooth
+
+
+def _best(repeated: Repeated, q: float) -> tuple[CorrelationMap, float]:
+    """The first series that converges, or the one that comes closest; and its last coefficients."""
+    losses: list[tuple[float, CorrelationMap]] = []
+    tries = list(FIRST)
+    while tries:
+        found = fitted(repeated, q, *tries.pop(0))
+        loss = max(tail(found.ratio) if np.any(found.ratio) else 0.0, tail(found.tangent))
+        losses.append((loss, found))
+        if loss < CONVERGED:
+            return found, loss
+        if len(losses) == len(FIRST):
+            smooth = losses[0][0] <= losses[-1][0]
+            tries = [(count, smooth) for count in MORE]
+    loss, found = min(losses, key=lambda pair: pair[0])
+    return found, loss
+
+
+def fitted(repeated: Repeated, q: float, count: int, smooth: bool) -> CorrelationMap:
+    """The map by limits at so many correlations.
+
+    Raises:
+        TensorProgramError: its slope at correlation 1 is infinite.
+    """
+    alone = repeated.alone([q])
+    after, slope = float(alone.covariance[0]), float(alone.slope[0])
+    if not (np.isfinite(after) and after > 0 and np.isfinite(slope)):
+        raise TensorProgramError(
+            f"a block makes a state of variance {after:.3g} with the slope {slope:.3g} of one of variance {q:.3g}",
+            fix="give a block with a finite slope and a variance that is not 0",
+        )
+    chi = slope * q / after
     e = nodes(count, 0.0, 2.0 if smooth else np.pi)
     wanted = e if smooth else 2 * np.sin(e / 2) ** 2
     wanted = np.where(np.abs(1 - wanted) < 1e-9, wanted + 1e-8, wanted)  # A is a ratio to the covariance
@@ -181,7 +211,11 @@ def _fitted(
     direct = (after - found.covariance) / after
     scale = q / after
     size = max(float(np.abs(a).max()), 1e-300)
-    noise = (alone[1] + found.errors[1]) * scale
-    errors = (alone[1] * scale + alone[0] / after, noise / size, found.errors[2] / after)
+    noise = (alone.errors[1] + found.errors[1]) * scale
     checked = float(np.abs(direct - made.defect(defect)).max())
-    return replace(made, errors=errors, checked=checked, diagonal=float(repeated.alone([q]).tangent[0]) / after)
+    errors = (
+        alone.errors[1] * scale + alone.errors[0] / after,
+        noise / size if np.any(a) else 0.0,
+        found.errors[2] / after,
+    )
+    return replace(made, errors=errors, checked=checked, diagonal=float(alone.tangent[0]) / after)

@@ -19,6 +19,8 @@ Array = np.ndarray
 LOW, HIGH = -80.0, 44.0
 """Of y: correlations 1 - 1e-34 and -1, to the last digit."""
 LENGTH, DEGREE = 2.0, 20
+NEARLY = 0.25
+"""A logarithm is as smooth as its argument where that changes by no more than this factor on a piece."""
 
 
 class Doubled:
@@ -42,16 +44,19 @@ class Doubled:
         with np.errstate(divide="ignore", invalid="ignore"):
             move = np.log1p(-np.minimum(lost, 1.0)) - np.log1p(np.maximum(g * lost / rest, -1.0))
             log = np.log1p(-f.flattening(g))
-        move = np.clip(move, LOW - y, HIGH - y)
+        move = np.minimum(np.where(move == -np.inf, LOW - y, move), HIGH - y)
         return move, f.slope(g), log, f.own(g)
 
     def _fitted(self, move: Array, a: Array, log: Array, b: Array) -> tuple[Array, Array]:
-        """Series of the three, of a's logarithm on pieces where it has one; and where that is.
+        """Series of the three, of a's logarithm on pieces where a is nowhere near 0; and where that is.
 
         Next to correlations of 1 many layers have an a of nearly 1: what doubles from level to level there is the error of
         the logarithm, beside itself.
         """
-        positive = np.isfinite(log.reshape(self.pieces.count, -1)).all(1)
+        on_pieces = a.reshape(self.pieces.count, -1)
+        positive = (on_pieces.min(1) > NEARLY * on_pieces.max(1)) & np.isfinite(log.reshape(self.pieces.count, -1)).all(
+            1
+        )
         logs = np.repeat(positive, self.pieces.degree + 1)
         return self.pieces.fit(move, np.where(logs, log, a), b), positive
 
@@ -60,7 +65,8 @@ class Doubled:
         fitted, positive = self._level(k)
         move, a, b = self.pieces.evaluate(fitted, y)
         logs = positive[self.pieces.place(y)]
-        log = np.where(logs, a, np.nan)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            log = np.where(logs, a, np.log(a))
         return move, np.where(logs, np.exp(np.where(logs, a, 0.0)), a), log, b
 
     def _level(self, k: int) -> tuple[Array, Array]:
@@ -74,7 +80,7 @@ class Doubled:
     def after(self, layers: int, defect: Array, theta: Array) -> tuple[Array, Array]:
         """Defects and kernels (over the variance) after some layers, of those before."""
         f = self.f
-        flip = f.odd & (defect > 1)
+        flip = (f.odd | f.even) & (defect > 1) & (layers > 0)
         sign = np.where(flip, -1.0, 1.0)
         g = np.where(flip, 2 - defect, defect)
         theta = theta * sign
@@ -92,12 +98,13 @@ class Doubled:
                 k += 1
             found = np.where(same, _repeated(f.chi, f.diagonal, layers, theta), found)
         g = np.where(same, 0.0, _defects(y)[0])
-        return np.where(flip, 2 - g, g), found * sign
+        return (np.where(flip, 2 - g, g), found * sign) if f.odd else (g, found)
 
 
 def _defects(y: Array) -> tuple[Array, Array]:
     """1 - c and 1 + c."""
-    return 2 / (1 + np.exp(-y)), 2 / (1 + np.exp(y))
+    with np.errstate(over="ignore"):
+        return 2 / (1 + np.exp(-y)), 2 / (1 + np.exp(y))
 
 
 def _repeated(chi: float, own: float, layers: int, theta: Array) -> Array:

@@ -12,6 +12,7 @@ from tensorprog.depth.blocks import Block, Repeated
 from tensorprog.depth.fixed import FixedPoint, correlations, variance
 from tensorprog.depth.maps import CorrelationMap, correlation_map
 from tensorprog.depth.ntk import DEGREE, Doubled
+from tensorprog.depth.rates import Rate, rate
 from tensorprog.depth.results import Table
 from tensorprog.errors import TensorProgramError
 from tensorprog.estimate import Estimate
@@ -119,11 +120,14 @@ class SignalPropagation:
 
     @cached_property
     def slope(self) -> Estimate:
-        """chi: the slope of the correlation map at 1."""
+        """chi = W_std^2 E phi'^2: the slope of the correlation map at 1, of a block over what it multiplies the variance by."""
         if self.q == 0:
             found = self.repeated.alone([0.0])
             return Estimate(float(found.slope[0]), found.errors[1], "limit of small variances", "bound")
-        return Estimate(self.map.chi, self._measured.errors[0], "limit", "bound")
+        chi, error = self.map.chi, self._measured.errors[0]
+        if self.repeated.affine and self.homogeneous:  # phases of scale-free functions are those of gradients
+            chi, error = chi * self.growth, (error + 4e-16) * self.growth
+        return Estimate(chi, error, "limit", "bound")
 
     @property
     def phase(self) -> str:
@@ -215,6 +219,11 @@ class SignalPropagation:
 
     def _theta(self, doubled: Doubled, depth: int, c: np.ndarray) -> np.ndarray:
         return doubled.after(int(depth) - 1, 1 - c, c)[1]
+
+    @cached_property
+    def rate(self) -> Rate:
+        """How K^L over the variance tends to its limit: the law, and its constants by theory and by a fit."""
+        return rate(self.map, self._doubled[0], self.c_star)
 
     def correlations_at(self, depth: Any, c0: Any) -> Table:
         """The distance 1 - c of the correlation at depth L from 1, without cancellation, of inputs of correlation c0.

@@ -126,7 +126,7 @@ def _label(label: str) -> str:
 
 def _mathematics(text: str) -> str:
     out = ""
-    for part in re.findall(rf"[{_SUPER}]+|[^\W\d_]{{2,}}|.", text):
+    for part in re.findall(rf"[{_SUPER}]+|[^\W\d_ΣΔ]{{2,}}|.", text):
         if part[0] in _SUPER:
             out += f"^{{{''.join([str(_SUPER.index(c)) for c in part])}}}"
         elif len(part) > 1:

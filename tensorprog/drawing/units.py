@@ -21,8 +21,11 @@ from collections.abc import Container
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from tensorprog.language.algebra import is_backward
 from tensorprog.language.node import Node
+from tensorprog.text.literals import number_text
 from tensorprog.text.show import Line, listing
 
 if TYPE_CHECKING:
@@ -142,7 +145,8 @@ def _of_line(line: Line, found: dict[str, Unit]) -> list[Unit]:
         multiplied = [o for o in operands if o != own or x.op == "matmul"]
         if not multiplied:  # a constant has no line of its own
             constant = f"operand of {line.name}"
-            made.append(Unit(constant, "constant", (), title, "", vector))
+            value = "K" if isinstance(vector.attr, np.ndarray) else number_text(vector.attr)
+            made.append(Unit(constant, "constant", (), title, "", vector, value))
             multiplied = [constant]
         of = (*multiplied, own) if x.op == "apply" and own in found else (*multiplied,)
         made.append(Unit(line.name, "matmul", of, title, line.text, x, label, matrix=own,

@@ -23,6 +23,8 @@ __all__ = ["Basis", "ImplicitMatrix", "Rows"]
 
 PANEL = 16  # rows made orthogonal at a time: old rows are read once a panel, and a panel's scratch space stays small
 MAX_CHUNK_BYTES = 1 << 28
+ENOUGH = 0.5**0.5
+"""Where a projection leaves this share of a vector, its rounding error is that of the vector."""
 
 
 class Rows:
@@ -91,7 +93,8 @@ def _accumulate(coefficients: Array, rows: Array, out: Array) -> None:
 class Basis:
     """An orthonormal basis, in the Euclidean inner product, of the vectors it was shown, in that order.
 
-    Gram-Schmidt in blocks, each direction made orthogonal twice (Giraud et al. 2005: twice is enough), rank revealing:
+    Gram-Schmidt in blocks, rank revealing, each direction made orthogonal twice (Giraud et al. 2005: twice is enough), but
+    where the first time has left most of it (Daniel, Gragg, Kaufman and Stewart 1976), as of fresh noise it does:
     a vector whose residual is at most `tolerance` times the vector adds no direction. No pivoting and no
     eigendecomposition, so that the basis is a smooth function of the vectors.
 
@@ -129,13 +132,19 @@ class Basis:
 
         onto_old = space.dot(q)
         space.accumulate(-onto_old, q)
+        size = np.sqrt(np.einsum("ij,ij->i", q, q))
+        if ((self.tolerance * length < size) & (size < ENOUGH * length)).any():
+            again = space.dot(q)
+            space.accumulate(-again, q)
+            onto_old += again
+            size = np.sqrt(np.einsum("ij,ij->i", q, q))
         onto_new = np.zeros((len(x), len(x)))
-        kept = 0
+        kept, spoilt = 0, False
         for j in range(len(x)):
             row = q[j : j + 1]
             onto_new[j, :kept] = _remove(row, q[:kept])[0]
             rest = _norm(row)
-            if self.tolerance * length[j] < rest < 1e-2 * length[j]:
+            if self.tolerance * length[j] < rest < 1e-2 * size[j]:
                 # Cancellation has spoilt the direction; repair it before later rows are compared with it.
                 again = space.dot(row)
                 space.accumulate(-again, row)
@@ -144,19 +153,21 @@ class Basis:
                 rest = _norm(row)
             if rest <= self.tolerance * length[j] or kept == room:
                 continue
+            spoilt = spoilt or rest < ENOUGH * size[j]
             np.divide(row, rest, out=q[kept : kept + 1])
             onto_new[j, kept] = rest
             kept += 1
 
         new = q[:kept]
-        again = space.dot(new)
-        space.accumulate(-again, new)
-        change = np.zeros((kept, kept))
-        for j in range(kept):
-            row = new[j : j + 1]
-            change[j, :j] = _remove(row, new[:j])[0]
-            change[j, j] = _norm(row)
-            row /= change[j, j]
+        again, change = np.zeros((kept, old)), np.eye(kept)
+        if spoilt:
+            again = space.dot(new)
+            space.accumulate(-again, new)
+            for j in range(kept):
+                row = new[j : j + 1]
+                change[j, :j] = _remove(row, new[:j])[0]
+                change[j, j] = _norm(row)
+                row /= change[j, j]
         onto_new = onto_new[:, :kept]
         scale = np.where(alive, peak, 0.0)[:, None]
         coefficients = np.concatenate([onto_old + onto_new @ again, onto_new @ change], axis=1) * scale

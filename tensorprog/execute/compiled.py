@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from math import prod
 from typing import Any, Protocol
 
@@ -18,6 +18,7 @@ from tensorprog.arrays.contraction import Contraction
 from tensorprog.arrays.elementwise import array_shape
 from tensorprog.arrays.plan import last_uses, schedule
 from tensorprog.errors import NotFinite, TensorProgramError
+from tensorprog.execute.components import Components
 from tensorprog.execute.factors import OPERATIONS, MatrixPlan, is_stored, rank
 from tensorprog.execute.matrices import MatrixValue, matrix_rule
 from tensorprog.execute.outer import Outer, boundary
@@ -147,24 +148,28 @@ class Compiled:
                     out[matrix.name] = out.get(matrix.name, 0) + prod(x.args[-1].shape)
         return out
 
+    @cached_property
+    def components(self) -> Components:
+        """Which vectors meet."""
+        return Components(self.program)
+
     def noise(self) -> dict[str, int]:
-        """Name of each width to the noise columns that a population of it takes at most."""
+        """Component of a width to the noise columns that a population of it takes at most."""
         out: dict[str, int] = {}
         inputs: dict[str, tuple[str, int, int]] = {}  # rows and features of the data that one input layer sees
         for instruction in self._code:
             x = instruction.node
-            if x.op == "vector":
-                data = getattr(x.attr, "data", None)
-                if data is not None:
-                    seen = inputs.get(x.attr.name, ("", 0, 0))[1]
-                    inputs[x.attr.name] = x.attr.width.name, seen + prod(x.shape), data.coordinates.shape[-1]
-                    continue
-            elif x.op not in ("matmul", "apply") or instruction.matrix is not None:
+            if instruction.matrix is not None or x.op not in ("vector", "matmul", "apply"):
                 continue
-            assert x.width is not None
-            out[x.width.name] = out.get(x.width.name, 0) + prod(x.args[-1].shape if x.args else x.shape)
-        for width, rows, features in inputs.values():
-            out[width] = out.get(width, 0) + min(rows, features)
+            component = self.components.nodes[x]
+            data = getattr(x.attr, "data", None)
+            if x.op == "vector" and data is not None:
+                seen = inputs.get(x.attr.name, ("", 0, 0))[1]
+                inputs[x.attr.name] = component, seen + prod(x.shape), data.coordinates.shape[-1]
+            else:
+                out[component] = out.get(component, 0) + prod(x.args[-1].shape if x.args else x.shape)
+        for component, rows, features in inputs.values():
+            out[component] = out.get(component, 0) + min(rows, features)
         return out
 
     def peak_entries(self, size: Callable[[Width], int], kind: str = "dense") -> int:

@@ -270,9 +270,9 @@ def population(
             why="a matrix whose values are no sum of products of vectors has an entry for every pair of samples",
             fix="use fewer samples",
         )
-    noise = code.noise()
+    options: dict[str, Any] = {"components": code.components, "columns": code.noise()}
     rows = [
-        _run_checked(code, partial(Population, samples, key, columns=noise), given, "the population", watch, checked)
+        _run_checked(code, partial(Population, samples, key, **options), given, "the population", watch, checked)
         for key in progress_bar(keys, desc=f"{samples} samples", unit="population", leave=False, delay=2)
     ]
     return {name: np.stack([row[name] for row in rows]) for name in program}

@@ -24,6 +24,7 @@ from scipy.stats import qmc
 
 from tensorprog.errors import TensorProgramError
 from tensorprog.execute.basis import PANEL, Basis, ImplicitMatrix, Rows
+from tensorprog.execute.components import Components
 from tensorprog.execute.random import FIRST_DIMENSIONS, REMEMBERED, Array, first_dimensions, initial_vector, stream
 from tensorprog.language.symbols import MatrixSpec, VectorSpec, Width
 
@@ -43,21 +44,25 @@ class Samples:
     all vectors a matrix has been applied to: in the limit they are independent of those, and the samples say so.
 
     Args:
-        width: Name of the width; populations of different widths are independent.
+        width: Name of the width, for messages.
+        component: What the population is of, the width or a component of it; populations of different ones are independent.
         samples: M.
         rng: Seed of the run.
         dimensions: How many Sobol dimensions may be used; 0 for pseudo-random noise.
         expected: Noise columns that will be asked for, about.
     """
 
-    def __init__(self, width: str, samples: int, rng: int, dimensions: int, expected: int = FIRST_DIMENSIONS) -> None:
+    def __init__(
+        self, width: str, component: str, samples: int, rng: int, dimensions: int, expected: int = FIRST_DIMENSIONS
+    ) -> None:
         self._first = first_dimensions(expected, samples)
-        self.width, self.samples, self.rng, self.dimensions = width, samples, rng, dimensions
+        self.width, self.component = width, component
+        self.samples, self.rng, self.dimensions = samples, rng, dimensions
         self._span = Basis(samples, 1e-10)
         self._span.extend(np.ones((1, samples)))
         self._points = np.empty((0, samples))  # Sobol dimensions drawn and not used yet
         self._drawn = 0
-        self._pseudo = stream(rng, width, "population: pseudo-random", samples)
+        self._pseudo = stream(rng, component, "population: pseudo-random", samples)
         self._warned: set[str] = set()
 
     def remember(self, directions: Array) -> None:
@@ -107,7 +112,7 @@ class Samples:
         """Draw more Sobol dimensions, each with a scramble of its own: what was drawn before stays as it was."""
         total = min(self.dimensions, max(self._first, 2 * self._drawn))
         draw = _remembered if total * self.samples <= REMEMBERED else _sobol
-        normal = draw(self.rng, self.width, self.samples, self._drawn, total)
+        normal = draw(self.rng, self.component, self.samples, self._drawn, total)
         self._points, self._drawn = np.concatenate([self._points, normal]), total
 
     def _warn(self, message: str) -> None:
@@ -116,10 +121,10 @@ class Samples:
             warnings.warn(message, PopulationWarning, stacklevel=2)
 
 
-def _sobol(rng: int, width: str, samples: int, drawn: int, total: int) -> Array:
+def _sobol(rng: int, component: str, samples: int, drawn: int, total: int) -> Array:
     """Sobol dimensions from `drawn` up to `total`, made normal: (total - drawn, samples), never to be written to."""
     sobol = qmc.Sobol(
-        total, scramble=True, bits=SOBOL_BITS, rng=stream(rng, width, "population: Sobol", samples, drawn)
+        total, scramble=True, bits=SOBOL_BITS, rng=stream(rng, component, "population: Sobol", samples, drawn)
     )
     points = sobol.random_base2(samples.bit_length() - 1)[:, drawn:]
     # Points are multiples of 2**-bits from 0 on; the middle of the cell is never 0 or 1.
@@ -192,8 +197,9 @@ class Population:
         dimensions: Largest number of Sobol dimensions a width may use, one a noise column; 0 for pseudo-random noise.
         tolerance: Vectors closer than this to the span of earlier ones, relative to their length, count as lying in it.
             It bounds the number of directions of long smooth programs.
-        columns: Name of each width to the noise columns that the program needs at most, where that is known: many samples
-            are drawn in no more dimensions than that.
+        components: Which vectors of a width meet; by default all.
+        columns: Component to the noise columns that the program needs at most, where that is known: many samples are drawn
+            in no more dimensions than that.
 
     Warns:
         PopulationWarning: The noise is not Sobol's, or the samples are too few.
@@ -208,6 +214,7 @@ class Population:
         *,
         dimensions: int = qmc.Sobol.MAXDIM,
         tolerance: float = 1e-8,
+        components: Components | None = None,
         columns: Mapping[str, int] | None = None,
     ) -> None:
         if samples < 2 or samples != int(samples):
@@ -226,8 +233,8 @@ class Population:
                 stacklevel=2,
             )
         self._rng = int(rng.integers(2**63)) if isinstance(rng, np.random.Generator) else int(rng)
-        self._columns = columns or {}
-        self._widths: dict[str, Samples] = {}
+        self._components, self._columns = components, columns or {}
+        self._populations: dict[str, Samples] = {}
         self._embedded: dict[str, Embedded] = {}
 
     def size(self, width: Width) -> int:
@@ -244,7 +251,8 @@ class Population:
 
     def vector(self, spec: VectorSpec) -> Array:
         """Samples of Z of initial vectors, (*spec.shape, M); Gaussian ones have exactly their mean and covariance."""
-        population, scale = self._population(spec.width), math.sqrt(self.samples)
+        component = self._components.vectors[spec.name] if self._components else spec.width.name
+        population, scale = self._population(spec.width, component), math.sqrt(self.samples)
         data = getattr(spec, "data", None)
         if data is not None:  # the same U for all data
             if spec.name not in self._embedded:
@@ -256,15 +264,17 @@ class Population:
     def matrix(self, spec: MatrixSpec) -> PopulationMatrix:
         """The limit of the matrix; it does not depend on the law of the entries."""
         rho = self.ratio(spec.rows, spec.cols)
-        rows, cols = self._population(spec.rows), self._population(spec.cols)
+        of = self._components.matrices[spec.name] if self._components else (spec.rows.name, spec.cols.name)
+        rows, cols = self._population(spec.rows, of[0]), self._population(spec.cols, of[1])
         return PopulationMatrix(rows, cols, float(spec.var), rho, self.tolerance)
 
     def mean(self, x: Array) -> Array:
         """Moment: the sample mean, shape (*axes,)."""
         return np.asarray(x.mean(axis=-1))
 
-    def _population(self, width: Width) -> Samples:
-        if width.name not in self._widths:
-            expected = self._columns.get(width.name, FIRST_DIMENSIONS)
-            self._widths[width.name] = Samples(width.name, self.samples, self._rng, self._dimensions, expected)
-        return self._widths[width.name]
+    def _population(self, width: Width, component: str) -> Samples:
+        if component not in self._populations:
+            expected = self._columns.get(component, FIRST_DIMENSIONS)
+            of = (width.name, component, self.samples, self._rng, self._dimensions, expected)
+            self._populations[component] = Samples(*of)
+        return self._populations[component]

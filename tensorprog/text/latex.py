@@ -176,7 +176,7 @@ class _Writer:
                 inside = at(body, SUM)
                 return rf"\frac{{1}}{{{n}}} \sum_{{{greek}}} \left({inside}\right)_{{{greek}}}", PRODUCT
             case "inner":
-                return f"{at(x.args[0], ATOM)}'", POWER
+                return f"{{{at(x.args[0], ATOM)}}}'", POWER
             case "sum" | "softmax":
                 return self._contracted(x, index)
             case "fn":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Sequence
 
 __all__ = ["latex_name"]
@@ -13,22 +15,33 @@ _GREEK = frozenset(
 
 
 def latex_name(name: str, index: Sequence[str] = ()) -> str:
-    r"""A name with trailing digits, or what follows an underscore, as a subscript, and indices.
+    r"""A name: digits at the end of its first part, and the parts after underscores, are a subscript; and indices.
 
     Example:
-        >>> latex_name("W1_b"), latex_name("h2", ["i"])
-        ('\\mathrm{W1}_{b}', 'h^{(2)}_{i}')
+        >>> latex_name("W1_b"), latex_name("h2", ["i"]), latex_name("ξ")
+        ('W_{1,b}', 'h^{(2)}_{i}', '\\xi')
     """
     tilde = name.endswith("~")
-    stem = name.removesuffix("~").rstrip("0123456789")
-    digits = name.removesuffix("~")[len(stem) :]
-    if not stem.strip("_"):
-        stem, digits = name.removesuffix("~"), ""
-    parts = [p for p in [*stem.split("_"), digits] if p]
-    first = rf"\{parts[0]}" if parts[0] in _GREEK else parts[0] if len(parts[0]) == 1 else rf"\mathrm{{{parts[0]}}}"
+    stem = name.removesuffix("~")
+    parts = [p for p in stem.split("_") if p] or [stem.replace("_", r"\_")]
+    head, digits = re.fullmatch(r"(.*?)(\d*)", parts[0]).groups()  # type: ignore[union-attr]
+    first = _part(head) if head else parts[0]
+    parts = [p for p in ([digits] if head else []) + parts[1:] if p]
     if tilde:
         first = rf"\tilde{{{first}}}"
-    rest = ",".join([p if p.isdigit() or len(p) == 1 else rf"\mathrm{{{p}}}" for p in parts[1:]])
+    rest = ",".join(map(_part, parts))
     if not index:
         return f"{first}_{{{rest}}}" if rest else first
     return f"{first}^{{({rest})}}_{{{','.join(index)}}}" if rest else f"{first}_{{{','.join(index)}}}"
+
+
+def _part(text: str) -> str:
+    """A letter, a Greek letter by its name or as such, a number, a word."""
+    if text in _GREEK:
+        return rf"\{text}"
+    if len(text) == 1 and not text.isascii():
+        kind, _, letter = unicodedata.name(text, "").partition(" LETTER ")
+        word = letter.lower().replace("lamda", "lambda")
+        word = word.capitalize() if kind == "GREEK CAPITAL" else word
+        return rf"\{word}" if kind.startswith("GREEK") and word in _GREEK else text
+    return text if len(text) == 1 or text.isdigit() else rf"\mathrm{{{text}}}"

@@ -44,6 +44,7 @@ class Muon:
         X <- a X + b (X X') X + c (X X')^2 X,  `steps` times
         W <- (1 - lr weight_decay) W - lr sqrt(rows / cols) X
 
+    This is PyTorch's, but for its sqrt(max(1, rows / cols)), the same of square and tall matrices, and where eps stands.
     So |u| does not matter, lr is about the spectral norm of a step, and a good one is the same at all widths in muP (in the NTK
     parametrization a step is n^(-1/2) times this). Input layers, biases and readouts are trained by `others`, Adam as
     practitioners do; `tp.sgd(lr={"W": 0.02, "default": 0.001})` gives both their rates. Of a convolution every tap has a

@@ -14,7 +14,7 @@ import numpy as np
 
 from tensorprog.errors import TensorProgramError
 from tensorprog.language import algebra
-from tensorprog.language.data import Embedding
+from tensorprog.language.data import ArrayData, Embedding
 from tensorprog.language.node import Node, topological
 from tensorprog.networks.network import Network
 from tensorprog.networks.outputs import concatenated, seen
@@ -22,7 +22,17 @@ from tensorprog.networks.readouts import Readout
 from tensorprog.networks.samples import Batch
 from tensorprog.transforms.backprop import Backward, Gradient, backprop
 
-__all__ = ["Backprop", "Pass", "origins", "parameter_kinds", "spread_over", "subset"]
+__all__ = [
+    "Backprop",
+    "Pass",
+    "contracted",
+    "gradient_of",
+    "on_data",
+    "origins",
+    "parameter_kinds",
+    "spread_over",
+    "subset",
+]
 
 
 @dataclass(frozen=True)
@@ -114,6 +124,44 @@ def spread_over(node: Node, g: Gradient, chi: Node | None) -> Node:
         shape = (*node.shape[:axis], *node.shape[axis + 1 :])
         return algebra.stack([algebra.typed(a, shape, node.width, node.inner) for a in parts], axis)
     return algebra.typed(algebra.mul([signals, node]), node.shape, node.width, node.inner)
+
+
+def on_data(columns: Node, data: ArrayData) -> Node:
+    """What a change of the entries of an input layer, one vector for each feature, makes of its data."""
+    shape = (*data.shape, data.features)
+    rows = algebra.constant(data.array / data.features**0.5)
+    product = algebra.mul([algebra.view(columns, [len(shape) - 1], shape), rows])
+    return algebra.sum_axis(algebra.typed(product, shape, columns.width, None), len(shape) - 1)
+
+
+def gradient_of(g: Gradient, now: Node, chi: Node | None, x: Node) -> Node:
+    """The gradient of a vector, summed over the outputs."""
+    node = spread_over(algebra.typed(now, g.node.shape, x.width, None), g, chi)
+    for _ in g.free:
+        if node.op == "stack" and node.attr > 0:
+            node = algebra.stack([algebra.sum_axis(a, 0) for a in node.args], node.attr - 1)
+        else:
+            node = algebra.sum_axis(node, 0)
+    return algebra.typed(node, x.shape, x.width, None)
+
+
+def contracted(g: Node, metric: Node, target: tuple[int, ...]) -> Node:
+    """The gradients of an input layer on some data, contracted with x.x'/d: what they move it by on other data.
+
+    Args:
+        g: Over the axes of the one.
+        metric: Over the axes of both.
+        target: The axes of the other.
+    """
+    if g.op == "stack":  # a sum, not a contraction of a stack
+        parts = [(1, contracted(a, algebra.take(metric, g.attr, i), target)) for i, a in enumerate(g.args)]
+        return algebra.typed(algebra.add(parts), target, g.width, None)
+    shape = (*g.shape, *target)
+    left = algebra.view(g, range(len(g.shape)), shape) if g.shape else g
+    total = algebra.typed(algebra.mul([left, metric]), shape, g.width, None)
+    for _ in g.shape:
+        total = algebra.sum_axis(total, 0)
+    return total
 
 
 def subset(batch: Batch, examples: Sequence[int]) -> Batch:

@@ -22,7 +22,7 @@ import numpy as np
 from tensorprog.errors import TensorProgramError
 from tensorprog.language import algebra
 from tensorprog.language.algebra import ONE
-from tensorprog.language.data import ArrayData, Embedding
+from tensorprog.language.data import Embedding
 from tensorprog.language.node import Node
 from tensorprog.language.program import Output, Program
 from tensorprog.language.symbols import MatrixSpec, Number
@@ -34,10 +34,10 @@ from tensorprog.training.divergence import STEP
 from tensorprog.training.losses import OUTPUT, Loss
 from tensorprog.training.optimizers import Optimizer
 from tensorprog.training.pairs import Pairs, summed
-from tensorprog.training.passes import Backprop, Pass, origins, spread_over, subset
+from tensorprog.training.passes import Backprop, Pass, contracted, gradient_of, on_data, origins, spread_over, subset
 from tensorprog.training.points import Moved, Nearby, Weights
 from tensorprog.training.powers import Powers
-from tensorprog.transforms.backprop import Gradient, root_of_ratio
+from tensorprog.transforms.backprop import root_of_ratio
 
 __all__ = ["F0", "Recipe", "Unrolled"]
 
@@ -216,7 +216,8 @@ class Unrolled:
             p, point = self.whole, whole
             chi = self._masked(f, examples)
         point.new[p.chi] = chi
-        gradients = self._gradients(p, p.together() if self.learning else p.apart(), point)
+        masked = None if full or self.learning else examples
+        gradients = self._gradients(p, p.together() if self.learning else p.apart(), point, masked)
         self._update(t, gradients)
 
     def _masked(self, f: Node, examples: Sequence[int]) -> Node:
@@ -275,8 +276,14 @@ class Unrolled:
             scaled[key] = name, new
         return scaled
 
-    def _gradients(self, p: Pass, backs: Sequence[Backprop], point: Moved | Nearby) -> _Gradients:
-        """What every parameter moves by, to be summed: a matrix by its specification, vectors by their nodes."""
+    def _gradients(
+        self, p: Pass, backs: Sequence[Backprop], point: Moved | Nearby, masked: Sequence[int] | None
+    ) -> _Gradients:
+        """What every parameter moves by, to be summed: a matrix by its specification, vectors by their nodes.
+
+        Error signals are those of all examples, or are masked: 0 but for a few. What is no linear function of gradients is given
+        these few alone; where it is one the limit has the kernels of all examples at hand.
+        """
         found: _Gradients = {}
         here: _Gradients = {}  # the input layers' on these examples
         slopes: list[_Slope] = []
@@ -293,6 +300,10 @@ class Unrolled:
                 if name in self.recipe.frozen:
                     continue
                 rows, cols = self._pair(use, point, chi)
+                tie = use.gradient.ties[0] if use.gradient.ties else None
+                if masked is not None and not matrices and tie is not None:
+                    axis = len(use.gradient.free) + tie
+                    rows, cols = algebra.pick(rows, axis, masked), algebra.pick(cols, axis, masked)
                 width = use.matrix.cols if use.transposed else use.matrix.rows
                 root = algebra.fn("reciprocal", root_of_ratio(width))
                 sized = self._sized(use.matrix.var, None, matrices)
@@ -301,18 +312,18 @@ class Unrolled:
             for x, g in back.of.gradients.items():
                 if x.op != "vector" or not x.attr.trainable or x.attr.name in self.recipe.frozen:
                     continue
-                total = _summed(g, point.now(g.node), chi, x)
+                total = gradient_of(g, point.now(g.node), chi, x)
                 size = x.attr.var if x.attr.lr is None else x.attr.lr
                 root = algebra.fn("reciprocal", root_of_ratio(x.width))
                 factors = [self._sized(size, x.shape), root]
                 moved: list[tuple[Any, Node]] = [(x, total)]
                 if isinstance(x.attr, Embedding) and linear:  # U x' itself
                     moved = [
-                        (y, _contracted(total, x.attr.data.metric(y.attr.data), y.shape)) for y in self._everywhere(x)
+                        (y, contracted(total, x.attr.data.metric(y.attr.data), y.shape)) for y in self._everywhere(x)
                     ]
                 elif isinstance(x.attr, Embedding):  # the entries of U, a vector for each feature
                     rows = algebra.constant(x.attr.data.array / x.attr.data.features**0.5)
-                    moved = [(x.attr.weights, _contracted(total, rows, (x.attr.data.features,)))]
+                    moved = [(x.attr.weights, contracted(total, rows, (x.attr.data.features,)))]
                 for key, node in moved:
                     shape = key.shape if isinstance(key, Node) else node.shape
                     give(key, x.attr.name, algebra.typed(algebra.mul([*factors, node]), shape, x.width, None))
@@ -320,7 +331,7 @@ class Unrolled:
                     slopes.append(_Slope(x, total, None, root))
                 if linear and isinstance(x.attr, Embedding) and self.recipe.clip is not None:
                     for y in [y for y in p.embeddings if y.attr.name == x.attr.name]:
-                        node = algebra.mul([*factors, _contracted(total, x.attr.data.metric(y.attr.data), y.shape)])
+                        node = algebra.mul([*factors, contracted(total, x.attr.data.metric(y.attr.data), y.shape)])
                         give(y, x.attr.name, algebra.typed(node, y.shape, y.width, None), here)
         if not linear:  # vectors, and the entries of input layers, move by what they are differentiated in
             slopes += [_Slope(k, summed(v), None, ONE) for k, (_, v) in found.items() if not isinstance(k, MatrixSpec)]
@@ -380,7 +391,7 @@ class Unrolled:
             if not isinstance(key, Node):  # the weights of an input layer
                 root = self._sized(key.var)
                 vectors = [x for p in self.passes for x in p.embeddings if x.attr.weights == key]
-                steps = {x: algebra.mul([root, _on_data(step, x.attr.data)]) for x in vectors}
+                steps = {x: algebra.mul([root, on_data(step, x.attr.data)]) for x in vectors}
             elif not linear:
                 size = key.attr.var if key.attr.lr is None else key.attr.lr
                 steps = {key: algebra.mul([self._sized(size, key.shape), step])}
@@ -444,44 +455,6 @@ def _type(x: Node) -> tuple[Any, Any, Any]:
 def _moved(before: Node, kept: Node, step: Sequence[Node]) -> Node:
     """A parameter after a step, a product."""
     return algebra.add([(1, before if kept is ONE else algebra.mul([kept, before])), (-1, algebra.mul(step))])
-
-
-def _on_data(columns: Node, data: ArrayData) -> Node:
-    """What a change of the entries of an input layer, one vector for each feature, makes of its data."""
-    shape = (*data.shape, data.features)
-    rows = algebra.constant(data.array / data.features**0.5)
-    product = algebra.mul([algebra.view(columns, [len(shape) - 1], shape), rows])
-    return algebra.sum_axis(algebra.typed(product, shape, columns.width, None), len(shape) - 1)
-
-
-def _summed(g: Gradient, now: Node, chi: Node | None, x: Node) -> Node:
-    """The gradient of a vector, summed over the outputs."""
-    node = spread_over(algebra.typed(now, g.node.shape, x.width, None), g, chi)
-    for _ in g.free:
-        if node.op == "stack" and node.attr > 0:
-            node = algebra.stack([algebra.sum_axis(a, 0) for a in node.args], node.attr - 1)
-        else:
-            node = algebra.sum_axis(node, 0)
-    return algebra.typed(node, x.shape, x.width, None)
-
-
-def _contracted(g: Node, metric: Node, target: tuple[int, ...]) -> Node:
-    """The gradients of an input layer on some data, contracted with x.x'/d: what they move it by on other data.
-
-    Args:
-        g: Over the axes of the one.
-        metric: Over the axes of both.
-        target: The axes of the other.
-    """
-    if g.op == "stack":  # a sum, not a contraction of a stack
-        parts = [(1, _contracted(a, algebra.take(metric, g.attr, i), target)) for i, a in enumerate(g.args)]
-        return algebra.typed(algebra.add(parts), target, g.width, None)
-    shape = (*g.shape, *target)
-    left = algebra.view(g, range(len(g.shape)), shape) if g.shape else g
-    total = algebra.typed(algebra.mul([left, metric]), shape, g.width, None)
-    for _ in g.shape:
-        total = algebra.sum_axis(total, 0)
-    return total
 
 
 def _joined(parts: Sequence[Node]) -> Node:
