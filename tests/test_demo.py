@@ -31,6 +31,7 @@ def test_it_tells_the_story(folder: Path, capsys: pytest.CaptureFixture[str]) ->
     assert "mean_dx = 2" in out and "mean_dx = 0" in out and "MatMul(W.T" in out
     assert "agree with the limit, 2" in out and "REJECT GIA's answer, 0" in out
     assert "100 images: The runs agree" in out and "10 images: The runs agree" in out
+    assert "3. Training" in out and "infinite" in out
     for suffix in ("svg", "png"):
         assert (folder / f"tensorprog-demo.{suffix}").stat().st_size > 10_000
 
@@ -42,6 +43,9 @@ def test_json(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert out["outputs"]["mean_dx"]["value"] == 2 and out["outputs"]["mean_dx"]["kind"] == "exact"
     assert out["counterexample"]["limit"]["agrees"] is True and out["counterexample"]["gia"]["agrees"] is False
     assert out["digits"]["100 images"]["widths"] == [64, 256, 1024] and out["digits"]["10 images"]["agrees"] is True
+    moved = {scheme: found["moved"] for scheme, found in out["training"].items()}
+    assert moved["ntk"]["1024"] < 0.02 < moved["mup"]["1024"] and abs(moved["ntk"]["infinite"]) < 1e-12
+    assert abs(moved["mup"]["1024"] / moved["mup"]["infinite"] - 1) < 0.2
     assert sorted(path.name for path in folder.iterdir()) == ["here.png"]
 
 

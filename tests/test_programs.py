@@ -22,8 +22,10 @@ from tensorprog.cli import main
 from tensorprog.faces.files import load_model
 
 FOLDER = Path(__file__).resolve().parent.parent / "programs"
-# Networks, which have data, are in test_network_programs.py.
-NAMES = sorted(path.stem for path in FOLDER.glob("*.py") if "\ndef data(" not in path.read_text(encoding="utf-8"))
+# Networks, which have data, are in test_network_programs.py; runs of training, which have a check of their own, in
+# test_training_programs.py.
+TEXTS = {path.stem: path.read_text(encoding="utf-8") for path in FOLDER.glob("*.py")}
+NAMES = sorted(name for name, text in TEXTS.items() if "\ndef data(" not in text and "check_gia: " in text)
 
 
 def program(name: str, **parameters: Any) -> tp.Program:

@@ -32,7 +32,7 @@ def plot_sweep(sweep: Sweep, path: str | Path | None = None) -> Figure:
     Raises:
         TensorProgramError: matplotlib is not installed, or the file cannot be written.
     """
-    Figure, _ = figures()
+    Figure, ticker = figures()
     figure = Figure(figsize=(8.2, 4.8), layout="constrained")
     ax = figure.add_subplot()
     values = np.asarray(sweep.values)
@@ -40,6 +40,9 @@ def plot_sweep(sweep: Sweep, path: str | Path | None = None) -> Figure:
     losses = np.concatenate(shown) if shown else np.empty(0)
     if (values > 0).all():
         ax.set_xscale("log")
+        ax.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+        ax.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
+        ax.xaxis.set_minor_locator(ticker.NullLocator())
     if losses.size and (losses > 0).all():
         ax.set_yscale("log")
         ax.set_ylim(losses.min() / 1.6, losses.max() * 1.6)

@@ -3,6 +3,7 @@
 1. The counterexample to gradient independence (Tensor Programs II, 6.3): exact limit 2, GIA says 0, and networks of
    width 64 to a million decide.
 2. Forward covariances of a relu network on a hundred real digits: the limit, finite widths, and the rate n^-1/2.
+3. A network trained on digits, in the NTK parametrization and in muP: the limits, and networks beside them.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from tensorprog.data import digits
 from tensorprog.errors import TensorProgramError
 from tensorprog.estimate import Estimates
 from tensorprog.faces.answer import Answer
+from tensorprog.faces.demo_training import Training, draw_training, training
 from tensorprog.language.build import moment, relu, rename
 from tensorprog.language.leaves import Vector
 from tensorprog.language.matrix import Matrix
@@ -38,6 +40,8 @@ WIDTHS = (64, 256, 1024, 4096, 16384, 65536, 262144, 10**6)
 SMALL_WIDTHS = (64, 256, 1024)
 ALL_IMAGES_UP_TO = 16384
 """Up to this width all images; a run with 100 images needs 8 n 100 bytes for each of about eight multi-vectors."""
+TRAINED, TRAINED_SMALL = 10**5, 1024
+"""The widest networks that are trained, if there are narrower ones."""
 FEW = 10
 SHOWN_WIDTH = 1024
 """The width whose kernel is drawn: noise that the eye sees, and structure too."""
@@ -108,6 +112,8 @@ def run_demo(
     try:
         truth, gia = _first(widths, seeds or (16 if small else 32), say, data)
         kernel = _second(widths, seeds or (4 if small else 8), say, data)
+        trained = [n for n in widths if n <= (TRAINED_SMALL if small else TRAINED)] or widths[:1]
+        runs = _third(trained, seeds or 2, say, data)
     except Interrupted as stop:
         if stop.partial is not None:
             say(f"\n{stop.partial}")
@@ -116,7 +122,7 @@ def run_demo(
         return Answer("", data, True, "interrupted")
     paths = [plot] if plot else ["tensorprog-demo.svg", "tensorprog-demo.png"]
     try:
-        figure = draw(truth, gia, *kernel)
+        figure = draw(truth, gia, *kernel, runs)
         for path in paths:
             figure.savefig(path, dpi=160)
         say(f"\nPicture: {', '.join(paths)}")
@@ -226,6 +232,19 @@ def _second(
     return many, few, target, kernel, labels, shown
 
 
+def _third(widths: Sequence[int], seeds: int, say: Callable[[str], None], data: dict[str, Any]) -> Training:
+    X, labels = images()
+    say(f"\n{_title('3. Training: a kernel, or features that move')}\n")
+    say(
+        "Four images of each of two digits, two tanh layers, four steps of gradient descent; the whole run is one program."
+    )
+    say(
+        "In the NTK parametrization its limit is kernel gradient descent, and features stay; in muP they move at any width."
+    )
+    say(f"{seeds} seeds; loss at the end, and by how much of itself the last layer's mean square has moved:\n")
+    return training(X, labels, widths, seeds, say, data)
+
+
 def _deviations(c: Comparison) -> dict[int, str]:
     item = c.outputs["cov"]
     rows = zip(c.widths, item.deviation, item.deviation_error, strict=True)
@@ -262,8 +281,9 @@ def draw(
     kernel: np.ndarray,
     labels: np.ndarray,
     width: int,
+    runs: Training,
 ) -> Figure:
-    """Deviation against width, and the digits' kernel at infinite width beside that of one finite network.
+    """Deviation against width, the digits' kernel at infinite width beside that of one finite network, and training.
 
     Args:
         truth: The counterexample against its limit.
@@ -274,13 +294,17 @@ def draw(
         kernel: One network's.
         labels: The digit of each image.
         width: That network's width.
+        runs: The third part.
 
     Raises:
         ImportError: matplotlib is not installed.
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(13.2, 4.7), layout="constrained")
+    whole = Figure(figsize=(13.2, 8.8), layout="constrained")
+    parts: Any = whole.subfigures(2, 1, height_ratios=(4.7, 4.1), hspace=0.04)
+    figure = parts[0]
+    draw_training(parts[1], runs)
     left, middle, right = figure.subplots(1, 3, width_ratios=(1.25, 1, 1))
     _draw_deviations(left, truth, gia, many, few)
     order = np.argsort(labels, kind="stable")
@@ -307,7 +331,7 @@ def draw(
     bar = figure.colorbar(image, ax=(middle, right), shrink=0.82, pad=0.015, extend="both")
     bar.set_label(r"$x_3(\xi)\cdot x_3(\xi')\,/\,n$,  third layer, images $\xi$, $\xi'$")
     bar.outline.set_visible(False)
-    return figure
+    return whole
 
 
 def _draw_deviations(ax: Any, truth: Comparison, gia: Comparison, many: Comparison | None, few: Comparison) -> None:

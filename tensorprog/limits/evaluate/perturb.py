@@ -13,7 +13,7 @@ from tensorprog.language.data import VALUES
 from tensorprog.language.node import MOVES, Node
 from tensorprog.limits.gauss.rounding import EPS, NOISE
 
-__all__ = ["Perturbation"]
+__all__ = ["Perturbation", "is_given", "size_of"]
 
 INSIDE = 4 * NOISE
 """Of integrals: the arguments of an integrand are rounded, too, and Phi turns that in its tail into more."""
@@ -26,6 +26,18 @@ _MOVING = (*MOVES, "stack")
 def is_values(x: Node) -> bool:
     """Is it given as it is: a mask, an adjacency, rather than an inner product?"""
     return x.op == "data" and VALUES in x.attr[3:4]
+
+
+def size_of(x: Node) -> float | None:
+    """How far the result of an instruction is moved, relatively; None: not at all."""
+    if x.op in _MOVING or (x.op == "laplace" and not x.attr.moves):
+        return None
+    return EPS if x.op in _ARITHMETIC else INSIDE if x.op in ("gauss", "guard") else NOISE
+
+
+def is_given(x: Node) -> bool:
+    """Is it given, rather than computed?"""
+    return x.op == "constant" or is_values(x)
 
 
 class Perturbation:
@@ -53,26 +65,30 @@ class Perturbation:
         """The operands of a closed form, moved: what it cancels inside shows, even where they are whole numbers."""
         return [self._moved(a, EPS) for a in arrays] if x.op == "dual" else arrays
 
-    def result(self, x: Node, value: Any, own: bool = False) -> Any:
-        """The result of an instruction, moved; whole constants are what they are.
+    def result(self, x: Node, value: Any) -> Any:
+        """The result of an instruction, moved; whole constants are what they are."""
+        size = size_of(x)
+        return value if size is None else self.moved(value, size, is_given(x))
+
+    def moved(self, value: Any, size: float, given: bool, operands: Sequence[Any] = ()) -> Any:
+        """A result, moved; of lanes, in place if it is not one of the operands.
 
         Args:
-            x: The instruction.
-            value: Its array.
-            own: May that be written to?
+            value: The array.
+            size: How far, relatively.
+            given: Is it known as it is, if it is whole?
+            operands: What it is made of.
         """
-        if x.op in _MOVING or (x.op == "laplace" and not x.attr.moves):
+        if (given or (self._lanes is not None and value.shape[-1] == 1)) and np.all(value == np.round(value)):
             return value
-        given = x.op == "constant" or is_values(x) or (self._lanes is not None and value.shape[-1] == 1)
-        if given and np.all(value == np.round(value)):
-            return value
-        size = EPS if x.op in _ARITHMETIC else INSIDE if x.op in ("gauss", "guard") else NOISE
+        own = self._lanes is not None and value.base is None and not any([value is a for a in operands])
         return self._moved(value, size, own)
 
     def _moved(self, value: Any, size: float, own: bool = False) -> Any:
-        shape, lanes = np.shape(value), self._lanes
+        lanes = self._lanes
         if lanes is None:
-            return value * self._factors(shape, size)
+            return value * self._factors(np.shape(value), size)
+        shape = value.shape
         if len(shape) == 1:  # the most frequent ones: rows of a table that is made once
             table = _first_factors(self._seed, lanes, size)
             if self._rows < len(table):

@@ -201,7 +201,8 @@ def measure(
                 least = least.max(0) if several else least
                 two = np.stack([least[..., j == at].max(-1, initial=0.0) for at in range(len(columns))], -1)[..., j]
         scale = one[:, None] * two[None] if several else one * two
-        most = max(most, float(np.max(np.nan_to_num(scale), initial=0.0)))
+        top = float(np.max(scale, initial=0.0))
+        most = max(most, top if np.isfinite(top) else float(np.max(np.nan_to_num(scale))))
         found.note(name, error, scale, pairs.__getitem__, most)
     return found
 

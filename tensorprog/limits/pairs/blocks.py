@@ -26,7 +26,7 @@ from tensorprog.limits.pairs.layout import Block, lifted
 from tensorprog.limits.simplify.horner import factored
 from tensorprog.limits.simplify.passes import simplified
 from tensorprog.limits.simplify.stencil import with_diagonals_inside, with_stencils
-from tensorprog.limits.simplify.sums import summed_early
+from tensorprog.limits.simplify.sums import gathered, summed_early
 from tensorprog.limits.simplify.transposition import with_transpositions_outside
 
 __all__ = ["Batched", "mirrored"]
@@ -60,7 +60,7 @@ class Batched:
 
     def __init__(self, outputs: Sequence[Node]) -> None:
         self.shapes = [x.shape for x in outputs]
-        outputs = with_transpositions_outside(summed_early(simplified(with_transpositions_outside(outputs))))
+        outputs = with_transpositions_outside(summed_early(simplified(gathered(with_transpositions_outside(outputs)))))
         found = lifted(outputs)
         self.outputs = factored(with_stencils(with_diagonals_inside([found[x] for x in outputs])))
         self.data = [x for x in topological(outputs) if x.op == "data"]

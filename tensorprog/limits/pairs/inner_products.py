@@ -306,6 +306,8 @@ def _direction(features: int) -> np.ndarray:
 
 def _moved(value: np.ndarray, lead: int, own: slice, slot: int) -> np.ndarray:
     """(examples, *axes) -> (*axes, rows) or, of the second batch, (*axes, columns)."""
+    if value.ndim == 1:
+        return value[own]
     return np.ascontiguousarray(np.moveaxis(value[own], lead, -1))
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from tensorprog.arrays.plan import Plan, schedule
 from tensorprog.language.node import Node
 from tensorprog.limits.evaluate.alike import Trace
-from tensorprog.limits.evaluate.perturb import Perturbation
+from tensorprog.limits.evaluate.perturb import Perturbation, is_given, size_of
 from tensorprog.limits.gauss.duals import CORRELATED, SNAPPED, apart_by_rounding
 from tensorprog.limits.pairs.call import Call
 from tensorprog.limits.pairs.carried import INTEGRATED, Carried, joined
@@ -57,6 +57,8 @@ class Lanes:
         steps = [Carried(s, origin[s.node]) for s in schedule(self.outputs, moments=False)]
         self.steps = joined(sorted(steps, key=lambda s: s.node in self.shared))  # variances before covariances
         self.plan = Plan(self.steps, set(self.outputs))
+        sizes = {s.node: (size_of(s.node), is_given(s.node)) for s in self.steps}
+        self.moves = {x: (size, given) for x, (size, given) in sizes.items() if size is not None}
         #: Of a covariance, the variances it is one to; closed forms all of whose covariances have such.
         self.edges: dict[Node, list[tuple[int, int]]] = {}
         self.edged: set[Node] = set()
@@ -79,22 +81,23 @@ class Lanes:
         local: list[Any] = [None] * len(self.plan.slots)
         with np.errstate(over="call", under="call", divide="ignore", invalid="ignore", call=call.strain):
             for s, place in zip(self.steps, self.plan.places, strict=True):
+                x = s.node
                 if local[place.target] is None:
                     arrays = [local[k] for k in place.sources]
-                    if s.node.op == "data":
-                        local[place.target] = np.concatenate([data[s.node.attr]] * copies, axis=-1)
-                    elif s.node.op in INTEGRATED:
+                    if x.op in INTEGRATED:
                         local[place.target] = self._integrated(s, arrays, pairs, call, moved)
-                    elif moved is None or s.node.op != "dual":
-                        self._plain(s, place.target, arrays, local)
-                    else:
+                    elif x.op == "dual" and moved is not None:
                         self._closed_form(s, place.target, arrays, pairs, moved, local)
-                    if moved is not None and s.node.op not in ("dual", *INTEGRATED):
-                        value = local[place.target]
-                        local[place.target] = moved.noise.result(s.node, value, _own(value, arrays))
-                    if moved is not None and moved.apart:
-                        for one, other in self.edges.get(s.node, ()):
-                            local[place.target] = _apart(local[one], local[place.target], local[other], pairs)
+                    else:
+                        if x.op == "data":
+                            local[place.target] = np.concatenate([data[x.attr]] * copies, axis=-1)
+                        else:
+                            self._plain(s, place.target, arrays, local)
+                        if moved is not None and x in self.moves:
+                            local[place.target] = moved.noise.moved(local[place.target], *self.moves[x], arrays)
+                if moved is not None and moved.apart and x in self.edges:
+                    for one, other in self.edges[x]:
+                        local[place.target] = _apart(local[one], local[place.target], local[other], pairs)
                 for k in place.frees:
                     local[k] = None
         lanes = copies * pairs
@@ -125,13 +128,13 @@ class Lanes:
         if partner is not None:
             both = s.joint(*given)
             for y, value in zip((x, partner), both, strict=True):
-                local[self.plan.slots[y]] = noise.result(y, value, _own(value, given))
+                local[self.plan.slots[y]] = noise.moved(value, *self.moves[y], given)
             return
         assert s.kernel is not None
         value = s.kernel(*given)
         if not (moved.apart and x in self.shared):
             value = moved.trace.result(x, given, value)
-        local[target] = noise.result(x, value, _own(value, given))
+        local[target] = noise.moved(value, *self.moves[x], given)
 
     def _integrated(self, s: Carried, arrays: Sequence[Array], pairs: int, call: Call, moved: Moved | None) -> Array:
         """An integral, or a guarded closed form, at the resolution of each evaluation."""
@@ -153,11 +156,6 @@ class Lanes:
                     value = value + (moved.inside.result(x, size) - size)
             found.append(np.broadcast_to(value, shape))
         return np.concatenate(found, axis=-1)
-
-
-def _own(value: Array, operands: Sequence[Array]) -> bool:
-    """Is an array one that nothing else looks at?"""
-    return value.base is None and not any(value is a for a in operands)
 
 
 def _of_two(args: Sequence[Array], pairs: int) -> tuple[Array, Array]:

@@ -12,7 +12,7 @@ from tensorprog.limits.simplify.sums import summed_inside
 __all__ = ["PASSES", "simplified"]
 
 PASSES: tuple[Callable[[Sequence[Node]], list[Node]], ...] = (on_diagonals, tidied, summed_inside)
-"""In this order; what is carried out over pairs of examples goes through four more, `limits/pairs/blocks.py`."""
+"""In this order; what is carried out over pairs of examples goes through more of them, `limits/pairs/blocks.py`."""
 
 
 def simplified(outputs: Sequence[Node]) -> list[Node]:

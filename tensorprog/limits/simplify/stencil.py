@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -271,8 +271,14 @@ def _stencil(x: Node, inside: set[Node], new: dict[Node, Node]) -> Node | None:
             shifted.append(Term(place(of), to, start, step, c * weight * factor))
     if len(shifted) < 2:
         return None
+    weight = shifted[0].weight
+    if any(c != weight for c in [*[t.weight for t in shifted], *[c for _, c in plain]]):
+        weight = 1.0
+    else:  # one number for all is multiplied last: other multiples of the sum share it
+        shifted, plain = [replace(t, weight=1.0) for t in shifted], [(k, 1.0) for k, _ in plain]
     shifted.sort(key=lambda t: t.key)
-    return Node("stencil", tuple(operands), Stencil(x.shape, shifted, plain), x.shape, x.width, x.inner)
+    out = Node("stencil", tuple(operands), Stencil(x.shape, shifted, sorted(plain)), x.shape, x.width, x.inner)
+    return out if weight == 1 else Node("add", (out,), (weight,), x.shape, x.width, x.inner)
 
 
 def _multiple(y: Node) -> tuple[Node, float]:

@@ -6,13 +6,15 @@ vary along an axis is multiplied after the sum: sum_st a_s K_st b_t is two matri
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 from tensorprog.language import algebra
 from tensorprog.language.node import Node
 from tensorprog.limits.simplify.rebuild import rebuilt, rewritten
 
-__all__ = ["summed_early", "summed_inside"]
+__all__ = ["gathered", "summed_early", "summed_inside"]
 
 
 def summed_inside(outputs: Sequence[Node]) -> list[Node]:
@@ -40,6 +42,76 @@ def summed_early(outputs: Sequence[Node]) -> list[Node]:
         ('mul', ['sum', 'sum'])
     """
     return rewritten(outputs, lambda x, args: _summed(args[0], x.attr) if x.op == "sum" else None)
+
+
+def gathered(outputs: Sequence[Node]) -> list[Node]:
+    """The same scalars, sums over all axes of products with common factors as one such sum.
+
+    The tangent kernel of a convolution is one for each shift, sum_st b_st k_(s + d, t + d): the shifts are added first.
+
+    Args:
+        outputs: Scalar programs.
+
+    Example:
+        >>> a, b, c = [Node("data", (), (k,), (3,)) for k in "abc"]
+        >>> ab, ac = [algebra.sum_axis(algebra.mul([a, y]), 0) for y in (b, c)]
+        >>> [found] = gathered([algebra.add([(1, ab), (1, ac)])])
+        >>> found.op, sorted(x.op for x in found.args[0].args)
+        ('sum', ['add', 'data'])
+    """
+    return rewritten(outputs, _gathered)
+
+
+def _gathered(x: Node, args: Sequence[Node]) -> Node | None:
+    if x.op == "sum" and not x.shape:  # over all axes, in one order
+        return _whole_sum(_summand(args[0]))
+    if x.op != "add" or x.shape or len(args) < 2:
+        return None
+    left: list[tuple[Any, Node, dict[Node, int]]] = []  # coefficient, what is summed over all axes, and its factors
+    others: list[tuple[Any, Node]] = []
+    for c, y in zip(x.attr, args, strict=True):
+        z = _summand(y)
+        if y.op == "sum" and z.op == "mul":
+            left.append((c, z, dict(zip(z.args, z.attr, strict=True))))
+        else:
+            others.append((c, y))
+    found = False
+    while left:
+        (_, z, _), *_ = left
+        mine = [term for term in left if term[1].shape == z.shape]
+        uses = Counter(f for _, _, factors in mine for f in factors if f.shape == z.shape)
+        most = max(uses, key=lambda f: (uses[f], f.digest)) if uses else None
+        group = [term for term in mine if most in term[2]]
+        if most is None or uses[most] < 2:
+            others += [(c, _whole_sum(z)) for c, z, _ in mine]
+            left = [term for term in left if term not in mine]
+            continue
+        found = True
+        common = {f: min([factors.get(f, 0) for _, _, factors in group]) for f in group[0][2]}
+        first = group[0][0]
+        parts = []
+        for c, _, factors in group:
+            rest = [(f, k - common.get(f, 0)) for f, k in factors.items() if k > common.get(f, 0)]
+            inside = (
+                algebra.typed(algebra.mul(rest), z.shape, z.width, z.inner) if rest else algebra.constant(1, z.shape)
+            )
+            parts.append((c / first, inside))
+        whole = algebra.mul([*[(f, k) for f, k in common.items() if k], (algebra.add(parts), 1)])
+        others.append((first, _whole_sum(whole)))
+        left = [term for term in left if term not in group]
+    return algebra.add(others) if found else None
+
+
+def _summand(y: Node) -> Node:
+    while y.op == "sum":
+        y = y.args[0]
+    return y
+
+
+def _whole_sum(z: Node) -> Node:
+    for axis in reversed(range(len(z.shape))):
+        z = algebra.sum_axis(z, axis)
+    return z
 
 
 def _summed_inside(x: Node, args: Sequence[Node]) -> Node | None:
