@@ -1,4 +1,4 @@
-"""Runs benchmarks that print lines, and keeps what they printed beside them, with the machine: executor.md, lazy.md, limit.md.
+"""Runs benchmarks that print lines, and keeps what they printed beside them, with the machine: executor.md, lazy.md, ...
 
 Run: python benchmarks/record.py [NAME ...]
 """
@@ -16,7 +16,7 @@ import numpy as np
 from limit import processor
 
 HERE = Path(__file__).parent
-NAMES = ("executor", "lazy", "limit")
+NAMES = ("executor", "lazy", "limit", "training")
 TEXT = """# {title}
 
 {machine}. Written by `python benchmarks/record.py {name}`.

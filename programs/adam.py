@@ -13,12 +13,13 @@ The first step is f_1 = 2 lr E Z^2 / sqrt(Z^2 + eps^2), for eps = 0 by the signs
 `hidden=1` a matrix is trained between the two, by Q of the entries of dh x' with independent dh and x: populations.
 
 formula:
-    c1[i] = (f0[i] - 1)*A1[i]
-    K1 = Sum(1.0*(f0[s2] - 1)*KroneckerDelta(s1, s2)*c1[s1], (s2, 0, 0), (s1, 0, 0))
-    K2 = Sum(1.0*(f0[s3] - 1)*(f0[s4] - 1)*KroneckerDelta(s3, s4), (s4, 0, 0), (s3, 0, 0))
-    c2[i] = -0.25*(-E[z1**2/(1.0*z1**2 + 0.010000000000000002)**(3/2); z1 ~ N(0, K1)] + E[1/sqrt(1.0*z1**2 + 0.010000000000000002); z1 ~ N(0, K1)])*Sum(c1[s5], (s5, 0, 0)) - 0.25*(-E[z1**2/(1.0*z1**2 + 0.010000000000000002)**(3/2); z1 ~ N(0, K2)] + E[1/sqrt(1.0*z1**2 + 0.010000000000000002); z1 ~ N(0, K2)])*Sum(1.0*(f0[s6] - 1)*KroneckerDelta(i, s6), (s6, 0, 0))
-    f[step, example] = Piecewise((f0[example], Eq(step, 0)), (c2[example] + f0[example], True))
-    loss[step] = Piecewise((Sum((f0[s7] - 1)**2, (s7, 0, 0))/2, Eq(step, 0)), (Sum((c2[s8] + f0[s8] - 1)**2, (s8, 0, 0))/2, True))
+    S1[i] = Sum(1.0*(f0[s1] - 1)*KroneckerDelta(i, s1), (s1, 0, 0))
+    K1 = Sum((f0[s2] - 1)*S1[s2], (s2, 0, 0))
+    S2 = Sum((f0[s3] - 1)*A1[s3], (s3, 0, 0))
+    K2 = Sum(S2*(f0[s4] - 1)*A1[s4], (s4, 0, 0))
+    c1[i] = -0.25*S2*(-E[z1**2/(1.0*z1**2 + 0.010000000000000002)**(3/2); z1 ~ N(0, K2)] + E[1/sqrt(1.0*z1**2 + 0.010000000000000002); z1 ~ N(0, K2)]) - 0.25*(-E[z1**2/(1.0*z1**2 + 0.010000000000000002)**(3/2); z1 ~ N(0, K1)] + E[1/sqrt(1.0*z1**2 + 0.010000000000000002); z1 ~ N(0, K1)])*S1[i]
+    f[step, example] = Piecewise((f0[example], Eq(step, 0)), (c1[example] + f0[example], True))
+    loss[step] = Piecewise((Sum((f0[s5] - 1)**2, (s5, 0, 0))/2, Eq(step, 0)), (Sum((c1[s6] + f0[s6] - 1)**2, (s6, 0, 0))/2, True))
 
 check_gia: simple True, bp_like True, holds True (there is no W.T).
 check_regularity: covered True, Tensor Programs III, theorem E.15 (pseudo-Lipschitz in vectors and scalars).

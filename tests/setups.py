@@ -78,6 +78,7 @@ RIGHT = {
     "convolution": (conv, IMAGES, Y, {"lr": 0.5}),
     "Adam": (mlp, X, Y, {"optimizer": tp.Adam()}),
     "SignSGD": (mlp, X, Y, {"optimizer": tp.SignSGD(), "lr": 0.05}),
+    "Muon": (mlp, X, Y, {"optimizer": tp.Muon(others=tp.Adam()), "lr": 0.05}),
     "mean field, momentum": (
         lambda: mlp(1, tp.tanh),
         X,

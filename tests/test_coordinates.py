@@ -6,6 +6,7 @@ import json
 import math
 import random
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +16,8 @@ from setups import BASE, RIGHT, SEQUENCES, WRONG, E, X, Y, attention, conv, mlp,
 import tensorprog as tp
 from tensorprog.cli import main
 from tensorprog.coordinates.measure import fitted
+from tensorprog.faces.files import load_model
+from tensorprog.language.program import Program
 
 QUICK = {"relu, 1 hidden layer", "mean field, momentum", "hidden rate not scaled", "tied readout without multiplier"}
 SMALL = {"widths": [32, 64, 128, 256], "seeds": 3, "limit": False}
@@ -121,6 +124,43 @@ def test_inferred_exponents_are_those_of_wide_networks(name, scheme, optimizer):
     for row in found.rows:
         if row.what == "update" or row.step == 0:
             assert row.predicted == -np.inf or abs(row.exponent - row.predicted) < 0.25 + 2 * row.error, row
+
+
+PROGRAMS = sorted((Path(__file__).resolve().parent.parent / "programs").glob("*.py"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", PROGRAMS, ids=lambda path: path.stem)
+def test_one_mistake_in_any_network_is_found(path):
+    """Of every network among the programs: no right one fails, and with one exponent off by 1/2 or more all do."""
+    model = load_model(str(path), {})
+    if isinstance(model.what, Program) or path.stem == "rnn":  # of sequences of two lengths
+        pytest.skip("no network that trains")
+    rng = random.Random(path.stem)
+    how = {"widths": [32, 64, 128, 256], "seeds": 4, "limit": False}
+    for optimizer in (tp.SGD(), tp.Adam()):
+        right = tp.coord_check(model.what, model.X, optimizer=optimizer, lr=0.05, **how)
+        assert right.passed is not False, right
+        moves = [r for r in right.rows if r.what == "update"]
+        row = rng.choice(moves)
+        p = rng.choice([-1, -0.5, 0.5, 1])
+        name, base = (
+            row.layer,
+            {"input": -1, "hidden": 0, "output": -1} if optimizer.linear else {"input": 0, "hidden": 1, "output": 0},
+        )
+        scheme = E(c={name: base[row.kind] + p})
+        wrong = tp.coord_check(model.what, model.X, parametrization=scheme, optimizer=optimizer, lr=0.05, **how)
+        assert wrong.passed is False, wrong
+        assert wrong.reasons[0].startswith(f"{name} ("), wrong
+
+
+def test_muon_has_a_rule_of_its_own():
+    """Its steps are divided by their norm: the rate of hidden matrices is that of all widths, and Adam's would be a mistake."""
+    muon = tp.Muon(others=tp.Adam())
+    assert tp.classify(mlp(), optimizer=muon).feature_learning
+    found = tp.coord_check(mlp(), X, Y, parametrization=E(c={"hidden": 1}), optimizer=muon, **SMALL)
+    assert found["W1", "update"].exponent == pytest.approx(-1, abs=0.25)
+    assert "use c={'W1': 0}" in found.reasons[0]
 
 
 def test_classification_of_networks():
@@ -322,6 +362,10 @@ def test_measurements_by_columns_and_of_updates():
     found = tp.coord_check(measurements=columns, roles=ROLES)
     assert found.passed is False
     assert "moves less in wide networks" in found.reasons[0]
+    theirs = {"layer": "module", "step": "t", "size": "l1"}
+    assert (
+        tp.coord_check(measurements={theirs.get(k, k): v for k, v in columns.items()}, roles=ROLES).rows == found.rows
+    )
     with refused("has the role None"):
         tp.coord_check(measurements=columns)
     with refused("measurements without 'layer'"):

@@ -114,6 +114,10 @@ def check(program, svg):
     shown = {title(e).split("\n")[0].replace("  ", " ") for kind in SHAPES for e in found.get(kind, [])}
     instructions = {line for line in text if " = " in line and not line.startswith("output ")}
     assert {s for s in shown if " = " in s and not s.startswith("output ")} == instructions
+    everything = {row for kind in SHAPES for e in found.get(kind, []) for row in title(e).split("\n")}
+    assert {line for line in text if re.match("output|vector|scalar", line)} <= {
+        row.replace("  ", " ") for row in everything
+    }
     colours = {}
     for e in found.get("matmul", []):
         matrix = re.search(r"MatMul\(([^,]*?)(\.T)?,", title(e))[1]

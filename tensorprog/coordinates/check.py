@@ -13,7 +13,7 @@ from tensorprog.coordinates.measure import Fit, fitted
 from tensorprog.coordinates.measurements import judged_measurements
 from tensorprog.coordinates.program import ACTIVATION, CHANGE, DECAY, LOGITS, OUTPUT, UPDATE, Coordinates, Layer, key
 from tensorprog.coordinates.report import CoordCheck
-from tensorprog.coordinates.setup import Case, Setup, exponents, is_linear
+from tensorprog.coordinates.setup import Case, Setup, exponents, rules_of
 from tensorprog.coordinates.verdict import Row, causes, judged
 from tensorprog.errors import NotFinite, TensorProgramError
 from tensorprog.execute.executor import check_seeds, run
@@ -79,7 +79,7 @@ def coord_check(
 
     Measurements are columns "layer", "width", "step", "seed" (may be missing), "size" (a root mean square or a mean absolute
     value) and perhaps "what" ("activation", "change", "update"): a dictionary of lists, a data frame, or a list of such rows,
-    from training in any framework.
+    from training in any framework. The mup package's `get_coord_data` gives such a table, with names of its own.
 
     Raises:
         TensorProgramError: Options that make no sense.
@@ -167,7 +167,7 @@ def _own(trace: Trace) -> Any:
 
 def _case(trace: Trace, parametrization: Any, target: str) -> Case:
     kinds, matrices = parameter_kinds(Pass(trace.net, trace._train))
-    return Case.of(exponents(parametrization), target, kinds, matrices, is_linear(trace.recipe.optimizer))
+    return Case.of(exponents(parametrization), target, kinds, matrices, rules_of(trace.recipe.optimizer))
 
 
 def _inferred(trace: Trace, setup: Setup, target: Setup, base: int) -> dict[str, list[float]]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from tensorprog.coordinates.inference import NotInferred, inferred
 from tensorprog.coordinates.program import ACTIVATION, CHANGE, OUTPUT, UPDATE, Coordinates, key
-from tensorprog.coordinates.setup import Setup, exponents, is_linear, output_exponent
+from tensorprog.coordinates.setup import Setup, exponents, output_exponent, rules_of
 from tensorprog.coordinates.verdict import BEYOND, power
 from tensorprog.errors import TensorProgramError
 from tensorprog.networks.network import Network
@@ -122,9 +122,9 @@ def classify(
     arrays = data.arrays if len(data.arrays) != 1 else next(iter(data.arrays.values()))
     trace = sgd(what, arrays, targets, steps=STEPS, lr=1, parametrization="mup", optimizer=optimizer)
     kinds, matrices = parameter_kinds(whole)
-    linear = is_linear(trace.recipe.optimizer)
-    scales = exponents(parametrization).scales(kinds, matrices, linear)
-    setup = Setup.of(scales, kinds, linear, output_exponent(scales, kinds, linear))
+    rules = rules_of(trace.recipe.optimizer)
+    scales = exponents(parametrization).scales(kinds, matrices, rules)
+    setup = Setup.of(scales, kinds, rules, output_exponent(scales, kinds, rules))
     run = Coordinates(trace, setup, setup, 1)
     try:
         found = inferred(run)

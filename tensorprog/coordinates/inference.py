@@ -284,7 +284,7 @@ class _Run:
                     rows, cols = cols, rows
                 if np.isinf(size(rows)) or np.isinf(size(cols)):
                     continue
-                if not setup.linear["hidden"]:
+                if setup.rules["hidden"] != "sgd":
                     rows, cols = rows - size(rows), cols - size(cols)
                 p = rates[use.matrix.name]
                 self.moved.setdefault(use.matrix.name, []).append((rows, cols, p))
@@ -293,7 +293,7 @@ class _Run:
                 by_name[x.attr.name] = least(by_name.get(x.attr.name, self.rules.zero), known[g])
             for x in [x for x in run.whole.forward if x.op == "vector" and x.attr.name in by_name]:
                 d = by_name[x.attr.name]
-                if not setup.linear[run.kinds[x.attr.name]] and np.isfinite(size(d)):
+                if setup.rules[run.kinds[x.attr.name]] != "sgd" and np.isfinite(size(d)):
                     d = d - size(d)
                 self.shifts[x] = least(self.shifts.get(x, self.rules.zero), d + rates[x.attr.name])
         if run.recipe.decay or run.recipe.coupled:

@@ -17,7 +17,8 @@ __all__ = ["ROLES", "judged_measurements"]
 
 ROLES = ("input", "hidden", "output", "logits")
 """An embedding or input layer; a layer inside; what the network returns; what attention takes a softmax of."""
-COLUMNS = ("layer", "width", "step", "size")
+COLUMNS = {"layer": "module", "width": "width", "step": "t", "size": "l1"}
+"""What a table has, and what the mup package calls it in its coordinate checks."""
 KEYS, WHAT = ("layer", "what", "step"), (ACTIVATION, CHANGE, UPDATE)
 SMALL = ("output", "logits")
 """Roles that may start smaller, like n^(-1/2) or at 0."""
@@ -65,14 +66,15 @@ def _columns(table: Any) -> dict[str, list[Any]]:
     if isinstance(table, Sequence) and not isinstance(table, str) and table and isinstance(table[0], Mapping):
         table = {k: [row.get(k) for row in table] for k in table[0]}
     names = list(table) if isinstance(table, Mapping) or hasattr(table, "columns") else []
-    missing = [k for k in COLUMNS if k not in names]
+    there = {k: k if k in names else other for k, other in COLUMNS.items()}
+    missing = [k for k, name in there.items() if name not in names]
     if missing:
         raise TensorProgramError(
             f"measurements without {missing[0]!r}",
             why=f"a table has the columns {', '.join(COLUMNS)}, and may have seed and what",
             fix="give a dictionary of lists, a data frame, or a list of dictionaries",
         )
-    found = {k: list(table[k]) for k in COLUMNS}
+    found = {k: list(table[name]) for k, name in there.items()}
     found["what"] = list(table["what"]) if "what" in names else [ACTIVATION] * len(found["layer"])
     if len({len(column) for column in found.values()}) != 1 or not found["layer"]:
         raise TensorProgramError(

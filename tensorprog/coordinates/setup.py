@@ -19,19 +19,29 @@ import numpy as np
 from tensorprog.errors import TensorProgramError
 from tensorprog.training.powers import ABC, NAMES, exponent
 
-__all__ = ["KINDS", "TABLES", "Case", "Exponents", "Scale", "Setup", "exponents", "is_linear", "output_exponent"]
+__all__ = [
+    "KINDS", "RULES", "Case", "Exponents", "Scale", "Setup", "exponents", "known_exponents", "output_exponent", "rules_of",
+]  # fmt: skip
 
 HALF = Fraction(1, 2)
 KINDS = ("input", "hidden", "output")
 """Input layers, biases, gains and other vectors; matrices; readouts."""
-TABLES: dict[str, dict[str, tuple[Any, Any, Any, Any]]] = {
-    "mup": {"input": (0, 0, -1, 0), "hidden": (0, HALF, 0, 1), "output": (1, 0, -1, 0)},
-    "ntk": {"input": (0, 0, 0, HALF), "hidden": (HALF, 0, 0, 1), "output": (HALF, 0, 0, HALF)},
-    "standard": {"input": (0, 0, 1, 1), "hidden": (0, HALF, 1, 1), "output": (0, HALF, 1, 1)},
-    "mean_field": {"input": (0, 0, -1, 0), "hidden": (0, HALF, 0, 1), "output": (1, 0, -1, 0)},
-    "pytorch": {"input": (0, 0, 0, 0), "hidden": (0, HALF, 0, 0), "output": (0, HALF, 0, 0)},
+RULES = ("sgd", "adam", "muon")
+"""How a step scales: with gradients; with no size of them, entry by entry (Adam, SignSGD); or as a matrix over its norm."""
+TABLES: dict[str, dict[str, tuple[Any, Any, tuple[Any, Any, Any]]]] = {
+    "mup": {"input": (0, 0, (-1, 0, 0)), "hidden": (0, HALF, (0, 1, 0)), "output": (1, 0, (-1, 0, 0))},
+    "ntk": {"input": (0, 0, (0, HALF, 0)), "hidden": (HALF, 0, (0, 1, 0)), "output": (HALF, 0, (0, HALF, 0))},
+    "standard": {"input": (0, 0, (1, 1, 1)), "hidden": (0, HALF, (1, 1, 1)), "output": (0, HALF, (1, 1, 1))},
+    "mean_field": {"input": (0, 0, (-1, 0, 0)), "hidden": (0, HALF, (0, 1, 0)), "output": (1, 0, (-1, 0, 0))},
+    "pytorch": {"input": (0, 0, (0, 0, 0)), "hidden": (0, HALF, (0, 0, 0)), "output": (0, HALF, (0, 0, 0))},
 }
-"""a, b, c of gradient descent and c of what divides gradients by their size (Adam, SignSGD, Muon)."""
+"""a, b, and c for every rule."""
+
+
+def known_exponents(name: str, kind: str, rule: str) -> tuple[Any, Any, Any]:
+    """a, b, c of a kind of parameters, in a parametrization by its name."""
+    a, b, rates = TABLES[name][kind]
+    return a, b, rates[RULES.index(rule)]
 
 
 class Scale(NamedTuple):
@@ -63,7 +73,7 @@ class Exponents:
         c: Of rates lr n^(-c); likewise.
         decay: What a step leaves is 1 - lr weight_decay n^(-decay): 0 is right; a decay multiplied by a rate that falls like 1/n
             has 1. Likewise.
-        rule: "sgd" or "adam": whose rates; by default those of the optimiser that is used.
+        rule: "sgd", "adam" or "muon": whose rates; by default those of the optimiser that is used.
 
     Example:
         >>> Exponents(c={"W": 0})  # with Adam: the rate of W is the same at all widths, and should be lr/n
@@ -82,8 +92,8 @@ class Exponents:
             raise TensorProgramError(
                 f"the parametrization {self.base!r}", fix=f"use one of {', '.join(TABLES)}, or a tp.ABC"
             )
-        if self.rule not in (None, "sgd", "adam"):
-            raise TensorProgramError(f"rule={self.rule!r} of a parametrization", fix='use "sgd" or "adam"')
+        if self.rule not in (None, *RULES):
+            raise TensorProgramError(f"rule={self.rule!r} of a parametrization", fix=f"use one of {', '.join(RULES)}")
         for letter in ("a", "b", "c", "decay"):
             given = getattr(self, letter)
             if not isinstance(given, Mapping):
@@ -91,13 +101,13 @@ class Exponents:
                     f"{letter}={given!r} of a parametrization by names", fix=f'give a dictionary: {letter}={{"W": 0}}'
                 )
 
-    def scales(self, kinds: Mapping[str, str], matrices: Sequence[str], linear: Mapping[str, bool]) -> dict[str, Scale]:
+    def scales(self, kinds: Mapping[str, str], matrices: Sequence[str], rules: Mapping[str, str]) -> dict[str, Scale]:
         """Those of a network's parameters.
 
         Args:
             kinds: Name of every parameter to "input", "hidden" or "output".
             matrices: The hidden ones, in the order of their first use.
-            linear: Of every kind: is a step a linear function of gradients?
+            rules: That of every kind.
 
         Raises:
             TensorProgramError: Names that are none; a `tp.ABC` and an optimiser it says nothing about.
@@ -110,11 +120,11 @@ class Exponents:
                         fix=f"the parameters are {', '.join(sorted(kinds))}; or say {', '.join(KINDS)}",
                     )
         layers = {name: 1 + i for i, name in enumerate(matrices)}
-        return {name: self._scale(name, kind, layers, linear[kind]) for name, kind in kinds.items()}
+        return {name: self._scale(name, kind, layers, rules[kind]) for name, kind in kinds.items()}
 
-    def _scale(self, name: str, kind: str, layers: Mapping[str, int], linear: bool) -> Scale:
+    def _scale(self, name: str, kind: str, layers: Mapping[str, int], rule: str) -> Scale:
         if isinstance(self.base, ABC):
-            if not linear:
+            if rule != "sgd":
                 raise TensorProgramError(
                     f"{self.base} with an optimiser that divides gradients by their size",
                     why="an abc-parametrization has one rate for all layers, that of gradient descent",
@@ -128,8 +138,7 @@ class Exponents:
             i = 0 if kind == "input" else len(layers) + 1 if kind == "output" else layers[name]
             known = (self.base.a[i], self.base.b[i], self.base.c)
         else:
-            a, b, sgd, adam = TABLES[self.base][kind]
-            known = (a, b, sgd if (self.rule or ("sgd" if linear else "adam")) == "sgd" else adam)
+            known = known_exponents(self.base, kind, self.rule or rule)
         found: list[Any] = []
         for letter, value in zip(("a", "b", "c", "decay"), (*known, 0), strict=True):
             given = getattr(self, letter)
@@ -147,10 +156,11 @@ def exponents(parametrization: Any) -> Exponents:
     return parametrization if isinstance(parametrization, Exponents) else Exponents(parametrization)
 
 
-def is_linear(optimizer: Any) -> dict[str, bool]:
-    """Of every kind of parameters: is a step a linear function of its gradients? Muon has two rules."""
+def rules_of(optimizer: Any) -> dict[str, str]:
+    """The rule for every kind of parameters; Muon has two."""
     others = getattr(optimizer, "others", optimizer)
-    return {"input": others.linear, "hidden": optimizer.linear, "output": others.linear}
+    rule = "sgd" if others.linear else "adam"
+    return {"input": rule, "hidden": "muon" if hasattr(optimizer, "matrix_step") else rule, "output": rule}
 
 
 @dataclass(frozen=True)
@@ -162,21 +172,21 @@ class Setup:
         starts: Of every parameter at first.
         rates: Of a step of every parameter, over that of the program.
         decays: Of the decay.
-        linear: Of every kind.
+        rules: Of every kind.
     """
 
     output: Fraction
     starts: Mapping[str, Fraction | float]
     rates: Mapping[str, Fraction]
     decays: Mapping[str, Fraction]
-    linear: Mapping[str, bool]
+    rules: Mapping[str, str]
 
     @classmethod
     def of(
         cls,
         scales: Mapping[str, Scale],
         kinds: Mapping[str, str],
-        linear: Mapping[str, bool],
+        rules: Mapping[str, str],
         m: Fraction,
     ) -> Setup:
         """That of the exponents of parameters, with the output's m."""
@@ -186,11 +196,13 @@ class Setup:
             kind = kinds[name]
             size: Fraction = {"input": Fraction(0), "hidden": HALF, "output": m}[kind]
             starts[name] = s.a + s.b - size
-            if linear[kind]:  # a step is n^(-2a - c) dL/dW, and dL/dW is n^-m chi dh h'; of a readout, chi h'
+            if rules[kind] == "sgd":  # a step is n^(-2a - c) dL/dW, and dL/dW is n^-m chi dh h'; of a readout, chi h'
                 rates[name] = 2 * s.a + s.c + {"input": m, "hidden": m - 1, "output": -m}[kind]
+            elif rules[kind] == "muon":  # has a spectral norm of one
+                rates[name] = s.a + s.c
             else:
                 rates[name] = s.a + s.c - {"input": Fraction(0), "hidden": Fraction(1), "output": m}[kind]
-        return cls(m, starts, rates, {name: s.decay for name, s in scales.items()}, linear)
+        return cls(m, starts, rates, {name: s.decay for name, s in scales.items()}, rules)
 
 
 @dataclass(frozen=True)
@@ -215,21 +227,21 @@ class Case:
 
     @classmethod
     def of(
-        cls, scheme: Exponents, name: str, kinds: Mapping[str, str], matrices: Sequence[str], linear: Mapping[str, bool]
+        cls, scheme: Exponents, name: str, kinds: Mapping[str, str], matrices: Sequence[str], rules: Mapping[str, str]
     ) -> Case:
         """That of a parametrization, and one by its name."""
-        right = Exponents(name).scales(kinds, matrices, linear)
-        given = scheme.scales(kinds, matrices, linear)
-        m = output_exponent(right, kinds, linear)
-        return cls(name, kinds, given, right, Setup.of(given, kinds, linear, m), Setup.of(right, kinds, linear, m))
+        right = Exponents(name).scales(kinds, matrices, rules)
+        given = scheme.scales(kinds, matrices, rules)
+        m = output_exponent(right, kinds, rules)
+        return cls(name, kinds, given, right, Setup.of(given, kinds, rules, m), Setup.of(right, kinds, rules, m))
 
 
-def output_exponent(scales: Mapping[str, Scale], kinds: Mapping[str, str], linear: Mapping[str, bool]) -> Fraction:
+def output_exponent(scales: Mapping[str, Scale], kinds: Mapping[str, str], rules: Mapping[str, str]) -> Fraction:
     """m, with which readouts of a right parametrization are of order one: 1 where no readout is trained."""
     found: list[Any] = []
     for name, s in scales.items():
         if kinds[name] == "output":
-            found.append(min(s.a + s.b, (2 if linear["output"] else 1) * s.a + s.c))
+            found.append(min(s.a + s.b, (2 if rules["output"] == "sgd" else 1) * s.a + s.c))
     return Fraction(min(found, default=1))
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from tensorprog.coordinates.measure import Fit
 from tensorprog.coordinates.program import ACTIVATION, CHANGE, DECAY, LOGITS, OUTPUT, UPDATE
-from tensorprog.coordinates.setup import TABLES, Case, Scale
+from tensorprog.coordinates.setup import Case, Scale, known_exponents
 
 __all__ = ["BEYOND", "FAIL", "GROWS", "PASS", "STILL", "TRANSIENT", "UNDECIDED", "Row", "causes", "judged", "power"]
 
@@ -22,6 +22,7 @@ BEYOND = 4
 """A larger exponent is that of a run that diverges: a step feeds on what the one before made."""
 SURE = 3.0
 """Standard errors by which a measured exponent must be away to fail."""
+WHOSE = {"sgd": "gradient descent's", "adam": "Adam's", "muon": "Muon's"}
 WORDS = {
     ACTIVATION: "the coordinates of {layer}",
     CHANGE: "the change of {layer} since initialization",
@@ -121,7 +122,8 @@ def judged(fit: Fit, predicted: float | None, wanted: float, least: float, layer
         return TRANSIENT, f"{subject}: {rule}, on its way to order {power(max(wanted, 0))}"
     if fit.tends is not None and wanted == 0 and (predicted is None or predicted <= HALFWAY):
         return TRANSIENT, f"{subject}: approaches {fit.tends:.3g}, with a correction that vanishes"
-    if abs(away) - SURE * fit.error <= HALFWAY:
+    expected = predicted is not None and abs(predicted - wanted) > HALFWAY and abs(p - predicted) < abs(away)
+    if abs(away) - SURE * fit.error <= HALFWAY and not expected:
         return (
             UNDECIDED,
             f"{subject}: measured n^({p:.2f} ± {fit.error:.2f}), should be {power(wanted)}: add widths or seeds",
@@ -188,29 +190,31 @@ def _deviations(rows: Sequence[Row], case: Case) -> list[str]:
 
 def _known(case: Case) -> list[tuple[str, dict[str, tuple[Any, ...]]]]:
     """Mistakes that concern all parameters: the name, and exponents a, b, c of every kind."""
-    linear = case.setup.linear
+    rules = case.setup.rules
 
-    def table(name: str, sgd: Mapping[str, bool]) -> dict[str, tuple[Any, ...]]:
-        return {k: (a, b, c if sgd[k] else d) for k, (a, b, c, d) in TABLES[name].items()}
+    def table(name: str, rule: str | None = None) -> dict[str, tuple[Any, ...]]:
+        return {kind: known_exponents(name, kind, rule or own) for kind, own in rules.items()}
 
-    others = {k: not v for k, v in linear.items()}
-    words = ("Adam's", "gradient descent's") if linear["hidden"] else ("gradient descent's", "Adam's")
     use = f'use parametrization="{case.name}"'
+    needs = WHOSE[rules["hidden"]]
     return [
         (
             "the parametrization is not applied: multipliers, first entries and rates are those of a network without one "
             f"(fan-in initialization, one rate); {use}",
-            table("pytorch", linear),
+            table("pytorch"),
         ),
         (
             f"this is the standard parametrization (fan-in initialization, rates lr/n) under another name; {use}",
-            table("standard", linear),
+            table("standard"),
         ),
-        (f"this is the NTK parametrization; {use}", table("ntk", linear)),
-        (
-            f"the rates are {words[0]} rule, and the optimiser needs {words[1]}: leave out rule=, or use the other optimiser",
-            table(case.name, others),
-        ),
+        (f"this is the NTK parametrization; {use}", table("ntk")),
+        *[
+            (
+                f"the rates are {whose} rule, and the optimiser needs {needs}: leave out rule=, or use the other optimiser",
+                table(case.name, rule),
+            )
+            for rule, whose in WHOSE.items()
+        ],
     ]
 
 

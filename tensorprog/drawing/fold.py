@@ -194,9 +194,10 @@ def _spans(whole: Folded, nodes: Container[Node]) -> list[_Span]:
             sorted(found.get(c, []), key=lambda name: (signature[name], place[name]))
             for c in range(min(found), max(found) + 1)
         ]
-        keys = [tuple([signature[n] for n in names]) for names in sequence]
+        number: dict[tuple[str, ...], int] = {}
+        keys = [number.setdefault(tuple([signature[n] for n in names]), len(number)) for names in sequence]
         at = 0
-        for start, period, copies in _runs(keys, 0, len(keys)):
+        for start, period, copies in _runs(keys, list(map(len, sequence))):
             _append(out, row, sequence[at:start])
             blocks = [
                 tuple([n for names in sequence[start + k * period : start + (k + 1) * period] for n in names])
@@ -248,12 +249,12 @@ def _words(x: Node, units: Container[Node]) -> list[str]:
     return sorted(words)
 
 
-def _runs(keys: list[tuple[str, ...]], low: int, high: int) -> Iterator[tuple[int, int, int]]:
-    """The runs of a sequence that repeat, in order: where, the period, how often. The longest is taken first."""
-    todo, runs = [(low, high)], []
+def _runs(keys: list[int], sizes: list[int]) -> Iterator[tuple[int, int, int]]:
+    """The runs of columns that repeat, in order: where, the period, how often. What saves most is taken first."""
+    todo, runs = [(0, len(keys))], []
     while todo:
         a, b = todo.pop()
-        best = _longest(keys, a, b)
+        best = _longest(keys, sizes, a, b)
         if best is None:
             continue
         start, period, copies = best
@@ -262,21 +263,24 @@ def _runs(keys: list[tuple[str, ...]], low: int, high: int) -> Iterator[tuple[in
     yield from sorted(runs)
 
 
-def _longest(keys: list[tuple[str, ...]], low: int, high: int) -> tuple[int, int, int] | None:
+def _longest(keys: list[int], sizes: list[int], low: int, high: int) -> tuple[int, int, int] | None:
     """The run that saves most units, of those the one with the shortest period."""
     best, most = None, SAVED - 1
     for period in range(1, min(LONGEST, (high - low) // COPIES) + 1):
         i = low
         while i + period < high:
+            if keys[i] != keys[i + period]:
+                i += 1
+                continue
             j = i
             while j + period < high and keys[j] == keys[j + period]:
                 j += 1
             copies = (j - i) // period + 1
             if copies >= COPIES:
-                saved = sum([len(keys[k]) for k in range(i, i + period)]) * (copies - 1)
+                saved = sum(sizes[i : i + period]) * (copies - 1)
                 if saved > most:
                     best, most = (i, period, copies), saved
-            i = max(j, i + 1)
+            i = j
     return best
 
 
@@ -331,7 +335,7 @@ def _is_shown(name: str, operand: str, within: Mapping[str, tuple[int, int]], cl
 
 def _box(units: tuple[Unit, ...], count: int, name: str) -> Unit:
     inside = tuple([v for u in units for v in (u.inside or (u,))])  # a box in a box is opened
-    lines = [u.title.partition("\n")[0] for u in inside]
+    lines = [u.head for u in inside]
     few = [*lines[:SHOWN], *([f".. {len(lines) - SHOWN} more"] if len(lines) > SHOWN else [])]
     head = f"{len(inside)} instructions, {count} times:" if count > 1 else f"{len(inside)} instructions:"
     return Unit(name, "box", (), "\n".join([head, *few]), "", None, inside=inside, count=count)

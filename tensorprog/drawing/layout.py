@@ -300,7 +300,7 @@ class _Layout:
             item = self.chains[a, b][-2]
             if item.through:
                 x0, y0 = self.right[item.column] if x1 > x0 else self.left[item.column], item.y
-            if abs(y1 - y0) < 8 and abs(x1 - x0) < 140:
+            if abs(y1 - y0) < 10:
                 x = (x0 + x1) / 2
             else:  # where edges that fan out are apart
                 x = x1 + min(width(text, LABEL) / 2 + 9, abs(x1 - x0) / 2) * _sign(x0 - x1)

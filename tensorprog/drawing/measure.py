@@ -20,6 +20,8 @@ NARROW = 0.56
 PORT, TALLEST = 8.0, 150.0
 """Between the ends of edges at a gate; the height of a gate with very many."""
 BOX = 44.0
+BOLD = 1.12
+"""How much wider bold letters are."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,7 @@ def _measure(u: Unit, nodes: frozenset[Node]) -> Measured:
         return Measured(u, f"{first}\n{second}", h, w, h / 2, h / 2, "", "remark")
     style = "output" if u.outputs else "name" if u.label.partition("[")[0] else "auto"
     label = u.label if style != "auto" else _plain(u) + u.label
-    size = SMALL if style == "auto" else LABEL
+    size = SMALL if style == "auto" else BOLD * LABEL if style == "output" else LABEL
     down = RADIUS + (16 if label else 2)
     if not u.gate:
         w = max(2 * RADIUS, width(label, size))

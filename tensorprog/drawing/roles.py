@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from tensorprog.drawing.units import Unit
+from tensorprog.language.node import Node
 
 __all__ = ["columns", "is_mirrored", "row_titles", "rows"]
 
@@ -96,8 +97,7 @@ def _postponed(
     seeded: set[str] = set()
     for name, u in units.items():
         if u.kind == "vector":
-            alone = not any(_is_bias(name, units[v], units) for v in users[name])
-            if name not in multiplied and alone:
+            if name not in multiplied and not all(_is_bias(name, units[v], units) for v in users[name]):
                 seeded.add(name)
         elif any(o in seeded for o in u.operands):
             seeded.add(name)
@@ -106,7 +106,11 @@ def _postponed(
     for name in backwards:
         u, p = units[name], phase[name]
         after = [v for v in users[name] if v not in ends and v not in ended]
-        if u.is_leaf or u.kind == "matmul" or not after:
+        if u.is_leaf or u.kind == "matmul" or name in ends:
+            continue
+        if not after:
+            if name in seeded and p % 2 == 0:
+                late[name] = p + 1  # a gradient that is used in Moments alone
             continue
         least = min([late.get(v, phase[v]) for v in after])
         if least <= p:
@@ -119,9 +123,22 @@ def _postponed(
 
 
 def _is_bias(name: str, user: Unit, units: Mapping[str, Unit]) -> bool:
-    """Is the vector added to others?"""
-    x = units[name].node
-    return user.node is not None and user.node.op == "add" and len(user.operands) > 1 and x in user.node.args
+    """Is the vector, or a part of it, added to others?"""
+    seen = {units[o].node for o in user.operands}
+    todo = [user.node] if user.node is not None else []
+    while todo:
+        x = todo.pop()
+        if x.op == "add" and len(x.args) > 1 and any(_whole(a) == units[name].node for a in x.args):
+            return True
+        todo += [a for a in x.args if a not in seen]
+        seen.update(x.args)
+    return False
+
+
+def _whole(x: Node) -> Node:
+    while x.op in ("view", "take", "pick"):
+        x = x.args[0]
+    return x
 
 
 def columns(

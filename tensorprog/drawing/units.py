@@ -25,7 +25,7 @@ import numpy as np
 
 from tensorprog.language.algebra import is_backward
 from tensorprog.language.node import Node
-from tensorprog.text.literals import number_text
+from tensorprog.text.literals import axis_text, number_text
 from tensorprog.text.show import Line, listing
 
 if TYPE_CHECKING:
@@ -51,11 +51,12 @@ class Unit:
         kind: A row of the table above.
         operands: The names of the units it is made of, in the order of the text; of a matmul the vector, and the matrix if it
             is drawn.
-        title: Its line in `print(program)` and the user's line.
+        head: Its line in `print(program)`.
         text: The line's right-hand side.
         node: What it computes; None for a box.
         label: What stands beside its last shape.
         outputs: The program's outputs that it is.
+        also: Their lines, where these are not its own.
         matrix: Of a matmul: the matrix's name.
         transposed: Is it the matrix's transpose?
         backward: Is it a product of back-propagation?
@@ -66,16 +67,23 @@ class Unit:
     name: str
     kind: str
     operands: tuple[str, ...]
-    title: str
+    head: str
     text: str
     node: Node | None
     label: str = ""
     outputs: tuple[str, ...] = ()
+    also: tuple[str, ...] = ()
     matrix: str = ""
     transposed: bool = False
     backward: bool = False
     inside: tuple[Unit, ...] = field(default=(), repr=False)
     count: int = 1
+
+    @property
+    def title(self) -> str:
+        """Its line in `print(program)`, the user's line, and the outputs that it is."""
+        source = self.node.source if self.node is not None else None
+        return "\n".join([self.head, *([str(source)] if source is not None else []), *self.also])
 
     @property
     def end(self) -> str:
@@ -111,32 +119,30 @@ def units(program: Program) -> dict[str, Unit]:
         if node.op == "matrix":
             continue
         kind = "vector" if node.op == "vector" else "scalar"
-        title = _title(heads.get((kind, name), name), node)
-        found[name] = Unit(name, kind, (), title, "", node, label=name + _axes(node))
+        found[name] = Unit(name, kind, (), heads.get((kind, name), name), "", node, label=name + _axes(node))
     for line in parts.lines:
         for unit in _of_line(line, found):
             found[unit.name] = unit
     for line in parts.outputs:
-        head = f"output {line.name} = {line.text}"
+        axes = ", ".join(map(axis_text, program.outputs[line.name].axes))
+        head = f"output {line.name}{f'[{axes}]' if axes else ''} = {line.text}"
         if line.text in found:  # an instruction, or a hyperparameter, is the output
             unit = found[line.text]
             outputs = (*unit.outputs, line.name)
             label = ", ".join(outputs) + _axes(line.node)
-            found[line.text] = replace(unit, outputs=outputs, label=label, title=f"{unit.title}\n{head}")
+            found[line.text] = replace(unit, outputs=outputs, also=(*unit.also, head), label=label)
         else:
             operands = tuple([o for o in line.operands if o in found])
             kind = "function" if operands else "scalar"
             name = f"output {line.name}"
             label = line.name + _axes(line.node)
-            title = _title(head, line.node)
-            found[name] = Unit(name, kind, operands, title, line.text, line.node, label, (line.name,))
+            found[name] = Unit(name, kind, operands, head, line.text, line.node, label, (line.name,))
     return found
 
 
 def _of_line(line: Line, found: dict[str, Unit]) -> list[Unit]:
     x, head = line.node, f"{line.name} = {line.text}"
     label = (line.name if x.label else "") + _axes(x)
-    title = _title(head, x)
     operands = tuple([o for o in line.operands if o in found])
     if x.op in ("matmul", "apply"):
         made = []
@@ -146,10 +152,10 @@ def _of_line(line: Line, found: dict[str, Unit]) -> list[Unit]:
         if not multiplied:  # a constant has no line of its own
             constant = f"operand of {line.name}"
             value = "K" if isinstance(vector.attr, np.ndarray) else number_text(vector.attr)
-            made.append(Unit(constant, "constant", (), title, "", vector, value))
+            made.append(Unit(constant, "constant", (), head, "", vector, value))
             multiplied = [constant]
         of = (*multiplied, own) if x.op == "apply" and own in found else (*multiplied,)
-        made.append(Unit(line.name, "matmul", of, title, line.text, x, label, matrix=own,
+        made.append(Unit(line.name, "matmul", of, head, line.text, x, label, matrix=own,
                          transposed=x.attr.transposed, backward=is_backward(x)))  # fmt: skip
         return made
     if x.has_matrix or (x.width is not None and x.inner is not None):
@@ -160,7 +166,7 @@ def _of_line(line: Line, found: dict[str, Unit]) -> list[Unit]:
         kind = "function" if operands else "scalar"
     else:
         kind = "nonlin" if operands else "constant"
-    return [Unit(line.name, kind, operands, title, line.text, x, line.name if kind == "matrix" else label)]
+    return [Unit(line.name, kind, operands, head, line.text, x, line.name if kind == "matrix" else label)]
 
 
 def _declarations(lines: list[str]) -> dict[tuple[str, str], str]:
@@ -170,10 +176,6 @@ def _declarations(lines: list[str]) -> dict[tuple[str, str], str]:
         for line in lines
         for kind, _, rest in [line.partition(" ")]
     }
-
-
-def _title(head: str, x: Node) -> str:
-    return head if x.source is None else f"{head}\n{x.source}"
 
 
 def _axes(x: Node) -> str:

@@ -3,7 +3,7 @@
 The errors of a scalar program are found by moving its numbers. Covariance and variances of one variable, moved apart, are of
 two variables with a correlation beyond 1, or below: what turns like an angle there (the kernel of relu') would move by 1e-8, and
 a quadrant by 1/2, though the variable is itself. Where that is known, the three stay one number: `Alike` knows it, for
-`ScalarProgram` as it is, for the tiles of `Batched` by a `Trace`.
+`ScalarProgram` as it is, for kernels in lanes by a `Trace`.
 """
 
 from __future__ import annotations
@@ -33,18 +33,16 @@ class Alike:
         close: May variables differ that have the same variances and covariance, up to rounding?
         marks: Two for each example, the second one without its sign: those of other marks differ, whatever rounding makes of
             their covariances. None where that is not known.
-        rounded: Is this for tiles? Correlations within rounding of 1 are those of one variable then, unless variables are
-            close. Else variances and covariance have to be one number, to the last bit.
+        rounded: Is this for kernels in lanes? Correlations within rounding of 1 are those of one variable then, unless variables
+            are close. Else variances and covariance have to be one number, to the last bit.
     """
 
     def __init__(self, close: bool, marks: Array | None = None, rounded: bool = False) -> None:
         self.close, self.rounded = close, rounded
         self.marks = marks
-        self._known: dict[tuple[Node, int, int, Any], Array] = {}
+        self._known: dict[tuple[Node, int, int], Array] = {}
 
-    def operands(
-        self, x: Node, args: Sequence[Array], values: Values, recorded: bool, moved: bool, tile: Any = None
-    ) -> Sequence[Array]:
+    def operands(self, x: Node, args: Sequence[Array], values: Values, recorded: bool, moved: bool) -> Sequence[Array]:
         """The operands of an instruction, covariances and variances of one variable made one number.
 
         Args:
@@ -53,11 +51,10 @@ class Alike:
             values: Of all nodes before it.
             recorded: Is this evaluation the one to look at?
             moved: Is it one that measures rounding? Others' correlations are as far from 1 then as they may have been.
-            tile: What part of the instruction this is.
         """
         if x.op == "dual" and x.attr in CORRELATED:
             a, c, b = args[-3:]
-            same = self._where((x, 1, 0, tile), x.args[-3:], (a, c, b), values, recorded)
+            same = self._where((x, 1, 0), x.args[-3:], (a, c, b), values, recorded)
             edge = np.sqrt(np.maximum(a, 0.0)) * np.sqrt(np.maximum(b, 0.0))
             if moved:
                 c = np.where(same, np.sign(c) * edge, apart_by_rounding(a, c, b))
@@ -66,7 +63,7 @@ class Alike:
             return (*args[:-2], c, b)
         if x.op == "dual" and x.attr == "widened" and x.args[1] is x.args[2]:  # what noise leaves of a variance
             a, c, _, b, t = args
-            same = self._where((x, 1, 0, tile), (x.args[0], x.args[1], x.args[3]), (a, c, b), values, recorded)
+            same = self._where((x, 1, 0), (x.args[0], x.args[1], x.args[3]), (a, c, b), values, recorded)
             if moved:
                 c = apart_by_rounding(a, c, b)
             a, c = np.where(same, b, a), np.where(same, b, c)
@@ -76,9 +73,7 @@ class Alike:
             return [*args[:start], *self._joined(x, x.args[start:], args[start:], values, recorded)]
         return args
 
-    def left(
-        self, x: Node, args: Sequence[Array], value: Array, values: Values, recorded: bool, tile: Any = None
-    ) -> Array:
+    def left(self, x: Node, args: Sequence[Array], value: Array, values: Values, recorded: bool) -> Array:
         """What is left of a mean or a variance given another variable (`residual`): nothing where both are the same."""
         if recorded:
             nothing = value == 0
@@ -86,8 +81,8 @@ class Alike:
             if x.args[1] is x.args[2]:
                 b, c, _, a = args
                 same = same | self._same((x.args[3], x.args[1], x.args[0]), (a, c, b), values)
-            self._known[x, 1, 0, tile] = same
-        same = self._known.get((x, 1, 0, tile), np.zeros((), dtype=bool))
+            self._known[x, 1, 0] = same
+        same = self._known.get((x, 1, 0), np.zeros((), dtype=bool))
         return np.where(same, 0.0, value) if same.any() else value
 
     def _joined(
@@ -104,9 +99,7 @@ class Alike:
         for i in range(1, d):
             for j in range(i):
                 where = place(j, j), place(i, j), place(i, i)
-                same = self._where(
-                    (x, i, j, None), [nodes[k] for k in where], [args[k] for k in where], values, recorded
-                )
+                same = self._where((x, i, j), [nodes[k] for k in where], [args[k] for k in where], values, recorded)
                 if not same.any():
                     continue
                 sign = np.sign(args[where[1]])
@@ -121,7 +114,7 @@ class Alike:
 
     def _where(
         self,
-        key: tuple[Node, int, int, Any],
+        key: tuple[Node, int, int],
         nodes: Sequence[Node],
         arrays: Sequence[Array],
         values: Values,

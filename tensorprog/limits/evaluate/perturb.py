@@ -18,7 +18,9 @@ __all__ = ["Perturbation", "is_given", "size_of"]
 INSIDE = 4 * NOISE
 """Of integrals: the arguments of an integrand are rounded, too, and Phi turns that in its tail into more."""
 DRAWN, POOL = 2**11, 2**18
-"""Signs drawn together; signs of which large arrays get a stretch, from a random place on."""
+"""Signs drawn together; signs of which large arrays get a stretch each, far from the one before."""
+SMALL, STRIDE = 2**7, 104729
+"""Where there are many arrays, those of more entries are large; how far the stretches are apart."""
 _ARITHMETIC = ("add", "mul", "sum", "constant")
 _MOVING = (*MOVES, "stack")
 
@@ -51,6 +53,7 @@ class Perturbation:
     def __init__(self, seed: Sequence[int], lanes: range | None = None) -> None:
         self._seed, self._lanes = tuple(seed), lanes
         self._signs, self._used = _first_signs(self._seed), 0
+        self._place = hash(self._seed) % POOL  # of the next stretch
         if lanes is not None:  # the first signs are in the tables
             self._rows, self._used = 0, len(self._signs)
 
@@ -105,9 +108,9 @@ class Perturbation:
         count = prod(shape)
         if count >= POOL:
             return 1 + size * _signs(self._stream, count).reshape(shape)
-        if count > DRAWN:
-            start = int(self._stream.integers(0, POOL - count))
-            return _pool(size)[start : start + count].reshape(shape)
+        if count > (DRAWN if self._lanes is None else SMALL):
+            self._place = (self._place + STRIDE) % (POOL - count)
+            return _pool(size)[self._place : self._place + count].reshape(shape)
         if self._used + count > len(self._signs):
             self._signs, self._used = _drawn(self._stream), 0
         found = self._signs[self._used : self._used + count].reshape(shape)

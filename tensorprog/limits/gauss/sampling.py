@@ -34,11 +34,12 @@ from tensorprog.limits.gauss.integrand import POINTS, Integrand
 from tensorprog.limits.gauss.integrate import cholesky_in_order, normal_points, qmc_expectation
 from tensorprog.limits.gauss.supports import Intervals, supports
 
-__all__ = ["Sampler"]
+__all__ = ["PILOT", "ROUNDS", "Sampler"]
 
 Array = NDArray[np.float64]
 
 PILOT = 2**12
+"""Samples that a density is fitted to, in each of its rounds."""
 WIDE = (1.0, 1.5, 2.5, 4.0)
 """Standard deviations of the pilot's samples; the first is the Gaussian itself."""
 EVEN = 8.0
@@ -46,6 +47,7 @@ EVEN = 8.0
 EVEN_INSIDE = 2.0
 """The same inside supports: what is left there is smooth, and a Gaussian fits it."""
 ROUNDS = 10
+"""Of fitting, at most."""
 DEFENSIVE = 0.2
 """Share of the plain Gaussian in what is sampled."""
 NARROW = 0.1

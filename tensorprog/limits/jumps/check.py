@@ -35,6 +35,7 @@ from tensorprog.limits.expect.domain import jumps, ranges
 from tensorprog.limits.expect.lower import Lowering
 from tensorprog.limits.expect.powers import initial_scalars
 from tensorprog.limits.gauss.integrand import POINTS
+from tensorprog.limits.gauss.sampling import PILOT, ROUNDS
 from tensorprog.limits.jumps.fixed import at_every_width, deviation, standing
 from tensorprog.limits.jumps.stand_in import with_generic_data
 from tensorprog.limits.tasks import Declined
@@ -58,7 +59,7 @@ HITS = 4
 EFFORT = 1 / 16
 """The budget of the scalars' values: roughly known ones do."""
 SAMPLED = 2.0**24
-"""Numbers computed for integrals by sampling, all scalars together, at most."""
+"""Numbers computed for integrals by sampling, all scalars together, at most; where to sample costs more than the samples do."""
 _BOUNDARY = ("vector", "matmul", "outer", "moment", "inverse_sqrt")
 _COMMON = Width("draws")
 
@@ -423,7 +424,7 @@ def _numbers(scalars: Sequence[Node]) -> dict[Node, list[Array]]:
     for x in topological(generic):
         costly = False
         if x.op == "gauss" and not any(a in open_ends for a in x.args):
-            sampled += one_sampling_cost(x, POINTS)
+            sampled += one_sampling_cost(x, POINTS + PILOT * ROUNDS)
             costly = sampled > SAMPLED
         if costly or x.op in ("data", "scalar") or any(a in open_ends for a in x.args):
             open_ends.add(x)

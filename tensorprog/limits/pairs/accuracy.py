@@ -153,10 +153,9 @@ def measure(
     total = n * (n + 1) // 2 if p.same else n * m
     rows, columns = _telling(p, _number(MOST, FEWEST, pair, total, call))
     alone = sorted({*rows, *(columns if p.same else ()), *_spread(p.sizes(0), _number(1024, FEWEST, same, n, call))})
-    own = p.at(alone, None)
-    own_data = own.block(same.data, slice(None), slice(None)).products
-    near, repeated = own.positions
-    itself, own_errors = _compared(same, own_data, len(alone), found, call, apart=False, close=near or not repeated)
+    near, repeated = p.at(alone, None).positions
+    data = p.lanes(same.data, alone, alone)
+    itself, own_errors = _compared(same, data, len(alone), found, call, apart=False, close=near or not repeated)
     found.tiny |= any((_largest(x) < NORMAL).any() for x in itself)
     sizes = [_sizes(x, several) for x in itself]
     largest = [float(np.max(size, initial=0.0)) ** 2 for size in sizes]
@@ -167,16 +166,16 @@ def measure(
         if n == 1:
             return found
     pairs = _different(rows, columns) if p.same else list(product(rows, columns))
-    i, j = [np.array([side.index(x[k]) for x in pairs], dtype=int) for k, side in enumerate((rows, columns))]
-    part = p.at(rows, columns)
-    equal = part.equal(i, j)
+    i, j = np.array(pairs, dtype=int).reshape(-1, 2).T
+    equal = p.equal(i, j)
     if not p.same:
-        near, repeated = part.positions
+        near, repeated = p.at(rows, columns).positions
     values = [np.empty((*shape, len(pairs))) for shape in pair.shapes]
     errors = [np.empty_like(x) for x in values]
     for which, apart in ((~equal, True), (equal, False)):  # the latter: correlations of 1 that are no rounding
         if which.any():
-            data, close = part.lanes(pair.data, i[which], j[which]), near or (apart and not repeated)
+            data = p.lanes(pair.data, i[which], j[which])
+            close = near or (apart and not repeated)
             answers = _compared(pair, data, int(np.count_nonzero(which)), found, call, apart, close)
             for full, answer in zip((*values, *errors), (*answers[0], *answers[1]), strict=True):
                 full[..., which] = answer
@@ -187,8 +186,7 @@ def measure(
             full[..., i, j] = x
         found.values = whole, [x[..., None] for x in itself]
     others = None if p.same else _second(p, same, columns, found, several, call)
-    place = {k: at for at, k in enumerate(alone)}
-    first, second = [place[rows[k]] for k in i], [place[columns[k]] if p.same else k for k in j]
+    first, second = [np.searchsorted(side, k) for side, k in ((alone, i), (alone if p.same else columns, j))]
     for k, (name, value, error, size, most) in enumerate(zip(names, values, errors, sizes, largest, strict=True)):
         one = size[..., first]
         with np.errstate(all="ignore"):
@@ -199,7 +197,7 @@ def measure(
             else:  # at least this, by Cauchy and Schwarz
                 least = np.nan_to_num(np.abs(value) / (one[:, None] if several else one))
                 least = least.max(0) if several else least
-                two = np.stack([least[..., j == at].max(-1, initial=0.0) for at in range(len(columns))], -1)[..., j]
+                two = np.stack([least[..., j == k].max(-1, initial=0.0) for k in columns], -1)[..., second]
         scale = one[:, None] * two[None] if several else one * two
         top = float(np.max(scale, initial=0.0))
         most = max(most, top if np.isfinite(top) else float(np.max(np.nan_to_num(scale))))

@@ -202,7 +202,11 @@ class Products:
         if change == VALUES:
             return self._values(x, columns if slot else rows)
         if labels is not None:
-            return self._tied(x, rows, columns)
+            if slot != slot2 and not isinstance(change, ArrayData):
+                return self._tied(x, rows, columns)
+            if x.attr not in self._alone:
+                self._alone[x.attr] = self._tied(x, slice(None), slice(None))
+            return np.ascontiguousarray(self._alone[x.attr][..., columns if slot else rows])
         a = self._view(name, transform, slot)
         value: Any
         own = columns if slot else rows
