@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from tensorprog.coordinates.setup import Exponents
     from tensorprog.depth.edge import edge_of_chaos
     from tensorprog.depth.phase import phase_diagram
+    from tensorprog.depth.scaled import scaled_residual
     from tensorprog.depth.shaping import shape_activation
     from tensorprog.depth.signal import signal_propagation
     from tensorprog.drawing.draw import draw
@@ -96,7 +97,7 @@ __all__ = [
     "TensorProgramError", "Trace", "Vector", "Width", "check_gia", "check_regularity", "classify", "compare",
     "concat", "coord_check", "draw", "edge_of_chaos", "flatten", "formula",
     "inverse_sqrt", "kernel_fn", "latex", "layer", "limit", "load", "parse", "phase_diagram", "predict", "run",
-    "save", "sgd", "shape_activation", "signal_propagation", "split", "sweep", "tune",
+    "save", "sgd", "scaled_residual", "shape_activation", "signal_propagation", "split", "sweep", "tune",
     *_build, *_networks,
 ]  # fmt: skip
 
@@ -139,6 +140,7 @@ _LATER = {
     "sgd": "tensorprog.training.sgd",
     "sweep": "tensorprog.training.sweep",
     "tune": "tensorprog.training.sweep",
+    "scaled_residual": "tensorprog.depth.scaled",
     "shape_activation": "tensorprog.depth.shaping",
     "signal_propagation": "tensorprog.depth.signal",
 } | {name: f"tensorprog.networks.{module}" for module, names in _NETWORKS.items() for name in names}

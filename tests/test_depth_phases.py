@@ -61,6 +61,7 @@ def test_a_family_of_blocks_has_a_diagram():
     assert abs(float(s.slope) - 1) < 1e-11 and 0.8 < e.W_std < 2
 
 
+@pytest.mark.slow
 def test_pictures(tmp_path):
     pytest.importorskip("matplotlib")
     tp.phase_diagram(tp.erf, b_std=np.linspace(0.1, 1, 3), W_std=np.linspace(0.5, 2, 4)).plot(tmp_path / "phase.svg")

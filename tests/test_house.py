@@ -50,7 +50,7 @@ ARROWS: dict[str, str] = {
     "function_space": "errors estimate progress language arrays networks kernels training",
     "data": "",
     "faces": "errors estimate progress language text drawing execute limits/formula limits networks kernels analysis "
-    "training coordinates function_space data",
+    "training coordinates depth function_space data",
 }
 """What a room may import: rooms above it. (`language/` also asks `text/` and `drawing/`, when a program is printed or shown.)"""
 PRINTED = {

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tensorprog.estimate import Estimate
+from tensorprog.limits.evaluate.errors import student
 
 __all__ = ["Valley", "line", "next_value", "valley"]
 
@@ -53,9 +54,10 @@ def valley(values: Sequence[float], losses: np.ndarray) -> Valley:
     """Where the mean of losses is least.
 
     The place is the vertex of a parabola through the least mean and its neighbours, on logarithmic axes where numbers are
-    positive. Its error: the jackknife's over replicates (which knows that all values share their randomness), and ten times the
-    distance to what cubics through a fourth point, and the parabola on a linear axis, say; at most, or where nothing else is
-    known, the distance to the neighbours: a curve with one minimum has it between them.
+    positive. Its error: the standard error of the slope there over the curvature (the slopes of replicates know that all values
+    share their randomness), and ten times the distance to what cubics through a fourth point, and the parabola on a linear
+    axis, say; at most, or where nothing else is known, the distance to the neighbours: a curve with one minimum has it between
+    them.
 
     Args:
         values: Of the hyperparameter, ascending.
@@ -69,14 +71,7 @@ def valley(values: Sequence[float], losses: np.ndarray) -> Valley:
         return Valley(x, mean, None, least)
     axis = _axis(x)
     place, shape = _vertex(axis, mean, i)
-    jackknife = 0.0
-    if len(a) > 1:
-        known = np.isfinite(mean)
-        without = np.full(a.shape, np.inf)
-        without[:, known] = (a[:, known].sum(axis=0) - a[:, known]) / (len(a) - 1)
-        found = np.array([_vertex(axis, row, i)[0] for row in without])
-        jackknife = math.sqrt((len(found) - 1) * float(np.mean((found - found.mean()) ** 2)))
-    error = jackknife + shape
+    error = _spread(axis[i - 1 : i + 2], a[:, i - 1 : i + 2]) + shape
     value = math.exp(place) if _positive(x) else place
     best = Estimate(value, value * error if _positive(x) else error, "parabola", "standard error")
     return Valley(x, mean, best, least)
@@ -141,6 +136,22 @@ def _vertex(x: np.ndarray, mean: np.ndarray, i: int) -> tuple[float, float]:
     if len(others) == 1 or None in others:
         return found, widest
     return found, min(widest, DOUBT * max([abs(o - found) for o in others if o is not None]))
+
+
+def _spread(x: np.ndarray, losses: np.ndarray) -> float:
+    """The standard error of the place where the mean of curves is least, from three points of each.
+
+    Where the mean is flat each curve has a slope; the mean of as many others would be off by the standard error of these slopes,
+    and be flat that far away over its curvature.
+    """
+    if len(losses) < 2 or not np.isfinite(losses).all():
+        return 0.0
+    size = float(np.abs(losses).max()) or 1.0
+    parabolas = np.polyfit(x - x[1], losses.T / size, 2)
+    curvature = 2 * float(parabolas[0].mean())
+    slopes = parabolas[1]
+    error = float(slopes.std(ddof=1)) / math.sqrt(len(slopes)) * student(len(slopes) - 1)
+    return error / curvature if curvature > 0 else float(x[2] - x[0])
 
 
 def _polynomial(x: np.ndarray, y: np.ndarray, centre: float) -> np.ndarray:

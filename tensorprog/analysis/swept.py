@@ -107,7 +107,7 @@ class Sweep:
         """Width to the value with the least loss; None where it lies at the edge of the values, or beyond.
 
         A parabola through the least loss and its neighbours, on logarithmic axes where numbers are positive. The error is that of
-        the seeds (jackknife), and what the points leave open about the curve (`analysis/bests.py:valley`).
+        the seeds, and what the points leave open about the curve (`analysis/bests.py:valley`).
         """
         return {n: row.valley.best for n, row in self.rows.items()}
 

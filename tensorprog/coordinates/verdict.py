@@ -47,7 +47,7 @@ class Row:
         limit: The size at infinite width of the right set-up; None where it is not known.
         distance: |size / limit - 1| at the widest network.
         verdict: "pass"; "transient" (passes: smaller than it will be, and known to be); "still" (passes: does not move at all);
-            "FAIL"; "FAIL (predicted)": not yet seen at these widths, and certain from the program; "undecided".
+            "FAIL"; "FAIL (predicted)": not yet seen at these widths, and inferred from the program; "undecided".
         reason: In words.
         widths: Of the networks.
         sizes: Root mean squares over coordinates, examples and seeds, one a width.

@@ -96,7 +96,14 @@ class Block:
         self.image = out
         self.network = Network(self._network, inputs=[Input(STATE)])
         body = self.network.body(open_data(self.network.inputs, {STATE: (1,)}, 0))
-        self.parameters = [k for k in parameters(body.backward) if k not in (STATE, READOUT)]
+        known = parameters(body.backward)
+        if STATE not in known:
+            raise TensorProgramError(
+                "a block through which no gradient flows",
+                why="its slope is 0 wherever it has one (sign, a step, a constant): the tangent kernel does not see its input",
+                fix="give a function that is continuous and not constant",
+            )
+        self.parameters = [k for k in known if k not in (STATE, READOUT)]
         self.kernels = kernel_fn(self.network)
 
     def _network(self, x: Any) -> Any:

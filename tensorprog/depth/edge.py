@@ -74,8 +74,8 @@ def edge_of_chaos(phi: Callable[..., Any], b_std: Any = 0, *, width: Width | Non
     off = np.abs(gap) > SAME * grid
     grid, gap = grid[off], gap[off]
     found = [_polished(block, b2, *np.log(grid[i : i + 2])) for i in np.flatnonzero((gap[:-1] > 0) != (gap[1:] > 0))]
-    zero = block.alone([0.0])
-    if b2 == 0 and zero.covariance[0] < 1e-25 and zero.slope[0] > 0:
+    zero = block.alone([0.0]) if b2 == 0 else None
+    if zero is not None and zero.covariance[0] < 1e-25 and zero.slope[0] > 0:
         slope = float(zero.slope[0])
         edge = Edge(slope**-0.5, 0.0, 0.0, zero.errors[1] * slope**-1.5, 0.0, "limit of small variances")
         found.append((edge, 1.0))

@@ -23,6 +23,8 @@ LOWEST, HIGHEST = 1e-12, 1e9
 PER_DECADE = 2
 SETTLED = 0.1
 """Logarithms of V(q)/q that change by no more of themselves over a decade will not change their sign."""
+UNMOVED = 1e-10
+"""A start whose variance changes by no more is a fixed point."""
 STEPS = 24
 SAME = 1e-12
 """Ratios of variances that differ by no more are one."""
@@ -175,7 +177,8 @@ def variance(repeated: Repeated, start: float = 1.0) -> Variance:
     Raises:
         TensorProgramError: variances have no fixed point that is reached.
     """
-    zero = float(repeated.alone([0.0]).covariance[0])
+    zero = float(_in_range(repeated.alone, np.zeros(1))[0][0])
+    zero = zero if np.isfinite(zero) else LOW  # floats do not tell
     grid, after, _ = scanned(repeated.alone, zero, True)
     if not len(grid):
         raise TensorProgramError("a block makes the variance 0, or none, of every variance", fix="look at the block")
@@ -194,7 +197,7 @@ def variance(repeated: Repeated, start: float = 1.0) -> Variance:
     grid, gain = grid[~hit], gain[~hit]
     for i in np.flatnonzero((gain[:-1] > 0) != (gain[1:] > 0)):
         points.append(_point(repeated, *np.log(grid[i : i + 2])))
-    chosen = _reached(points, grid, gain, start)
+    chosen = _stays(repeated, start) or _reached(points, grid, gain, start)
     if chosen is None:
         low = gain[np.searchsorted(grid, start).clip(0, len(gain) - 1)] < 0
         raise TensorProgramError(
@@ -218,6 +221,18 @@ def _point(repeated: Repeated, low: float, high: float) -> FixedPoint:
     s, _, turn = polished(gain, low, high)
     slope = 1 + float(turn[0])
     return FixedPoint(float(np.exp(s)), worst / max(abs(1 - slope), 1e-8), slope, abs(slope) < 1)
+
+
+def _stays(repeated: Repeated, start: float) -> FixedPoint | None:
+    """The start, if it is a fixed point itself, stable or not: activations are shaped so that 1 is."""
+    one = repeated.alone([start])
+    gap = abs(float(one.covariance[0]) / start - 1)
+    if gap > UNMOVED:
+        return None
+    s = nodes(POINTS, -NEAR, NEAR)
+    a = series(repeated.alone(start * np.exp(s)).covariance / start)
+    slope = float(value(np.polynomial.chebyshev.chebder(a), 0.0)) / NEAR
+    return FixedPoint(start, start * gap + one.errors[0], slope, abs(slope) < 1)
 
 
 def _reached(points: list[FixedPoint], grid: Array, gain: Array, start: float) -> FixedPoint | None:

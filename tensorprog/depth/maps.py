@@ -48,7 +48,7 @@ class CorrelationMap:
         mean: Coefficients of R.
         tangent: Coefficients of B, over the variance after the block, in the same variable.
         diagonal: B for an input with itself, over the variance after the block.
-        errors: Of chi, of r (beside its size), of B, at most.
+        errors: Of chi, of r (beside its size), of B over the variance, at most.
         checked: How far the integral of the slopes is from the limits themselves, at most.
         parity: -1 if opposite states stay opposite, 1 if they become the same, else 0.
     """
@@ -125,8 +125,8 @@ class CorrelationMap:
             chi=self.chi + chi,
             ratio=self.ratio * (1 + ratio),
             mean=self.mean * (1 + ratio),
-            tangent=self.tangent * (1 + own),
-            diagonal=self.diagonal * (1 + own),
+            tangent=self.tangent + own * (np.arange(len(self.tangent)) == 0),
+            diagonal=self.diagonal + own,
         )
 
 

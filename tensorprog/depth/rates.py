@@ -72,7 +72,8 @@ def rate(f: CorrelationMap, doubled: Doubled, c_star: float) -> Rate:
     slope, own = (f.chi, f.diagonal) if star == 0 else (float(f.slope(at)[0]), float(f.own(at)[0]))
     value = own / (1 - slope)
     noise = f.errors[0] + f.errors[1] * abs(f.chi - slope)
-    error = abs(value) * (noise / abs(1 - slope) + f.errors[2]) + 1e-15
+    moved = noise / abs(1 - slope) if star else 0.0  # of c*, and of what depends on it
+    error = (f.errors[2] + (1 + abs(value)) * (noise + moved)) / abs(1 - slope) + 1e-15
     limit = Estimate(value, error, "fixed point", "bound")
     kinked = star == 0 and not f.smooth and abs(_at_one(f)[0]) > FLAT
     factor = abs(slope) ** 0.5 if kinked else abs(slope)
@@ -157,7 +158,7 @@ def _decay(doubled: Doubled, start: float, slope: float, power: int) -> tuple[Es
     method = "kernels of two depths"
     if slope <= 1e-3 or slope >= 1:
         none = Estimate(float("nan"), float("inf"), method, "bound", "too fast, or too slow, to be seen")
-        return Estimate(last, 1e-12 * abs(last), f"depth {deepest:.0e}", "bound"), none
+        return Estimate(last, 1e-12 * abs(last) + 1e-13, f"depth {deepest:.0e}", "bound"), none
     layers = np.unique(np.round(np.log(10.0 ** np.array([-4.0, -5.0, -6.0])) / np.log(slope)).astype(int).clip(2))
     if len(layers) < 3:
         layers = np.array([3, 4, 5])
@@ -165,5 +166,5 @@ def _decay(doubled: Doubled, start: float, slope: float, power: int) -> tuple[Es
     with np.errstate(divide="ignore", invalid="ignore"):
         logs = np.log(rest)
     one, two = (logs[1] - logs[0]) / (layers[1] - layers[0]), (logs[2] - logs[1]) / (layers[2] - layers[1])
-    first = Estimate(last, 1e-12 * abs(last) + 1e-15, f"depth {deepest:.0e}", "bound")
+    first = Estimate(last, 1e-12 * abs(last) + 1e-13, f"depth {deepest:.0e}", "bound")
     return first, Estimate(float(two), abs(float(two - one)) * 3, method, "bound")

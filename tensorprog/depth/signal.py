@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,6 +18,9 @@ from tensorprog.depth.results import Table
 from tensorprog.errors import TensorProgramError
 from tensorprog.estimate import Estimate
 from tensorprog.language.symbols import Width
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["SignalPropagation", "signal_propagation"]
 
@@ -241,6 +245,19 @@ class SignalPropagation:
         error = np.abs(found[0] - found[1]) + np.abs(found[0] - found[2]) + 8e-16 * found[0]
         shape = (*np.shape(depths), *np.shape(c))
         return Table(found[0].reshape(shape), error.reshape(shape), METHOD, "bound")
+
+    def plot(self, path: str | Path | None = None) -> Figure:
+        """The correlation map with its fixed points, and the tangent kernel against depth.
+
+        Args:
+            path: Where to save it; the suffix says as what.
+
+        Returns:
+            The matplotlib figure.
+        """
+        from tensorprog.depth.plot import plot_signal
+
+        return plot_signal(self, path)
 
     def __repr__(self) -> str:
         lines = [f"phase: {self.phase}, chi = {float(self.slope):.12g}"]

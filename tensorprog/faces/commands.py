@@ -15,6 +15,8 @@ from tensorprog.faces import arguments
 from tensorprog.faces.answer import Answer
 from tensorprog.faces.coordinates import coord_check as coordinates_checked
 from tensorprog.faces.coordinates import coord_check_arguments
+from tensorprog.faces.depth import depth as deep
+from tensorprog.faces.depth import depth_arguments
 from tensorprog.faces.files import CommandError, Model, assignments, load_model
 from tensorprog.faces.predict import predict as predicted
 from tensorprog.faces.predict import predict_arguments
@@ -297,6 +299,11 @@ def coord_check(args: argparse.Namespace) -> Answer:
     return coordinates_checked(args, check_picture)
 
 
+def depth(args: argparse.Namespace) -> Answer:
+    """An activation or a block of layers, repeated: fixed points, phase, the tangent kernel at any depth, its rate."""
+    return deep(args, check_picture)
+
+
 def predict(args: argparse.Namespace) -> Answer:
     """Training in function space: the outputs of infinitely wide networks at times of training, with their errors."""
     return predicted(args, check_picture)
@@ -334,6 +341,7 @@ COMMANDS = (
     Command("kernel", "the kernels of a network on its data: NNGP and NTK", arguments.kernel_arguments, kernel),
     Command("coord-check", "is the parametrization right: sizes against width", coord_check_arguments, coord_check),
     Command("predict", "training in function space: what is learned by a time", predict_arguments, predict),
+    Command("depth", "a layer that is repeated: phases, and the tangent kernel at any depth", depth_arguments, depth),
     Command("regularity", "which Master Theorem covers the program", arguments.regularity_arguments, regularity),
     Command("demo", "gradient independence and real digits, without any file", arguments.demo_arguments, demo),
 )

@@ -22,7 +22,7 @@ from tensorprog.networks.network import Network
 if TYPE_CHECKING:
     from tensorprog.training.trace import Trace
 
-__all__ = ["CommandError", "Model", "assignments", "literal", "load_model", "load_module"]
+__all__ = ["CommandError", "Model", "assignments", "literal", "load_function", "load_model", "load_module"]
 
 
 class CommandError(Exception):
@@ -149,6 +149,33 @@ def load_model(
     if isinstance(X, tuple) and len(X) == 2 and not all(isinstance(k, int) for k in X):
         return Model(found, *X)
     return Model(found, X)
+
+
+def load_function(file: str, settings: Sequence[str] = ()) -> Any:
+    """The function that `build(**parameters)` of a Python file returns: an activation, or a block of layers.
+
+    Args:
+        file: The path.
+        settings: Arguments of `build`, as `name=value` texts.
+
+    Raises:
+        CommandError: The file is missing, or defines no such function.
+    """
+    path = Path(file)
+    if path.suffix != ".py" or not path.is_file():
+        raise CommandError(f"{file} is no Python file (.py) that defines build()")
+    build = getattr(load_module(path), "build", None)
+    if not callable(build):
+        raise CommandError(f"{file} does not define build(); let it define one that returns a function of a vector")
+    known = _parameters(build) or []
+    parameters = assignments("--set", settings, {p.name for p in known if isinstance(p.default, str)})
+    _check_parameters(file, known, parameters, known)
+    found = _called(path, "build", build, parameters)
+    if not callable(found):
+        raise CommandError(
+            f"build() of {file} returned {_described(found)}; it must return a function: an activation, or a block of layers"
+        )
+    return found
 
 
 def _called(path: Path, name: str, function: Any, given: Mapping[str, Any]) -> Any:

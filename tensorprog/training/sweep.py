@@ -95,6 +95,8 @@ def sweep(
     subject, points = subject_of(trace, over, of, values)
     sizes = sorted(distinct_integers("widths", widths, "give different integers of at least 1")) if len(widths) else []
     numbers = check_seeds(seeds)
+    if not sizes and not in_limit:
+        raise TensorProgramError("a sweep without widths and without the limit", fix="give widths=[64, 256]")
     grid = [points[i] for i in checked_values(subject.name, points)]
     if all(isinstance(v, (int, np.integer)) for v in grid) and subject.anew:
         refine = 0  # what is between two whole numbers may make no sense
@@ -353,7 +355,11 @@ def subject_of(
                 f"no hyperparameter {name!r} to sweep over; there are: {has}",
                 fix=f'make it a tp.Scalar("{name}"), or give a function that returns a run of training for every {name}',
             )
-        return Subject(name, lambda value: Point(program, whole, known | {name: value}, of), False), points
+
+        def bound(value: Any) -> Point:
+            return Point(program, whole, _known(trace, program, known | {name: value}), of)
+
+        return Subject(name, bound, False), points
     if not callable(trace):
         raise TensorProgramError(
             f"a sweep of {type(trace).__name__}", fix="give what tp.sgd returns, or a function that returns such"
@@ -365,7 +371,8 @@ def subject_of(
             raise TensorProgramError(
                 f"the function returned {type(made).__name__} for {name}={value!r}", fix="return what tp.sgd returns"
             )
-        return Point(*_scalar(made, of), known, of)
+        program, whole = _scalar(made, of)
+        return Point(program, whole, _known(made, program, known), of)
 
     return Subject(name, make, True), points
 
@@ -402,6 +409,16 @@ def _scalar(what: Trace | Program, of: str) -> tuple[Program, Trace | None]:
             fix="choose another output with of=, or add one: probe={..}, tp.moment, tp.mean",
         )  # fmt: skip
     return Program({of: Output(output.node, output.axes)}), what if isinstance(what, Trace) else None
+
+
+def _known(what: Trace | Program, program: Program, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values that the program of one output asks for.
+
+    Raises:
+        TensorProgramError: The whole has no hyperparameter of a name, or one without a value.
+    """
+    (what.program if isinstance(what, Trace) else what).values(values)
+    return {name: value for name, value in values.items() if name in program.scalars}
 
 
 def _diverged(error: TensorProgramError) -> Cell:
