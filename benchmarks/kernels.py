@@ -1,6 +1,6 @@
 """Kernels of networks, against neural-tangents 0.6.5: times, memory, accuracy.
 
-Run: python benchmarks/kernels.py --peer ENV [--only CASE ..] [--rounds K] [--write]
+Run: python benchmarks/kernels.py --peer ENV [--fast] [--only CASE ..] [--rounds K] [--write]
 ENV is an environment of its own with neural-tangents, which needs an older JAX and NumPy than we have and, for parts that are
 not used here, TensorFlow; `--make-peer ENV` makes it:
 
@@ -38,6 +38,7 @@ from kernels_peer import CASES, SMALL_WIDTH, WIDTH, Case, Kernels, data, serve
 
 HERE = Path(__file__).parent
 SMALL = os.environ.get("TENSORPROG_SMALL") == "1"
+FAST = "--fast" in sys.argv
 ENTRIES = 12
 """Entries of each kernel that accuracy is measured on; the first two are on the diagonal."""
 
@@ -93,7 +94,7 @@ def ours(case: str, shape: tuple[int, ...]) -> Kernels:
                 return (tp.run(net.program(X, of="ntk"), n=width, seeds=[0])["ntk"][0],)
 
             return finite
-    f = tp.kernel_fn(tp.Network(out))
+    f = tp.kernel_fn(tp.Network(out), fast=FAST)
     return lambda X: tuple(f(X))
 
 
@@ -243,15 +244,15 @@ def _smooth(name: str) -> Callable[..., tuple[float, float]]:
 
 # ---- the table ----
 COLUMNS = (
-    "case", "examples", "ours, s", "theirs, s", "times faster", "first call, s: ours, theirs", "memory, MB: ours, theirs",
-    "error: ours, theirs",
+    "case", "examples", "ours, s", "theirs, s", "times faster", "ours compiled, s: times faster",
+    "first call, s: ours, theirs", "memory, MB: ours, theirs", "error: ours, theirs",
 )  # fmt: skip
 HEAD = f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}"
 
 
 def row(case: Case, found: dict[str, dict[str, Any]]) -> str:
     """A row of the table."""
-    us, them = found["ours"], found.get("theirs")
+    us, them, fast = found["ours"], found.get("theirs"), found.get("fast")
 
     def both(key: str, shown: Callable[[dict[str, Any]], str]) -> str:
         return ", ".join([shown(x) if x and key in x else "-" for x in (us, them)])
@@ -260,10 +261,12 @@ def row(case: Case, found: dict[str, dict[str, Any]]) -> str:
     times = f"{us['best']:.4f} ({us['median']:.4f})"
     theirs = f"{them['best']:.4f} ({them['median']:.4f})" if them else "-"
     ratio = f"{them['best'] / us['best']:.1f} ({them['median'] / us['median']:.1f})" if them else "-"
+    compiled = f"{fast['best']:.4f}" if fast else "-"
+    compiled += f": {them['best'] / fast['best']:.1f}" if fast and them else ""
     first = both("first", lambda x: f"{x['first']:.2f}")
     memory = both("bytes", lambda x: f"{x['bytes'] / 1e6:.0f}")
     error = both("error", lambda x: f"{x['error']:.0e}" if x is not us or x["known"] else "-")
-    return f"| {case.title} | {shape} | {times} | {theirs} | {ratio} | {first} | {memory} | {error} |"
+    return f"| {case.title} | {shape} | {times} | {theirs} | {ratio} | {compiled} | {first} | {memory} | {error} |"
 
 
 def large() -> None:
@@ -308,6 +311,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=1 if SMALL else 7)
     parser.add_argument("--large", action="store_true", help="20,000 examples, into files")
     parser.add_argument("--write", action="store_true", help="write benchmarks/kernels.md")
+    parser.add_argument("--fast", action="store_true", help="measure compiled kernels, too (the extra `fast`)")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.worker:
@@ -317,6 +321,8 @@ def main() -> None:
     if given.large:
         return large()
     sides = {"ours": Side([sys.executable, str(HERE / "kernels.py"), "--worker"])}
+    if given.fast:
+        sides["fast"] = Side([*sides["ours"].command, "--fast"])
     if given.peer:
         sides["theirs"] = Side([str(Path(given.peer) / "bin" / "python"), str(HERE / "kernels_peer.py")])
     lines = [HEAD]
@@ -345,11 +351,12 @@ def _processor() -> str:
 TEXT = """# Kernels, against neural-tangents 0.6.5
 
 NNGP and NTK in float64, from data to finished arrays. {machine}; JAX 0.5.3 on the same CPU.
-Written by `python benchmarks/kernels.py --peer ENV --write`, which says how it is measured.
+Written by `python benchmarks/kernels.py --peer ENV --fast --write`, which says how it is measured.
 
 Times are the best of {rounds} calls (median in brackets), the sides taking turns; a first call includes building and compiling
 the network, in a fresh process after `import`; memory is the peak of that process above what its imports took. Errors are the
 largest relative ones of sampled entries, two on the diagonal; where only theirs is given, it is the difference from ours.
+Compiled: with the extra `fast` and `fast=True`, of what has source; it is compiled once, which is in no time here.
 
 {table}
 
