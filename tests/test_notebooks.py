@@ -12,7 +12,13 @@ import pytest
 
 FOLDER = Path(__file__).resolve().parent.parent / "notebooks"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.py"))
-EXECUTED = {"feature_learning", "is_my_parametrization_right", "ntk_for_any_architecture", "training_dynamics"}
+EXECUTED = {
+    "feature_learning",
+    "is_my_parametrization_right",
+    "neural_tangent_kernel",
+    "ntk_for_any_architecture",
+    "training_dynamics",
+}
 """Kept with outputs, those of the full size: they take minutes, and readers want the figures."""
 
 

@@ -9,6 +9,7 @@ import pytest
 from marks import said
 
 import tensorprog as tp
+from tensorprog.execute.population import Population
 from tensorprog.training.powers import named
 
 N = tp.Width("n")
@@ -648,3 +649,13 @@ def test_a_trace_is_a_program_for_all_that_take_one(tmp_path):
     assert tp.load(tmp_path / "trace.tp") == trace.program
     assert "MatMul" in tp.latex(tp.sgd(mlp(2, tp.erf), X, Y, steps=1, lr=0.5))
     assert tp.check_gia(trace).bp_like is not None
+
+
+def test_populations_of_linear_networks_are_right_to_rounding(monkeypatch):
+    """What counts as dependent is an error that no spread over replicas shows."""
+    rng = np.random.default_rng(0)
+    trace = tp.sgd(mlp(3, identity), rng.standard_normal((2, 3)), [1, -1], steps=8, lr=0.3, parametrization="mup")
+    how = {"method": "population", "samples": 512, "replicates": 2}
+    found = tp.limit(trace, **how)["f"]
+    monkeypatch.setitem(Population.__init__.__kwdefaults__, "tolerance", 1e-13)
+    assert np.abs(tp.limit(trace, **how)["f"].value - found.value).max() < 1e-14 + found.error.max()

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from tensorprog.errors import TensorProgramError
-from tensorprog.execute.basis import ImplicitMatrix
+from tensorprog.execute.basis import TOLERANCE, ImplicitMatrix
 from tensorprog.execute.dense import FiniteSpace
 from tensorprog.execute.random import Array, stream
 from tensorprog.language.symbols import MatrixSpec
@@ -32,7 +32,7 @@ class LazyMatrix(ImplicitMatrix):
     """
 
     def __init__(
-        self, rows: int, cols: int, variance: float, rng: np.random.Generator, *, tolerance: float = 1e-11
+        self, rows: int, cols: int, variance: float, rng: np.random.Generator, *, tolerance: float = TOLERANCE
     ) -> None:
         super().__init__(rows, cols, adjoint=1.0, tolerance=tolerance)
         self.std, self.rng = math.sqrt(variance), rng

@@ -23,7 +23,7 @@ from scipy.special import ndtri
 from scipy.stats import qmc
 
 from tensorprog.errors import TensorProgramError
-from tensorprog.execute.basis import PANEL, Basis, ImplicitMatrix, Rows
+from tensorprog.execute.basis import PANEL, TOLERANCE, Basis, ImplicitMatrix, Rows
 from tensorprog.execute.components import Components
 from tensorprog.execute.random import FIRST_DIMENSIONS, REMEMBERED, Array, first_dimensions, initial_vector, stream
 from tensorprog.language.symbols import MatrixSpec, VectorSpec, Width
@@ -213,7 +213,7 @@ class Population:
         rng: int | np.random.Generator = 0,
         *,
         dimensions: int = qmc.Sobol.MAXDIM,
-        tolerance: float = 1e-8,
+        tolerance: float = TOLERANCE,
         components: Components | None = None,
         columns: Mapping[str, int] | None = None,
     ) -> None:
