@@ -181,6 +181,14 @@ def test_classification_of_networks():
         tp.classify(mlp(), parametrization="mean_field")
 
 
+def test_what_does_not_move_passes_nothing():
+    found = tp.coord_check(mlp(), X, Y, lr=0, **SMALL)
+    assert found.passed is None
+    assert "training moves nothing" in str(found)
+    nothing = [{"layer": "W", "width": n, "step": t, "size": 0} for n in (64, 128, 256) for t in (0, 1)]
+    assert tp.coord_check(measurements=nothing, roles={"W": "hidden"}).passed is None
+
+
 # ---- fits ----
 
 
@@ -444,6 +452,8 @@ def test_errors():
         tp.coord_check(mlp(1), X, Y, parametrization=E(c={"Q": 0}))
     with refused("give three or more"):
         tp.coord_check(mlp(1), X, Y, widths=[64, 128])
+    with refused("widths is .* 'a'"):
+        tp.coord_check(mlp(), X, Y, widths=[64, "a"])
     with refused("steps=1"):
         tp.coord_check(mlp(1), X, Y, steps=1)
     with refused("tp.coord_check of int"):

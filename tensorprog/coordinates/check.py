@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from tensorprog.coordinates.report import CoordCheck
 from tensorprog.coordinates.setup import Case, Setup, exponents, rules_of
 from tensorprog.coordinates.verdict import Row, causes, judged
 from tensorprog.errors import NotFinite, TensorProgramError
-from tensorprog.execute.executor import check_seeds, run
+from tensorprog.execute.executor import check_seeds, distinct_integers, run
 from tensorprog.execute.population import PopulationWarning
 from tensorprog.limits.limit import limit as find_limit
 from tensorprog.networks.network import Network
@@ -131,9 +131,10 @@ def coord_check(
 
 
 def _widths(widths: Any) -> list[int]:
-    found = sorted({int(n) for n in widths}) if isinstance(widths, Iterable) else []
+    fix = "give three or more different integers, such as [64, 256, 1024]"
+    found = sorted(distinct_integers("widths", widths, fix))
     if len(found) < 3 or found[0] < 2:
-        raise TensorProgramError(f"widths={widths!r}", fix="give three or more, such as [64, 256, 1024]")
+        raise TensorProgramError(f"widths={widths!r}", fix=fix)
     return found
 
 
@@ -148,7 +149,7 @@ def _trace(net: Any, X: Any, y: Any, steps: int, lr: Any, optimizer: Any, option
         raise TensorProgramError(
             f"tp.coord_check of {type(net).__name__}", fix="give a tp.Network, a run of training, or measurements="
         )
-    if steps < 2:
+    if isinstance(steps, (int, np.integer)) and steps < 2:  # what is no number is refused by tp.sgd
         raise TensorProgramError(f"steps={steps} of a coordinate check", fix="give 2 or more; 3 are usual")
     if y is None:
         shape = Pass(net, batches(net.inputs, X, net.source)[0]).theta.shape

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from tensorprog.coordinates.program import ACTIVATION
-from tensorprog.coordinates.verdict import BEYOND, Row, power
+from tensorprog.coordinates.program import ACTIVATION, CHANGE, UPDATE
+from tensorprog.coordinates.verdict import BEYOND, STILL, Row, power
 from tensorprog.errors import TensorProgramError
 
 __all__ = ["CoordCheck"]
@@ -37,11 +37,17 @@ class CoordCheck:
 
     @property
     def passed(self) -> bool | None:
-        """Are all sizes of the right order? None where some are undecided and none is wrong."""
-        verdicts = [r.passed for r in self.rows]
+        """Are all sizes of the right order? None where some are undecided and none is wrong, or nothing moves."""
+        verdicts = [r.passed for r in self.rows] + [None] * self.stands
         if self.diverged is not None or False in verdicts:
             return False
         return None if None in verdicts else True
+
+    @property
+    def stands(self) -> bool:
+        """Is all that training should move where it was, at all widths? Then nothing is known of its steps."""
+        moves = [r for r in self.rows if r.what in (CHANGE, UPDATE)] or self.rows
+        return all(r.verdict == STILL for r in moves)
 
     @property
     def failed(self) -> tuple[Row, ...]:
@@ -100,6 +106,8 @@ class CoordCheck:
         below = [f"- {reason}" for reason in self.reasons]
         if self.diverged is not None:
             below.insert(0, f"- at width {self.diverged} training diverged: outputs are no longer numbers")
+        if self.stands and self.diverged is None:
+            below.append("  training moves nothing at any width, so that nothing is known: is the rate 0, or y what comes out?")
         below += [f"  {r.reason}" for r in self.rows if r.passed is not True]
         return "\n".join([title, "", *lines, *([""] if below else []), *below])
 

@@ -332,7 +332,7 @@ class _Experiment:
         return value, size
 
     def _told_apart(self, x: Node, f: Callable[..., Any], args: Sequence[Array]) -> Array:
-        """An instruction's values; nan for draws so far out that floats do not tell them apart, and functions do.
+        """An instruction's values; nan for draws so far out that floats hardly tell them apart, and functions do.
 
         tanh(40) - tanh(50) is no zero.
         """
@@ -340,7 +340,8 @@ class _Experiment:
         if x.op != "fn" or x.attr.name not in NEVER_FLAT or value.shape[-1] == 1:
             return value
         (u,) = args
-        flat = (np.abs(u) > 1) & (value == f(u * (1 - 2.0**-6)))
+        part = 2.0**-6
+        flat = (np.abs(u) > 1) & ~(np.abs(value - f(u * (1 - part))) > ROUND / part * np.abs(value))
         return np.where(flat & np.isnan(_lifted(self.fixed[x], len(x.shape))), np.nan, value)
 
     def _runs(self) -> None:
