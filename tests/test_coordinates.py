@@ -175,6 +175,10 @@ def test_classification_of_networks():
     assert tp.classify(tied(), optimizer=tp.SignSGD(), X=(4, 5)).feature_learning
     with refused("is given X, an optimizer"):
         tp.classify("mup", X=X)
+    with refused("a network is given 'ntk'"):
+        tp.classify(mlp(), "ntk")
+    with refused("mean_field.* with 2 hidden layers"):
+        tp.classify(mlp(), parametrization="mean_field")
 
 
 # ---- fits ----

@@ -80,6 +80,7 @@ FINE = {
     "a smooth function": (lambda: m(tp.tanh(theta * h)), 0),
     "beside the jump": (lambda: m(tp.step(1 + theta * h)), 1),
     "moved": (lambda: m(tp.step(theta + x)), Fraction(1, 2)),
+    "so far out that tanh is 1 to all digits": (lambda: m(tp.sign((1 + theta) * tp.tanh(a) - tp.tanh(b)) ** 2), 1),
     "OuterNonlin, 0 at every width": (lambda: m(tp.sign(tp.outer(lambda a, b: tp.relu(a) * b**2, a, b)) ** 2), 0.5),
     "a power of n": (lambda: tp.step(tp.inverse_sqrt(n)), 1),
     "from below": (lambda: tp.step(-tp.inverse_sqrt(n)), 0),

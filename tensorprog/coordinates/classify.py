@@ -116,6 +116,12 @@ def classify(
                 fix="give a network first: tp.classify(net, parametrization=..)",
             )
         return classify_exponents(what, hidden_layers)
+    if hidden_layers != 2:
+        raise TensorProgramError(
+            f"tp.classify of a network is given {hidden_layers!r}, too",
+            why="that is the number of hidden layers of a name, and a network has its own",
+            fix="name what you mean: tp.classify(net, parametrization=..)",
+        )
     data = batches(what.inputs, X, what.source)[0]
     whole = Pass(what, data)
     targets = np.resize([1.0, -1.0], whole.theta.shape)

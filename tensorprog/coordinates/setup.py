@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tensorprog.errors import TensorProgramError
-from tensorprog.training.powers import ABC, NAMES, exponent
+from tensorprog.training.powers import ABC, NAMES, exponent, named
 
 __all__ = [
     "KINDS", "RULES", "Case", "Exponents", "Scale", "Setup", "exponents", "known_exponents", "output_exponent", "rules_of",
@@ -120,6 +120,8 @@ class Exponents:
                         fix=f"the parameters are {', '.join(sorted(kinds))}; or say {', '.join(KINDS)}",
                     )
         layers = {name: 1 + i for i, name in enumerate(matrices)}
+        if self.base == "mean_field":
+            named(self.base, len(layers) + 1)  # of one hidden layer
         return {name: self._scale(name, kind, layers, rules[kind]) for name, kind in kinds.items()}
 
     def _scale(self, name: str, kind: str, layers: Mapping[str, int], rule: str) -> Scale:

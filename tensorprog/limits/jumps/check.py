@@ -16,7 +16,7 @@ Source: Tensor Programs III (arXiv:2009.10685), appendix E: parameter-controlled
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from typing import Any, NamedTuple
 
@@ -60,6 +60,8 @@ EFFORT = 1 / 16
 """The budget of the scalars' values: roughly known ones do."""
 SAMPLED = 2.0**24
 """Numbers computed for integrals by sampling, all scalars together, at most; where to sample costs more than the samples do."""
+NEVER_FLAT = frozenset({"elu", *[name for name, row in PRIMITIVES.items() if not row.kinks and not row.jumps]})
+"""Functions that are constant on no interval."""
 _BOUNDARY = ("vector", "matmul", "outer", "moment", "inverse_sqrt")
 _COMMON = Width("draws")
 
@@ -317,7 +319,7 @@ class _Experiment:
                 if x.op == "inner":
                     value[x], size[x] = [np.roll(of[x.args[0]], self.draws // 3, -1) for of in (value, size)]
                     continue
-                value[x] = np.asarray(standing(x, _COMMON)(*[value[a] for a in x.args]))
+                value[x] = self._told_apart(x, standing(x, _COMMON), [value[a] for a in x.args])
                 sizes = [size[a] for a in x.args]
                 if x.op == "add":
                     absolute = Node("add", x.args, tuple([abs(c) for c in x.attr]), x.shape, x.width, x.inner)
@@ -328,6 +330,18 @@ class _Experiment:
                     linear = x.op == "fn" and PRIMITIVES[x.attr.name].homogeneity == 1
                     size[x] = np.maximum(np.abs(value[x]), sizes[0]) if linear else np.abs(value[x])
         return value, size
+
+    def _told_apart(self, x: Node, f: Callable[..., Any], args: Sequence[Array]) -> Array:
+        """An instruction's values; nan for draws so far out that floats do not tell them apart, and functions do.
+
+        tanh(40) - tanh(50) is no zero.
+        """
+        value = np.asarray(f(*args))
+        if x.op != "fn" or x.attr.name not in NEVER_FLAT or value.shape[-1] == 1:
+            return value
+        (u,) = args
+        flat = (np.abs(u) > 1) & (value == f(u * (1 - 2.0**-6)))
+        return np.where(flat & np.isnan(_lifted(self.fixed[x], len(x.shape))), np.nan, value)
 
     def _runs(self) -> None:
         base, self.size = self._run({x: v[0] for x, v in self.limits.items()})
