@@ -80,7 +80,7 @@ def test_the_edge_where_biases_are_large():
 
 
 def test_no_edge_at_variance_0_where_it_grows():
-    """4 E gelu(x)^2 = q + 6 q^2/pi + ..: at W_std = 2 the slope at 0 is 1, but every variance grows, and none is a fixed point."""
+    """4 E gelu(x)^2 = q + 6 q^2/pi + ..: at W_std = 2 the slope at 0 is 1, but every variance grows."""
     with refused("not stable"):
         tp.edge_of_chaos(tp.gelu)
     assert np.isnan(tp.phase_diagram(tp.gelu, b_std=[0.0], W_std=[0.5, 1.9]).edge).all()
