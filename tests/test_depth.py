@@ -72,6 +72,21 @@ def test_edges_of_integrals(phi, W_std, q):
     assert abs(e.W_std - W_std) <= e.error < 1e-12 and abs(e.q - q) <= e.q_error < 1e-11
 
 
+def test_the_edge_where_biases_are_large():
+    """b_std = 100: the variance is above 10^4; W^2 = pi/4 sqrt(1 + 4q) by the slope of erf, q by its variance."""
+    e = tp.edge_of_chaos(tp.erf, b_std=100)
+    after = 1e4 + e.W_std**2 * 2 / np.pi * np.arcsin(2 * e.q / (1 + 2 * e.q))
+    assert abs(after - e.q) < 1e-7 and abs(e.W_std**2 / (np.pi / 4 * np.sqrt(1 + 4 * e.q)) - 1) < 1e-9
+
+
+def test_no_edge_at_variance_0_where_it_grows():
+    """4 E gelu(x)^2 = q + 6 q^2/pi + ..: at W_std = 2 the slope at 0 is 1, but every variance grows."""
+    with refused("not stable"):
+        tp.edge_of_chaos(tp.gelu)
+    assert np.isnan(tp.phase_diagram(tp.gelu, b_std=[0.0], W_std=[0.5, 1.9]).edge).all()
+    assert tp.edge_of_chaos(tp.sin).q == 0  # (1 - exp(-2 q))/2 falls
+
+
 def test_phases_and_fixed_points():
     s = tp.signal_propagation(tp.erf, W_std=2.0, b_std=0.1)
     q = s.q

@@ -299,6 +299,7 @@ K5 = bell(np.linspace(-1, 1, 5), 0.4)
         (lambda: tp.predict(K5[:4], Y), "of shape"),
         (lambda: tp.predict(np.arange(25.0).reshape(5, 5), Y), "symmetric"),
         (lambda: tp.predict(-K5, Y), "negative"),
+        (lambda: tp.predict([[1, 2], [2, 1]], [1, 2])(t=1), "negative eigenvalue, -1"),
         (lambda: tp.predict(K5, Y, K5[:, :2]), "transposed"),
         (lambda: tp.predict(K5, Y, diag_reg=-1), "diag_reg"),
         (lambda: tp.predict(mlp(1), X, Y[:3]), "3 targets"),

@@ -19,7 +19,7 @@ from tensorprog.errors import TensorProgramError
 from tensorprog.language.symbols import Width
 from tensorprog.networks.layers import squared
 
-__all__ = ["edge_of_chaos"]
+__all__ = ["beside", "edge_of_chaos"]
 
 STEEP = 1 + 1e-9
 """A variance that moves by more after it has been moved is not stable."""
@@ -56,7 +56,8 @@ def edge_of_chaos(phi: Callable[..., Any], b_std: Any = 0, *, width: Width | Non
     if takes_deviations(phi):
         return _of_family(phi, float(np.sqrt(b2)), width)
     block = Block(phi, width)
-    grid, V, A = scanned(block.alone, b2, False)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        grid, V, A = scanned(block.alone, b2, lambda V, A: b2 + V / A)
     known = np.isfinite(A) & (A > 0)
     if not known.any():
         raise TensorProgramError(
@@ -70,7 +71,7 @@ def edge_of_chaos(phi: Callable[..., Any], b_std: Any = 0, *, width: Width | Non
         error = 0.5 * one.errors[1] / float(one.slope[0]) ** 1.5
         note = "any variance is a fixed point: q is that of the input"
         return Edge(float(one.slope[0]) ** -0.5, 0.0, 1.0, error, 0.0, "closed form", note)
-    gap = b2 + V / A - grid
+    every, gap = grid, b2 + V / A - grid
     off = np.abs(gap) > SAME * grid
     grid, gap = grid[off], gap[off]
     found = [_polished(block, b2, *np.log(grid[i : i + 2])) for i in np.flatnonzero((gap[:-1] > 0) != (gap[1:] > 0))]
@@ -78,10 +79,10 @@ def edge_of_chaos(phi: Callable[..., Any], b_std: Any = 0, *, width: Width | Non
     if zero is not None and zero.covariance[0] < 1e-25 and zero.slope[0] > 0:
         slope = float(zero.slope[0])
         edge = Edge(slope**-0.5, 0.0, 0.0, zero.errors[1] * slope**-1.5, 0.0, "limit of small variances")
-        found.append((edge, 1.0))
+        found.append((edge, beside(V / (slope * every))))
     stable = [e for e, steep in found if steep <= STEEP]
     if not stable:
-        why = "no variance is left as it is where the slope is 1"
+        why = f"no variance up to {every[-1]:.0e} is left as it is where the slope is 1"
         if found:
             first = found[0][0]
             why = f"at W_std = {first.W_std:.10g} the slope is 1 at q = {first.q:.10g}, a variance that is not stable"
@@ -91,6 +92,12 @@ def edge_of_chaos(phi: Callable[..., Any], b_std: Any = 0, *, width: Width | Non
     stable.sort(key=lambda e: e.q)
     others = ", ".join([f"W_std = {e.W_std:.6g} (q = {e.q:.6g})" for e in stable[1:]])
     return replace(stable[0], note=f"also at {others}" if others else stable[0].note)
+
+
+def beside(ratio: np.ndarray) -> float:
+    """How variances next to 0 are multiplied where the slope there is 1: the first of the ratios that is told from 1."""
+    told = ratio[np.abs(ratio - 1) > STEEP - 1]
+    return float(told[0]) if len(told) else 1.0
 
 
 def _polished(block: Block, b2: float, low: float, high: float) -> tuple[Edge, float]:
@@ -105,6 +112,12 @@ def _polished(block: Block, b2: float, low: float, high: float) -> tuple[Edge, f
         return np.stack([(b2 + V / A) / np.exp(s) - 1, V, A])
 
     s, (_, V, A), (turn, V_turn, A_turn) = polished(gap, low, high)
+    if not errors[1] < A:
+        raise TensorProgramError(
+            f"the slope at variances of {np.exp(s):.1e} is not known to a digit",
+            why="the function is steep there, and what is integrated narrow",
+            fix="choose smaller biases, or write the function at a scale of order one",
+        )
     q, W = float(np.exp(s)), float(A**-0.5)
     noise = float(errors[0] + V * errors[1] / A) / (A * q) + 1e-15
     moved = noise / max(abs(float(turn)), 1e-12)  # of log q

@@ -75,19 +75,25 @@ class Variance:
     error: float
 
 
-def scanned(alone: Callable[[Array], Moments], least: float, outwards: bool) -> tuple[Array, Array, Array]:
+def scanned(
+    alone: Callable[[Array], Moments], least: float, image: Callable[[Array, Array], Array] | None = None
+) -> tuple[Array, Array, Array]:
     """Variances, those that a block makes of them, and slopes, where they are in range.
 
     Args:
         alone: The block.
         least: The smallest variance that it makes.
-        outwards: Whether to look further where the largest grow.
+        image: Of what comes after variances, and slopes, what is compared with them: by default what comes after. Variances
+            further out are looked at as long as it is larger.
     """
     low = min(LOW, max(least / 2, LOWEST))
     q = np.geomspace(low, HIGH, 1 + int(np.ceil(PER_DECADE * np.log10(HIGH / low))))
     V, A = _in_range(alone, q)
-    while outwards and q[-1] < HIGHEST and V[-1] > q[-1] and np.ptp(V / q) > SAME * (V / q).max():
-        last = np.log(V / q)[-PER_DECADE - 1 :]
+    while q[-1] < HIGHEST:
+        ratio = (V if image is None else image(V, A)) / q
+        if not (ratio[-1] > 1 and np.ptp(ratio) > SAME * ratio.max()):
+            break
+        last = np.log(ratio[-PER_DECADE - 1 :])
         if abs(last[-1] - last[0]) < SETTLED * abs(last[-1]):
             break  # it has become scale-free: it will not turn
         further = q[-1] * 10 ** (np.arange(1, 3 * PER_DECADE + 1) / PER_DECADE)
@@ -179,7 +185,7 @@ def variance(repeated: Repeated, start: float = 1.0) -> Variance:
     """
     zero = float(_in_range(repeated.alone, np.zeros(1))[0][0])
     zero = zero if np.isfinite(zero) else LOW  # floats do not tell
-    grid, after, _ = scanned(repeated.alone, zero, True)
+    grid, after, _ = scanned(repeated.alone, zero)
     if not len(grid):
         raise TensorProgramError("a block makes the variance 0, or none, of every variance", fix="look at the block")
     ratio = after / grid

@@ -15,6 +15,7 @@ import numpy as np
 
 from tensorprog.depth.blocks import Block, Moments, Repeated, takes_deviations
 from tensorprog.depth.chebyshev import Pieces, clenshaw, nodes, series
+from tensorprog.depth.edge import STEEP, beside
 from tensorprog.depth.fixed import SAME, crossings, scanned
 from tensorprog.depth.maps import best_form, fitted
 from tensorprog.depth.signal import SignalPropagation
@@ -201,7 +202,7 @@ class _Grid:
         self.b2, self.w2 = np.meshgrid(b**2, W**2, indexing="ij")
         self.base = Repeated(block, 1.0, 0.0)
         largest = Repeated(block, float(W.max()), float(b.max()))
-        grid, V, _ = scanned(largest.alone, float(b.min()) ** 2, True)
+        grid, V, _ = scanned(largest.alone, float(b.min()) ** 2)
         if len(grid) < 2:
             raise TensorProgramError("the function has no variance", fix="look at it: is it 0, or infinite?")
         top = np.flatnonzero(V >= grid)
@@ -304,7 +305,8 @@ class _Grid:
         zero = self.block.alone([0.0])
         small = float(zero.slope[0]) ** -0.5 if zero.covariance[0] < 1e-25 and zero.slope[0] > 0 else np.nan
         found = np.where(falls.any(1) & (np.abs(1 + turn) < 1), edge, np.nan)
-        return np.where((self.b == 0) & np.isnan(found), small, found)
+        grows = beside(np.exp(self._gain(s, np.zeros(1), np.full(1, small**2)))) > STEEP
+        return np.where((self.b == 0) & np.isnan(found) & (not grows), small, found)
 
     def _correlations(self, s: Array, w2: Array) -> tuple[Array, Array, Array, Array]:
         """c* of chaotic cells, the slope there, and how wrong both may be."""

@@ -6,11 +6,15 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from tensorprog.errors import TensorProgramError
+
 __all__ = ["Regulariser", "Spectrum"]
 
 EPS = float(np.finfo(float).eps)
 KNOWN = 1e3
 """How many times its uncertainty the smallest eigenvalue has to be for a kernel to do without a regulariser."""
+INDEFINITE = 1e-3
+"""A negative eigenvalue that is larger beside the largest is no error of rounding."""
 PROBES = 24
 """Random vectors by which the error of eigenvectors is measured."""
 
@@ -85,6 +89,12 @@ class Spectrum:
         values, vectors = _eigh(A)
         off = _residual(A, values, vectors)
         below = float(max(0.0, -values.min(initial=0.0)))  # a kernel has no negative eigenvalues: this is error, too
+        if below > max(INDEFINITE * float(values.max(initial=0.0)), own):
+            raise TensorProgramError(
+                f"the kernel has a negative eigenvalue, {-below:.3g}",
+                why="a kernel is positive semidefinite, and this is not an error of rounding",
+                fix="check its entries",
+            )
         order = np.argsort(values)[::-1]
         values, vectors = np.maximum(values[order], 0.0), vectors[:, order]
         return Spectrum(values, vectors, own + off + below, group, count)
