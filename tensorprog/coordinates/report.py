@@ -107,7 +107,9 @@ class CoordCheck:
         if self.diverged is not None:
             below.insert(0, f"- at width {self.diverged} training diverged: outputs are no longer numbers")
         if self.stands and self.diverged is None:
-            below.append("  training moves nothing, so that nothing is known of it: is the rate 0, or y what comes out?")
+            below.append(
+                "  training moves nothing, so that nothing is known of it: is the rate 0, or y what comes out?"
+            )
         below += [f"  {r.reason}" for r in self.rows if r.passed is not True]
         return "\n".join([title, "", *lines, *([""] if below else []), *below])
 

@@ -52,8 +52,11 @@ def limits_from(
                 return
             except (Exhausted, TensorProgramError):
                 pass
+    how = dict(options or {})
     for start in starts:
-        answer = limit(program, values={**(values or {}), name: start}, gia=gia, rng=rng, **(options or {}))
+        answer = limit(program, values={**(values or {}), name: start}, gia=gia, rng=rng, **how)
+        if all(e.method == "population" for e in answer.values()):
+            how["method"] = "population"  # what declines once declines from any start
         yield {key: np.asarray(e.value, dtype=float) for key, e in answer.items()}
 
 
