@@ -110,7 +110,9 @@ def _smooth_sign(x: Any, t: Any) -> Any:
 def _bump(x: Any, t: Any) -> Any:
     if t == 0:
         raise TensorProgramError(
-            "a Dirac delta has no values", why="it is the derivative of a jump", fix="give a function without jumps there"
+            "a Dirac delta has no values",
+            why="it is the derivative of a jump",
+            fix="give a function without jumps there",
         )
     return np.exp(x * x / (-2 * float(t))) / math.sqrt(2 * math.pi * float(t))
 
