@@ -92,6 +92,8 @@ def test_a_shaped_activation_does_what_was_asked_for():
 def test_what_cannot_be_shaped_is_refused():
     with refused("slope=0.5"):
         tp.shape_activation(tp.tanh, plain, slope=0.5)
+    with refused("with kinks"):
+        tp.shape_activation(tp.relu, plain, "tat")
     with refused("method='x'"):
         tp.shape_activation(tp.tanh, plain, "x")
     with refused("without activations"):

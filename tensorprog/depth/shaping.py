@@ -230,6 +230,12 @@ def _kernel_shaped(phi: Callable[..., Any], local: float) -> Shaped:
 
 def _tailored(phi: Callable[..., Any], local: float) -> Shaped:
     """Q(1) = Q'(1) = C'(1) = 1, C''(1) as asked for."""
+    if _is_piecewise_linear(phi):
+        raise TensorProgramError(
+            "a tailored activation with kinks",
+            why="C''(1), the mean square of its second derivative, is infinite",
+            fix='use method="dks", or tp.leaky_relu itself, which has a transformation of its own',
+        )
     expect = _Expectations(phi, curved=True)
 
     def outer(e: dict[str, np.ndarray], s: np.ndarray, sign: int) -> Outer:

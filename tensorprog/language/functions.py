@@ -19,6 +19,8 @@ from typing import Any
 
 import numpy as np
 
+from tensorprog.errors import TensorProgramError
+
 __all__ = ["NORMAL", "PRIMITIVES", "TINY", "Primitive"]
 
 NORMAL = float(np.finfo(float).tiny)
@@ -107,7 +109,11 @@ def _smooth_sign(x: Any, t: Any) -> Any:
 
 def _bump(x: Any, t: Any) -> Any:
     if t == 0:
-        raise ValueError("a Dirac delta has no values")
+        raise TensorProgramError(
+            "a Dirac delta has no values",
+            why="it is the derivative of a jump",
+            fix="give a function without jumps there",
+        )
     return np.exp(x * x / (-2 * float(t))) / math.sqrt(2 * math.pi * float(t))
 
 
