@@ -51,12 +51,8 @@ def test_the_pair_is_in_step(name: str) -> None:
         assert not any(cell.get("outputs") for cell in code), "notebooks are kept without outputs"
 
 
-LONG = {"ntk_for_any_architecture"}
-"""Run by `.ci/run` alone, as a notebook."""
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(set(NAMES) - LONG))
+@pytest.mark.parametrize("name", ["quickstart"])  # the others are run by `.ci/run` alone, as notebooks
 def test_it_runs(name: str, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     environment = os.environ | {"MPLBACKEND": "Agg", "TENSORPROG_SMALL": "1"}
