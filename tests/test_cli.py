@@ -185,7 +185,7 @@ def test_every_command_is_in_the_help(capsys: pytest.CaptureFixture[str]) -> Non
         with pytest.raises(SystemExit) as stop:
             main(words)
         assert stop.value.code == 0
-    text = capsys.readouterr().out
+    text = " ".join(capsys.readouterr().out.split())
     assert all(c.name in text and c.help in text for c in COMMANDS)
 
 

@@ -213,4 +213,5 @@ def test_data_uses_up_the_directions_it_spans() -> None:
     np.testing.assert_allclose(
         np.concatenate([a, b]) @ b.T / 2**9, 4 * np.concatenate([x[3:4], x]) @ x.T / 300, rtol=1e-10
     )
-    assert space._widths["n"]._span.rank == 1 + 3
+    (population,) = space._populations.values()
+    assert population._span.rank == 1 + 3
