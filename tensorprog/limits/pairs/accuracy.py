@@ -33,6 +33,8 @@ MOST = 64
 """Pairs that are looked at."""
 FEWEST = 4
 """Pairs that are looked at even where each is expensive."""
+SEVERAL, FEW_PAIRS = 8, 4
+"""A pair is moved so often where there are so few of them: of many, the worst speaks for all."""
 SHARE = 1 / 16
 """Of the cost of all pairs, where that is much."""
 CHEAP = 2**14
@@ -256,7 +258,9 @@ def _compared(
     while integrates is not c.integrates(call):  # closed forms may give way to integrals, once
         integrates = c.integrates(call)
         # a coarse one tells nothing if the finer one is another rule
-        levels = (1,) if not integrates else (2,) if call.compared and c.two_rules(call) else (2, 0)
+        times = SEVERAL if pairs <= FEW_PAIRS else 1
+        coarse = (0,) if integrates and not (call.compared and c.two_rules(call)) else ()
+        levels = (2 if integrates else 1,) * times + coarse
         moved = Moved(pairs, levels, apart, close)
         values = c.lanes.run(data, pairs, call, moved)
     found.pairs += pairs * (1 + len(levels))
@@ -266,7 +270,12 @@ def _compared(
     with np.errstate(invalid="ignore"):  # inf - inf: what is infinite is refused at the end
         for x, full in zip(base, values, strict=True):
             others = [full[..., k * pairs : (k + 1) * pairs] for k in range(1, 1 + len(levels))]
-            errors.append(of_resolution(x, *others) + NOISE * np.abs(x) if integrates else of_one_rounding(x, *others))
+            last = others[times:]
+            of = [
+                of_resolution(x, y, *last) + NOISE * np.abs(x) if integrates else of_one_rounding(x, y)
+                for y in others[:times]
+            ]
+            errors.append(np.max(of, axis=0))
     return base, errors
 
 
