@@ -1,4 +1,4 @@
-"""Training a transformer block: attention, layer norms, a perceptron and skip connections, by gradient descent.
+"""Training a transformer block: attention, layer norms, a perceptron and skip connections, by descent.
 
     k = U x,   z = LN(k + Attention(k, k, k)),   x = LN(z + W2 relu(W1 z)),    f = mean_t v.x_t / sqrt(n)
 
