@@ -12,9 +12,6 @@ The best learning rate of the limit is that of wide networks:
 
     tp.sweep(trace, lr=[0.1, 0.2, 0.4, 0.8], widths=[64, 256, 1024]).verdict
 
-check_gia: simple False, bp_like False, holds False (at W.T of a gradient: later steps multiply by W what it made).
-check_regularity: covered True, Tensor Programs IVb, theorem 2.6.10 (OuterNonlins, pseudo-Lipschitz).
-
 Source: G. Yang and E. J. Hu, Tensor Programs IV (arXiv:2011.14522), section 6 and appendix H.
 
 Run:

@@ -12,9 +12,6 @@ the tangent kernel of U. With `--set frozen=None` v is trained, too, and K has t
 outputs before the first step are the hyperparameter "f0" of `tp.limit`, 0 by default; `tp.compare` starts the limit at those
 of every network.
 
-check_gia: simple True, bp_like True, holds True (there is no W.T).
-check_regularity: covered True, Tensor Programs III, theorem E.15 (pseudo-Lipschitz in vectors and scalars).
-
 Source: G. Yang and E. Littwin, Tensor Programs IIb (arXiv:2105.03703), sections 3 and 4.
 
 Run:

@@ -6,9 +6,6 @@ W is one matrix at all times and steps: a step of training moves it by a sum ove
 carried by all later ones. By the Master Theorem all of that is f <- f - lr K (f - y) / examples, K the tangent kernel at the
 first step, which sums over pairs of uses of W. With `--set scheme=mup` features are learned, and the limit is sampled.
 
-check_gia: simple False, bp_like False, holds False (at W.T of a gradient: later steps multiply by W what it made).
-check_regularity: covered True, Tensor Programs IVb, theorem 2.6.10 (OuterNonlins, pseudo-Lipschitz).
-
 Source: G. Yang and E. Littwin, Tensor Programs IIb (arXiv:2105.03703), theorem 5.3 and appendix D.
 
 Run:

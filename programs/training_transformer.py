@@ -1,13 +1,10 @@
-"""Training a transformer block: attention, layer norms, a perceptron and skip connections, by descent.
+"""Training a transformer block: attention, layer norms, a perceptron and skip connections, by gradient descent.
 
     k = U x,   z = LN(k + Attention(k, k, k)),   x = LN(z + W2 relu(W1 z)),    f = mean_t v.x_t / sqrt(n)
 
 in the NTK parametrization. Attention weights and the moments of layer norms are Moments of vectors that move by n^(-1/2):
 they stay what they were, their own gradients are odd in v and vanish, and the run is kernel gradient descent with the tangent
 kernel of the block at its first step. The unrolled program knows nothing of that: it carries the increments of everything.
-
-check_gia: simple False, bp_like False, holds False (at W.T of a gradient: later steps multiply by W what it made).
-check_regularity: covered None, none as proven; expected to hold.
 
 Source: G. Yang and E. Littwin, Tensor Programs IIb (arXiv:2105.03703), theorem 5.3; G. Yang, Tensor Programs II
 (arXiv:2006.14548), appendix E.5.

@@ -13,9 +13,6 @@ W delta z' has a Gaussian part, of which the output sees nothing, and Zdot: W.T 
 
 Without Zdot (`--gia`) the first term is missing: U trains, and the output does not see it.
 
-check_gia: simple False, bp_like False, holds False (at W.T of a gradient: later steps multiply by W what it made).
-check_regularity: covered True, Tensor Programs IVb, theorem 2.6.10 (OuterNonlins, pseudo-Lipschitz).
-
 Source: G. Yang and E. Littwin, Tensor Programs IIb (arXiv:2105.03703), section 4.
 
 Run:
