@@ -286,7 +286,9 @@ def test_json_and_command_line(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 TEXTS = {path: path.read_text(encoding="utf-8") for path in sorted(FOLDER.glob("*.py"))}
-BARE = [path for path, text in TEXTS.items() if "\ndef data(" not in text and "check_gia: " in text]  # others: runs of training
+BARE = [
+    path for path, text in TEXTS.items() if "\ndef data(" not in text and "check_gia: " in text
+]  # others: runs of training
 
 
 @pytest.mark.parametrize("path", BARE, ids=lambda path: path.stem)  # networks: test_network_programs.py
