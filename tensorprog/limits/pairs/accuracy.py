@@ -258,7 +258,9 @@ def _compared(
     while integrates is not c.integrates(call):  # closed forms may give way to integrals, once
         integrates = c.integrates(call)
         # a coarse one tells nothing if the finer one is another rule
-        times = SEVERAL if pairs <= FEW_PAIRS else 1
+        # integrals are dear, and have bounds; where they stand for closed forms that cancel, integrands cancel, too
+        several = pairs <= FEW_PAIRS and (not integrates or c.gave_way(call))
+        times = SEVERAL if several else 1
         coarse = (0,) if integrates and not (call.compared and c.two_rules(call)) else ()
         levels = (2 if integrates else 1,) * times + coarse
         moved = Moved(pairs, levels, apart, close)
